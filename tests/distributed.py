@@ -1,0 +1,135 @@
+"""Runs a function on several gloo processes of this machine, for tests that compare several processes with one.
+
+    from distributed import run_on_processes
+
+    def rank_and_sum(x):  # at module level, so that the processes can import it
+        dist.all_reduce(x)
+        return dist.get_rank(), x
+
+    results = run_on_processes(2, rank_and_sum, torch.ones(3))  # [result of rank 0, result of rank 1]
+
+The processes are started by the first call that needs so many and serve all later ones, so a second test costs
+milliseconds; each call has a process group of its own. After a failure they are ended and the next call starts others.
+"""
+
+import atexit
+import multiprocessing
+import pickle
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+# Forking this process, which has run torch's threads, can hang, and spawning imports torch once a process. A server
+# that has imported it, and run nothing, forks them in no time.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["torch", "torch._dynamo"])  # torch._dynamo: DistributedDataParallel imports it
+_workers: list[tuple[BaseProcess, Connection]] = []
+
+
+def run_on_processes(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 60) -> list[Any]:
+    """Calls `function(*args)` on each of `world_size` processes, inside an initialised gloo process group.
+
+    Args:
+        world_size: how many processes.
+        function: defined at module level; asks torch.distributed for its rank. One thread each, warnings are errors.
+        *args: anything that pickles, tensors included; each process gets its own copy.
+        timeout: seconds until processes that wait for each other in vain are ended.
+
+    Returns:
+        What the function returned, by rank. Tensors must not carry a graph: detach them.
+
+    Raises:
+        RuntimeError: with the traceback of the process that failed first, or where time runs out.
+    """
+    while len(_workers) < world_size:
+        _start_worker()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for rank, (_, connection) in enumerate(_workers[:world_size]):
+                job = (rank, world_size, str(Path(folder, "store")), timeout, function, args)
+                connection.send_bytes(pickle.dumps(job))
+            return _collect(world_size, time.monotonic() + timeout)
+        except BaseException:
+            stop_processes()  # the others may wait in a collective for the one that failed
+            raise
+
+
+def stop_processes() -> None:
+    """Ends the processes, if there are any."""
+    for process, connection in _workers:
+        connection.close()
+        process.kill()
+    for process, _ in _workers:
+        process.join()
+    _workers.clear()
+
+
+atexit.register(stop_processes)
+
+
+def _start_worker() -> None:
+    ours, theirs = _context.Pipe()
+    process = _context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()  # so that a process that dies is seen as the end of its pipe
+    _workers.append((process, ours))
+
+
+def _collect(world_size: int, deadline: float) -> list[Any]:
+    ranks = {connection: rank for rank, (_, connection) in enumerate(_workers[:world_size])}
+    results: dict[int, Any] = {}
+    while len(results) < world_size:
+        waiting = [connection for connection, rank in ranks.items() if rank not in results]
+        ready = wait(waiting, timeout=max(0, deadline - time.monotonic()))
+        if not ready:
+            late = sorted(set(range(world_size)) - set(results))
+            raise RuntimeError(f"of {world_size} processes, ranks {late} did not finish in time")
+        for connection in ready:
+            rank = ranks[connection]
+            try:
+                succeeded, result = pickle.loads(connection.recv_bytes())
+            except EOFError:
+                raise RuntimeError(f"the process of rank {rank} of {world_size} died") from None
+            if not succeeded:
+                raise RuntimeError(f"rank {rank} of {world_size} failed:\n{result}")
+            results[rank] = result
+    return [results[rank] for rank in range(world_size)]
+
+
+def _serve(connection: Connection) -> None:
+    """Runs jobs in a started process until the pipe is closed."""
+    torch.set_num_threads(1)
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except EOFError:
+            return
+        try:
+            answer = pickle.dumps((True, _run_job(*pickle.loads(message))))
+        except BaseException:  # pytest's own failures, too
+            answer = pickle.dumps((False, traceback.format_exc()))
+        connection.send_bytes(answer)
+
+
+def _run_job(
+    rank: int, world_size: int, store: str, timeout: float, function: Callable[..., Any], args: tuple[Any, ...]
+) -> Any:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout)
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return function(*args)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,113 @@
+import json
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from timm.data.data_error import DataError
+from timm.data.label_space import UNKNOWN, UNSEEN, LabelSpace
+
+NAMES = st.text(min_size=1).filter(str.strip)
+CLASSES = st.dictionaries(NAMES, st.lists(NAMES, min_size=2, unique=True).map(tuple), max_size=4)
+
+
+@settings(deadline=None)
+@given(CLASSES)
+def test_a_label_space_survives_plain_lists_json_and_pickle(classes):
+    space = LabelSpace(classes)
+    assert LabelSpace.from_dict(space.to_dict()) == space
+    assert hash(LabelSpace.from_dict(space.to_dict())) == hash(space)
+    assert LabelSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+    assert pickle.loads(pickle.dumps(space)) == space
+    assert space.attributes == tuple(classes)
+    assert space.num_classes == {name: len(values) for name, values in classes.items()}
+    assert len(space) == len(classes)
+
+
+def test_to_dict_holds_lists_and_plain_strings_only():
+    saved = LabelSpace({np.str_("color"): [np.str_("blue"), np.str_("red")]}).to_dict()
+    assert saved == {"attributes": ["color"], "classes": [["blue", "red"]]}
+    assert [type(name) for name in (*saved["attributes"], *saved["classes"][0])] == [str] * 3
+
+
+def test_the_order_of_attributes_and_of_classes_is_part_of_equality():
+    space = LabelSpace({"a": ("x", "y"), "b": ("x", "y")})
+    assert space != LabelSpace({"b": ("x", "y"), "a": ("x", "y")})
+    assert space != LabelSpace({"a": ("y", "x"), "b": ("x", "y")})
+    assert space == LabelSpace({"a": ["x", "y"], "b": ["x", "y"]})
+    assert space != {"a": ("x", "y"), "b": ("x", "y")}
+
+
+def test_changing_the_given_dict_does_not_change_the_label_space():
+    classes = {"a": ["x", "y"]}
+    space = LabelSpace(classes)
+    classes["a"].append("z")
+    classes["b"] = ["x", "y"]
+    assert space.to_dict() == {"attributes": ["a"], "classes": [["x", "y"]]}
+
+
+def test_numbered_classes_are_named_by_their_codes():
+    space = LabelSpace.numbered({"color": 12, "size": 2})
+    assert space.classes["color"][10] == "10"
+    assert space.encode("color", ["10", "2", "12"]).tolist() == [10, 2, UNSEEN]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["red", "Red", "NA", "blue", "teal", "", None])), st.booleans(), st.booleans())
+def test_encoding_equals_looking_each_cell_up(cells, as_dictionary, in_chunks):
+    space = LabelSpace({"color": ("NA", "blue", "red")})
+    column = pa.array(cells, pa.string())
+    if as_dictionary:
+        column = column.dictionary_encode()
+    if in_chunks:
+        column = pa.chunked_array([column, column[:1]])
+        cells = cells + cells[:1]
+    expected = []
+    for cell in cells:
+        if not cell:
+            expected.append(UNKNOWN)
+        elif cell in space.classes["color"]:
+            expected.append(space.classes["color"].index(cell))
+        else:
+            expected.append(UNSEEN)
+    codes = space.encode("color", column)
+    assert codes.dtype == np.int64
+    assert codes.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"color": ("red",)}, "'color' has 1 classes: an attribute needs at least two to choose from"),
+        ({"color": ()}, "'color' has 0 classes"),
+        ({"color": ("red", " ")}, "a class of 'color' is named ' '"),
+        ({"color": ("red", 3)}, "a class of 'color' is named 3: a name must be a string"),
+        ({"color": ("red", None)}, "a class of 'color' is named None"),
+        ({"color": ("red", "red")}, "'color' has the class 'red' twice"),
+        ({"color": "red"}, "the classes of 'color' are 'red': they must be a list"),
+        ({"": ("red", "blue")}, "an attribute of the label space is named ''"),
+        ({1: ("red", "blue")}, "an attribute of the label space is named 1"),
+    ],
+)
+def test_a_bad_label_space_is_refused_with_a_reason(classes, message):
+    with pytest.raises(DataError) as error:
+        LabelSpace(classes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"attributes": ["a", "a"], "classes": [["x", "y"], ["x", "y"]]}, "names attribute 'a' twice"),
+        ({"attributes": ["a"], "classes": []}, "has 1 attributes, but classes for 0"),
+        ({"attributes": ["a"]}, "no lists attributes and classes"),
+        ([], "no lists attributes and classes"),
+    ],
+)
+def test_a_bad_saved_label_space_is_refused_with_a_reason(saved, message):
+    with pytest.raises(DataError, match=message):
+        LabelSpace.from_dict(saved)

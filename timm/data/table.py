@@ -1,0 +1,599 @@
+"""Tables of images: one row an image, an `image_path` column, and a column for each attribute.
+
+    table = read_table(find_split("data", "train"))
+    label_space = build_label_space(table)
+    targets = encode_targets(table, label_space, strict=True)
+
+A table stays in Arrow's buffers, never in Python lists: a million rows load in a second or two, and forked workers
+share them, where reading a list would copy its pages by counting references.
+"""
+
+import csv
+import difflib
+import logging
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from timm.data.data_error import DataError
+from timm.data.label_space import UNSEEN, LabelSpace
+
+_logger = logging.getLogger(__name__)
+pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
+
+IMAGE_PATH = "image_path"
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+FORMATS = (*_DELIMITERS, ".parquet")
+
+# Below this many labelled rows, as in a first try, every class may well be different by chance.
+_FEW_ROWS = 8
+_ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
+_PATH_LIKE = re.compile(r"(image|img|file|picture|photo)*(path|name|file)?s?")
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table of images, read and checked.
+
+    Args:
+        path: The file it was read from.
+        image_paths: Arrow strings, one a row, none blank.
+        columns: The attributes in the header's order: each a dictionary-encoded Arrow array in which null is blank.
+        chosen: Whether the user named the attributes, rather than the header.
+    """
+
+    path: Path
+    image_paths: pa.LargeStringArray
+    columns: dict[str, pa.DictionaryArray]
+    chosen: bool = False
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attribute columns, in the header's order."""
+        return tuple(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.image_paths)
+
+    def image_path(self, row: int) -> str:
+        """Returns a row's image path as the table has it."""
+        return str(self.image_paths[row].as_py())
+
+    def line(self, row: int) -> int:
+        """Returns the line of the file, from 1, on which a row starts; in Parquet, which has no lines, its number.
+
+        The file is read again to find it, so this is for messages.
+        """
+        if self.path.suffix.lower() not in _DELIMITERS:
+            return row + 1
+        return _line(self.path, row)
+
+    def place(self, row: int) -> str:
+        """Returns where a row is, for a message: "train.csv line 7"."""
+        return f"{self.path.name} {'line' if self.path.suffix.lower() in _DELIMITERS else 'row'} {self.line(row)}"
+
+
+def read_table(
+    path: str | os.PathLike[str], attributes: Collection[str] | None = None, require_attributes: bool = True
+) -> Table:
+    """Reads a .csv, .tsv or .parquet table.
+
+    Cells are stripped of surrounding whitespace; an empty one, and Parquet's null, is blank. Every other text is a
+    class name, "NA" and "null" too. Empty lines are ignored. Parquet's numbers are read as CSV writes them: the whole
+    number 3 is "3", even where blanks made the column floating-point, and booleans are "True" and "False".
+
+    Args:
+        path: The file; its extension says the format.
+        attributes: The columns to read as attributes; by default every column but `image_path`.
+        require_attributes: Whether a table with no attribute is an error; pretraining and inference need none.
+
+    Raises:
+        DataError: If the file is missing, is no such table, or a row has no image path.
+    """
+    path = Path(path)
+    _check_file(path)
+    is_text = path.suffix.lower() in _DELIMITERS
+    raw_header = _text_header(path) if is_text else _parquet_header(path)
+    header = _check_header(path, raw_header)
+    names = _choose_attributes(path, list(header), attributes, require_attributes)
+    raw_names = [header[name] for name in (IMAGE_PATH, *names)]
+    cells = _read_text(path, raw_header, raw_names) if is_text else _read_parquet(path, raw_names)
+
+    image_paths = pc.utf8_trim_whitespace(cells[0]).cast(pa.large_string()).combine_chunks()
+    image_paths = pc.fill_null(image_paths, "")
+    blank = pc.equal(image_paths, "")
+    if is_text and len(header) == 1:
+        image_paths = image_paths.filter(pc.invert(blank))  # with a single column, a blank cell is an empty line
+    elif (row := pc.index(blank, True).as_py()) >= 0:
+        place = f"line {_line(path, row)}" if is_text else f"row {row + 1}"
+        raise DataError(f"{path.name} {place}: {IMAGE_PATH} is blank: fill it in or delete the row")
+    if not len(image_paths):
+        raise _no_rows(path)
+    columns = {name: _encode(column) for name, column in zip(names, cells[1:], strict=True)}
+    return Table(path, image_paths, columns, chosen=attributes is not None)
+
+
+def check_attributes(table: Table) -> None:
+    """Checks that a label space can be made of a table's attributes, and warns of those that look like free text.
+
+    This is for the table that the classes come from: a validation table may well have one class only.
+
+    Raises:
+        DataError: If an attribute has fewer than two classes, is an id, or is one-hot columns.
+    """
+    if not table.chosen:
+        _check_one_hot(table)
+    faults = {attribute: _fault(column) for attribute, column in table.columns.items()}
+    sound = [attribute for attribute, fault in faults.items() if not fault]
+    for attribute, fault in faults.items():
+        if fault:
+            remedy = f"leave it out with --attributes {shlex.join(sound)}" if sound else "it has no other to learn"
+            raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
+        classes, labelled = _count(table.columns[attribute])
+        if labelled >= _FEW_ROWS and classes > labelled / 2:
+            _logger.warning(
+                f"{table.path.name} column {attribute!r} has {classes} classes in {labelled} labelled rows: "
+                "it looks like an id or free text, not an attribute"
+            )
+
+
+def build_label_space(table: Table) -> LabelSpace:
+    """Returns the label space of a table: attributes in the header's order, classes sorted by name.
+
+    Raises:
+        DataError: If an attribute cannot be learned (`check_attributes`).
+    """
+    check_attributes(table)
+    return LabelSpace({name: tuple(sorted(column.dictionary.to_pylist())) for name, column in table.columns.items()})
+
+
+def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.NDArray[np.int64]:
+    """Returns the targets of a table's images.
+
+    Args:
+        table: What to encode; columns that the label space lacks are ignored.
+        label_space: The attributes and classes of the model.
+        strict: Whether every class and attribute must be known, as in training. Otherwise what is not known is logged,
+            and a class is `UNSEEN`, an attribute that the table lacks `UNKNOWN`.
+
+    Returns:
+        int64 [rows, A]: a class's code, `UNKNOWN` for a blank cell.
+
+    Raises:
+        DataError: If `strict` and a class or an attribute is not known, or if the table has none of the attributes.
+    """
+    missing = [attribute for attribute in label_space.attributes if attribute not in table.columns]
+    if missing and (strict or len(missing) == len(label_space)):
+        raise DataError(
+            f"{table.path.name} has no column {_quoted(missing)}, which the label space has: add it, blank where "
+            f"unknown (the table's attributes are {_quoted(table.attributes) or 'none'})"
+        )
+    if missing:
+        _logger.warning(f"{table.path.name} has no column {_quoted(missing)}: taken as blank in every row")
+    blank = pa.nulls(len(table), pa.string())
+    columns = [label_space.encode(a, table.columns.get(a, blank)) for a in label_space.attributes]
+    targets = np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.int64)
+    unseen = targets == UNSEEN
+    if not unseen.any():
+        return targets
+    if strict:
+        raise _unseen_class(table, label_space, *np.argwhere(unseen)[0])
+    for attribute, count in zip(label_space.attributes, unseen.sum(axis=0), strict=True):
+        if count:
+            known = set(label_space.classes[attribute])
+            names = [name for name in table.columns[attribute].dictionary.to_pylist() if name not in known]
+            _logger.warning(
+                f"{table.path.name}: {count} images have a class of {attribute!r} that the model does not know "
+                f"({_quoted(names)}): counted as wrong"
+            )
+    return targets
+
+
+def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
+    """Returns the table of a split.
+
+    Args:
+        data_dir: The folder with the tables.
+        name: "train", "val" ("validation" is the same), "test" or any other table's name without its extension; or a
+            file, as it is or within `data_dir`.
+
+    Raises:
+        DataError: If there is no such table, or there are several.
+    """
+    folder = Path(data_dir)
+    for stem in _ALIASES.get(name, (name,)):
+        if table := _find(folder, stem):
+            return table
+    for file in (Path(name), folder / name):
+        if file.is_file():
+            return file
+    if not folder.is_dir():
+        raise DataError(f"no such data folder: {folder}")
+    looked_for = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
+    raise DataError(f"{folder} has no {looked_for}: {_nearby(folder)}")
+
+
+def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.PathLike[str]) -> Path:
+    """Returns the table that the classes come from: `all` in the data folder if there is one, else the training split.
+
+    Raises:
+        DataError: If there is an `all` in several formats.
+    """
+    return _find(Path(data_dir), "all") or Path(train_path)
+
+
+def image_roots(table: Table, limit: int = 100) -> tuple[Path, ...]:
+    """Returns the folders that image paths are relative to, the likelier first: the table's and the working directory.
+
+    Absolute paths work with either, since a folder joined with one is that path.
+
+    Args:
+        table: Whose images to look for.
+        limit: How many rows to try, evenly spaced; if none has an image, all rows are tried until one has.
+
+    Raises:
+        DataError: If no row's image exists.
+    """
+    roots = tuple(dict.fromkeys((table.path.parent.resolve(), Path.cwd())))
+    sample = dict.fromkeys(np.linspace(0, len(table) - 1, min(limit, len(table)), dtype=np.int64).tolist())
+    found = [sum(_is_file(root, table.image_path(row)) for row in sample) for root in roots]
+    if not any(found):
+        found = next(filter(any, ([_is_file(r, table.image_path(i)) for r in roots] for i in range(len(table)))), [])
+    if not found:
+        tried = f"in {roots[0]}" if len(roots) == 1 else f"in {roots[0]} nor in {roots[1]}"
+        raise DataError(
+            f"{table.path.name}: no readable image at all: first path {table.image_path(0)!r} is "
+            f"{'not' if len(roots) == 1 else 'neither'} {tried}; write paths relative to the table's folder"
+        )
+    return tuple(root for _, root in sorted(zip(found, roots, strict=True), key=lambda pair: -pair[0]))
+
+
+# Reading: one function for each format's header and one for its cells.
+
+
+def _text_header(path: Path) -> list[str]:
+    """Returns the header's cells; refuses what is no text table at all."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path.name} is UTF-16: save it as UTF-8")
+    if b"\0" in start:
+        raise _not_text(path)
+    try:
+        return next(_rows(path, errors="strict"))[1]
+    except StopIteration:
+        raise DataError(f"{path.name} is empty: its first line must be a header with {IMAGE_PATH}") from None
+    except UnicodeDecodeError:
+        _check_utf8(path)
+        raise
+
+
+def _parquet_header(path: Path) -> list[str]:
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        raise DataError(f"{path.name} is not a Parquet file, or is damaged: write it again, or as .csv") from None
+    return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]  # pandas' index is no attribute
+
+
+def _read_text(path: Path, raw_header: list[str], raw_names: list[str]) -> list[pa.ChunkedArray]:
+    """Reads the columns of these names from a text table, as its header spells them."""
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise _not_text(path)
+    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in raw_names} | {raw_names[0]: pa.large_string()}
+    try:
+        cells = pa_csv.read_csv(
+            pa.BufferReader(data),
+            # Arrow passes over empty lines above the header by itself, but not over those of whitespace.
+            read_options=pa_csv.ReadOptions(skip_rows=_header_line(path) - 1),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=_DELIMITERS[path.suffix.lower()],
+                newlines_in_values=True,
+                invalid_row_handler=lambda row: "skip" if _is_empty(row.actual_columns, row.text) else "error",
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=types, include_columns=raw_names, null_values=[], strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _bad_text(path, len(raw_header), error) from None
+    # Arrow takes an unclosed quote silently, and the rows that it swallows are lost. Only rows of several lines, empty
+    # lines, or an odd quote can be one, so most tables are spared the slow look.
+    if (quotes := data.count(b'"')) and (quotes % 2 or _count_lines(data) != len(cells) + 1):
+        for _ in _rows(path, strict=True):
+            pass
+    return [cells[name] for name in raw_names]
+
+
+def _read_parquet(path: Path, raw_names: list[str]) -> list[pa.ChunkedArray]:
+    """Reads the columns of these names from a Parquet table, as strings."""
+    try:
+        # ParquetFile, because read_table would make columns of folders called "a=b".
+        cells = pq.ParquetFile(path).read(columns=raw_names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path.name} is damaged ({_first_line(error)}): write it again, or as .csv") from None
+    return [_as_strings(path, name, cells[name]) for name in raw_names]
+
+
+def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Casts a Parquet column to strings as CSV would have them."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)  # also drops pandas' categories that no row has
+    try:
+        if pa.types.is_boolean(column.type):
+            return pc.if_else(column, "True", "False")
+        if pa.types.is_floating(column.type):
+            floats = column.cast(pa.float64())
+            column = pc.if_else(pc.is_nan(floats), None, column)
+            if pc.all(pc.and_(pc.is_finite(floats), pc.equal(floats, pc.floor(floats)))).as_py() is not False:
+                column = column.cast(pa.int64())
+        if not pa.types.is_nested(column.type):
+            return column.cast(pa.string())
+    except pa.ArrowException:
+        pass
+    raise DataError(
+        f"{path.name} column {name!r} holds {column.type}, not names: choose the other columns with --attributes"
+    )
+
+
+def _encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Strips a column's cells, makes empty ones null, and dictionary-encodes it; in memory that no list holds."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = encoded.unify_dictionaries().combine_chunks()
+    names = pc.utf8_trim_whitespace(encoded.dictionary)
+    # Stripping can make two entries one, so the few names are encoded again and the many rows pointed to them.
+    names = pc.if_else(pc.equal(names, ""), None, names).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(names.indices.take(encoded.indices), names.dictionary.cast(pa.string()))
+
+
+def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:
+    """Yields the line on which each row of a text table starts, from 1, and its cells; slow, so for messages.
+
+    Args:
+        path: The table.
+        strict: Whether text after a closing quote is an error, the sign of an earlier quote that was not closed.
+        errors: What to do with bytes that are not UTF-8; by default nothing, since another check reports them.
+    """
+    start = 1
+    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
+        reader = csv.reader(file, delimiter=_DELIMITERS[path.suffix.lower()], strict=strict)
+        try:
+            for row in reader:
+                if not _is_empty(len(row), "".join(row)):
+                    yield start, row
+                start = reader.line_num + 1
+        except csv.Error:
+            raise DataError(
+                f"{path.name} line {start}: a quote in this row is never closed: close it, and double every quote "
+                "inside a quoted cell"
+            ) from None
+
+
+def _is_empty(cells: int, text: str) -> bool:
+    """Says whether a row is an empty line: nothing but whitespace, or one blank cell in quotes."""
+    return cells <= 1 and not text.replace('"', "").strip()
+
+
+def _count_lines(data: bytes) -> int:
+    ends = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    return ends + (not data.endswith((b"\n", b"\r")))
+
+
+def _header_line(path: Path) -> int:
+    return next(_rows(path))[0]
+
+
+def _line(path: Path, row: int) -> int:
+    """Returns the line on which a text table's row starts, not counting the header among the rows."""
+    return next(start for i, (start, _) in enumerate(_rows(path)) if i == row + 1)
+
+
+# Faults of a file and of its header.
+
+
+def _check_file(path: Path) -> None:
+    """Raises a DataError unless there is a file there, with something in it, in a format we read."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a table: {_nearby(path)}")
+    if not path.is_file():
+        raise DataError(f"no such table: {path} ({_nearby(path.parent)})")
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path.name} is not a table we read: save it as .csv, .tsv or .parquet")
+    if not path.stat().st_size:
+        raise DataError(f"{path.name} is empty: its first line must be a header with {IMAGE_PATH}")
+
+
+def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
+    """Returns each column's name, stripped, and how the file spells it; raises a DataError unless it is a header."""
+    names = [name.strip() for name in raw_header]
+    where = f"{path.name} line {_header_line(path)}" if path.suffix.lower() in _DELIMITERS else path.name
+    if IMAGE_PATH not in names:
+        raise DataError(f"{where} has no column {IMAGE_PATH}: {_rename(names)} (found {_quoted(names, 20)})")
+    if "" in names:
+        raise DataError(
+            f"{where}: column {names.index('') + 1} has no name: name it or delete it "
+            "(pandas writes such a column unless told index=False)"
+        )
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise DataError(f"{where}: column {twice[0]!r} is there twice: rename or delete one")
+    return dict(zip(names, raw_header, strict=True))
+
+
+def _rename(names: list[str]) -> str:
+    """Returns what to do about a header that lacks the image path."""
+    if len(names) == 1 and (delimiter := next((d for d in ";\t|," if d in names[0]), None)):
+        return f"its cells seem to be separated by {delimiter!r}: separate .csv with commas and .tsv with tabs"
+    alike = [name for name in names if name and _PATH_LIKE.fullmatch(re.sub(r"[^a-z]", "", name.lower()))]
+    alike += difflib.get_close_matches(IMAGE_PATH, names, 1)
+    return f"rename {alike[0]!r} to it" if alike else "add one, with each image's path"
+
+
+def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | None, required: bool) -> list[str]:
+    """Returns which columns to read as attributes, in the header's order."""
+    columns = [name for name in header if name != IMAGE_PATH]
+    for name in wanted or ():
+        if name not in columns:
+            raise DataError(
+                f"{path.name} has no attribute {name!r}{_nearest(name, columns)}"
+                f" (its attributes are {_quoted(columns, 20) or 'none'})"
+            )
+    chosen = columns if wanted is None else [name for name in columns if name in wanted]
+    if required and not chosen:
+        raise DataError(f"{path.name} has no attribute to learn: add a column for one besides {IMAGE_PATH}")
+    return chosen
+
+
+def _bad_text(path: Path, width: int, error: Exception) -> DataError:
+    """Returns what is wrong with a text table that Arrow refused, with the line, which Arrow does not know."""
+    _check_utf8(path)
+    rows = 0
+    for line, row in _rows(path, strict=True):
+        rows += 1
+        if len(row) != width:
+            remedy = (
+                "quote cells that have the separator in them" if len(row) > width else "keep blank cells' separators"
+            )
+            return DataError(f"{path.name} line {line} has {_cells(len(row))}, the header has {width}: {remedy}")
+    return DataError(f"{path.name} cannot be read: {_first_line(error)}") if rows > 1 else _no_rows(path)
+
+
+def _check_utf8(path: Path) -> None:
+    """Raises a DataError for the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                message = f'{path.name} line {number} is not UTF-8: save it as UTF-8 (in Excel, "CSV UTF-8")'
+                raise DataError(message) from None
+
+
+def _no_rows(path: Path) -> DataError:
+    return DataError(f"{path.name} has a header and no rows: add one row for each image")
+
+
+def _not_text(path: Path) -> DataError:
+    return DataError(f"{path.name} is not a text table, it has NUL bytes: save it as .csv from the program it is of")
+
+
+# Faults of attributes.
+
+
+def _fault(column: pa.DictionaryArray) -> str | None:
+    """Returns why a column cannot be learned, as the rest of a sentence; None if it can."""
+    classes, labelled = _count(column)
+    if not classes:
+        return "is blank in every row"
+    if classes == 1:
+        return f"has one class only, {column.dictionary[0].as_py()!r}"
+    if labelled >= _FEW_ROWS and classes == labelled:
+        return f"is different in each of its {labelled} labelled rows, so it is an id and not an attribute"
+    return None
+
+
+def _count(column: pa.DictionaryArray) -> tuple[int, int]:
+    """Returns the numbers of classes and of labelled rows."""
+    return len(column.dictionary), len(column) - column.null_count
+
+
+def _check_one_hot(table: Table) -> None:
+    """Raises a DataError if several yes-or-no columns are one attribute: exactly one is yes in every labelled row."""
+    flags = {name: column for name, column in table.columns.items() if _is_flag(column)}
+    prefixes = {name[: match.end()] for name in flags for match in re.finditer(r"[_=.:/ -]+", name)}
+    groups = [[name for name in flags if name.startswith(prefix)] for prefix in prefixes]
+    groups = [group for group in groups if len(group) >= 2]
+    if len(flags) >= 3:  # without a common prefix, two columns may well be so by chance
+        groups.append(list(flags))
+    # The largest group first: of color_dark_red, color_dark_blue and color_white, the attribute is color.
+    for names in sorted(groups, key=len, reverse=True):
+        if _is_one_hot([flags[name] for name in names]):
+            prefix = max((p for p in prefixes if all(name.startswith(p) for name in names)), key=len, default="")
+            attribute = re.sub(r"[_=.:/ -]+$", "", prefix)
+            raise DataError(
+                f"{table.path.name}: columns {_quoted(names)} are one attribute in one-hot form: write one column"
+                f"{f' {attribute!r}' if attribute else ''} whose cells are the class names, such as "
+                f"{names[0].removeprefix(prefix)!r}, or name them with --attributes if they are separate"
+            )
+
+
+def _is_flag(column: pa.DictionaryArray) -> bool:
+    names = {name.lower() for name in column.dictionary.to_pylist()} if len(column.dictionary) <= 4 else set("?")
+    return bool(names & _YES) and names <= _YES | _NO
+
+
+def _is_one_hot(columns: Sequence[pa.DictionaryArray]) -> bool:
+    """Says whether in each row that has any label, exactly one of the columns is yes, and blank is no."""
+    yes = np.zeros(len(columns[0]), dtype=np.int64)
+    labelled = np.zeros(len(columns[0]), dtype=bool)
+    for column in columns:
+        is_yes = [name.lower() in _YES for name in column.dictionary.to_pylist()]
+        yes += np.array([*is_yes, False])[column.indices.fill_null(len(is_yes)).to_numpy(zero_copy_only=False)]
+        labelled |= column.is_valid().to_numpy(zero_copy_only=False)
+    return bool((yes[labelled] == 1).all())
+
+
+def _unseen_class(table: Table, label_space: LabelSpace, row: int, index: int) -> DataError:
+    """Returns the error for a class that training does not know."""
+    attribute = label_space.attributes[index]
+    name = table.columns[attribute][int(row)].as_py()
+    known = label_space.classes[attribute]
+    return DataError(
+        f"{table.place(int(row))}: {attribute} {name!r} is not one of {len(known)} known classes"
+        f"{_nearest(name, known) or '; correct it, or add it to the table that the classes come from'}"
+    )
+
+
+# Finding files, and wording.
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    """Returns the table of this name in a folder; None if there is none."""
+    found = [file for suffix in FORMATS if (file := folder / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise DataError(f"{folder} has several tables called {stem}: name the file you mean ({names})")
+    return found[0] if found else None
+
+
+def _nearby(folder: Path) -> str:
+    """Returns which tables a folder has, for a message."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in FORMATS)
+    return f"found {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else f"no tables in {folder}"
+
+
+def _is_file(root: Path, image_path: str) -> bool:
+    return os.path.isfile(root / image_path)  # noqa: PTH113 - Path.is_file raises on a name that is too long
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Returns "; did you mean 'Teal'?", or nothing if no name is near."""
+    by_lower = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def _quoted(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(map(repr, names[:limit])) + (", ..." if len(names) > limit else "")
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]

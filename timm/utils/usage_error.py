@@ -1,0 +1,38 @@
+"""A user's mistake, told in one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UsageError(ValueError):
+    """The message says what is wrong, where, and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, short enough to stand inside a sentence; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def told_in_one_sentence(script: str) -> Iterator[None]:
+    """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
+
+    Args:
+        script: the name that the line begins with.
+    """
+    try:
+        yield
+    except UsageError as error:
+        # All processes usually stumble over the same thing; the launcher ends the others once the first has spoken.
+        if int(os.environ.get("RANK", "0")) > 0:
+            time.sleep(3)
+        print(f"{script}: error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print(f"\n{script}: interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None

@@ -1,0 +1,429 @@
+"""Every flag of the original works or says why not, YAML and command line agree, and mistakes get one sentence."""
+
+import argparse
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import option_checks
+import options
+
+ROOT = Path(options.__file__).parent
+ORIGINAL = yaml.safe_load((Path(__file__).parent / "data" / "original_flags.yaml").read_text())
+PARSERS: dict[str, Callable[[], options.Parser]] = {
+    "train.py": options.train_parser,
+    "validate.py": options.validate_parser,
+    "inference.py": options.inference_parser,
+}
+PARSE = {"train.py": options.parse_train_args, "validate.py": options.parse_validate_args}
+MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
+REFUSALS = {"train.py": option_checks.TRAIN_REFUSALS, "validate.py": option_checks.VALIDATE_REFUSALS}
+# The original's default was a model too large to start with, and validate.py learns the model from the checkpoint.
+CHANGED_DEFAULTS = {("train.py", "--model"): "efficientnet_b0", ("validate.py", "--model"): None}
+
+ORIGINAL_FLAGS = [(script, fact) for script, facts in ORIGINAL.items() for fact in facts]
+
+
+def dest_of(name: str) -> str:
+    return name.removeprefix("--").replace("-", "_")
+
+
+def train(*words: str) -> argparse.Namespace:
+    return options.parse_train_args(["data", *words])
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that parses words which are wrong, and returns the sentence about it."""
+
+    def fail(*words: str, parse: Callable[[list[str]], object] = options.parse_train_args) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            parse(list(words))
+        assert exit_.value.code == 2
+        out, err = capsys.readouterr()
+        sentence, hint, *rest = err.splitlines()
+        assert not out
+        assert not rest
+        assert hint.startswith("see ")
+        assert hint.endswith(" --help")
+        return sentence.partition(": error: ")[2]
+
+    return fail
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[[str], str]:
+    """Return a function that writes a YAML file and returns its name."""
+
+    def write(text: str) -> str:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text)
+        return str(file)
+
+    return write
+
+
+# The original's flags
+
+
+@pytest.mark.parametrize(("script", "fact"), ORIGINAL_FLAGS, ids=lambda x: x if isinstance(x, str) else x["name"])
+def test_a_flag_of_the_original_keeps_its_names_and_default(script: str, fact: dict[str, Any]) -> None:
+    parser, args = PARSERS[script](), PARSE[script](MINIMAL[script])
+    name = fact["name"]
+    if fact.get("positional"):
+        assert getattr(args, name) == "data"
+        return
+    for spelling in [name, *fact.get("aliases", []), *filter(None, [fact["short"]])]:
+        assert parser.flags[spelling] is parser.flags[name]
+    if name not in ("--checkpoint", "--native-amp"):
+        default = CHANGED_DEFAULTS.get((script, name), fact["default"])
+        assert getattr(args, dest_of(name)) == default
+        assert isinstance(getattr(args, dest_of(name)), bool) == isinstance(default, bool)  # False == 0
+    if fact.get("action") == "store_true":
+        assert parser.flags[name].nargs == 0
+
+
+def test_native_amp_is_amp() -> None:
+    assert not train().amp
+    assert train("--native-amp").amp
+
+
+def test_short_names_take_their_values() -> None:
+    args = train("-b", "8", "-vb", "2", "-j", "1", "-t", "0.1", "-wls", "1", "-wlc", "0", "--dr", "0.5", "-d", "table")
+    assert (args.batch_size, args.validation_batch_size_multiplier, args.workers) == (8, 2, 1)
+    assert (args.temperature, args.simclr_loss_weight, args.classification_loss_weight) == (0.1, 1.0, 0.0)
+    assert args.decay_rate == 0.5
+    assert options.parse_validate_args(["data", "--checkpoint", "a", "-m", "resnet*", "-b", "3"]).model == "resnet*"
+    assert options.parse_inference_args(["a.png", "b.png", "--checkpoint", "a", "-o", "x.json"]).output == "x.json"
+
+
+@pytest.mark.parametrize(("script", "dest"), [(s, d) for s, reasons in REFUSALS.items() for d in reasons])
+def test_a_refused_flag_says_why_and_what_to_do(script: str, dest: str, mistake: Callable[..., str]) -> None:
+    action = PARSERS[script]().flags[option_checks.flag(dest)]
+    words = [option_checks.flag(dest)] + ([] if action.nargs == 0 else ["7"])
+    sentence = mistake(*MINIMAL[script], *words, parse=PARSE[script])
+    assert sentence == f"{option_checks.flag(dest)} is refused: {REFUSALS[script][dest]}"
+    assert any(remedy in sentence for remedy in ("leave it out", "use --", "start several with torchrun"))
+
+
+@pytest.mark.parametrize("script", PARSERS)
+def test_every_flag_has_help_and_the_help_names_every_flag(script: str) -> None:
+    parser = PARSERS[script]()
+    text = parser.format_help()
+    for name, action in parser.flags.items():
+        assert action.help
+        assert name in text
+    assert "==SUPPRESS==" not in text
+
+
+def test_reading_arguments_imports_no_slow_package() -> None:
+    code = (
+        "import sys, options; options.parse_train_args(['data']);"
+        "print({'torch', 'timm', 'numpy'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+# YAML
+
+# For each option one value that is not its default, with what else that value needs.
+SAMPLES = """
+--data-dir elsewhere | --train-split a | --val-split b | --max-unreadable 0.5 | --attributes color no true 007
+--attribute-weights color=2 a=b=0.5 no=1 | --classify-view both | --model resnet50 | --pretrained
+--pretrained-path w.safetensors | --initial-checkpoint a.pth | --resume null | --resume a --no-resume-opt
+--gp max | --model-kwargs a=1 b='1' c=(1,2) d=[1,{'x':None}] e=True f=None g=silu h=1e-3 i=no j=01
+--grad-checkpointing | --img-size 64 | --input-size 1 28 28 | --crop-pct 0.9
+--crop-mode border | --mean 0.5 | --std 0.1 0.2 0.3 | --interpolation bicubic | --temperature 0.07
+--simclr-loss-weight 0 | --classification-loss-weight 0 | --projection-dim 8 | --projection-layers 3
+--projection-norm batch | --opt lamb | --opt-eps 1e-8 | --opt-betas 0.9 0.99 | --momentum 0 | --weight-decay 1e-05
+--clip-grad 1 | --clip-grad 0.1 --clip-mode agc | --layer-decay 0.7 | --layer-decay 0.7 --layer-decay-min-scale 0.1
+--layer-decay 0.7 --layer-decay-no-opt-scale 0.1 | --opt-kwargs nesterov=False | --opt-foreach | --no-opt-foreach
+--sched wsd | --sched-on-updates | --lr 3e-4 | --lr-base 0.1 | --lr-base 0.1 --lr-base-size 512
+--lr-base 0.1 --lr-base-scale sqrt | --lr-noise 0.4 0.9 | --lr-noise-pct 0.5 | --lr-noise-std 2 | --lr-cycle-mul 2
+--lr-cycle-decay 0.1 | --lr-cycle-limit 3 | --lr-k-decay 2 | --lr-decay-fn 1-sqrt | --lr-stable-timescale 2
+--warmup-lr 0 | --min-lr 0 | --epochs 3 | --start-epoch 0 | --decay-epochs 0.5
+--decay-milestones 3 6 | --warmup-epochs 0 | --warmup-prefix | --cooldown-epochs 0 | --patience-epochs 0
+--decay-rate 0.5 | --no-aug -wls 0 | --train-crop-mode rkrc | --scale 0.5 1 | --ratio 1 1 | --hflip 0 | --vflip 1
+--color-jitter 0 | --color-jitter 0.1 0.2 0.3 0.4 | --color-jitter-prob 0.8 | --grayscale-prob 0.2
+--gaussian-blur-prob 0.5 | --aa rand-m9-mstd0.5-inc1 | --aug-repeats 2 | --aug-splits 3 | --aug-splits 2 --jsd
+--reprob 0.5 | --remode pixel | --recount 2 | --reprob 0.5 --resplit | --mixup 0.2 | --cutmix 1
+--cutmix-minmax 0.2 0.8 | --mixup-prob 0.5 | --mixup-switch-prob 0.1 | --mixup-mode elem | --mixup-off-epoch 2
+--train-interpolation bilinear | --smoothing 0 | --drop 0.2 | --drop-connect 0.1 | --drop-path 0 | --drop-block 0.1
+--bn-tf | --bn-momentum 0.1 | --bn-eps 1e-3 | --sync-bn | --dist-bn reduce | --split-bn | --model-ema
+--model-ema --model-ema-force-cpu | --model-ema-decay 0.99 | --no-model-ema-warmup | --batch-size 7
+--validation-batch-size-multiplier 2 | --grad-accum-steps 2 | --seed 0 | --output=-o | --experiment 007
+--experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss
+--val-interval 2 | --tta 2 | --checkpoint-hist 1 | --recovery-interval 5 | --log-interval 1 | --save-images
+--log-wandb | --log-wandb --wandb-project yes | --local_rank 1 | --dist-backend gloo | --no-ddp-bb
+--synchronize-step | --use-multi-epochs-loader | --worker-seeding part | --device cuda:1 | --amp
+--amp --amp-dtype bfloat16 | --model-dtype float16 | --torchcompile | --torchcompile eager
+--torchcompile --torchcompile-mode max-autotune | --channels-last | --workers 0 | --pin-mem | --no-prefetcher
+"""
+ROUND_TRIPS = ["", *[sample.strip() for line in SAMPLES.strip().splitlines() for sample in line.split("|")]]
+
+
+@pytest.mark.parametrize("sample", ROUND_TRIPS)
+def test_the_saved_arguments_give_the_same_arguments(
+    sample: str, recipe: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    args = train(*sample.split())
+    again = options.parse_train_args(["-c", recipe(options.args_text(args))])
+    assert again.config
+    assert vars(again) | {"config": ""} == vars(args)
+
+
+def test_every_option_is_in_a_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    parser = options.train_parser()
+    samples = [vars(train(*sample.split())) for sample in ROUND_TRIPS]
+    unchanged = {d for d, default in parser.defaults.items() if all(sample[d] == default for sample in samples)}
+    assert unchanged - {"config", *option_checks.TRAIN_REFUSALS} == set()
+
+
+def test_yaml_is_words_typed_before_the_command_line(recipe: Callable[[str], str]) -> None:
+    text = """
+    data_dir: elsewhere
+    batch-size: 64
+    lr: 3e-4
+    mean: [0.5, 0.5, 0.5]
+    attributes: [no, color]
+    attribute_weights: {color: 2}
+    amp: true
+    no-prefetcher: false
+    model-ema-warmup: false
+    torchcompile: true
+    dr: 0.5
+    resume: null
+    torchscript: false
+    num_classes:
+    """
+    args = options.parse_train_args(["-c", recipe(text)])
+    assert (args.data_dir, args.batch_size, args.lr, args.decay_rate) == ("elsewhere", 64, 3e-4, 0.5)
+    assert args.attributes == ["no", "color"]
+    assert args.attribute_weights == {"color": 2.0}
+    assert args.amp
+    assert not args.no_prefetcher
+    assert not args.model_ema_warmup
+    assert args.torchcompile == "inductor"
+    assert args.resume == ""
+
+
+def test_the_command_line_wins_over_yaml_and_undoes_it(recipe: Callable[[str], str]) -> None:
+    file = recipe("batch_size: 64\namp: true\namp_dtype: bfloat16\nlr: 0.5\ndata_dir: there\nno_aug: true\nmean: [0.1]")
+    args = options.parse_train_args(["here", "-c", file, "-b", "8", "--no-amp", "--lr-base", "1", "--aug"])
+    assert (args.data_dir, args.batch_size, args.mean) == ("here", 8, [0.1])
+    assert not args.amp
+    assert args.amp_dtype is None  # it came with the recipe's amp, and goes with it
+    assert (args.lr_base, args.no_aug) == (1.0, False)
+    again = options.parse_train_args(["-c", recipe(options.args_text(args)), "--lr", "0.2"])
+    assert (again.lr, again.lr_base) == (0.2, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("batchsize: 3", "unknown key 'batchsize'; did you mean batch-size?"),
+        ("b: 3", "unknown key 'b'; did you mean batch-size?"),
+        ("qqqqq: 3", "unknown key 'qqqqq'"),
+        ("batch_size: x", "--batch-size/-b: x is not a whole number of at least 1"),
+        ("sched: cosin", "--sched: invalid choice: 'cosin'"),
+        ("config: b.yaml", "'config': a YAML file cannot name another"),
+        ("batch_size: 3\nbatch-size: 4", "'batch-size': this flag is set twice"),
+        ("lr: 1\nlr-base: 2", "--lr and --lr-base exclude each other"),
+        ("amp: 3", "'amp' takes true or false, not '3'"),
+        ("amp: [true]", "'amp' takes true or false"),
+        ("batch_size: [3, 4]", "'batch_size' takes one value"),
+        ("mean: {a: 1}", "'mean' takes a list"),
+        ("model_kwargs: [a]", "--model-kwargs: 'a' is not name=value"),
+        ("- a\n- b", "this is not a list of keys with values"),
+        ("a: [", "line 1: this is not YAML"),
+    ],
+)
+def test_a_mistake_in_yaml_names_the_file_and_the_key(
+    text: str, expected: str, recipe: Callable[[str], str], mistake: Callable[..., str]
+) -> None:
+    file = recipe(text)
+    assert mistake("-c", file).startswith(f"{file}: {expected}")
+
+
+def test_a_missing_or_unreadable_yaml_file_is_one_sentence(tmp_path: Path, mistake: Callable[..., str]) -> None:
+    missing = tmp_path / "missing.yaml"
+    assert mistake("-c", str(missing)) == f"{missing}: No such file or directory"
+    missing.write_bytes(b"\xff\xfe")
+    assert "UTF-8" in mistake("-c", str(missing))
+    missing.write_text("")
+    assert options.parse_train_args(["data", "-c", str(missing)]).lr == 0.01
+
+
+# Mistakes
+
+MISTAKES = [
+    ("--batchsize 3", "unrecognized arguments: --batchsize; did you mean --batch-size?"),
+    ("--batch-siz=3", "unrecognized arguments: --batch-siz; did you mean --batch-size?"),
+    ("--warm 3", "unrecognized arguments: --warm; did you mean --warmup-lr?"),
+    ("more", "unrecognized arguments: more"),
+    ("--reprob 1.5", "--reprob: 1.5 is not a probability in 0..1"),
+    ("--hflip nan", "--hflip: nan is not a probability in 0..1"),
+    ("--lr 0", "--lr: 0 is not a number above 0"),
+    ("--lr inf", "--lr: inf is not a number above 0"),
+    ("--epochs 0", "--epochs: 0 is not a whole number of at least 1"),
+    ("--workers=-1", "--workers/-j: -1 is not a whole number of at least 0"),
+    ("--smoothing 1", "--smoothing: 1 is not a number from 0 up to but not including 1"),
+    ("--log-interval 0", "--log-interval: 0 is not a whole number of at least 1"),
+    ("--tta 3", "--tta: 3 is not 0 (off) or 2 (the image and its mirror image, averaged)"),
+    ("--aa best", "--aa: 'best' does not begin with a policy"),
+    ("--aa rand-m9-msdt1", "--aa: 'msdt1' in 'rand-m9-msdt1' is not a setting of rand"),
+    ("--attribute-weights color", "--attribute-weights: 'color' is not name=weight"),
+    ("--attribute-weights color=-1", "--attribute-weights: -1 is not a number of at least 0"),
+    ("--attribute-weights a=1 a=2", "--attribute-weights: a name is given twice"),
+    ("--lr 0.1 --lr-base 0.1", "--lr and --lr-base exclude each other"),
+    ("--drop-path 0.1 --drop-connect 0.1", "--drop-connect and --drop-path exclude each other"),
+    ("--img-size 8 --input-size 3 8 8", "--img-size and --input-size exclude each other"),
+    *[(f"--{dest.replace('_', '-')}", f"--{dest.replace('_', '-')} needs --") for dest in ("jsd", "resplit")],
+    ("--amp-dtype float16", "--amp-dtype needs --amp: it is"),
+    ("--clip-mode agc", "--clip-mode needs --clip-grad: "),
+    ("--layer-decay-min-scale 0.1", "--layer-decay-min-scale needs --layer-decay: "),
+    ("--layer-decay-no-opt-scale 0.1", "--layer-decay-no-opt-scale needs --layer-decay: "),
+    ("--lr-base-scale sqrt", "--lr-base-scale needs --lr-base: "),
+    ("--lr-base-size 8", "--lr-base-size needs --lr-base: "),
+    ("--model-ema-force-cpu", "--model-ema-force-cpu needs --model-ema: "),
+    ("--no-resume-opt", "--no-resume-opt needs --resume: "),
+    ("--torchcompile-mode max-autotune", "--torchcompile-mode needs --torchcompile: "),
+    ("--wandb-project a", "--wandb-project needs --log-wandb: "),
+    ("--input-size 4 8 8", "--input-size has 4 channels"),
+    ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),
+    ("--std 0.5 0.5 0.5 --input-size 1 8 8", "--std has 3 values: give 1 for all channels or 1"),
+    ("--amp --model-dtype bfloat16", "--amp and --model-dtype bfloat16 exclude each other"),
+    ("-wls 0 -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0"),
+    ("--attributes a a", "--attributes names a column twice"),
+    ("--attributes a --attribute-weights b=1", "--attribute-weights names 'b'"),
+    ("--attributes a --attribute-weights a=0", "--attribute-weights are all 0"),
+    ("--opt-betas 0.9 1", "--opt-betas: 1 is not a number from 0 up to but not including 1"),
+    ("--sched plateau --sched-on-updates", "--sched plateau excludes --sched-on-updates"),
+    ("--decay-milestones 6 3", "--decay-milestones must rise"),
+    ("--sched wsd --epochs 10", "--sched wsd needs --decay-epochs, here 30, to be from 1 to the 7 epochs"),
+    ("--sched rsqrt --epochs 3", "--sched rsqrt needs --decay-epochs, here 30, to be from 1 to the 0 epochs"),
+    ("--lr-noise 0.1 0.2 0.3", "--lr-noise takes 1 or 2 values"),
+    ("--mixup 0.2 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
+    ("--cutmix 1 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
+    ("--cutmix-minmax 0.1 0.2 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
+    ("--mixup 0.2 --aug-splits 2", "--mixup and --cutmix exclude --aug-splits and --jsd"),
+    ("--aug-splits 1", "--aug-splits 1 splits nothing"),
+    ("--classify-view weak --aug-splits 2", "--classify-view weak excludes --aug-splits"),
+    ("--classify-view both --aug-splits 2", "--classify-view both excludes --aug-splits"),
+    ("--no-aug", "--no-aug needs -wls 0"),
+    ("--no-aug -wls 0 --aug-splits 2", "--no-aug excludes --aug-splits"),
+    ("--reprob 0.5 --resplit --no-prefetcher", "--resplit excludes --no-prefetcher"),
+    ("--scale 1 0.5", "--scale goes from 1 down to 0.5"),
+    ("--ratio 2 1", "--ratio goes from 2 down to 1"),
+    ("--cutmix-minmax 0.5 0.1", "--cutmix-minmax goes from 0.5 down to 0.1"),
+    ("--color-jitter 0.1 0.1", "--color-jitter takes 1 value, or 3"),
+    ("--color-jitter 0.1 0.1 0.1 0.6", "--color-jitter turns the hue by at most 0.5"),
+    ("--split-bn -wls 0", "--split-bn needs at least two views"),
+    ("--split-bn --sync-bn", "--split-bn excludes --sync-bn"),
+    ("--dist-bn reduce --sync-bn", "--dist-bn excludes --sync-bn"),
+    ("--local-rank 1", "--local-rank 1 needs the same LOCAL_RANK in the environment"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES)
+def test_a_mistake_gets_one_sentence(
+    words: str, expected: str, mistake: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert mistake("data", *words.split()).startswith(expected)
+
+
+def test_every_need_is_among_the_mistakes() -> None:
+    tested = {words.split()[0] for words, _ in MISTAKES}
+    assert {option_checks.flag(dest) for dest, _, _ in option_checks.NEEDS} <= tested
+
+
+def test_what_is_missing_is_asked_for(mistake: Callable[..., str]) -> None:
+    assert mistake().startswith("DATA is missing: ")
+    assert mistake("--checkpoint", "a", parse=options.parse_validate_args).startswith("DATA is missing: ")
+    assert mistake("data", parse=options.parse_validate_args).startswith("--checkpoint is missing: ")
+    assert mistake("a.png", parse=options.parse_inference_args).startswith("--checkpoint is missing: ")
+    assert "INPUT" in mistake("--checkpoint", "a", parse=options.parse_inference_args)
+    words = ["a.png", "--checkpoint", "a", "--output", "a.txt"]
+    assert "does not end in .csv, .json or .parquet" in mistake(*words, parse=options.parse_inference_args)
+
+
+def test_only_the_first_process_reports_a_mistake(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, lines in (("0", 2), ("3", 0)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as exit_:
+            train("--epochs", "0")
+        assert exit_.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_related_flags_agree_where_they_should() -> None:
+    assert train("--pretrained-path", "a.safetensors").pretrained
+    assert train("--no-aug", "-wls", "0").no_aug
+    assert train("--split-bn", "-wls", "0", "--classify-view", "both").split_bn
+    assert train("--sched", "wsd", "--epochs", "10", "--decay-epochs", "0.2").sched == "wsd"
+    assert train("--epochs", "1").warmup_epochs == 3  # a short trial needs no change of the schedule
+    assert train("--data-dir", "elsewhere").data_dir == "elsewhere"
+    assert train("--color-jitter", "0.1").color_jitter == 0.1
+    assert train("--color-jitter", "0.1", "0.2", "0.3").color_jitter == [0.1, 0.2, 0.3]
+    assert train("--model-kwargs", "a=1", "b=silu", "c=(1,2)").model_kwargs == {"a": 1, "b": "silu", "c": (1, 2)}
+    assert train().scale is not train().scale
+
+
+def test_a_local_rank_that_the_launcher_set_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert train("--local-rank=2").local_rank == 2
+
+
+# Nothing is accepted and ignored
+
+# timm's functions that take the options as a whole, and where they are: what they read, a script reads by calling them.
+TIMM_READERS = {
+    "optimizer_kwargs": "timm/optim/_optim_factory.py",
+    "scheduler_kwargs": "timm/scheduler/scheduler_factory.py",
+    "resolve_data_config": "timm/data/config.py",
+    "init_distributed_device": "timm/utils/distributed.py",
+}
+# Read by options.py itself, or true whatever the value.
+READ_ELSEWHERE = {"config", "no_test_pool"}
+
+
+def words_in(tree: ast.AST) -> Iterator[str]:
+    """Yield the attributes that are read, the names that are called, and the strings, docstrings apart."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner = node.value
+            if isinstance(owner, ast.Name) and owner.id in ("args", "cfg", "options"):
+                yield node.attr
+        if isinstance(node, ast.Call):
+            yield "call " + (node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value
+
+
+@pytest.mark.parametrize("script", PARSERS)
+def test_every_flag_is_read_by_the_script_or_its_packages(script: str) -> None:
+    if not (ROOT / script).exists():
+        pytest.skip(f"there is no {script} yet")
+    files = [ROOT / script, *(ROOT / "timm").glob("**/*.py"), *(ROOT / "simclr").glob("**/*.py")]
+    read = {word for file in files for word in words_in(ast.parse(file.read_text()))}
+    for function, path in TIMM_READERS.items():
+        if f"call {function}" in read:
+            source = ast.parse(Path(str(distribution("timm").locate_file(path))).read_text())
+            definition = next(n for n in ast.walk(source) if isinstance(n, ast.FunctionDef) and n.name == function)
+            read.update(words_in(definition))
+    unread = set(PARSERS[script]().defaults) - read - READ_ELSEWHERE - set(REFUSALS.get(script, {}))
+    assert unread == set()

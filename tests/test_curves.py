@@ -1,0 +1,112 @@
+"""Tests of timm.utils.curves: a run's pictures from its summary.csv, with all that such a file may lack."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from timm.utils.curves import best_epoch, draw_curves, main, read_summary
+from timm.utils.usage_error import UsageError
+
+
+def write_summary(path: Path, rows: int = 3, attributes: tuple[str, ...] = ("color", "kind"), **cells: str) -> Path:
+    """Write a summary; `cells` replaces a column's cell in every row but the first, or with "drop" the column."""
+    columns = ["epoch", "train_loss", "eval_loss", "eval_top1", "simclr_loss", "classification_loss", *attributes]
+    columns += ["eval_balanced_accuracy", *(f"{name}_loss" for name in attributes), "ema_loss", "ema_top1"]
+    columns = [column for column in columns if cells.get(column) != "drop"]
+    lines = [",".join(columns)]
+    for row in range(rows):
+        values = {"epoch": str(row)} | (cells if row else {})
+        lines.append(",".join(values.get(column, str(row + 0.5)) for column in columns))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def assert_drawn(summary: Path, folder: Path) -> None:
+    for path in draw_curves(summary, folder):
+        with Image.open(path) as picture:
+            assert picture.size == (1200, 750)
+            assert len(set(picture.convert("L").tobytes())) > 20
+    assert sorted(path.name for path in folder.iterdir()) == ["accuracy.png", "losses.png"]
+
+
+def test_both_pictures_are_drawn_into_a_folder_that_is_created(tmp_path: Path) -> None:
+    assert_drawn(write_summary(tmp_path / "summary.csv"), tmp_path / "new" / "folder")
+
+
+def test_one_epoch_is_enough(tmp_path: Path) -> None:
+    assert_drawn(write_summary(tmp_path / "summary.csv", rows=1), tmp_path / "out")
+
+
+def test_blank_nan_and_infinite_cells_are_passed_over(tmp_path: Path) -> None:
+    path = write_summary(tmp_path / "summary.csv", eval_loss="", eval_top1="nan", train_loss="inf", simclr_loss="")
+    assert_drawn(path, tmp_path / "out")
+    assert "eval_top1" in read_summary(path).rows[0]
+    assert not {"eval_loss", "eval_top1", "train_loss", "simclr_loss"} & set(read_summary(path).rows[1])
+
+
+@pytest.mark.parametrize("attributes", [(), ("color",), tuple(f"a{i}" for i in range(30))])
+def test_any_number_of_attributes_is_drawn(tmp_path: Path, attributes: tuple[str, ...]) -> None:
+    assert_drawn(write_summary(tmp_path / "summary.csv", attributes=attributes), tmp_path / "out")
+
+
+def test_a_run_without_simclr_and_ema_has_no_such_columns(tmp_path: Path) -> None:
+    path = write_summary(tmp_path / "summary.csv", simclr_loss="drop", ema_loss="drop", ema_top1="drop")
+    assert_drawn(path, tmp_path / "out")
+
+
+def test_odd_attribute_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    names = ("$x^$", "$", "_hidden", "颜色", "🙂", "größe\\", "long " * 20)
+    path = write_summary(tmp_path / "summary.csv", attributes=names)
+    assert_drawn(path, tmp_path / "out")
+    assert read_summary(path).attributes == list(names)
+
+
+def test_the_best_epoch_is_the_first_of_the_best_values() -> None:
+    rows = [{"epoch": 0.0, "a": 2.0}, {"epoch": 3.0, "a": 5.0}, {"epoch": 4.0}, {"epoch": 6.0, "a": 5.0}]
+    rows.append({"epoch": 7.0, "a": 1.0})
+    assert best_epoch(rows, "a") == (3, 5.0)
+    assert best_epoch(rows, "a", lowest=True) == (7, 1.0)
+    assert best_epoch(rows, "b") is None
+
+
+def test_the_later_row_of_an_epoch_counts(tmp_path: Path) -> None:
+    path = write_summary(tmp_path / "summary.csv", rows=2, epoch="0", eval_top1="7")
+    assert read_summary(path).rows[0]["eval_top1"] == 7
+    assert len(read_summary(path).rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "rows", "sentence"),
+    [
+        ({"classification_loss": "drop"}, 2, "has no column 'classification_loss': give the summary.csv"),
+        ({"eval_top1": "high"}, 2, "row 3: eval_top1 'high' is not a number"),
+        ({"epoch": ""}, 2, "row 3 has no epoch"),
+        ({}, 0, "has no epoch yet"),
+    ],
+)
+def test_a_broken_summary_is_told_in_a_sentence(
+    tmp_path: Path, cells: dict[str, str], rows: int, sentence: str
+) -> None:
+    path = write_summary(tmp_path / "summary.csv", rows=rows, **cells)
+    with pytest.raises(UsageError, match=sentence):
+        draw_curves(path, tmp_path)
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing_half_done(tmp_path: Path) -> None:
+    (tmp_path / "accuracy.png").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*accuracy\.png"):
+        draw_curves(write_summary(tmp_path / "summary.csv"), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["accuracy.png", "summary.csv"]
+
+
+def test_the_command_draws_beside_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(write_summary(tmp_path / "summary.csv"))])
+    assert capsys.readouterr().out.split() == [str(tmp_path / "accuracy.png"), str(tmp_path / "losses.png")]
+
+
+def test_the_command_names_a_missing_file_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(tmp_path / "summary.csv")])
+    assert exit_.value.code == 2
+    assert "summary.csv (No such file or directory): give the summary.csv" in capsys.readouterr().err

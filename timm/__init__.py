@@ -11,21 +11,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _here = Path(__file__).resolve().parent
-# Upstream is told apart by a file that this folder never has: comparing folders would recurse with two clones on the path.
+# Upstream is known by a file that this folder never has: comparing folders would recurse with two clones on the path.
 _spec = PathFinder.find_spec("timm", [p for p in sys.path if Path(p, "timm/version.py").is_file()])
 if not (_spec and _spec.loader and _spec.origin and _spec.submodule_search_locations):
     raise ModuleNotFoundError("timm is not installed: pip install 'timm>=1.0.31'", name="timm")
+if not Path(_spec.origin).with_name("task").joinpath("evaluator.py").is_file():
+    raise ImportError(f"the timm at {_spec.origin} is too old: pip install --upgrade 'timm>=1.0.31'", name="timm")
 __file__, __path__ = _spec.origin, _spec.submodule_search_locations
 _spec.loader.exec_module(sys.modules[__name__])
-if not find_spec("timm.task.evaluator"):
-    raise ImportError(f"timm {__version__} in {Path(__file__).parent} is too old: pip install 'timm>=1.0.31'")  # type: ignore[name-defined]  # noqa: F821
 
 for _folder in sorted({file.parent for file in _here.glob("*/**/*.py")}):
     _package = import_module(".".join(["timm", *_folder.relative_to(_here).parts]))
-    if _taken := [f.stem for f in _folder.glob("*.py") if find_spec(f"{_package.__name__}.{f.stem}")]:
-        raise ImportError(
-            f"the installed timm has its own {_package.__name__}.{_taken[0]} in {_package.__path__[0]}: "
-            f"rename ours in {_folder}"
-        )
+    for _file in sorted(_folder.glob("*.py")):
+        if _taken := find_spec(f"{_package.__name__}.{_file.stem}"):
+            raise ImportError(f"the installed timm has its own {_taken.name} at {_taken.origin}: rename ours, {_file}")
     _package.__path__.append(str(_folder))
 __spec__ = _spec  # from here on, importlib.resources and inspect see the installed package

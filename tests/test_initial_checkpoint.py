@@ -1,0 +1,113 @@
+import logging
+
+import pytest
+import safetensors.torch
+import torch
+from original_checkpoint import save_as_original
+
+import timm
+from timm.data.label_space import LabelSpace
+from timm.models.initial_checkpoint import load_initial_checkpoint
+from timm.models.multi_label import create_multi_label_model
+from timm.utils.usage_error import UsageError
+
+torch.set_num_threads(1)
+
+SPACE = LabelSpace({"color": ("blue", "red", "teal"), "gender": ("Men", "Women")})
+
+
+def make(seed, space=SPACE, arch="test_efficientnet", **kwargs):
+    torch.manual_seed(seed)
+    return create_multi_label_model(arch, space, image_size=(3, 32, 32), **kwargs)
+
+
+def save(model, path):
+    torch.save({"state_dict": model.state_dict(), "multi_label": model.config}, path)
+    return path
+
+
+def equal(one, other):
+    weights, expected = one.state_dict(), other.state_dict()
+    return weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog):
+    caplog.set_level(logging.INFO, "timm.models.initial_checkpoint")
+
+
+def test_a_checkpoint_of_the_same_label_space_is_taken_whole(tmp_path, caplog):
+    source, model = make(0), make(1)
+    load_initial_checkpoint(model, save(source, tmp_path / "a.pth"))
+    assert equal(model, source)
+    assert caplog.messages == [f"{tmp_path}/a.pth: took backbone, head color, head gender, projector; nothing is new"]
+
+
+def test_heads_are_taken_by_attribute_where_the_classes_are_the_same(tmp_path, caplog):
+    space = LabelSpace({"season": ("dry", "wet"), "gender": ("Men", "Women"), "color": ("blue", "red", "violet")})
+    source, model, before = make(0), make(1, space), make(1, space)
+    load_initial_checkpoint(model, save(source, tmp_path / "a.pth"))
+    assert equal(model.backbone, source.backbone)
+    assert equal(model.projector, source.projector)
+    assert equal(model.heads[1], source.heads[1])  # gender
+    assert equal(model.heads[0], before.heads[0])
+    assert equal(model.heads[2], before.heads[2])  # as many classes, but others
+    assert caplog.messages[-1].endswith("took backbone, head gender, projector; new: head color, head season")
+
+
+def test_a_projection_head_of_another_shape_stays_new(tmp_path, caplog):
+    model, before = make(1, projection_dim=16), make(1, projection_dim=16)
+    load_initial_checkpoint(model, save(make(0), tmp_path / "a.pth"))
+    assert equal(model.projector[2], before.projector[2])
+    assert "new: projector" in caplog.messages[-1]
+    load_initial_checkpoint(make(1, projection_dim=0), tmp_path / "a.pth")
+    assert caplog.messages[-1].endswith("took backbone, head color, head gender; nothing is new")
+
+
+def test_the_originals_checkpoint_gives_backbone_and_projector_and_no_nameless_heads(tmp_path, caplog):
+    source, model = make(0), make(1)
+    save_as_original(source, tmp_path / "original.pth.tar")
+    load_initial_checkpoint(model, tmp_path / "original.pth.tar")
+    assert equal(model.backbone, source.backbone)
+    assert equal(model.projector, source.projector)
+    assert caplog.messages[-1].endswith("took backbone, projector; new: head color, head gender")
+
+
+@pytest.mark.parametrize("form", ["weights.pth", "weights.safetensors", "timm.pth.tar"])
+def test_timms_weights_fill_the_backbone(tmp_path, caplog, form):
+    weights = timm.create_model("test_efficientnet").state_dict()  # its classifier is left over
+    if form == "weights.safetensors":
+        safetensors.torch.save_file(weights, tmp_path / form)
+    else:
+        torch.save(weights if form == "weights.pth" else {"state_dict": weights, "epoch": 1}, tmp_path / form)
+    model = make(1)
+    load_initial_checkpoint(model, tmp_path / form)
+    own = model.backbone.state_dict()
+    assert all(torch.equal(own[name], weights[name]) for name in own)
+    assert caplog.messages[-1].endswith("took backbone; new: head color, head gender, projector")
+
+
+def test_a_misfit_is_told_in_a_sentence_and_changes_nothing(tmp_path):
+    model, before = make(1), make(1)
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
+    ours = save(make(0, arch="test_resnet"), tmp_path / "ours.pth")
+    for path in (tmp_path / "resnet.pth", ours):
+        with pytest.raises(UsageError, match=r"does not fit the backbone: .*first being backbone\.conv_stem\.weight"):
+            load_initial_checkpoint(model, path)
+    torch.save({"a": 1, "conv_stem.weight": "not a tensor"}, tmp_path / "dict.pth")
+    with pytest.raises(UsageError, match="does not fit the backbone"):
+        load_initial_checkpoint(model, tmp_path / "dict.pth")
+    assert equal(model, before)
+
+
+def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"--initial-checkpoint: no file .*none\.pth"):
+        load_initial_checkpoint(make(1), tmp_path / "none.pth")
+    (tmp_path / "garbage.pth").write_bytes(b"\x80garbage")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "garbage.safetensors").write_bytes(b"garbage")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("garbage.pth", "empty.pth", "garbage.safetensors", "list.pth"):
+        with pytest.raises(UsageError, match=f"--initial-checkpoint: .*{name} cannot be read: .") as caught:
+            load_initial_checkpoint(make(1), tmp_path / name)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,61 @@
+"""Which views are made, and which loss reads which."""
+
+import pytest
+import torch
+from PIL import Image
+
+from timm.data.view_plan import ViewPlan, ViewTransform, plan_views
+
+
+def test_without_a_contrastive_loss_one_view_is_made() -> None:
+    for classify_view in ("first", "both"):
+        assert plan_views(False, classify_view) == ViewPlan(("full",), (0,), None)
+    assert plan_views(False, "weak").kinds == ("light",)
+
+
+@pytest.mark.parametrize(
+    ("classify_view", "kinds", "classify", "contrast"),
+    [
+        ("first", ("full", "full"), (0,), (0, 1)),
+        ("both", ("full", "full"), (0, 1), (0, 1)),
+        ("weak", ("light", "full", "full"), (0,), (1, 2)),
+    ],
+)
+def test_the_heads_read_the_chosen_view(classify_view: str, kinds: tuple, classify: tuple, contrast: tuple) -> None:
+    assert plan_views(True, classify_view) == ViewPlan(kinds, classify, contrast)
+
+
+@pytest.mark.parametrize("classify_view", ["first", "both", "weak"])
+def test_mixed_images_are_never_contrasted(classify_view: str) -> None:
+    plan = plan_views(True, classify_view, mixing=True)
+    assert not set(plan.classify) & set(plan.contrast or ())
+
+
+def test_augmix_contrasts_an_augmented_split_with_a_view_of_another_crop() -> None:
+    assert plan_views(True, aug_splits=3) == ViewPlan(("clean", "augmented", "augmented", "full"), (0, 1, 2), (1, 3))
+    assert plan_views(False, aug_splits=3) == ViewPlan(("clean", "augmented", "augmented"), (0, 1, 2), None)
+
+
+def _counting(name: str, calls: list[str]):
+    def transform(image):
+        calls.append(name)
+        return image
+
+    return transform
+
+
+def test_the_splits_of_augmix_share_one_crop_and_the_clean_one_is_not_augmented() -> None:
+    calls: list[str] = []
+    steps = tuple(_counting(name, calls) for name in ("crop", "augment", "finish"))
+    views = ViewTransform(plan_views(True, aug_splits=3), steps, None)(Image.new("RGB", (4, 4)))
+    assert len(views) == 4
+    assert calls == [
+        "crop", "finish", "augment", "finish", "augment", "finish", "crop", "augment", "finish",
+    ]  # fmt: skip
+
+
+def test_a_light_view_uses_the_light_transform_alone() -> None:
+    calls: list[str] = []
+    transform = ViewTransform(plan_views(True, "weak"), _counting("full", calls), lambda image: torch.zeros(1))
+    assert torch.equal(transform(Image.new("RGB", (4, 4)))[0], torch.zeros(1))
+    assert calls == ["full", "full"]

@@ -1,0 +1,152 @@
+"""Tables to loaders: what train.py, validate.py and inference.py share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from timm.data import create_loader, create_transform, resolve_data_config
+from timm.data.random_erasing import RandomErasing
+from timm.data.table_dataset import TableDataset
+from timm.data.view_plan import Transform
+from timm.utils.usage_error import UsageError
+
+_logger = logging.getLogger(__name__)
+
+DataConfig = dict[str, Any]
+
+# A light view keeps most of the picture, so that what the heads read is what the attribute is about.
+_LIGHT_SCALE = (0.5, 1.0)
+
+
+def resolve_preprocessing(pretrained_cfg: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:
+    """Return timm's data config (input_size, interpolation, mean, std, crop_pct, crop_mode) as plain lists.
+
+    Args:
+        pretrained_cfg: the backbone's, or a checkpoint's saved config, which has the same keys.
+        overrides: the command line's; None and empty values do not count.
+    """
+    given = {key: value for key, value in overrides.items() if value not in (None, "")}
+    for key in ("mean", "std"):
+        if key in given and len(given[key]) not in (1, 3):
+            raise UsageError(f"--{key} takes one value or one for each channel, got {given[key]}")
+    try:
+        config = resolve_data_config(given, pretrained_cfg=dict(pretrained_cfg))
+    except AssertionError as error:
+        raise UsageError(f"--mean, --std and --input-size must have the same number of channels: {given}") from error
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+
+def create_train_loader(
+    dataset: TableDataset,
+    config: DataConfig,
+    batch_size: int,
+    augmentation: Mapping[str, Any],
+    running: Mapping[str, Any],
+) -> Any:
+    """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, A].
+
+    Args:
+        dataset: with a view plan.
+        config: of `resolve_preprocessing`.
+        batch_size: images per process.
+        augmentation: create_loader's arguments about augmentation.
+        running: create_loader's arguments about workers, device and processes.
+
+    Raises:
+        UsageError: the table is smaller than one batch.
+    """
+    assert dataset.plan is not None
+    views = len(dataset.plan)
+    rows = len(dataset) // (torch.distributed.get_world_size() if running.get("distributed") else 1)
+    if rows < batch_size:
+        raise UsageError(
+            f"{dataset.table.path} has {rows} rows for each process, fewer than one batch: lower --batch-size "
+            f"({batch_size})"
+        )
+    prefetched = running["use_prefetcher"]
+    size = tuple(config["input_size"])
+    if "light" in dataset.plan.kinds:
+        dataset.light_transform = _light_transform(config, augmentation, prefetched)
+    loader = create_loader(
+        dataset,  # type: ignore[arg-type]  # any map-style dataset with a transform will do
+        size,
+        batch_size,
+        is_training=True,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        collate_fn=None if prefetched else collate_views,
+        # Workers start anew each epoch, so that their random numbers follow from the epoch and a resumed run draws
+        # what the uninterrupted one would.
+        persistent_workers=False,
+        **augmentation,
+        **running,
+    )
+    if prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
+        # timm counts AugMix's splits; here any views share the batch, and the first of them stays whole.
+        loader.random_erasing = RandomErasing(
+            probability=augmentation["re_prob"],
+            mode=augmentation["re_mode"],
+            max_count=augmentation["re_count"],
+            num_splits=max(views, 2),
+            device=running["device"],
+        )
+    return loader
+
+
+def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: int, running: Mapping[str, Any]) -> Any:
+    """Return timm's evaluation loader: every row once and in order, on several processes padded at the end."""
+    return create_loader(
+        dataset,  # type: ignore[arg-type]  # as above
+        tuple(config["input_size"]),
+        batch_size,
+        is_training=False,
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+        persistent_workers=False,
+        **running,
+    )
+
+
+def collate_views(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Batch float views as timm's fast_collate does uint8 ones: [V*B, C, H, W], view 0 first, labels repeated."""
+    images, targets = default_collate(list(batch))
+    if isinstance(images, Tensor):
+        return images, targets
+    return torch.cat(list(images)), targets.repeat(len(images), 1)
+
+
+def usable_workers(asked: int, processes: int = 1) -> int:
+    """Return the number of loader workers: what is asked for, but no more than this machine has CPUs for them."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(1, cpus // processes)
+    if asked > most:
+        _logger.info("--workers %d: %d CPUs for each process here, so %d workers", asked, most, most)
+    return min(asked, most)
+
+
+def _light_transform(config: DataConfig, augmentation: Mapping[str, Any], prefetched: bool) -> Transform:
+    """Crop and flip, nothing that changes a colour."""
+    transform: Transform = create_transform(
+        tuple(config["input_size"]),
+        is_training=True,
+        scale=_LIGHT_SCALE,
+        ratio=augmentation.get("ratio"),
+        hflip=augmentation["hflip"],
+        vflip=augmentation["vflip"],
+        color_jitter=None,  # type: ignore[arg-type]  # timm checks for it
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        use_prefetcher=prefetched,
+    )
+    return transform

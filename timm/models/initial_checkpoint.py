@@ -1,0 +1,81 @@
+"""Starting from a checkpoint: what fits is taken, and what was taken and what is new is told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import Tensor
+
+from timm.models import clean_state_dict, load_state_dict
+from timm.models.multi_label import MultiLabelModel
+from timm.models.multi_label_checkpoint import (
+    CheckpointError,
+    StateDict,
+    load_model,
+    read_checkpoint,
+    without_auxiliary_norms,
+)
+from timm.utils.usage_error import UsageError, first_line
+
+_logger = logging.getLogger(__name__)
+
+
+def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
+    """Load a checkpoint of ours, of the original, or plain backbone weights in timm's names.
+
+    The backbone must fit completely. A head is taken where its attribute has the same classes, the projection head
+    where it has the same shape; the others stay new.
+
+    Raises:
+        UsageError: the file cannot be read or its backbone does not fit.
+    """
+    given = _named_as_ours(model, path)
+    own = model.state_dict()
+    taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    missing = [name for name in own if name.startswith("backbone.") and name not in taken]
+    if missing:
+        raise UsageError(
+            f"--initial-checkpoint: {path} does not fit the backbone: {len(missing)} of its tensors are missing or "
+            f"of another shape, the first being {missing[0]}"
+        )
+    model.load_state_dict(taken, strict=False)
+    new = sorted({_part(model, name) for name in own if name not in taken})
+    kept = sorted({_part(model, name) for name in taken})
+    _logger.info(f"{path}: took {', '.join(kept)}; {'new: ' + ', '.join(new) if new else 'nothing is new'}")
+
+
+def _named_as_ours(model: MultiLabelModel, path: str | Path) -> StateDict:
+    """Return the file's weights under this model's names, without heads that mean something else here."""
+    if not Path(path).is_file():
+        raise UsageError(f"--initial-checkpoint: no file {path}")
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError:
+        try:
+            weights = load_state_dict(str(path))  # a bare file of weights
+        except Exception as error:  # on garbage the readers raise whatever the bytes make them stumble over
+            raise UsageError(f"--initial-checkpoint: {path} cannot be read: {first_line(error)}") from error
+        return {f"backbone.{name}": value for name, value in weights.items() if isinstance(value, Tensor)}
+    weights = clean_state_dict(checkpoint["state_dict"])
+    if any(name.startswith("base_model.") for name in weights):
+        return _heads_by_attribute(model, load_model(path, False, None))
+    if "multi_label" not in checkpoint:
+        return {f"backbone.{name}": value for name, value in weights.items()}
+    return _heads_by_attribute(model, load_model(path, False, None))
+
+
+def _heads_by_attribute(model: MultiLabelModel, source: MultiLabelModel) -> StateDict:
+    """Return the source's weights with its heads moved to this model's places, where their classes are the same."""
+    weights = {n: v for n, v in without_auxiliary_norms(source.state_dict()).items() if not n.startswith("heads.")}
+    sources = list(source.label_space.attributes)
+    for index, attribute in enumerate(model.label_space.attributes):
+        if source.label_space.classes.get(attribute) == model.label_space.classes[attribute]:
+            head: StateDict = source.heads[sources.index(attribute)].state_dict()
+            weights |= {f"heads.{index}.{part}": value for part, value in head.items()}
+    return weights
+
+
+def _part(model: MultiLabelModel, name: str) -> str:
+    part, _, rest = name.partition(".")
+    return f"head {model.label_space.attributes[int(rest.split('.')[0])]}" if part == "heads" else part

@@ -1,0 +1,134 @@
+"""The joint task: every attribute's classification loss and SimCLR's contrastive loss, from one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simclr import NTXentLoss
+from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.data.view_plan import ViewPlan
+from timm.models.multi_label import MultiLabelModel
+from timm.task import ClassificationTask
+from timm.task.attribute_evaluator import AttributeEvaluator
+from timm.task.attribute_loss import AttributeLoss
+from timm.utils.model import unwrap_model
+
+
+class SimCLRClassificationTask(ClassificationTask):
+    """loss = simclr_loss * simclr_loss_weight + classification_loss * classification_loss_weight.
+
+    The classification loss is the mean over the attributes, weighted by `attribute_weights`, of each one's mean over
+    its labels.
+
+    Args:
+        model: gives logits by attribute and projections for all views in one batch.
+        plan: which views each loss reads.
+        simclr_loss_weight: not negative.
+        classification_loss_weight: not negative.
+        temperature: of NT-Xent, positive.
+        attribute_weights: by attribute, 1 where it has none.
+        smoothing: label smoothing, 0-1.
+        jsd: AugMix's Jensen-Shannon loss between the classified views.
+        mixup: mixes the classified views and their labels, or None.
+        device: where the task's tensors live.
+        dtype: of the model's parameters.
+    """
+
+    def __init__(
+        self,
+        model: MultiLabelModel,
+        plan: ViewPlan,
+        *,
+        simclr_loss_weight: float = 0.5,
+        classification_loss_weight: float = 0.5,
+        temperature: float = 0.5,
+        attribute_weights: Mapping[str, float] | None = None,
+        smoothing: float = 0.0,
+        jsd: bool = False,
+        mixup: MultiLabelMixup | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        criterion = AttributeLoss(model.label_space, smoothing, jsd_splits=len(plan.classify) if jsd else 0)
+        super().__init__(model, criterion, device=device, dtype=dtype, verbose=False)
+        self.plan = plan
+        self.simclr_loss_weight = simclr_loss_weight
+        self.classification_loss_weight = classification_loss_weight
+        self.contrastive = NTXentLoss(temperature)
+        self.mixup = mixup
+        self.label_space = model.label_space
+        self.attribute_weights = [(attribute_weights or {}).get(name, 1.0) for name in self.label_space.attributes]
+        # Entries that the run adds to each checkpoint, by key, read when it is written.
+        self.checkpoint_extras: dict[str, Callable[[], Any]] = {}
+        weights = torch.tensor(self.attribute_weights, device=device)
+        self.register_buffer("_shares", weights / weights.sum(), persistent=False)
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
+        """Return what the step needs and what the log shows.
+
+        Args:
+            input: [V*B, C, H, W], view 0 first; with mixup its classified views are changed in place.
+            target: int64 [V*B, A], the labels repeated for each view, -100 where unknown.
+
+        Returns:
+            `loss`, to go backward from; `classification_loss` and, with two views, `simclr_loss`, unweighted; one
+            `<attribute>_loss` each; and `output`, the classified views' logits by attribute.
+        """
+        targets: Tensor | Sequence[Tensor] = self.classified_targets(target)
+        if self.mixup is not None:
+            targets = self._mix(input, target)
+        logits, projections = self.trainable_module(input)
+        classified = {name: self._rows(values, self.plan.classify) for name, values in logits.items()}
+        losses = self.criterion(classified, targets)
+        classification_loss = (losses * self._shares).sum()
+        result = {
+            "output": classified,
+            "classification_loss": classification_loss,
+            **{f"{name}_loss": loss for name, loss in zip(self.label_space.attributes, losses.detach(), strict=True)},
+        }
+        loss = classification_loss * self.classification_loss_weight
+        if self.plan.contrast is not None:
+            z_i, z_j = (self._rows(projections, (view,)) for view in self.plan.contrast)
+            result["simclr_loss"] = self.contrastive(z_i, z_j)
+            loss = loss + result["simclr_loss"] * self.simclr_loss_weight
+        result["loss"] = loss
+        return result
+
+    def classified_targets(self, target: Tensor) -> Tensor:
+        """Return the targets [N, A] of `output`'s rows, of a batch's targets [V*B, A]."""
+        return self._rows(target, self.plan.classify)
+
+    def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
+        """Return the rows of some views of a batch [V*B, ...], in their order."""
+        chunks = batch.chunk(len(self.plan))
+        return torch.cat([chunks[view] for view in views]) if len(views) > 1 else chunks[views[0]]
+
+    def _mix(self, input: Tensor, target: Tensor) -> list[Tensor]:
+        """Mix each classified view in place; return the soft targets [N, K] of each attribute."""
+        assert self.mixup is not None
+        images, targets = input.chunk(len(self.plan)), target.chunk(len(self.plan))
+        mixed = [self.mixup(images[view], targets[view])[1] for view in self.plan.classify]
+        return [torch.cat(views) for views in zip(*mixed, strict=True)]
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> list[torch.nn.Parameter]:
+        """Return the parameters to clip; adaptive clipping leaves the heads out, as its paper does."""
+        model = unwrap_model(self.get_trainable_module())
+        heads = {id(parameter) for parameter in model.head_parameters()} if exclude_head else set()
+        return [parameter for parameter in model.parameters() if id(parameter) not in heads]
+
+    def create_evaluator(self, **kwargs: Any) -> AttributeEvaluator:
+        """Return a fresh evaluator for the model's logits."""
+        return AttributeEvaluator(self.label_space, self.attribute_weights, device=self.device, **kwargs)
+
+    def get_checkpoint_state(self, ema: bool = False, unwrap_fn: Callable[..., Any] = unwrap_model) -> dict[str, Any]:
+        """Return the weights, and beside them what rebuilds the model from the checkpoint alone, as plain types."""
+        state: dict[str, Any] = super().get_checkpoint_state(ema=ema, unwrap_fn=unwrap_fn)
+        if ema:
+            return state
+        config = unwrap_fn(self.get_trainable_module()).config
+        extras = {key: read() for key, read in self.checkpoint_extras.items()}
+        return state | {"arch": config["arch"], "multi_label": config} | extras

@@ -1,0 +1,31 @@
+"""Opening the device of a run, alone or as one of several processes, and its log."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+
+import torch
+
+from timm.utils import init_distributed_device
+from timm.utils.usage_error import UsageError
+
+
+def open_device(args: Namespace) -> torch.device:
+    """Settle device, rank and world size into args, and let only the primary process log.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there.
+    """
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {args.device}: no GPU that PyTorch can use; leave it out to run on the CPU")
+    try:
+        device: torch.device = init_distributed_device(args)
+    except RuntimeError as error:
+        raise UsageError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+    logging.basicConfig(level=logging.INFO if args.rank == 0 else logging.ERROR, format="%(message)s", force=True)
+    return device

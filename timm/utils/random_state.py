@@ -1,0 +1,49 @@
+"""Random numbers that a resumed run draws as the uninterrupted one would."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+RandomState = dict[str, Any]
+
+_EPOCHS = 1_000_003  # prime, so that the seeds of (seed, epoch, rank) do not meet in practice
+_RANKS = 7_919
+
+
+def seed_all(seed: int, rank: int = 0, epoch: int = 0) -> None:
+    """Seed Python, NumPy and torch for an epoch of a process.
+
+    Each epoch starts from its own seed, so that it does not matter whether the epochs before ran in this process.
+    """
+    seed = (seed + _EPOCHS * epoch + _RANKS * rank) % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  timm's augmentations draw from the global generator
+    torch.manual_seed(seed)
+
+
+def get_random_state() -> RandomState:
+    """Return the state of the three generators and of this process's GPU, as types that a safe load admits."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), cached],
+        "torch": torch.get_rng_state(),
+        # Only a GPU in use: asking all of them would open a context on each, in every process.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def set_random_state(state: RandomState) -> None:
+    """Restore what `get_random_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

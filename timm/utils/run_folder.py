@@ -1,0 +1,107 @@
+"""What a run leaves behind: its folder, summary.csv, and the curves drawn from it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.utils import trim_summary
+from timm.utils.usage_error import UsageError
+
+Row = dict[str, float | int | None]
+
+_WITHIN_ATTRIBUTE = ("loss", "top5", "balanced_accuracy", "macro_f1")
+_OVERALL = ("balanced_accuracy", "macro_f1", "exact_match")
+
+
+def epoch_row(
+    epoch: int,
+    train: Mapping[str, float],
+    lr: float,
+    evaluated: Mapping[str, Any],
+    averaged: Mapping[str, Any] | None = None,
+) -> Row:
+    """Return an epoch's row of summary.csv: timm's columns, lr, the two losses, a column an attribute, the rest.
+
+    An attribute's own column is its validation top-1; names that begin with `ema_` are the averaged model's.
+
+    Args:
+        epoch: from 0.
+        train: averages of the training losses, and top1.
+        lr: learning rate of the epoch's last step.
+        evaluated: metrics of AttributeEvaluator, or `no_metrics` in an epoch without validation.
+        averaged: the same of the EMA model, None without one.
+    """
+    row: Row = {"epoch": epoch, "train_loss": train["loss"], "train_top1": train["top1"]}
+    row |= {f"eval_{name}": evaluated[name] for name in ("loss", "top1", "top5")}
+    row |= {"lr": lr, "simclr_loss": train.get("simclr_loss"), "classification_loss": train["classification_loss"]}
+    row |= {name: values["top1"] for name, values in evaluated["attributes"].items()}
+    row |= {f"eval_{name}": evaluated[name] for name in _OVERALL}
+    row |= _by_attribute("", evaluated)
+    if averaged is not None:
+        row |= {f"ema_{name}": averaged[name] for name in ("loss", "top1", "top5", *_OVERALL)}
+        row |= {f"ema_{name}": values["top1"] for name, values in averaged["attributes"].items()}
+        row |= _by_attribute("ema_", averaged)
+    return row
+
+
+def no_metrics(attributes: Sequence[str]) -> dict[str, Any]:
+    """Return what stands for the metrics of an epoch without validation: blanks."""
+    within = dict.fromkeys(("top1", *_WITHIN_ATTRIBUTE))
+    return dict.fromkeys(("loss", "top1", "top5", *_OVERALL)) | {"attributes": dict.fromkeys(attributes, within)}
+
+
+def metric_names(attributes: Sequence[str], ema: bool) -> list[str]:
+    """Return what --eval-metric takes: the validation columns of summary.csv, with and without `eval_`.
+
+    Raises:
+        UsageError: an attribute has the name of another column.
+    """
+    blank = no_metrics(attributes)
+    losses = dict.fromkeys(("loss", "top1", "simclr_loss", "classification_loss"), 0.0)
+    columns = list(epoch_row(0, losses, 0.0, blank, blank if ema else None))
+    for name in attributes:
+        if columns.count(name) > 1 or name in ("epoch", *losses, "lr") or name.startswith(("eval_", "train_", "ema_")):
+            raise UsageError(f"an attribute cannot be called {name!r}, as that is a column of summary.csv: rename it")
+    named = [name for name in columns if name not in ("epoch", "lr") and not name.startswith("train_")]
+    return [name.removeprefix("eval_") for name in named if name.startswith("eval_")] + named
+
+
+def metric_value(row: Row, name: str) -> float | None:
+    """Return a row's value of an --eval-metric, None where it is blank or not a number."""
+    value = row.get(f"eval_{name}", row.get(name))
+    return None if value is None or math.isnan(value) else value
+
+
+def write_summary(path: Path, row: Row) -> None:
+    """Append an epoch's row to summary.csv; columns that an older header lacks go behind it."""
+    rows: list[dict[str, Any]] = []
+    header: list[str] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            header = list(reader.fieldnames or [])
+    rows.append({name: "" if value is None or math.isnan(value) else value for name, value in row.items()})
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*header, *(name for name in row if name not in header)], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def forget_epochs(path: Path, start: int) -> None:
+    """Drop the rows of epochs that a resumed run will do again."""
+    trim_summary(str(path), start)
+
+
+def _by_attribute(prefix: str, metrics: Mapping[str, Any]) -> Row:
+    return {
+        f"{prefix}{name}_{metric}": values[metric]
+        for name, values in metrics["attributes"].items()
+        for metric in _WITHIN_ATTRIBUTE
+    }

@@ -1,0 +1,635 @@
+#!/usr/bin/env python3
+"""Train one model for every attribute of an image table, with SimCLR at the same time.
+
+    python train.py DATA --model efficientnet_b0 -b 32 --sched cosine --epochs 100 --opt adamp --lr .016
+    ./distributed_train.sh 2 DATA ...           the same on two processes
+    python train.py -c output/train/RUN/args.yaml --resume output/train/RUN/last.pth.tar
+
+DATA holds train.csv and val.csv (README: data format). A run leaves output/train/<time>-<model>-<size>/ with
+args.yaml, summary.csv, two curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
+"""
+
+from options import args_text, parse_train_args
+
+if __name__ == "__main__":
+    parse_train_args()  # --help and a misspelt flag answer at once, not after the seconds that torch takes to import
+
+import os
+
+# Loader workers share the cores with torch's threads: threads that spin while they wait take the workers' time, and on
+# two cores cost several times the step. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import json
+import logging
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simclr import chance_level
+from timm import utils
+from timm.data.label_space import LabelSpace
+from timm.data.multi_label_loader import (
+    DataConfig,
+    create_eval_loader,
+    create_train_loader,
+    resolve_preprocessing,
+    usable_workers,
+)
+from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
+from timm.data.table_dataset import TableDataset
+from timm.data.view_plan import ViewPlan, plan_views
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm
+from timm.models.initial_checkpoint import load_initial_checkpoint
+from timm.models.multi_label import MultiLabelModel, create_multi_label_model
+from timm.models.multi_label_checkpoint import read_checkpoint
+from timm.models.pretrained_weights import pretrained_weights
+from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
+from timm.task.attribute_evaluator import Metrics
+from timm.task.evaluate import evaluate
+from timm.task.precision import resolve_precision
+from timm.task.simclr_classification import SimCLRClassificationTask
+from timm.utils.curves import draw_curves
+from timm.utils.device import open_device
+from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
+from timm.utils.loss_meter import FiniteWatch, LossMeter
+from timm.utils.random_state import get_random_state, seed_all, set_random_state
+from timm.utils.run_folder import (
+    Row,
+    epoch_row,
+    forget_epochs,
+    metric_names,
+    metric_value,
+    no_metrics,
+    write_summary,
+)
+from timm.utils.usage_error import UsageError, told_in_one_sentence
+from timm.utils.view_sheet import save_view_sheet
+
+_logger = logging.getLogger("train")
+
+
+@dataclass
+class Run:
+    """What the loop works with; `progress` says where it stands, for the checkpoints."""
+
+    args: Namespace
+    device: torch.device
+    plan: ViewPlan
+    data_config: DataConfig
+    task: SimCLRClassificationTask
+    train_loader: Any
+    eval_loader: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    num_epochs: int
+    backward: Any
+    autocast: Callable[[], Any]
+    folder: Path | None = None
+    saver: Any = None
+    rows: list[Row] = field(default_factory=list)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """Move a batch to the device, in the memory format of the model."""
+        images = images.to(self.device, non_blocking=True)
+        return images.contiguous(memory_format=torch.channels_last) if self.args.channels_last else images
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the command line says."""
+    args = parse_train_args(argv)
+    with told_in_one_sentence("train.py"):
+        train(args)
+
+
+def train(args: Namespace) -> None:
+    """Tell the story of a run: data, model, task, loop."""
+    recipe = args_text(args)  # before the device's fields are written into args
+    device = open_device(args)
+    resumed = read_checkpoint(args.resume) if args.resume else None
+    plan = plan_views(
+        contrast=args.simclr_loss_weight > 0,
+        classify_view=args.classify_view,
+        mixing=_mixes(args),
+        aug_splits=args.aug_splits,
+    )
+    label_space, train_set, eval_set = read_data(args, plan, resumed)
+    autocast, backward, dtype = resolve_precision(device, args.amp, args.amp_dtype, args.model_dtype)
+    model = make_model(args, plan, label_space).to(device=device, dtype=dtype)
+    data_config = model.config["data_config"]
+    train_loader, eval_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
+    task = make_task(args, model, plan, device, dtype)
+    optimizer = make_optimizer(args, model)
+    start = prepare_task(args, task, optimizer, backward, resumed)
+    scheduler, num_epochs = make_scheduler(args, optimizer, math.ceil(len(train_loader) / args.grad_accum_steps))
+    run = Run(
+        args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
+        backward, autocast,
+    )  # fmt: skip
+    restore_schedule(run, start, resumed)
+    if utils.is_primary(args):
+        open_folder(run, recipe, start)
+    greet(run, label_space)
+    try:
+        loop(run, start)
+    except KeyboardInterrupt:
+        if run.folder and (run.folder / "last.pth.tar").exists():
+            _logger.info(f"Interrupted. Go on with the same flags and --resume {run.folder}/last.pth.tar")
+        raise
+    finally:
+        if args.distributed and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def read_data(
+    args: Namespace, plan: ViewPlan, resumed: dict[str, Any] | None
+) -> tuple[LabelSpace, TableDataset, TableDataset]:
+    """Read the tables and settle the label space: the resumed checkpoint's, else all.csv's or the training split's."""
+    train_path = find_split(args.data_dir, args.train_split)
+    eval_path = find_split(args.data_dir, args.val_split)
+    train_table = read_table(train_path, args.attributes)
+    if resumed and "multi_label" in resumed:
+        label_space = LabelSpace.from_dict(resumed["multi_label"]["label_space"])
+    else:
+        label_path = find_label_table(args.data_dir, train_path)
+        label_space = build_label_space(
+            train_table if label_path == train_path else read_table(label_path, args.attributes)
+        )
+    if unknown := [name for name in args.attribute_weights if name not in label_space.attributes]:
+        raise UsageError(
+            f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"
+        )
+    eval_table = read_table(eval_path, None, require_attributes=False)
+    channels = args.input_size[0] if args.input_size else 3
+    train_set = TableDataset(
+        train_table,
+        encode_targets(train_table, label_space, strict=True),
+        plan,
+        channels,
+        max_unreadable=args.max_unreadable,
+    )
+    eval_set = TableDataset(
+        eval_table,
+        encode_targets(eval_table, label_space, strict=False),
+        None,
+        channels,
+        max_unreadable=args.max_unreadable,
+    )
+    return label_space, train_set, eval_set
+
+
+def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> MultiLabelModel:
+    """Make the model with its first weights; the preprocessing that it is trained with goes into its config."""
+    image_size = tuple(args.input_size) if args.input_size else (3, args.img_size, args.img_size)
+    pretrained = args.pretrained or bool(args.pretrained_path)
+    with pretrained_weights(args.model, args.pretrained_path) if pretrained else nullcontext():
+        model = create_multi_label_model(
+            args.model,
+            label_space,
+            pretrained=pretrained,
+            pretrained_path=args.pretrained_path,
+            image_size=image_size if args.input_size or args.img_size else None,
+            global_pool=args.gp,
+            drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
+            drop_block_rate=args.drop_block,
+            model_kwargs=args.model_kwargs,
+            drop_rate=args.drop,
+            projection_dim=args.projection_dim if plan.contrast else 0,
+            projection_layers=args.projection_layers,
+            projection_norm=args.projection_norm,
+        )
+    model.config["data_config"] = resolve_preprocessing(
+        model.pretrained_cfg, vars(args) | {"input_size": model.config["image_size"]}
+    )
+    if args.initial_checkpoint:
+        load_initial_checkpoint(model, args.initial_checkpoint)
+    set_batch_norm(args, model, plan)
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(True)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
+def set_batch_norm(args: Namespace, model: MultiLabelModel, plan: ViewPlan) -> None:
+    """Apply the batch norm flags to whatever batch norms the model has."""
+    momentum, eps = (0.01, 1e-3) if args.bn_tf else (None, None)  # TensorFlow's decay 0.99 and epsilon
+    momentum = momentum if args.bn_momentum is None else args.bn_momentum
+    eps = eps if args.bn_eps is None else args.bn_eps
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = norm.momentum if momentum is None else momentum
+        norm.eps = norm.eps if eps is None else eps
+    if not norms and (momentum is not None or eps is not None or args.sync_bn or args.split_bn or args.dist_bn):
+        raise UsageError(f"{args.model} has no batch norm: leave the batch norm flags out")
+    if args.split_bn:
+        if len(plan) < 2:
+            raise UsageError("--split-bn needs two views or more: with -wls 0 add --aug-splits")
+        convert_splitbn_model(model.backbone, len(plan))
+    if args.sync_bn and torch.device(args.device).type != "cuda":
+        raise UsageError("--sync-bn needs GPUs: PyTorch has no synchronised batch norm for the CPU")
+    if args.sync_bn and args.distributed:
+        model.backbone = convert_sync_batchnorm(model.backbone)
+
+
+def make_loaders(
+    args: Namespace,
+    device: torch.device,
+    dtype: torch.dtype,
+    config: DataConfig,
+    train_set: TableDataset,
+    eval_set: TableDataset,
+) -> tuple[Any, Any]:
+    """Make the two loaders of timm's."""
+    if args.aug_repeats and not args.distributed:
+        raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
+    running = {
+        "num_workers": usable_workers(args.workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        "distributed": args.distributed,
+        "pin_memory": args.pin_mem,
+        "device": device,
+        "img_dtype": dtype,
+        "use_prefetcher": not args.no_prefetcher,
+    }
+    augmentation = {
+        "no_aug": args.no_aug,
+        "re_prob": args.reprob,
+        "re_mode": args.remode,
+        "re_count": args.recount,
+        "re_split": args.resplit,
+        "train_crop_mode": args.train_crop_mode,
+        "scale": args.scale,
+        "ratio": args.ratio,
+        "hflip": args.hflip,
+        "vflip": args.vflip,
+        "color_jitter": args.color_jitter,
+        "color_jitter_prob": args.color_jitter_prob,
+        "grayscale_prob": args.grayscale_prob,
+        "gaussian_blur_prob": args.gaussian_blur_prob,
+        "auto_augment": args.aa,
+        "num_aug_repeats": args.aug_repeats,
+        "num_aug_splits": args.aug_splits,
+        "interpolation": args.train_interpolation,
+    }
+    once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
+    train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once)
+    eval_batch = args.batch_size * args.validation_batch_size_multiplier
+    return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
+
+
+def make_task(
+    args: Namespace, model: MultiLabelModel, plan: ViewPlan, device: torch.device, dtype: torch.dtype
+) -> SimCLRClassificationTask:
+    """Join model and losses."""
+    mixup = None
+    if _mixes(args):
+        mixup = MultiLabelMixup(
+            model.label_space,
+            mixup_alpha=args.mixup,
+            cutmix_alpha=args.cutmix,
+            cutmix_minmax=args.cutmix_minmax,
+            prob=args.mixup_prob,
+            switch_prob=args.mixup_switch_prob,
+            mode=args.mixup_mode,
+        )
+    return SimCLRClassificationTask(
+        model,
+        plan,
+        simclr_loss_weight=args.simclr_loss_weight,
+        classification_loss_weight=args.classification_loss_weight,
+        temperature=args.temperature,
+        attribute_weights=args.attribute_weights,
+        smoothing=args.smoothing,
+        jsd=args.jsd,
+        mixup=mixup,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def make_optimizer(args: Namespace, model: MultiLabelModel) -> torch.optim.Optimizer:
+    """Make timm's optimizer by name; with --lr-base its rate follows from the global batch."""
+    if args.lr_base is not None:
+        batch = args.batch_size * args.world_size * args.grad_accum_steps
+        adaptive = any(name in args.opt.lower() for name in ("ada", "lamb"))
+        scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
+        ratio = batch / args.lr_base_size
+        args.lr = args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+        _logger.info(f"Learning rate {args.lr:g} = {args.lr_base:g} scaled ({scale}) to a global batch of {batch}")
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UsageError(f"--opt {args.opt}: {error}") from error
+    return optimizer
+
+
+def prepare_task(
+    args: Namespace,
+    task: SimCLRClassificationTask,
+    optimizer: torch.optim.Optimizer,
+    backward: Any,
+    resumed: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Resume, average, compile and distribute; return where to start (`epoch`, `batch`).
+
+    The order is the one that works: the EMA copies resumed weights; compiling wraps the module that DDP then wraps,
+    and the EMA must copy neither wrapper.
+    """
+    start = {"epoch": 0, "batch": 0}
+    if resumed:
+        keep = {} if args.no_resume_opt else {"optimizer": optimizer}
+        scaler = backward if hasattr(backward, "state_dict") and not args.no_resume_opt else None
+        try:
+            epoch = resume_task_checkpoint(task, args.resume, loss_scaler=scaler, log_info=False, **keep)
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(f"--resume {args.resume} does not fit these flags: {error}") from error
+        start = {"epoch": epoch or 0, "batch": 0} | resumed.get("progress", {})
+    if args.start_epoch is not None:
+        start = {"epoch": args.start_epoch, "batch": 0}
+    if args.model_ema:
+        device = torch.device("cpu") if args.model_ema_force_cpu else None
+        task.setup_ema(decay=args.model_ema_decay, use_warmup=args.model_ema_warmup, device=device)
+        if resumed:
+            load_task_ema_checkpoint(task, args.resume)
+    if args.torchcompile:
+        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+    if args.distributed:
+        # The heads get gradients of 0 where a batch has no label, so every parameter always takes part.
+        task.prepare_distributed(
+            device_ids=[args.device] if torch.device(args.device).type == "cuda" else None,
+            broadcast_buffers=not args.no_ddp_bb,
+        )
+    return start
+
+
+def make_scheduler(args: Namespace, optimizer: torch.optim.Optimizer, updates: int) -> tuple[Any, int]:
+    """Make timm's schedule; return it with the number of epochs, which includes the cooldown of cyclic ones."""
+    try:
+        scheduler, epochs = create_scheduler_v2(
+            optimizer, **scheduler_kwargs(args, args.eval_metric.endswith("loss")), updates_per_epoch=updates
+        )
+    except (ValueError, AssertionError) as error:
+        raise UsageError(f"--sched {args.sched}: {error}") from error
+    return scheduler, epochs
+
+
+def restore_schedule(run: Run, start: dict[str, Any], resumed: dict[str, Any] | None) -> None:
+    """Set the learning rate of the first epoch, and what a plateau schedule remembers."""
+    if run.scheduler is None:
+        return
+    if resumed and resumed.get("plateau"):
+        run.scheduler.lr_scheduler.load_state_dict(resumed["plateau"])
+    if start["epoch"] > 0 or start["batch"] > 0:
+        updates = math.ceil(len(run.train_loader) / run.args.grad_accum_steps)
+        if run.args.sched_on_updates:
+            run.scheduler.step_update(start["epoch"] * updates + start["batch"] // run.args.grad_accum_steps)
+        elif not hasattr(run.scheduler, "lr_scheduler"):
+            run.scheduler.step(start["epoch"])
+
+
+def open_folder(run: Run, recipe: str, start: dict[str, Any]) -> None:
+    """Make the output folder, or go on in the one of the resumed checkpoint; only the primary process has one."""
+    args = run.args
+    resumed_in = Path(args.resume).resolve().parent if args.resume else None
+    if resumed_in and (resumed_in / "summary.csv").exists() and not args.output and not args.experiment:
+        run.folder = resumed_in
+        forget_epochs(run.folder / "summary.csv", start["epoch"])
+    else:
+        size = run.data_config["input_size"][-1]
+        name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
+        run.folder = Path(utils.get_outdir(args.output or "./output/train", name, inc=not args.resume))
+    (run.folder / "args.yaml").write_text(recipe, encoding="utf-8")
+    run.task.checkpoint_extras |= {
+        "args": lambda: dict(vars(args)),
+        "progress": lambda: dict(run.progress),
+        "plateau": lambda: getattr(run.scheduler, "lr_scheduler", None) and run.scheduler.lr_scheduler.state_dict(),
+    }
+    run.saver = utils.CheckpointSaver(
+        model=run.task.get_trainable_module(),
+        optimizer=run.optimizer,
+        amp_scaler=run.backward if hasattr(run.backward, "state_dict") else None,
+        checkpoint_dir=str(run.folder),
+        recovery_dir=str(run.folder),
+        decreasing=args.eval_metric.endswith("loss"),
+        max_history=args.checkpoint_hist,
+        task=run.task,
+    )
+    if run.folder == resumed_in:
+        run.saver.load_state_dict_from_checkpoint(args.resume)
+    if args.log_wandb:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UsageError("--log-wandb needs the package wandb: pip install wandb") from error
+        wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
+
+
+def greet(run: Run, label_space: LabelSpace) -> None:
+    """Log what is about to happen, once, and refuse a metric that nobody will log."""
+    args, train_set, eval_set = run.args, run.train_loader.dataset, run.eval_loader.dataset
+    names = metric_names(label_space.attributes, args.model_ema)
+    if args.eval_metric not in names:
+        raise UsageError(f"--eval-metric {args.eval_metric} is not logged; there are {', '.join(names)}")
+    model = utils.model.unwrap_model(run.task.get_trainable_module())
+    classes = ", ".join(f"{name} ({count})" for name, count in label_space.num_classes.items())
+    unlabelled = int((train_set.targets < 0).all(dim=1).sum())
+    _logger.info(
+        f"{train_set.table.path}: {len(train_set)} images, {unlabelled} of them unlabelled; classes: {classes}"
+    )
+    _logger.info(f"{eval_set.table.path}: {len(eval_set)} images")
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
+    _logger.info(
+        f"{run.device}, {args.world_size} process(es), batch {args.batch_size} each; views: {', '.join(run.plan.kinds)}"
+    )
+    if run.plan.contrast is not None:
+        pairs = args.batch_size * args.world_size
+        _logger.info(f"simclr_loss at chance is ln(2N-1) = {chance_level(pairs):.4f} for N = {pairs} images")
+    _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
+    if run.folder:
+        _logger.info(f"Output: {run.folder}")
+
+
+def loop(run: Run, start: dict[str, Any]) -> None:
+    """Train and evaluate epoch by epoch."""
+    args, task = run.args, run.task
+    best: tuple[float | None, int | None] = (None, None)
+    for epoch in range(start["epoch"], run.num_epochs):
+        seed_all(args.seed, args.rank, epoch)
+        if hasattr(run.train_loader.sampler, "set_epoch"):
+            run.train_loader.sampler.set_epoch(epoch)
+        if task.mixup is not None:
+            task.mixup.set_enabled(not args.mixup_off_epoch or epoch < args.mixup_off_epoch)
+        again = start if epoch == start["epoch"] and start["batch"] else None
+        train_metrics = train_one_epoch(run, epoch, again)
+        lr = run.optimizer.param_groups[0]["lr"]
+        if args.distributed and args.dist_bn:
+            utils.distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == "reduce")
+        blank = no_metrics(task.label_space.attributes)
+        evaluated, averaged = blank, blank if args.model_ema else None
+        if (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs:
+            evaluated, averaged = evaluate_epoch(run)
+        report_unreadable(run)
+        row = epoch_row(epoch, train_metrics, lr, evaluated, averaged)
+        value = metric_value(row, args.eval_metric)
+        run.progress = {"epoch": epoch + 1, "batch": 0}
+        if run.scheduler is not None:
+            run.scheduler.step(epoch + 1, value)
+        if run.saver is not None:
+            best = keep(run, epoch, row, value)
+    if run.saver is not None:
+        if best[0] is not None:
+            _logger.info(f"*** Best {args.eval_metric}: {best[0]:.4f} (epoch {best[1]})")
+        ranked = sorted(run.rows, key=lambda row: metric_value(row, args.eval_metric) or 0.0)
+        best_last = ranked[::-1] if args.eval_metric.endswith("loss") else ranked
+        print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
+
+
+def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[str, float]:
+    """Train on every batch once; return the epoch's average losses and the training top-1.
+
+    Args:
+        run: the run.
+        epoch: from 0.
+        again: where a recovery checkpoint was written inside this epoch (`batch`, `random` by rank), else None.
+    """
+    args, task, optimizer = run.args, run.task, run.optimizer
+    task.train()
+    meter, accuracy = LossMeter(), task.create_evaluator()
+    watch = FiniteWatch(lag=8 if run.device.type == "cuda" else 0)
+    batches, accum = len(run.train_loader), args.grad_accum_steps
+    updates = math.ceil(batches / accum)
+    second_order = getattr(optimizer, "is_second_order", False)
+    log = EpochLog(_logger, epoch, batches, args.log_interval, args.world_size, enabled=utils.is_primary(args))
+    optimizer.zero_grad()
+    for batch, (images, target) in enumerate(run.train_loader):
+        if again and batch < again["batch"]:
+            if batch == again["batch"] - 1:
+                set_random_state(again["random"][args.rank % len(again["random"])])
+            continue
+        last = batch + 1 == batches
+        update = (batch + 1) % accum == 0 or last
+        group = batches % accum if batch >= batches - batches % accum else accum
+        images, target = run.to_device(images), target.to(run.device, non_blocking=True)
+        if args.save_images and batch == 0 and run.folder:
+            save_view_sheet(run.folder / f"train-batch-{epoch}.png", images, len(run.plan), run.data_config)
+        log.data_ready()
+        with nullcontext() if update or not args.distributed else task.no_sync():
+            with run.autocast():
+                result = task(images, target)
+            run.backward(
+                result["loss"] / group,
+                optimizer,
+                clip_grad=args.clip_grad,
+                clip_mode=args.clip_mode,
+                parameters=task.get_clip_parameters(exclude_head="agc" in args.clip_mode),
+                create_graph=second_order,
+                need_update=update,
+            )
+        rows = len(target) // len(run.plan)
+        watch.check(meter.names, meter.update(result, rows)) if meter.names else meter.update(result, rows)
+        accuracy.update(result["output"], task.classified_targets(target))
+        run.train_loader.dataset.check_readable()
+        if update:
+            optimizer.zero_grad()
+            done = epoch * updates + (batch + 1 + accum - 1) // accum
+            task.update_ema(step=done)
+            if run.scheduler is not None:
+                run.scheduler.step_update(done)
+            if args.synchronize_step and run.device.type == "cuda":
+                torch.cuda.synchronize()
+            if args.recovery_interval and not last and (batch + 1) % args.recovery_interval == 0:
+                run.progress = {"epoch": epoch, "batch": batch + 1, "random": gather_random_states(args)}
+                if run.saver is not None:
+                    run.saver.save_recovery(epoch, batch_idx=batch)
+        log.step(batch, rows, lambda: meter.averages(args.distributed), optimizer.param_groups[0]["lr"], meter)
+    log.close()
+    metrics = accuracy.compute(distributed=args.distributed)
+    return meter.averages(args.distributed) | {"top1": metrics["top1"]}
+
+
+def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
+    """Score the model on the validation split, and its moving average where there is one; log both."""
+    args, task = run.args, run.task
+
+    def score(name: str, ema: bool) -> Metrics:
+        start = time.perf_counter()
+        model = task.get_eval_model(ema=ema)
+        assert model is not None
+        metrics = evaluate(
+            model,
+            run.eval_loader,
+            task.create_evaluator(),
+            run.autocast,
+            run.to_device,
+            tta=args.tta,
+            distributed=args.distributed,
+        )
+        rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
+        _logger.info(f"{name}: {metrics_line(metrics)}  ({rate:.1f}/s)")
+        _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
+        return metrics
+
+    metrics = score("Test", ema=False)
+    # Averages kept on another device than the model's would be scored there, slowly: validate.py --use-ema does it.
+    elsewhere = args.model_ema_force_cpu and run.device.type != "cpu"
+    return metrics, score("Test (EMA)", ema=True) if task.has_ema() and not elsewhere else None
+
+
+def gather_random_states(args: Namespace) -> list[Any]:
+    """Return the random state of every process, by rank."""
+    states: list[Any] = [get_random_state()] * args.world_size
+    if args.distributed:
+        torch.distributed.all_gather_object(states, states[0])
+    return states
+
+
+def report_unreadable(run: Run) -> None:
+    """Name the images that could not be read, once, from whichever process met them."""
+    for loader in (run.train_loader, run.eval_loader):
+        dataset = loader.dataset
+        if run.args.distributed:
+            flags = dataset.unreadable.to(run.device)
+            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+            dataset.unreadable.copy_(flags)
+        if utils.is_primary(run.args):
+            dataset.report_unreadable()
+        dataset.check_readable()
+
+
+def keep(run: Run, epoch: int, row: Row, value: float | None) -> tuple[float | None, int | None]:
+    """Write the epoch's row, curves and checkpoint; return the best metric so far and its epoch."""
+    assert run.folder is not None
+    run.rows.append({name: None if v is None or v != v else v for name, v in row.items()})
+    write_summary(run.folder / "summary.csv", row)
+    try:
+        draw_curves(run.folder / "summary.csv", run.folder)
+    except (UsageError, OSError) as error:
+        _logger.warning(f"No curves this time: {error}")  # a picture must not end a run
+    if run.args.log_wandb:
+        import wandb
+
+        wandb.log(row)
+    best: tuple[float | None, int | None] = run.saver.save_checkpoint(epoch, metric=value)
+    return best
+
+
+def _mixes(args: Namespace) -> bool:
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
+if __name__ == "__main__":
+    main()

@@ -147,5 +147,5 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         try:
             self.load(index)
         except OSError as error:
-            return f"{self.table.image_path(index)} ({error})"
+            return str(error)  # it names the path
         return f"{self.table.image_path(index)} (readable now)"

@@ -1,0 +1,160 @@
+"""The joint task: what it adds up, what each view is for, and several processes against one."""
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+from distributed import run_on_processes
+from torch import nn
+
+from simclr import nt_xent_loss
+from timm.data.label_space import UNKNOWN, LabelSpace
+from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.data.view_plan import ViewPlan, plan_views
+from timm.models.multi_label import MultiLabelModel
+from timm.task.simclr_classification import SimCLRClassificationTask
+from timm.utils.model import unwrap_model
+
+SPACE = LabelSpace.numbered({"gender": 3, "colour": 4})
+
+
+class Tiny(nn.Module):
+    """A backbone without batch statistics, so that processes can be compared exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 10), nn.Tanh())
+
+    def forward(self, images):
+        return self.body(images)
+
+
+def _model(projection_dim: int = 6) -> MultiLabelModel:
+    torch.manual_seed(0)
+    return MultiLabelModel(Tiny(), SPACE, projection_dim, image_size=(3, 4, 4))
+
+
+def _task(plan: ViewPlan | None = None, **options) -> SimCLRClassificationTask:
+    plan = plan or plan_views(contrast=True)
+    return SimCLRClassificationTask(_model(6 if plan.contrast else 0), plan, **options).train()
+
+
+def _batch(images: int, views: int = 2, seed: int = 0):
+    g = torch.Generator().manual_seed(seed)
+    target = torch.stack([torch.randint(k, (images,), generator=g) for k in (3, 4)], dim=1)
+    target = target.masked_fill(torch.rand(target.shape, generator=g) < 0.3, UNKNOWN)
+    return torch.randn(views * images, 3, 4, 4, generator=g), target.repeat(views, 1)
+
+
+def test_the_loss_is_the_weighted_sum_of_the_two_that_are_logged_unweighted() -> None:
+    images, target = _batch(6)
+    result = _task(simclr_loss_weight=0.1, classification_loss_weight=0.9)(images, target)
+    expected = 0.1 * result["simclr_loss"] + 0.9 * result["classification_loss"]
+    torch.testing.assert_close(result["loss"], expected)
+
+
+def test_the_contrastive_loss_is_that_of_the_two_views_projections() -> None:
+    images, target = _batch(6)
+    task = _task(temperature=0.2)
+    _, z = task.trainable_module(images)
+    torch.testing.assert_close(task(images, target)["simclr_loss"], nt_xent_loss(z[:6], z[6:], 0.2))
+
+
+def test_attribute_weights_weigh_a_mean() -> None:
+    images, target = _batch(6)
+    result = _task(attribute_weights={"colour": 3.0})(images, target)
+    expected = (result["gender_loss"] + 3 * result["colour_loss"]) / 4
+    torch.testing.assert_close(result["classification_loss"], expected)
+
+
+@pytest.mark.parametrize(("classify_view", "rows"), [("first", range(6)), ("both", range(12)), ("weak", range(6))])
+def test_the_heads_learn_from_the_views_of_the_plan(classify_view: str, rows: range) -> None:
+    plan = plan_views(True, classify_view)
+    images, target = _batch(6, views=len(plan))
+    images.requires_grad_()
+    task = _task(plan, simclr_loss_weight=0.0)
+    result = task(images, target)
+    result["loss"].backward()
+    moved = {row for row in range(len(images)) if images.grad[row].abs().sum() > 0}
+    labelled = {row for row in rows if (target[row] != UNKNOWN).any()}
+    assert moved == labelled
+    assert len(result["output"]["gender"]) == len(rows) == len(task.classified_targets(target))
+
+
+def test_the_contrastive_loss_leaves_the_light_view_alone() -> None:
+    plan = plan_views(True, "weak")
+    images, target = _batch(6, views=3)
+    images.requires_grad_()
+    _task(plan, classification_loss_weight=0.0)(images, target)["loss"].backward()
+    assert images.grad[:6].abs().sum() == 0
+    assert (images.grad[6:].flatten(1).abs().sum(1) > 0).all()
+
+
+def test_without_a_contrastive_loss_there_is_none_and_no_projection() -> None:
+    task = _task(plan_views(contrast=False))
+    result = task(*_batch(6, views=1))
+    assert "simclr_loss" not in result
+    assert task.trainable_module.projector is None
+
+
+def test_a_batch_without_any_label_still_trains_contrastively() -> None:
+    images, target = _batch(6)
+    task = _task()
+    result = task(images, torch.full_like(target, UNKNOWN))
+    result["loss"].backward()
+    assert result["classification_loss"].item() == 0
+    assert all(torch.isfinite(p.grad).all() for p in task.trainable_module.parameters())
+    assert task.trainable_module.heads[0].weight.grad.abs().sum() == 0
+    assert task.trainable_module.backbone.body[1].weight.grad.abs().sum() > 0
+
+
+def test_mixing_changes_the_classified_view_and_spares_the_contrasted_ones() -> None:
+    plan = plan_views(True, mixing=True)
+    mixup = MultiLabelMixup(SPACE, mixup_alpha=1.0, cutmix_alpha=0.0, mode="elem")
+    images, target = _batch(6, views=3)
+    before = images.clone()
+    result = _task(plan, mixup=mixup, smoothing=0.1)(images, target)
+    assert not torch.equal(images[:6], before[:6])
+    assert torch.equal(images[6:], before[6:])
+    assert math.isfinite(result["loss"].item())
+
+
+def test_adaptive_clipping_leaves_heads_and_projection_out() -> None:
+    task = _task()
+    assert len(list(task.get_clip_parameters())) == len(list(task.trainable_module.parameters()))
+    assert {id(p) for p in task.get_clip_parameters(exclude_head=True)} == {
+        id(p) for p in task.trainable_module.backbone.parameters()
+    }
+
+
+def _three_steps(sizes: list[int] | None) -> dict[str, torch.Tensor]:
+    """Weights after three optimizer steps on joint batches, alone or on this process's share of each."""
+    total = sum(sizes) if sizes else 10
+    task = _task(smoothing=0.1, attribute_weights={"colour": 2.0})
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.5, momentum=0.9)
+    losses = []
+    if sizes:
+        task.prepare_distributed()
+    for step in range(3):
+        images, target = _batch(total, seed=step)
+        if sizes:
+            first = sum(sizes[: dist.get_rank()])
+            rows = torch.arange(first, first + sizes[dist.get_rank()])
+            rows = torch.cat([rows, rows + total])  # view 0, view 1
+            images, target = images[rows], target[rows]
+        optimizer.zero_grad()
+        result = task(images, target)
+        result["loss"].backward()
+        optimizer.step()
+        losses.append(result["simclr_loss"].detach())
+    weights = unwrap_model(task.trainable_module).state_dict()
+    return {name: value.clone() for name, value in weights.items()} | {"losses": torch.stack(losses)}
+
+
+@pytest.mark.parametrize("sizes", [[5, 5], [3, 7], [2, 5, 3], [1, 4, 3, 2]])
+def test_three_steps_on_several_processes_end_in_the_weights_of_one(sizes: list[int]) -> None:
+    alone = _three_steps(None)
+    for shared in run_on_processes(len(sizes), _three_steps, sizes):
+        for name, value in alone.items():
+            torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

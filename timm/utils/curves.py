@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timm.utils.figure_text import drawable, font_families
 from timm.utils.usage_error import UsageError, told_in_one_sentence
+from timm.utils.whole_file import whole_file
 
 if TYPE_CHECKING:  # matplotlib takes a second to import and a run without pictures needs none of it
     from matplotlib.axes import Axes
@@ -41,12 +41,6 @@ _MARKERS_A_LINE = 10
 _LEGEND_LINES, _NAME_LENGTH = 14, 20
 _LOG_SCALE = 12.0  # largest over smallest loss from which a linear axis would flatten the smaller ones
 _EMA_ATTRIBUTES = 4  # with more, the averaged weights' curve of each would be a thicket
-# For names in scripts that matplotlib's own font lacks, where the machine has one of these.
-_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
-    *("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
-    *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Bengali", "Noto Sans Tamil"),
-)
 
 
 @dataclass(frozen=True)
@@ -261,10 +255,9 @@ def _draw(axes: Axes, rows: Sequence[Row], curves: Sequence[_Curve]) -> None:
 
 def _add_legend(axes: Axes, entries: Sequence[tuple[str, Line2D]]) -> None:
     """Put a legend beside the panel: inside, it would lie on curves."""
-    from matplotlib.font_manager import FontProperties, fontManager
+    from matplotlib.font_manager import FontProperties
 
-    installed = set(fontManager.get_font_names())
-    families = ["DejaVu Sans", *(family for family in _FONTS if family in installed)]
+    families = font_families()
     columns = -(-len(entries) // _LEGEND_LINES)
     legend = axes.legend(
         [line for _, line in entries],
@@ -280,18 +273,7 @@ def _add_legend(axes: Axes, entries: Sequence[tuple[str, Line2D]]) -> None:
     # Names are set afterwards: `legend` takes a leading underscore for "leave this out", and $ begins a formula.
     for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
         text.set_parse_math(False)
-        text.set_text(_drawable(label, families))
-
-
-def _drawable(label: str, families: Sequence[str]) -> str:
-    r"""Return a label in one line, with \u escapes for characters that no font has, which would draw as empty boxes."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    fonts = [get_font(findfont(FontProperties(family=family))) for family in families]
-    return "".join(
-        char if any(font.get_char_index(ord(char)) for font in fonts) else char.encode("unicode_escape").decode()
-        for char in " ".join(label.split())
-    )
+        text.set_text(drawable(label, families))
 
 
 def _mark(axes: Axes, rows: Sequence[Row], column: str, text: str, lowest: bool = False) -> None:
@@ -330,18 +312,8 @@ def _scale_losses(axes: Axes) -> None:
 
 def _write(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG; the file changes at once or not at all."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_bytes(picture.getvalue())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {path} ({error.strerror}): name a folder that can be written") from error
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return path
 
 

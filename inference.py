@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Label new images with a checkpoint.
+
+    python inference.py photos --checkpoint output/train/RUN/model_best.pth.tar
+    python inference.py a.jpg b.png more/photos --checkpoint FILE -o labels.json --topk 3
+    python inference.py catalogue.csv --checkpoint FILE -o labels.parquet
+
+An input is an image, a folder (with all folders below it), or a table with a column image_path. For each image there
+is a row with its path, and for each attribute the most probable class and its probability; with --topk K the K most
+probable. Architecture, classes and preprocessing come from the checkpoint. An image that cannot be read keeps its
+row, blank, with the reason in a column `error`.
+"""
+
+from options import parse_inference_args
+
+if __name__ == "__main__":
+    parse_inference_args()  # --help and a misspelt flag answer at once, not after the seconds torch takes to import
+
+import logging
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timm.data.image_files import ImageFiles, list_images
+from timm.data.multi_label_loader import create_eval_loader, usable_workers
+from timm.models.evaluation_model import EvaluationModel, load_evaluation_model
+from timm.models.multi_label_checkpoint import read_checkpoint
+from timm.task.evaluate import predict
+from timm.task.top_classes import top_classes
+from timm.utils.device import open_device
+from timm.utils.distributed import is_distributed_env
+from timm.utils.predictions_file import Predictions, check_predictions_path, write_predictions
+from timm.utils.usage_error import UsageError, told_in_one_sentence
+
+_logger = logging.getLogger("inference")
+
+_NAMED = 10  # unreadable images in the report; all are in the file
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Label as the command line says."""
+    args = parse_inference_args(argv)
+    with told_in_one_sentence("inference.py"):
+        inference(args)
+
+
+def inference(args: Namespace) -> None:
+    """Tell the story of a labelling: which images, which model, its predictions, the file."""
+    if is_distributed_env():
+        raise UsageError("several processes would write one file: start a single one, without torchrun")
+    output = check_predictions_path(args.output)
+    device = open_device(args)
+    lists = list_images(args.input)
+    ready = load_evaluation_model(Path(args.checkpoint), read_checkpoint(args.checkpoint), args, device)
+    dataset = ImageFiles(lists, ready.channels)
+    predictions = Predictions(ready.label_space, len(dataset), args.topk)
+    predictions.check_columns(output)
+    attributes = ", ".join(f"{name} ({count})" for name, count in ready.label_space.num_classes.items())
+    _logger.info(f"{args.checkpoint}: {ready.model.config['arch']}; classes: {attributes}")
+    _logger.info(f"{len(dataset)} images, {ready.data_config}")
+    start = time.perf_counter()
+    label(args, ready, dataset, predictions)
+    seconds = time.perf_counter() - start
+    errors = dataset.errors()
+    predictions.blank(list(errors))
+    write_predictions(output, predictions, dataset.paths, errors)
+    report_unreadable(dataset, errors)
+    print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {output}", flush=True)
+
+
+@torch.inference_mode()
+def label(args: Namespace, ready: EvaluationModel, dataset: ImageFiles, predictions: Predictions) -> None:
+    """Predict the classes of every image."""
+    loader = make_loader(args, ready, dataset)
+    start = last = time.perf_counter()
+    done = 0
+    for batch, (images, rows) in enumerate(loader):
+        with ready.autocast():
+            logits = predict(ready.run, ready.to_device(images), args.tta)
+        rows = rows.cpu().numpy()
+        for attribute, values in logits.items():
+            values = values.float()
+            best = top_classes(values, args.topk)
+            probabilities = values.softmax(dim=1).gather(1, best)
+            predictions.put(attribute, rows, best.cpu().numpy(), probabilities.cpu().numpy())
+        done += len(rows)
+        now, before, last = time.perf_counter(), last, time.perf_counter()
+        if batch % args.log_freq == 0:
+            _logger.info(
+                f"Label: [{batch + 1:>4d}/{len(loader)}]  "
+                f"Time: {now - before:.3f}s ({(now - start) / (batch + 1):.3f}s, {done / (now - start):>7.2f}/s)"
+            )
+
+
+def make_loader(args: Namespace, ready: EvaluationModel, dataset: ImageFiles) -> Any:
+    """Make timm's evaluation loader."""
+    running = {
+        "num_workers": usable_workers(args.workers),
+        "distributed": False,
+        "pin_memory": args.pin_mem,
+        "device": ready.device,
+        "img_dtype": ready.dtype,
+        "use_prefetcher": not args.no_prefetcher,
+    }
+    return create_eval_loader(dataset, ready.data_config, args.batch_size, running)
+
+
+def report_unreadable(dataset: ImageFiles, errors: dict[int, str]) -> None:
+    """Log which images have no prediction."""
+    paths = dataset.paths
+    for row in list(errors)[:_NAMED]:
+        _logger.warning(f"Unreadable image: {paths[row].as_py()} ({errors[row]})")
+    if errors:
+        more = f", of which {_NAMED} are named above" if len(errors) > _NAMED else ""
+        _logger.warning(f"{len(errors)} of {len(dataset)} images unreadable{more}: blank, with the reason beside them")
+
+
+if __name__ == "__main__":
+    main()

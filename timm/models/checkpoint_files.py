@@ -1,0 +1,85 @@
+"""Which checkpoints a command line means: a file, a folder of runs, or a pattern."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from timm.models.multi_label_checkpoint import CheckpointError
+from timm.utils import natural_key
+
+_logger = logging.getLogger(__name__)
+
+EXTENSION = ".pth.tar"
+_UNFINISHED = ("tmp", "recovery_tmp")  # what timm's saver writes to before it renames
+
+
+def find_checkpoints(text: str) -> list[Path]:
+    """Return the checkpoints, in the order of their names with numbers as numbers, none of them twice.
+
+    A run keeps one file under several names (last, model_best and checkpoint-N, by hard links); the name with the
+    epoch is taken.
+
+    Args:
+        text: a file; a folder, which is searched with all below it; or a pattern of files and folders, in which **
+            stands for folders at any depth.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(text)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        places: list[Path] = [path]
+    else:
+        places = [Path(name) for name in glob.glob(text, recursive=True)]  # noqa: PTH207 - Path's takes no absolute pattern
+        if not places:
+            raise CheckpointError(f"no checkpoint at {text}")
+    found = [file for place in places for file in ([place] if place.is_file() else place.rglob(f"*{EXTENSION}"))]
+    found = [file for file in found if file.name.endswith(EXTENSION) and stem(file) not in _UNFINISHED]
+    if not found:
+        raise CheckpointError(f"{text} has no checkpoint: none of its files is called *{EXTENSION}")
+    return _once(found)
+
+
+def is_several(text: str) -> bool:
+    """Whether a text may mean several checkpoints, however many there are now."""
+    return not Path(text).is_file()
+
+
+def matches(arch: str, pattern: str) -> bool:
+    """Whether an architecture is what --model names: exactly or by a pattern, with or without timm's weight tag."""
+    plain = arch.partition(".")[0]
+    return any(
+        fnmatchcase(name, wanted)
+        for name, wanted in ((arch, pattern), (plain, pattern), (arch, pattern.partition(".")[0]))
+    )
+
+
+def stem(path: Path) -> str:
+    """Return a checkpoint's name without its ending."""
+    return path.name.removesuffix(EXTENSION) if path.name.endswith(EXTENSION) else path.stem
+
+
+def names_below(paths: Iterable[Path]) -> list[str]:
+    """Return a name for each path: its place below the folder that all share, as a single word, without the ending."""
+    paths = [path.absolute() for path in paths]
+    shared = set(paths[0].parents).intersection(*(path.parents for path in paths))
+    base = max(shared, key=lambda folder: len(folder.parts))
+    return ["-".join((*path.relative_to(base).parent.parts, stem(path))) for path in paths]
+
+
+def _once(files: Iterable[Path]) -> list[Path]:
+    """Keep one name of each file, one with a number where it has any."""
+    kept: dict[tuple[int, int], Path] = {}
+    # Names with a number go first, so that they are the ones kept.
+    for file in sorted(set(files), key=lambda file: (not any(map(str.isdigit, stem(file))), natural_key(str(file)))):
+        status = file.stat()
+        first = kept.setdefault((status.st_dev, status.st_ino), file)
+        if first is not file:
+            _logger.info(f"{file} is the same file as {first.name}: scored once")
+    return sorted(kept.values(), key=lambda file: natural_key(str(file)))

@@ -38,7 +38,7 @@ $(DEMO)/model_best.pth.tar: | $(ENV) sample
 	rm -rf $(DEMO)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./distributed_train.sh 1 ./fashion-product-images/ -c recipes/demo.yaml --output output --experiment demo || { rm -rf $(DEMO); exit 1; }
 
-test: $(ENV) lint upstream
+test: $(ENV) lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(ENV)

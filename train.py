@@ -29,11 +29,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data.distributed import DistributedSampler
 
 from simclr import chance_level
 from timm import utils
@@ -49,7 +51,7 @@ from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
 from timm.data.table_dataset import TableDataset
 from timm.data.view_plan import ViewPlan, plan_views
-from timm.layers import convert_splitbn_model, convert_sync_batchnorm
+from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.models.multi_label_checkpoint import read_checkpoint
@@ -65,7 +67,8 @@ from timm.utils.curves import draw_curves
 from timm.utils.device import open_device
 from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
 from timm.utils.loss_meter import FiniteWatch, LossMeter
-from timm.utils.random_state import get_random_state, seed_all, set_random_state
+from timm.utils.progress import progress_bar
+from timm.utils.random_state import gather_random_states, seed_all, set_random_state
 from timm.utils.run_folder import (
     Row,
     epoch_row,
@@ -128,6 +131,8 @@ def train(args: Namespace) -> None:
     )
     label_space, train_set, eval_set = read_data(args, plan, resumed)
     autocast, backward, dtype = resolve_precision(device, args.amp, args.amp_dtype, args.model_dtype)
+    check_log(args, label_space, plan)
+    seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
     model = make_model(args, plan, label_space).to(device=device, dtype=dtype)
     data_config = model.config["data_config"]
     train_loader, eval_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
@@ -191,6 +196,16 @@ def read_data(
     return label_space, train_set, eval_set
 
 
+def check_log(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
+    """Refuse a metric that nobody will log, and a log that cannot be written, before there is a folder or a model."""
+    names = metric_names(label_space.attributes, args.model_ema, contrast=plan.contrast is not None)
+    if args.eval_metric not in names:
+        ema = "; ema_ metrics need --model-ema" if args.eval_metric.startswith("ema_") and not args.model_ema else ""
+        raise UsageError(f"--eval-metric {args.eval_metric} is not logged{ema}; there are {', '.join(names)}")
+    if args.log_wandb and not find_spec("wandb"):
+        raise UsageError("--log-wandb needs the package wandb: pip install wandb")
+
+
 def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> MultiLabelModel:
     """Make the model with its first weights; the preprocessing that it is trained with goes into its config."""
     image_size = tuple(args.input_size) if args.input_size else (3, args.img_size, args.img_size)
@@ -216,7 +231,7 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> Mult
     )
     if args.initial_checkpoint:
         load_initial_checkpoint(model, args.initial_checkpoint)
-    set_batch_norm(args, model, plan)
+    apply_batch_norm_flags(args, model, plan)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(True)
     if args.channels_last:
@@ -224,25 +239,15 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> Mult
     return model
 
 
-def set_batch_norm(args: Namespace, model: MultiLabelModel, plan: ViewPlan) -> None:
+def apply_batch_norm_flags(args: Namespace, model: MultiLabelModel, plan: ViewPlan) -> None:
     """Apply the batch norm flags to whatever batch norms the model has."""
-    momentum, eps = (0.01, 1e-3) if args.bn_tf else (None, None)  # TensorFlow's decay 0.99 and epsilon
-    momentum = momentum if args.bn_momentum is None else args.bn_momentum
-    eps = eps if args.bn_eps is None else args.bn_eps
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.momentum = norm.momentum if momentum is None else momentum
-        norm.eps = norm.eps if eps is None else eps
-    if not norms and (momentum is not None or eps is not None or args.sync_bn or args.split_bn or args.dist_bn):
-        raise UsageError(f"{args.model} has no batch norm: leave the batch norm flags out")
+    set_batch_norm(model, args.bn_tf, args.bn_momentum, args.bn_eps)
     if args.split_bn:
-        if len(plan) < 2:
-            raise UsageError("--split-bn needs two views or more: with -wls 0 add --aug-splits")
-        convert_splitbn_model(model.backbone, len(plan))
-    if args.sync_bn and torch.device(args.device).type != "cuda":
-        raise UsageError("--sync-bn needs GPUs: PyTorch has no synchronised batch norm for the CPU")
-    if args.sync_bn and args.distributed:
-        model.backbone = convert_sync_batchnorm(model.backbone)
+        split_batch_norm(model, len(plan))
+    if args.sync_bn:
+        synchronize_batch_norm(model, torch.device(args.device).type)
+    if args.dist_bn:
+        require_batch_norm(model, model)
 
 
 def make_loaders(
@@ -286,6 +291,8 @@ def make_loaders(
     }
     once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
     train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once)
+    if isinstance(train_loader.sampler, DistributedSampler):
+        train_loader.sampler.seed = args.seed
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
 
@@ -430,19 +437,14 @@ def open_folder(run: Run, recipe: str, start: dict[str, Any]) -> None:
     if run.folder == resumed_in:
         run.saver.load_state_dict_from_checkpoint(args.resume)
     if args.log_wandb:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UsageError("--log-wandb needs the package wandb: pip install wandb") from error
+        import wandb
+
         wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
 
 
 def greet(run: Run, label_space: LabelSpace) -> None:
-    """Log what is about to happen, once, and refuse a metric that nobody will log."""
+    """Log what is about to happen, once."""
     args, train_set, eval_set = run.args, run.train_loader.dataset, run.eval_loader.dataset
-    names = metric_names(label_space.attributes, args.model_ema)
-    if args.eval_metric not in names:
-        raise UsageError(f"--eval-metric {args.eval_metric} is not logged; there are {', '.join(names)}")
     model = utils.model.unwrap_model(run.task.get_trainable_module())
     classes = ", ".join(f"{name} ({count})" for name, count in label_space.num_classes.items())
     unlabelled = int((train_set.targets < 0).all(dim=1).sum())
@@ -467,6 +469,8 @@ def loop(run: Run, start: dict[str, Any]) -> None:
     """Train and evaluate epoch by epoch."""
     args, task = run.args, run.task
     best: tuple[float | None, int | None] = (None, None)
+    if start["epoch"] >= run.num_epochs:
+        _logger.info(f"Nothing left to train: {start['epoch']} of {run.num_epochs} epochs are done; raise --epochs")
     for epoch in range(start["epoch"], run.num_epochs):
         seed_all(args.seed, args.rank, epoch)
         if hasattr(run.train_loader.sampler, "set_epoch"):
@@ -524,8 +528,8 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         update = (batch + 1) % accum == 0 or last
         group = batches % accum if batch >= batches - batches % accum else accum
         images, target = run.to_device(images), target.to(run.device, non_blocking=True)
-        if args.save_images and batch == 0 and run.folder:
-            save_view_sheet(run.folder / f"train-batch-{epoch}.png", images, len(run.plan), run.data_config)
+        if args.save_images and batch % args.log_interval == 0 and run.folder:
+            save_view_sheet(run.folder / f"train-{epoch}-{batch}.png", images, len(run.plan), run.data_config)
         log.data_ready()
         with nullcontext() if update or not args.distributed else task.no_sync():
             with run.autocast():
@@ -552,7 +556,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
             if args.synchronize_step and run.device.type == "cuda":
                 torch.cuda.synchronize()
             if args.recovery_interval and not last and (batch + 1) % args.recovery_interval == 0:
-                run.progress = {"epoch": epoch, "batch": batch + 1, "random": gather_random_states(args)}
+                run.progress = {"epoch": epoch, "batch": batch + 1, "random": gather_random_states(args.world_size)}
                 if run.saver is not None:
                     run.saver.save_recovery(epoch, batch_idx=batch)
         log.step(batch, rows, lambda: meter.averages(args.distributed), optimizer.param_groups[0]["lr"], meter)
@@ -569,15 +573,17 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
         start = time.perf_counter()
         model = task.get_eval_model(ema=ema)
         assert model is not None
-        metrics = evaluate(
-            model,
-            run.eval_loader,
-            task.create_evaluator(),
-            run.autocast,
-            run.to_device,
-            tta=args.tta,
-            distributed=args.distributed,
-        )
+        with progress_bar(len(run.eval_loader), name, enabled=utils.is_primary(args)) as bar:
+            metrics = evaluate(
+                model,
+                run.eval_loader,
+                task.create_evaluator(),
+                run.autocast,
+                run.to_device,
+                tta=args.tta,
+                distributed=args.distributed,
+                after_batch=lambda *_: bar.update(),
+            )
         rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
         _logger.info(f"{name}: {metrics_line(metrics)}  ({rate:.1f}/s)")
         _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
@@ -589,25 +595,14 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
     return metrics, score("Test (EMA)", ema=True) if task.has_ema() and not elsewhere else None
 
 
-def gather_random_states(args: Namespace) -> list[Any]:
-    """Return the random state of every process, by rank."""
-    states: list[Any] = [get_random_state()] * args.world_size
-    if args.distributed:
-        torch.distributed.all_gather_object(states, states[0])
-    return states
-
-
 def report_unreadable(run: Run) -> None:
     """Name the images that could not be read, once, from whichever process met them."""
     for loader in (run.train_loader, run.eval_loader):
-        dataset = loader.dataset
         if run.args.distributed:
-            flags = dataset.unreadable.to(run.device)
-            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-            dataset.unreadable.copy_(flags)
+            loader.dataset.share_unreadable(run.device)
         if utils.is_primary(run.args):
-            dataset.report_unreadable()
-        dataset.check_readable()
+            loader.dataset.report_unreadable()
+        loader.dataset.check_readable()
 
 
 def keep(run: Run, epoch: int, row: Row, value: float | None) -> tuple[float | None, int | None]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tqdm import tqdm
-
 from timm.utils.loss_meter import LossMeter
+from timm.utils.progress import progress_bar
 
 Averages = Callable[[], dict[str, float]]
 
@@ -32,8 +30,7 @@ class EpochLog:
     ) -> None:
         self.logger, self.epoch, self.batches, self.interval = logger, epoch, batches, interval
         self.processes, self.enabled = processes, enabled
-        bar = enabled and sys.stderr.isatty()
-        self.bar = tqdm(total=batches, desc=f"Train: {epoch}", unit="batch", leave=False, disable=not bar)
+        self.bar = progress_bar(batches, f"Train: {epoch}", enabled=enabled)
         self.since = self.logged = time.perf_counter()
         self.start = self.since
         self.data_time = self.data_total = 0.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 RandomState = dict[str, Any]
 
@@ -36,6 +37,14 @@ def get_random_state() -> RandomState:
         # Only a GPU in use: asking all of them would open a context on each, in every process.
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
+
+
+def gather_random_states(processes: int) -> list[RandomState]:
+    """Return the states of every process, by rank; with several, each must call it."""
+    states = [get_random_state()] * processes
+    if processes > 1:
+        dist.all_gather_object(states, states[0])
+    return states
 
 
 def set_random_state(state: RandomState) -> None:

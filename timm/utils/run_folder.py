@@ -54,8 +54,13 @@ def no_metrics(attributes: Sequence[str]) -> dict[str, Any]:
     return dict.fromkeys(("loss", "top1", "top5", *_OVERALL)) | {"attributes": dict.fromkeys(attributes, within)}
 
 
-def metric_names(attributes: Sequence[str], ema: bool) -> list[str]:
-    """Return what --eval-metric takes: the validation columns of summary.csv, with and without `eval_`.
+def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True) -> list[str]:
+    """Return what --eval-metric takes: the validation columns of summary.csv, with and without `eval_`, and the losses.
+
+    Args:
+        attributes: their names.
+        ema: whether there is an averaged model.
+        contrast: whether there is a contrastive loss.
 
     Raises:
         UsageError: an attribute has the name of another column.
@@ -66,7 +71,8 @@ def metric_names(attributes: Sequence[str], ema: bool) -> list[str]:
     for name in attributes:
         if columns.count(name) > 1 or name in ("epoch", *losses, "lr") or name.startswith(("eval_", "train_", "ema_")):
             raise UsageError(f"an attribute cannot be called {name!r}, as that is a column of summary.csv: rename it")
-    named = [name for name in columns if name not in ("epoch", "lr") and not name.startswith("train_")]
+    silent = ("epoch", "lr") if contrast else ("epoch", "lr", "simclr_loss")
+    named = [name for name in columns if name not in silent and not name.startswith("train_")]
     return [name.removeprefix("eval_") for name in named if name.startswith("eval_")] + named
 
 

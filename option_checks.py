@@ -225,6 +225,8 @@ def _loss_conflicts(args: argparse.Namespace) -> Iterator[str]:
 def _schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.sched == "plateau" and args.sched_on_updates:
         yield "--sched plateau excludes --sched-on-updates: the metric it watches is known once an epoch"
+    if args.sched == "none" and args.layer_decay is not None:
+        yield "--layer-decay needs a schedule, which applies its factors: use --sched constant"
     if args.decay_milestones != sorted(set(args.decay_milestones)):
         yield "--decay-milestones must rise: each is the epoch of one more decay"
     if args.sched in ("wsd", "rsqrt"):

@@ -416,7 +416,7 @@ def inference_parser() -> Parser:
 
 _PREDICTIONS = "file to write, in the format of its ending: .csv, .json or .parquet"
 _TTA = "copies of an image to average over when scoring: 0, or 2 for the image and its mirror image"
-_UNREADABLE = "share of a table's images, 0..1, that may fail to open before it is an error"
+_UNREADABLE = "share of a table's images, 0..1, that may fail to open before it is an error; 10 always may"
 
 
 def _dataset(group: Group) -> None:
@@ -495,7 +495,7 @@ def _schedule(group: Group) -> None:
     add("--lr-base-size", COUNT, 256, "images per update, over all processes, that --lr-base is for")
     add("--lr-base-scale", ["", "linear", "sqrt"], "", "its growth with the batch (default: sqrt for Adam's family)")
     add("--lr-noise", FRACTION, None, "fractions of the run where noise on the rate begins (and ends)", nargs="+")
-    add("--lr-noise-pct", NONNEGATIVE, 0.67, "largest noise, as a share of the learning rate")
+    add("--lr-noise-pct", POSITIVE, 0.67, "largest noise, as a share of the learning rate")
     add("--lr-noise-std", NONNEGATIVE, 1.0, "standard deviation of the noise")
     add("--lr-cycle-mul", POSITIVE, 1.0, "factor on the length of each next cycle")
     add("--lr-cycle-decay", POSITIVE, 0.5, "factor on the learning rate of each next cycle")
@@ -518,7 +518,7 @@ def _schedule(group: Group) -> None:
 
 def _augmentation(group: Group) -> None:
     add, switch = group.value, group.switch
-    switch("--no-aug", "resize and cut the centre, no more")
+    switch("--no-aug", "resize to the input size, no more")
     add("--train-crop-mode", TRAIN_CROPS, None, "random resized crop, or keep the ratio and crop (default: rrc)")
     add("--scale", POSITIVE, [0.08, 1.0], "smallest and largest crop, as a share of the area", nargs=2)
     add("--ratio", POSITIVE, [3 / 4, 4 / 3], "smallest and largest ratio of a crop's sides", nargs=2)
@@ -600,7 +600,7 @@ def _train_running(group: Group) -> None:
     switch("--no-ddp-bb", "do not broadcast buffers from the first process before each step")
     switch("--synchronize-step", "wait for the device after each step, to time it")
     switch("--use-multi-epochs-loader", "keep the workers, and what they have loaded, from epoch to epoch")
-    add("--worker-seeding", ["all", "part"], "all", "seed NumPy in each worker too, or not")
+    add("--worker-seeding", ["all", "part"], "all", "who seeds NumPy in each worker: timm, or with part PyTorch")
 
 
 def _precision(group: Group) -> None:

@@ -24,6 +24,7 @@ import json
 import logging
 import math
 import time
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -35,7 +36,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data.distributed import DistributedSampler
 
 from simclr import chance_level
 from timm import utils
@@ -56,7 +56,7 @@ from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.models.pretrained_weights import pretrained_weights
-from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.optim import create_optimizer_v2, get_optimizer_info, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from timm.task.attribute_evaluator import Metrics
@@ -68,7 +68,7 @@ from timm.utils.device import open_device
 from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
 from timm.utils.loss_meter import FiniteWatch, LossMeter
 from timm.utils.progress import progress_bar
-from timm.utils.random_state import gather_random_states, seed_all, set_random_state
+from timm.utils.random_state import RandomState, gather_objects, get_random_state, seed_all, set_random_state
 from timm.utils.run_folder import (
     Row,
     epoch_row,
@@ -78,10 +78,13 @@ from timm.utils.run_folder import (
     no_metrics,
     write_summary,
 )
-from timm.utils.usage_error import UsageError, told_in_one_sentence
+from timm.utils.usage_error import UsageError, first_line, told_in_one_sentence
 from timm.utils.view_sheet import save_view_sheet
 
 _logger = logging.getLogger("train")
+
+# What the flags say of an optimizer; on resuming they win over what the checkpoint's optimizer had.
+_HYPERPARAMETERS = ("lr", "weight_decay", "momentum", "betas", "eps")
 
 
 @dataclass
@@ -100,14 +103,16 @@ class Run:
     num_epochs: int
     backward: Any
     autocast: Callable[[], Any]
+    watch: FiniteWatch
     folder: Path | None = None
     saver: Any = None
     rows: list[Row] = field(default_factory=list)
     progress: dict[str, Any] = field(default_factory=dict)
 
     def to_device(self, images: Tensor) -> Tensor:
-        """Move a batch to the device, in the memory format of the model."""
-        images = images.to(self.device, non_blocking=True)
+        """Move a batch to the device, in the number format and the memory format of the model."""
+        # Without the prefetcher images come in float32, whatever the model's weights are.
+        images = images.to(self.device, self.task.dtype, non_blocking=True)
         return images.contiguous(memory_format=torch.channels_last) if self.args.channels_last else images
 
 
@@ -142,7 +147,7 @@ def train(args: Namespace) -> None:
     scheduler, num_epochs = make_scheduler(args, optimizer, math.ceil(len(train_loader) / args.grad_accum_steps))
     run = Run(
         args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
-        backward, autocast,
+        backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
     )  # fmt: skip
     restore_schedule(run, start, resumed)
     if utils.is_primary(args):
@@ -209,13 +214,13 @@ def check_log(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
 def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> MultiLabelModel:
     """Make the model with its first weights; the preprocessing that it is trained with goes into its config."""
     image_size = tuple(args.input_size) if args.input_size else (3, args.img_size, args.img_size)
-    pretrained = args.pretrained or bool(args.pretrained_path)
-    with pretrained_weights(args.model, args.pretrained_path) if pretrained else nullcontext():
+    weights = args.pretrained_path or None  # None: downloaded
+    with pretrained_weights(args.model, weights) if args.pretrained else nullcontext():
         model = create_multi_label_model(
             args.model,
             label_space,
-            pretrained=pretrained,
-            pretrained_path=args.pretrained_path,
+            pretrained=args.pretrained,
+            pretrained_path=weights,
             image_size=image_size if args.input_size or args.img_size else None,
             global_pool=args.gp,
             drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
@@ -291,8 +296,6 @@ def make_loaders(
     }
     once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
     train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once)
-    if isinstance(train_loader.sampler, DistributedSampler):
-        train_loader.sampler.seed = args.seed
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
 
@@ -303,6 +306,9 @@ def make_task(
     """Join model and losses."""
     mixup = None
     if _mixes(args):
+        low, high = args.cutmix_minmax or (0, 1)
+        if any(int(side * low) >= int(side * high) for side in model.config["image_size"][1:]):
+            raise UsageError(f"--cutmix-minmax {low:g} {high:g}: these are the same number of pixels, take them apart")
         mixup = MultiLabelMixup(
             model.label_space,
             mixup_alpha=args.mixup,
@@ -337,10 +343,26 @@ def make_optimizer(args: Namespace, model: MultiLabelModel) -> torch.optim.Optim
         args.lr = args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
         _logger.info(f"Learning rate {args.lr:g} = {args.lr_base:g} scaled ({scale}) to a global batch of {batch}")
     try:
+        check_optimizer(args)
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"--opt {args.opt}: {error}") from error
     return optimizer
+
+
+def check_optimizer(args: Namespace) -> None:
+    """Refuse an epsilon, or a number of betas, that timm would drop in silence.
+
+    Raises:
+        ValueError: says what the optimizer has.
+    """
+    info = get_optimizer_info(args.opt.lower().rpartition("_")[2])
+    if args.opt_eps is not None and not info.has_eps:
+        raise ValueError("it has no epsilon: leave --opt-eps out")
+    betas = info.num_betas if info.has_betas else 0
+    if args.opt_betas is not None and len(args.opt_betas) != betas:
+        given = len(args.opt_betas)
+        raise ValueError(f"it has {betas} betas, not {given}" if betas else "it has no betas: leave --opt-betas out")
 
 
 def prepare_task(
@@ -358,12 +380,19 @@ def prepare_task(
     start = {"epoch": 0, "batch": 0}
     if resumed:
         keep = {} if args.no_resume_opt else {"optimizer": optimizer}
+        asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
         scaler = backward if hasattr(backward, "state_dict") and not args.no_resume_opt else None
         try:
             epoch = resume_task_checkpoint(task, args.resume, loss_scaler=scaler, log_info=False, **keep)
         except (RuntimeError, ValueError) as error:
-            raise UsageError(f"--resume {args.resume} does not fit these flags: {error}") from error
+            reason = str(error).strip().splitlines()[:2][-1].strip()  # of a list of tensors the first
+            raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
         start = {"epoch": epoch or 0, "batch": 0} | resumed.get("progress", {})
+        for group, values in zip(optimizer.param_groups, asked, strict=True):
+            if args.sched != "plateau":  # whose rate is what it has fallen to
+                group.pop("initial_lr", None)
+                group["lr"] = values["lr"]
+            group |= {name: value for name, value in values.items() if name != "lr"}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
     if args.model_ema:
@@ -372,7 +401,11 @@ def prepare_task(
         if resumed:
             load_task_ema_checkpoint(task, args.resume)
     if args.torchcompile:
-        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+        try:
+            task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+        except RuntimeError as error:  # only about these two words: the model is compiled at its first step
+            mode = f" --torchcompile-mode {args.torchcompile_mode}" if args.torchcompile_mode else ""
+            raise UsageError(f"--torchcompile {args.torchcompile}{mode}: {first_line(error)}") from error
     if args.distributed:
         # The heads get gradients of 0 where a batch has no label, so every parameter always takes part.
         task.prepare_distributed(
@@ -385,9 +418,12 @@ def prepare_task(
 def make_scheduler(args: Namespace, optimizer: torch.optim.Optimizer, updates: int) -> tuple[Any, int]:
     """Make timm's schedule; return it with the number of epochs, which includes the cooldown of cyclic ones."""
     try:
-        scheduler, epochs = create_scheduler_v2(
-            optimizer, **scheduler_kwargs(args, args.eval_metric.endswith("loss")), updates_per_epoch=updates
-        )
+        with warnings.catch_warnings():
+            # timm warns that its checkpoints lack what a plateau schedule remembers; ours have it.
+            warnings.filterwarnings("ignore", "PlateauLRScheduler", FutureWarning)
+            scheduler, epochs = create_scheduler_v2(
+                optimizer, **scheduler_kwargs(args, args.eval_metric.endswith("loss")), updates_per_epoch=updates
+            )
     except (ValueError, AssertionError) as error:
         raise UsageError(f"--sched {args.sched}: {error}") from error
     return scheduler, epochs
@@ -474,14 +510,13 @@ def loop(run: Run, start: dict[str, Any]) -> None:
     for epoch in range(start["epoch"], run.num_epochs):
         seed_all(args.seed, args.rank, epoch)
         if hasattr(run.train_loader.sampler, "set_epoch"):
-            run.train_loader.sampler.set_epoch(epoch)
+            run.train_loader.sampler.set_epoch(args.seed + epoch)  # of which alone the samplers make their seed
         if task.mixup is not None:
             task.mixup.set_enabled(not args.mixup_off_epoch or epoch < args.mixup_off_epoch)
         again = start if epoch == start["epoch"] and start["batch"] else None
         train_metrics = train_one_epoch(run, epoch, again)
         lr = run.optimizer.param_groups[0]["lr"]
-        if args.distributed and args.dist_bn:
-            utils.distribute_bn(task.get_trainable_module(), args.world_size, args.dist_bn == "reduce")
+        share_batch_norm(run)
         blank = no_metrics(task.label_space.attributes)
         evaluated, averaged = blank, blank if args.model_ema else None
         if (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs:
@@ -508,21 +543,21 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
     Args:
         run: the run.
         epoch: from 0.
-        again: where a recovery checkpoint was written inside this epoch (`batch`, `random` by rank), else None.
+        again: where a recovery checkpoint was written inside this epoch (`batch`, `random`), else None. The epoch's
+            averages are then of what is left of it.
     """
     args, task, optimizer = run.args, run.task, run.optimizer
     task.train()
     meter, accuracy = LossMeter(), task.create_evaluator()
-    watch = FiniteWatch(lag=8 if run.device.type == "cuda" else 0)
     batches, accum = len(run.train_loader), args.grad_accum_steps
     updates = math.ceil(batches / accum)
     second_order = getattr(optimizer, "is_second_order", False)
     log = EpochLog(_logger, epoch, batches, args.log_interval, args.world_size, enabled=utils.is_primary(args))
     optimizer.zero_grad()
+    previous: RandomState | None = None
     for batch, (images, target) in enumerate(run.train_loader):
         if again and batch < again["batch"]:
-            if batch == again["batch"] - 1:
-                set_random_state(again["random"][args.rank % len(again["random"])])
+            restore_random_state(again, again["batch"] - batch, args.rank)
             continue
         last = batch + 1 == batches
         update = (batch + 1) % accum == 0 or last
@@ -544,7 +579,8 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
                 need_update=update,
             )
         rows = len(target) // len(run.plan)
-        watch.check(meter.names, meter.update(result, rows)) if meter.names else meter.update(result, rows)
+        losses = meter.update(result, rows)
+        run.watch.check(meter.names, losses)
         accuracy.update(result["output"], task.classified_targets(target))
         run.train_loader.dataset.check_readable()
         if update:
@@ -555,14 +591,46 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
                 run.scheduler.step_update(done)
             if args.synchronize_step and run.device.type == "cuda":
                 torch.cuda.synchronize()
-            if args.recovery_interval and not last and (batch + 1) % args.recovery_interval == 0:
-                run.progress = {"epoch": epoch, "batch": batch + 1, "random": gather_random_states(args.world_size)}
+            # Between updates there is none: the gradients of half an update are in no checkpoint.
+            if args.recovery_interval and not last and (batch + 1) % args.recovery_interval < accum:
+                random = [gather_objects(state, args.world_size) for state in (previous, get_random_state())]
+                run.progress = {"epoch": epoch, "batch": batch + 1, "random": random}
                 if run.saver is not None:
                     run.saver.save_recovery(epoch, batch_idx=batch)
+        if args.recovery_interval:
+            previous = get_random_state()
         log.step(batch, rows, lambda: meter.averages(args.distributed), optimizer.param_groups[0]["lr"], meter)
     log.close()
     metrics = accuracy.compute(distributed=args.distributed)
     return meter.averages(args.distributed) | {"top1": metrics["top1"]}
+
+
+def restore_random_state(again: dict[str, Any], left: int, rank: int) -> None:
+    """Set the random state that a step of the interrupted run ended with, where it matters to those that follow.
+
+    The loader makes a batch ready, with random numbers of its own, before it hands out the one in front of it. So the
+    first batch that is trained again was made with the state after the last step but one.
+
+    Args:
+        again: `random` holds the states by process after the last step but one (None where it was the first) and
+            after the last.
+        left: batches until training goes on, this one included.
+        rank: of this process.
+    """
+    states = again["random"][-left] if left <= 2 else [None]
+    if state := states[rank % len(states)]:
+        set_random_state(state)
+
+
+def share_batch_norm(run: Run) -> None:
+    """Give every process the same running statistics, those that the checkpoint will hold.
+
+    Without --dist-bn they are the first process's: each has measured its own since DDP last sent them, and a split
+    that is scored in shares must be scored by one model.
+    """
+    if run.args.distributed:
+        for model in filter(None, (run.task.get_trainable_module(), run.task.get_eval_model(ema=True))):
+            utils.distribute_bn(model, run.args.world_size, run.args.dist_bn == "reduce")
 
 
 def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:

@@ -312,6 +312,8 @@ MISTAKES = [
     ("--decay-milestones 6 3", "--decay-milestones must rise"),
     ("--sched wsd --epochs 10", "--sched wsd needs --decay-epochs, here 30, to be from 1 to the 7 epochs"),
     ("--sched rsqrt --epochs 3", "--sched rsqrt needs --decay-epochs, here 30, to be from 1 to the 0 epochs"),
+    ("--sched none --layer-decay 0.7", "--layer-decay needs a schedule, which applies its factors"),
+    ("--lr-noise-pct 0", "--lr-noise-pct: 0 is not a number above 0"),
     ("--lr-noise 0.1 0.2 0.3", "--lr-noise takes 1 or 2 values"),
     ("--mixup 0.2 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
     ("--cutmix 1 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),

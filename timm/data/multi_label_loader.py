@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from timm.data import create_loader, create_transform, resolve_data_config
+from timm.data.posterize import allow_black
 from timm.data.random_erasing import RandomErasing
 from timm.data.table_dataset import TableDataset
 from timm.data.view_plan import Transform
@@ -40,6 +41,10 @@ def resolve_preprocessing(pretrained_cfg: Mapping[str, Any], overrides: Mapping[
         config = resolve_data_config(given, pretrained_cfg=dict(pretrained_cfg))
     except AssertionError as error:
         raise UsageError(f"--mean, --std and --input-size must have the same number of channels: {given}") from error
+    channels = config["input_size"][0]
+    for key in ("mean", "std"):
+        if len(config[key]) != channels:  # a backbone's statistics are of colours: a grey image takes their average
+            config[key] = (sum(config[key]) / len(config[key]),) * channels
     return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
 
@@ -64,14 +69,9 @@ def create_train_loader(
     """
     assert dataset.plan is not None
     views = len(dataset.plan)
-    rows = len(dataset) // (torch.distributed.get_world_size() if running.get("distributed") else 1)
-    if rows < batch_size:
-        raise UsageError(
-            f"{dataset.table.path} has {rows} rows for each process, fewer than one batch: lower --batch-size "
-            f"({batch_size})"
-        )
     prefetched = running["use_prefetcher"]
     size = tuple(config["input_size"])
+    allow_black()
     if "light" in dataset.plan.kinds:
         dataset.light_transform = _light_transform(config, augmentation, prefetched)
     loader = create_loader(
@@ -88,6 +88,11 @@ def create_train_loader(
         **augmentation,
         **running,
     )
+    if not len(loader):
+        raise UsageError(
+            f"{dataset.table.path} has {len(loader.sampler)} rows for each process, fewer than one batch: lower "
+            f"--batch-size ({batch_size})"
+        )
     if prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
         # timm counts AugMix's splits; here any views share the batch, and the first of them stays whole.
         loader.random_erasing = RandomErasing(
@@ -139,12 +144,13 @@ def _light_transform(config: DataConfig, augmentation: Mapping[str, Any], prefet
     transform: Transform = create_transform(
         tuple(config["input_size"]),
         is_training=True,
+        no_aug=augmentation["no_aug"],
         scale=_LIGHT_SCALE,
         ratio=augmentation.get("ratio"),
         hflip=augmentation["hflip"],
         vflip=augmentation["vflip"],
         color_jitter=None,  # type: ignore[arg-type]  # timm checks for it
-        interpolation=config["interpolation"],
+        interpolation=augmentation["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         use_prefetcher=prefetched,

@@ -110,7 +110,10 @@ def load_evaluation_model(
     run: nn.Module = model
     if args.torchcompile:
         torch._dynamo.reset()  # what was compiled for the checkpoint before is of no use
-        run = cast(nn.Module, torch.compile(model, backend=args.torchcompile))
+        try:
+            run = cast(nn.Module, torch.compile(model, backend=args.torchcompile))
+        except RuntimeError as error:
+            raise UsageError(f"--torchcompile {args.torchcompile}: {first_line(error)}") from error
     return EvaluationModel(model, run, data_config, device, dtype, autocast, args.channels_last)
 
 

@@ -8,22 +8,29 @@ from argparse import Namespace
 import torch
 
 from timm.utils import init_distributed_device
-from timm.utils.usage_error import UsageError
+from timm.utils.usage_error import UsageError, first_line
 
 
 def open_device(args: Namespace) -> torch.device:
     """Settle device, rank and world size into args, and let only the primary process log.
 
     Raises:
-        UsageError: CUDA was asked for and is not there.
+        UsageError: a device was asked for that is not there, or the processes cannot be joined.
     """
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {args.device}: no GPU that PyTorch can use; leave it out to run on the CPU")
+    if not args.device.startswith("cuda"):  # there, a tensor would have every process open the first GPU
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise UsageError(f"--device {args.device}: PyTorch cannot use it here; try cpu, or leave it out") from error
     try:
         device: torch.device = init_distributed_device(args)
-    except RuntimeError as error:
-        raise UsageError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, ValueError, AssertionError) as error:
+        backend = getattr(args, "dist_backend", None)
+        flags = f"--device {args.device}" + (f" --dist-backend {backend}" if backend else "")
+        raise UsageError(f"{flags}: {first_line(error)}") from error
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True

@@ -39,11 +39,10 @@ class LossMeter:
         """Return the averages over all rows so far, of all processes where these exist."""
         if self.sums is None:
             return {}
-        means = self.sums / max(self.rows, 1)
+        joint = torch.cat([self.sums, self.sums.new_tensor([self.rows])])
         if distributed:
-            means = means.clone()
-            dist.all_reduce(means)
-            means /= dist.get_world_size()
+            dist.all_reduce(joint)
+        means = joint[:-1] / joint[-1].clamp(min=1)
         return dict(zip(self.names, means.tolist(), strict=True))
 
 

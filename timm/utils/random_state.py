@@ -39,12 +39,12 @@ def get_random_state() -> RandomState:
     }
 
 
-def gather_random_states(processes: int) -> list[RandomState]:
-    """Return the states of every process, by rank; with several, each must call it."""
-    states = [get_random_state()] * processes
+def gather_objects(own: Any, processes: int) -> list[Any]:
+    """Return an object of each process, by rank; with several, each must call it."""
+    objects = [own] * processes
     if processes > 1:
-        dist.all_gather_object(states, states[0])
-    return states
+        dist.all_gather_object(objects, own)
+    return objects
 
 
 def set_random_state(state: RandomState) -> None:

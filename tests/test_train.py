@@ -1,0 +1,460 @@
+"""train.py from end to end on a tiny catalogue: what a run leaves, going on after a stop, processes, mistakes."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from catalogue import COLORS, SHAPES, draw_catalogue, read_rows, write_table
+from PIL import Image
+
+import train
+from timm.models.multi_label import MultiLabelModel
+from timm.utils.random_state import seed_all
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["--model", "test_efficientnet", "--img-size", "32", "-b", "8", "--device", "cpu", "--warmup-epochs", "0"]
+SHORT = [*TINY, "-j", "0", "--cooldown-epochs", "0", "--lr", "0.05"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_catalogue(tmp_path_factory.mktemp("catalogue"))
+
+
+def run(data: Path, output: Path, *words: object, flags: list[str] = SHORT) -> Path:
+    """Train in this process; return the run's folder."""
+    train.main([str(data), *flags, "--output", str(output), "--experiment", "run", *map(str, words)])
+    return output / "run"
+
+
+def resume(checkpoint: Path, data: Path, *words: object, flags: list[str] = SHORT) -> Path:
+    """Go on from a checkpoint with a run's flags; return the folder."""
+    train.main([str(data), *flags, *map(str, words), "--resume", str(checkpoint)])
+    return checkpoint.parent
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """Run the script on something wrong; return its one sentence."""
+    with pytest.raises(SystemExit) as end:
+        train.main([*map(str, argv)])
+    assert end.value.code == 2
+    [sentence] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
+    return sentence
+
+
+def summary(folder: Path) -> list[dict[str, str]]:
+    return read_rows(folder / "summary.csv")
+
+
+def load(path: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def assert_same(one: Any, other: Any, at: str = "") -> None:
+    """Compare nested lists, dicts and tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), at
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), at
+        for key in one:
+            assert_same(one[key], other[key], f"{at}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), at
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{at}/{index}")
+    else:
+        assert one == other or (one != one and other != other), at
+
+
+# From nothing to predictions
+
+
+def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does."""
+    return subprocess.run(
+        [*map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_training_resuming_validating_and_predicting_through_the_command_line(data: Path, tmp_path: Path) -> None:
+    common = [data, *SHORT, "--sched", "cosine", "--epochs", "3", "--model-ema", "--output", tmp_path]
+    trained = command("./distributed_train.sh", "1", *common, "--experiment", "run")
+    assert trained.returncode == 0, trained.stderr
+    assert "simclr_loss at chance is ln(2N-1) = 2.7081 for N = 8 images" in trained.stderr
+    assert "classes: color (3), shape (2)" in trained.stderr
+    assert "Traceback" not in trained.stderr
+    folder = tmp_path / "run"
+    best = json.loads(trained.stdout.partition("--result\n")[2])
+    assert len(best) == 3
+    rows = summary(folder)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert list(rows[0])[:10] == [
+        *("epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "eval_top5", "lr"),
+        *("simclr_loss", "classification_loss", "color"),
+    ]
+    for name in ("accuracy.png", "losses.png"):
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 400
+    assert yaml.safe_load((folder / "args.yaml").read_text())["epochs"] == 3
+
+    # As though it had been stopped after epoch 1: nothing of epoch 2 is there.
+    first = summary(folder)[2]
+    shutil.copy(folder / "checkpoint-1.pth.tar", folder / "last.pth.tar")
+    (folder / "checkpoint-2.pth.tar").unlink()
+    resumed = command(sys.executable, "train.py", "-c", folder / "args.yaml", "--resume", folder / "last.pth.tar",
+                      "--output", "", "--experiment", "")  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    assert summary(folder)[2] == first
+    assert (folder / "checkpoint-2.pth.tar").exists()
+
+    results = tmp_path / "results.json"
+    validated = command(sys.executable, "validate.py", data, "--checkpoint", folder / "last.pth.tar", "--device", "cpu",
+                        "-j", "0", "--results-file", results, "--no-latency")  # fmt: skip
+    assert validated.returncode == 0, validated.stderr
+    scores = json.loads(results.read_text())
+    assert scores["color_top1"] == pytest.approx(float(first["color"]))
+    assert scores["shape_top1"] == pytest.approx(float(first["shape"]))
+    assert scores["loss"] == pytest.approx(float(first["eval_loss"]), rel=1e-4)
+    assert scores["exact_match"] == pytest.approx(float(first["eval_exact_match"]))
+
+    predicted = command(sys.executable, "inference.py", data / "images", "--checkpoint", folder / "last.pth.tar",
+                        "--device", "cpu", "-j", "0", "-o", tmp_path / "labels.csv")  # fmt: skip
+    assert predicted.returncode == 0, predicted.stderr
+    labels = read_rows(tmp_path / "labels.csv")
+    assert len(labels) == 34
+    assert {row["color"] for row in labels} <= set(COLORS)
+    assert {row["shape"] for row in labels} <= set(SHAPES)
+
+
+def test_good_training_learns_the_catalogue(tmp_path: Path) -> None:
+    data = draw_catalogue(tmp_path / "data", train=128, val=24)
+    words = ["--epochs", 12, "--opt", "adamw", "--lr", "0.004", "--scale", 0.8, 1, "--color-jitter", 0, "-wls", 0.1]
+    folder = run(data, tmp_path, *words, "-wlc", 0.9, "--smoothing", 0, "--sched", "cosine", "--min-lr", 1e-5)
+    last = summary(folder)[-1]
+    assert float(last["color"]) == 100
+    assert float(last["shape"]) > 80
+    chance = math.log(2 * 8 - 1)
+    assert float(last["simclr_loss"]) < chance - 0.3
+    assert float(last["train_top1"]) > 90  # dropped or blank rows are not in its divisor
+
+
+# The original's command
+
+
+ORIGINAL = """--sched cosine --epochs 100 --decay-epochs 2.4 --decay-rate .97 --opt adamp --opt-eps .001 -j 8
+--warmup-lr 1e-6 --weight-decay 1e-5 --drop 0.3 --drop-connect 0.2 --model-ema --model-ema-decay 0.9999
+--aa rand-m9-mstd0.5 --remode pixel --reprob 0.2 --amp --lr .016 --pretrained -wls 0.1 -wlc 0.9"""
+
+
+def test_the_originals_command_runs_and_refuses_weights_that_cannot_be_had(data: Path, tmp_path: Path) -> None:
+    words = ["--model", "efficientnet_b0", "-b", "32", *ORIGINAL.split(), "--epochs", "1", "--device", "cpu"]
+    offline = command("./distributed_train.sh", "1", data, *words, "--output", tmp_path, HF_HUB_OFFLINE="1",
+                      HF_HUB_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    assert offline.returncode == 2
+    sentences = [line for line in offline.stderr.splitlines() if "error" in line]
+    assert len(sentences) == 1
+    assert "--pretrained: the weights of efficientnet_b0 cannot be downloaded" in sentences[0]
+    assert "--pretrained-path FILE" in sentences[0]
+    assert not list(tmp_path.iterdir())
+
+    weights = tmp_path / "weights.pth"
+    seed_all(0)
+    torch.save(train.create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
+    tiny = ["--model", "test_efficientnet", "--img-size", 32, "-b", 8, "--cooldown-epochs", 0]
+    folder = run(data, tmp_path, "--pretrained-path", weights, *tiny, flags=words)
+    row = summary(folder)[0]
+    assert all(math.isfinite(float(row[name])) for name in ("train_loss", "simclr_loss", "eval_loss", "ema_loss"))
+
+
+SPACE = train.LabelSpace({"color": tuple(sorted(COLORS)), "shape": SHAPES})
+
+
+# Going on after a stop
+
+
+PLAIN = ["--epochs", 4, "--checkpoint-hist", 9, "--momentum", 0.9]
+RICH = [
+    *("--epochs", 4, "--checkpoint-hist", 9, "--opt", "adamw", "--lr", 1e-3, "--sched", "cosine", "--warmup-epochs", 1),
+    *("--model-ema", "--model-ema-decay", 0.9, "--drop", 0.3, "--drop-path", 0.2, "--aa", "rand-m9-mstd0.5"),
+    *("--reprob", 0.5, "--remode", "pixel", "--mixup", 0.2, "--cutmix", 1, "--grad-accum-steps", 2, "--amp"),
+    *("--sched-on-updates", "--classify-view", "both", "--projection-norm", "batch", "--lr-noise", 0.2, 0.9),
+]  # fmt: skip
+PLATEAU = ["--epochs", 4, "--checkpoint-hist", 9, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5]
+
+
+@pytest.mark.parametrize("words", [PLAIN, RICH, PLATEAU], ids=["plain", "rich", "plateau"])
+def test_resuming_equals_not_stopping_bit_for_bit(data: Path, tmp_path: Path, words: list[object]) -> None:
+    whole = run(data, tmp_path / "whole", *words)
+    part = tmp_path / "part"
+    part.mkdir()
+    shutil.copy(whole / "checkpoint-1.pth.tar", part / "last.pth.tar")
+    lines = (whole / "summary.csv").read_text().splitlines(keepends=True)
+    (part / "summary.csv").write_text("".join(lines[:4]))  # and of epoch 2, which was broken off, the row
+    resume(part / "last.pth.tar", data, *words)
+    one, other = load(whole / "last.pth.tar"), load(part / "last.pth.tar")
+    for key in ("state_dict", "optimizer", "state_dict_ema", "plateau", "epoch", "metric"):
+        assert_same(one.get(key), other.get(key), key)
+    assert summary(part) == summary(whole)
+    assert one["saver"]["best_metric"] == other["saver"]["best_metric"]
+
+
+@pytest.mark.parametrize("words", [PLAIN, RICH], ids=["plain", "rich"])
+def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
+    data: Path, tmp_path: Path, words: list[object]
+) -> None:
+    class StoppedError(Exception):
+        """The machine goes down."""
+
+    whole = run(data, tmp_path / "whole", *words, "--epochs", 2)
+    stopped, steps = tmp_path / "stopped", 0
+
+    def stop(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 6:  # of three a epoch: recovery-1-1 has just been written
+            raise StoppedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.FiniteWatch, "check", stop)
+        with pytest.raises(StoppedError):
+            run(data, stopped, *words, "--epochs", 2, "--recovery-interval", 2)
+    recovery = stopped / "run" / "recovery-1-1.pth.tar"
+    assert recovery.exists()
+    resume(recovery, data, *words, "--epochs", 2)
+    one, other = load(whole / "last.pth.tar"), load(stopped / "run" / "last.pth.tar")
+    for key in ("state_dict", "optimizer", "state_dict_ema"):
+        assert_same(one.get(key), other.get(key), key)
+    assert [row["epoch"] for row in summary(stopped / "run")] == ["0", "1"]
+
+
+def test_resuming_keeps_the_best_score_and_the_folder(data: Path, tmp_path: Path) -> None:
+    folder = run(data, tmp_path, *PLAIN, "--epochs", 1, "--eval-metric", "loss")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    resume(folder / "last.pth.tar", data, *PLAIN, "--epochs", 2, "--eval-metric", "loss", "--lr", 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    first, worse = (float(row["eval_loss"]) for row in summary(folder))
+    assert worse > first  # as the learning rate makes sure
+    assert load(folder / "model_best.pth.tar")["metric"] == pytest.approx(first)
+    assert load(folder / "last.pth.tar")["metric"] == pytest.approx(worse)
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(data, tmp_path, "--epochs", 1)
+    before = (folder / "summary.csv").read_text()
+    resume(folder / "last.pth.tar", data, "--epochs", 1)
+    assert "Nothing left to train: 1 of 1 epochs are done; raise --epochs" in capsys.readouterr().err
+    assert (folder / "summary.csv").read_text() == before
+
+
+def test_the_label_space_of_a_resumed_run_is_the_checkpoints(tmp_path: Path) -> None:
+    data = draw_catalogue(tmp_path / "data")
+    folder = run(data, tmp_path, "--epochs", 1)
+    rows = [row for row in read_rows(data / "train.csv") if row["color"] != "green"]  # sorted anew, red would be 1
+    write_table(data / "train.csv", rows)
+    resume(folder / "last.pth.tar", data, "--epochs", 2)
+    model = MultiLabelModel.from_checkpoint(folder / "last.pth.tar")
+    assert model.label_space.classes["color"] == ("blue", "green", "red")
+
+
+# The same seed, and another
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(data: Path, tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
+        folder = run(data, tmp_path / name, "--epochs", 1, "--seed", seed)
+        state: dict[str, torch.Tensor] = load(folder / "last.pth.tar")["state_dict"]
+        return state
+
+    first, again, other = weights("first", 1), weights("again", 1), weights("other", 2)
+    assert_same(first, again)
+    assert not torch.equal(first["heads.0.weight"], other["heads.0.weight"])
+
+
+# EMA
+
+
+def test_the_averages_metrics_stand_beside_the_models_own_and_are_no_untrained_models(tmp_path: Path) -> None:
+    data = draw_catalogue(tmp_path / "data", train=64, val=24)
+    words = ["--epochs", 10, "--opt", "adamw", "--lr", "0.004", "--scale", 0.8, 1, "--color-jitter", 0, "-wls", 0]
+    folder = run(data, tmp_path, *words, "-wlc", 1, "--model-ema", "--model-ema-decay", 0.9999)
+    last = summary(folder)[-1]
+    assert last["eval_loss"] != last["ema_loss"]
+    # 80 updates at 0.9999 would leave 99 % of the first weights, and with them a loss of ln 3 and ln 2: 0.896.
+    assert float(last["ema_loss"]) < 0.75
+    assert load(folder / "model_best.pth.tar")["metric"] == max(float(row["eval_top1"]) for row in summary(folder))
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("words", [[], ["--model-ema", "--sync-bn"]], ids=["plain", "refused"])
+def test_two_processes_train_score_every_row_once_and_one_of_them_writes(
+    data: Path, tmp_path: Path, words: list[str]
+) -> None:
+    flags = [data, *SHORT, "-b", "4", "--epochs", "1", "--output", tmp_path, "--experiment", "run", "--model-ema"]
+    trained = command("./distributed_train.sh", "2", *flags, "--dist-bn", "reduce", *words)
+    if words:
+        assert trained.returncode == 2
+        assert "--dist-bn excludes --sync-bn" in trained.stderr
+        return
+    assert trained.returncode == 0, trained.stderr
+    assert "cpu, 2 process(es), batch 4 each" in trained.stderr
+    assert "ln(2N-1) = 2.7081 for N = 8 images" in trained.stderr
+    folder = tmp_path / "run"
+    [row] = summary(folder)
+    results = tmp_path / "results.json"
+    for ema, prefix, loss in (([], "", "eval_loss"), (["--use-ema"], "ema_", "ema_loss")):
+        scored = command(sys.executable, "validate.py", data, "--checkpoint", folder / "last.pth.tar", *ema,
+                         "--device", "cpu", "-j", "0", "--results-file", results, "--no-latency")  # fmt: skip
+        assert scored.returncode == 0, scored.stderr
+        scores = json.loads(results.read_text())
+        assert float(row[f"{prefix}color"]) == pytest.approx(scores["color_top1"])
+        assert float(row[loss]) == pytest.approx(scores["loss"], rel=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "run"]
+
+
+def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> None:
+    flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "colour"]
+    failed = command("./distributed_train.sh", "2", *flags)
+    assert failed.returncode == 2
+    assert failed.stderr.count("--eval-metric colour is not logged") == 1
+    assert "Traceback" not in failed.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# Mistakes
+
+
+def test_a_mistake_is_one_sentence_and_leaves_no_folder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, expected in (
+        (["nowhere"], "no such data folder: nowhere"),
+        ([data, "--train-split", "trian"], "has no trian.csv"),
+        ([data, "--attributes", "colour"], "train.csv has no attribute 'colour'; did you mean 'color'?"),
+        ([data, "--attribute-weights", "colour=2"], "--attribute-weights: no attribute 'colour'"),
+        ([data, "--eval-metric", "ema_top1"], "--eval-metric ema_top1 is not logged; ema_ metrics need --model-ema"),
+        ([data, "--eval-metric", "simclr_loss", "-wls", "0"], "--eval-metric simclr_loss is not logged"),
+        ([data, "-b", "64"], "fewer than one batch: lower --batch-size (64)"),
+        ([data, "--opt", "sgdd"], "--opt sgdd: "),
+        ([data, "--resume", data / "train.csv"], "is not a checkpoint that can be read safely"),
+        ([data, "--resume", "nothing"], "no checkpoint at nothing"),
+        ([data, "--model", "efficientnet_b99"], "timm has no model 'efficientnet_b99'"),
+        ([data, "--device", "cuda:99"], "--device cuda:99: "),
+        ([data, "--gp", "none"], "Invalid pool type: none"),
+    ):
+        sentence = refusal(capsys, *SHORT, "--output", tmp_path, *words)
+        assert expected in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_does_not_fit_the_flags_is_told_in_a_sentence(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(data, tmp_path, "--epochs", 1)
+    checkpoint = folder / "last.pth.tar"
+    sentence = refusal(capsys, data, *SHORT, "--model", "test_resnet", "--resume", checkpoint)
+    assert f"--resume {checkpoint} does not fit these flags" in sentence
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refusal(capsys, data, *SHORT, "--lr", "1e30", "--epochs", "3", "--output", tmp_path)
+    assert "classification_loss" in sentence
+    assert "was not finite 3 steps in a row: lower --lr" in sentence
+
+
+def test_broken_images_are_named_replaced_and_past_the_limit_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = draw_catalogue(tmp_path / "data", train=40, blanks=False)
+    paths = [data / row["image_path"] for row in read_rows(data / "train.csv")]
+    for path in paths[:2]:
+        path.write_bytes(b"no image")
+    folder = run(data, tmp_path, "--epochs", 1)
+    log = capsys.readouterr().err
+    assert log.count("Unreadable image: ") == 2
+    assert paths[0].name in log
+    assert "2 of 40 images unreadable; other images took their place" in log
+    assert len(summary(folder)) == 1
+    for path in paths[2:20]:
+        path.write_bytes(b"no image")
+    sentence = refusal(capsys, data, *SHORT, "--epochs", "2", "--output", tmp_path / "second")
+    assert "of the 40 images could not be read so far" in sentence
+    assert "--max-unreadable" in sentence
+
+
+def test_a_class_met_only_in_validation_counts_as_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = draw_catalogue(tmp_path / "data", blanks=False)
+    rows = read_rows(data / "val.csv")
+    write_table(data / "val.csv", [row | {"color": "teal"} for row in rows])
+    [row] = summary(run(data, tmp_path, "--epochs", 1))
+    assert float(row["color"]) == 0
+    assert "'teal'" in capsys.readouterr().err
+
+
+def test_ctrl_c_names_the_checkpoint_to_go_on_from(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = []
+    train_one_epoch = train.train_one_epoch
+
+    def interrupted(run: train.Run, epoch: int, again: Any) -> Any:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        epochs.append(epoch)
+        return train_one_epoch(run, epoch, again)
+
+    monkeypatch.setattr(train, "train_one_epoch", interrupted)
+    with pytest.raises(SystemExit) as end:
+        run(data, tmp_path, "--epochs", 3)
+    assert end.value.code == 130
+    assert f"--resume {tmp_path / 'run' / 'last.pth.tar'}" in capsys.readouterr().err
+
+
+# Logs
+
+
+def test_epochs_between_validations_leave_blanks_and_the_last_one_is_scored(data: Path, tmp_path: Path) -> None:
+    rows = summary(run(data, tmp_path, "--epochs", 3, "--val-interval", 2))
+    assert [bool(row["eval_top1"]) for row in rows] == [False, True, True]
+    assert all(row["train_loss"] for row in rows)
+
+
+def test_an_attribute_may_not_take_the_name_of_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = draw_catalogue(tmp_path / "data")
+    for split in ("train", "val"):
+        rows = [{"lr" if k == "color" else k: v for k, v in row.items()} for row in read_rows(data / f"{split}.csv")]
+        with (data / f"{split}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    sentence = refusal(capsys, data, *SHORT, "--output", tmp_path / "out")
+    assert "an attribute cannot be called 'lr'" in sentence
+
+
+def test_every_recipe_runs(data: Path, tmp_path: Path) -> None:
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        words = ["-c", recipe, *TINY, "-j", 0, "--epochs", 1, "--warmup-epochs", 0]
+        assert len(summary(run(data, tmp_path / recipe.stem, flags=[*map(str, words)]))) == 1

@@ -1,0 +1,93 @@
+"""The picture of a batch: every pixel as it was before normalisation, and each view in its place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from timm.utils.view_sheet import save_view_sheet
+
+CONFIG = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+HEIGHT, WIDTH, GAP = 5, 4, 2  # pixels; torchvision leaves a gap around each picture
+
+
+def _pixels(views: int, images: int, channels: int = 3) -> Tensor:
+    """Draw uint8 views [V, B, C, H, W]."""
+    g = torch.Generator().manual_seed(views)
+    return torch.randint(256, (views, images, channels, HEIGHT, WIDTH), generator=g, dtype=torch.uint8)
+
+
+def _normalised(pixels: Tensor, config: dict[str, list[float]] = CONFIG) -> Tensor:
+    """Return the batch [V*B, C, H, W] that a loader would make of views, view 0 first."""
+    mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    return (pixels.flatten(0, 1) / 255 - mean) / std
+
+
+def _read(path: Path) -> Tensor:
+    """Return a PNG as [3, height, width]."""
+    with Image.open(path) as sheet:
+        assert sheet.mode == "RGB"
+        return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+def _cell(sheet: Tensor, row: int, column: int) -> Tensor:
+    top, left = GAP + row * (HEIGHT + GAP), GAP + column * (WIDTH + GAP)
+    return sheet[:, top : top + HEIGHT, left : left + WIDTH]
+
+
+@pytest.mark.parametrize(
+    ("views", "images", "by_row"), [(1, 11, 8), (2, 6, 4), (3, 5, 2), (4, 3, 2), (5, 2, 1), (9, 2, 1)]
+)
+def test_an_images_views_stand_side_by_side_with_the_pixels_they_had(
+    tmp_path: Path, views: int, images: int, by_row: int
+) -> None:
+    pixels = _pixels(views, images)
+    save_view_sheet(tmp_path / "sheet.png", _normalised(pixels), views, CONFIG)
+    sheet = _read(tmp_path / "sheet.png")
+    columns = min(by_row, images) * views
+    assert sheet.shape[2] == GAP + columns * (WIDTH + GAP)
+    for image in range(images):
+        for view in range(views):
+            cell = _cell(sheet, image // by_row, image % by_row * views + view)
+            assert torch.equal(cell, pixels[view, image]), f"image {image}, view {view}"
+
+
+def test_only_the_first_sixteen_images_are_shown(tmp_path: Path) -> None:
+    pixels = _pixels(2, 20)
+    save_view_sheet(tmp_path / "twenty.png", _normalised(pixels), 2, CONFIG)
+    save_view_sheet(tmp_path / "sixteen.png", _normalised(pixels[:, :16]), 2, CONFIG)
+    assert torch.equal(_read(tmp_path / "twenty.png"), _read(tmp_path / "sixteen.png"))
+    assert torch.equal(_cell(_read(tmp_path / "twenty.png"), 3, 7), pixels[1, 15])
+
+
+def test_a_batch_may_be_channels_last_and_is_left_as_it_was(tmp_path: Path) -> None:
+    pixels = _pixels(2, 6)
+    images = _normalised(pixels).contiguous(memory_format=torch.channels_last)
+    before = images.clone()
+    save_view_sheet(tmp_path / "sheet.png", images, 2, CONFIG)
+    assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 1, 3), pixels[1, 5])
+    assert torch.equal(images, before)
+
+
+def test_half_precision_costs_a_few_shades_not_the_picture(tmp_path: Path) -> None:
+    pixels = _pixels(2, 6)
+    save_view_sheet(tmp_path / "sheet.png", _normalised(pixels).bfloat16(), 2, CONFIG)
+    cell = _cell(_read(tmp_path / "sheet.png"), 0, 2)
+    assert (cell.int() - pixels[0, 1].int()).abs().max() <= 2
+
+
+def test_grey_images_are_shown_in_grey(tmp_path: Path) -> None:
+    pixels, config = _pixels(2, 6, channels=1), {"mean": [0.4], "std": [0.2]}
+    save_view_sheet(tmp_path / "sheet.png", _normalised(pixels, config), 2, config)
+    assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 0, 2), pixels[0, 1].expand(3, -1, -1))
+
+
+def test_what_lies_outside_black_and_white_is_clipped(tmp_path: Path) -> None:
+    images = torch.stack([torch.full((3, HEIGHT, WIDTH), 50.0), torch.full((3, HEIGHT, WIDTH), -50.0)])
+    save_view_sheet(tmp_path / "sheet.png", images, 2, CONFIG)
+    sheet = _read(tmp_path / "sheet.png")
+    assert (_cell(sheet, 0, 0) == 255).all()
+    assert (_cell(sheet, 0, 1) == 0).all()

@@ -46,6 +46,12 @@ lint: $(ENV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 
+# The pictures of the README: the sample's products, the views that the demo trains on, and its curves.
+figures: demo
+	@mkdir -p imgs
+	$(BIN)/python fashion-product-images/make_sample.py --sheet imgs/sample.jpg
+	cp $(DEMO)/accuracy.png $(DEMO)/losses.png imgs/
+
 # timm's own tests, with our modules joined to it.
 upstream: $(ENV)
 	$(BIN)/python tests/upstream.py

@@ -82,6 +82,15 @@ def test_the_heads_learn_from_the_views_of_the_plan(classify_view: str, rows: ra
     assert len(result["output"]["gender"]) == len(rows) == len(task.classified_targets(target))
 
 
+@pytest.mark.parametrize("classify_view", ["first", "both", "weak"])
+def test_all_views_go_through_the_backbone_in_one_pass(classify_view: str) -> None:
+    plan = plan_views(True, classify_view)
+    task, batches = _task(plan), []
+    task.trainable_module.backbone.register_forward_hook(lambda module, inputs, h: batches.append(len(inputs[0])))
+    task(*_batch(6, views=len(plan)))
+    assert batches == [6 * len(plan)]
+
+
 def test_the_contrastive_loss_leaves_the_light_view_alone() -> None:
     plan = plan_views(True, "weak")
     images, target = _batch(6, views=3)

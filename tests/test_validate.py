@@ -384,3 +384,4 @@ def test_the_script_runs_by_itself_from_any_folder(data: Path, checkpoint: Path,
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.partition("--result\n")[2])["images"] == ROWS
+    assert not list(tmp_path.iterdir())  # it writes what it is asked for, and that was nothing

@@ -26,13 +26,13 @@ import torch
 
 from timm.data.image_files import ImageFiles, list_images
 from timm.data.multi_label_loader import create_eval_loader, usable_workers
-from timm.models.evaluation_model import EvaluationModel, load_evaluation_model
+from timm.data.predictions_file import Predictions, check_predictions_path, write_predictions
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.evaluate import predict
+from timm.task.evaluation_model import EvaluationModel, load_evaluation_model
 from timm.task.top_classes import top_classes
 from timm.utils.device import open_device
 from timm.utils.distributed import is_distributed_env
-from timm.utils.predictions_file import Predictions, check_predictions_path, write_predictions
 from timm.utils.usage_error import UsageError, told_in_one_sentence
 
 _logger = logging.getLogger("inference")

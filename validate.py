@@ -35,10 +35,10 @@ from timm.data.multi_label_loader import create_eval_loader, usable_workers
 from timm.data.table import Table, encode_targets, find_split, read_table
 from timm.data.table_dataset import TableDataset
 from timm.models.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
-from timm.models.evaluation_model import EvaluationModel, load_evaluation_model
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate, predict
+from timm.task.evaluation_model import EvaluationModel, load_evaluation_model
 from timm.utils.device import open_device
 from timm.utils.model_cost import count_macs, count_parameters, measure_latency
 from timm.utils.per_class import file_stems, write_per_class

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from timm.data import predictions_file
 from timm.data.label_space import LabelSpace
-from timm.utils import predictions_file
-from timm.utils.predictions_file import Predictions, check_predictions_path, write_predictions
+from timm.data.predictions_file import Predictions, check_predictions_path, write_predictions
 from timm.utils.usage_error import UsageError
 
 SPACE = LabelSpace({"color": ("red", "blue, light"), "size": ("S", "M", "L")})

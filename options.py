@@ -508,7 +508,7 @@ def _schedule(group: Group) -> None:
     add("--epochs", COUNT, 200, "epochs to train, cool-down excluded")
     add("--start-epoch", WHOLE, None, "number of the first epoch (default: 0, or the resumed one)")
     add("--decay-epochs", POSITIVE, 30.0, "epochs between decays (step), or that the decay takes (wsd)")
-    add("--decay-milestones", COUNT, [90, 180, 270], "epochs of the decays (multistep)", nargs="+")
+    add("--decay-milestones", COUNT, [90, 180, 270], "epochs of the decays, the first being 1 (multistep)", nargs="+")
     add("--warmup-epochs", WHOLE, 3, "epochs of warm-up")
     group.switch("--warmup-prefix", "do not count warm-up among the epochs")
     add("--cooldown-epochs", WHOLE, 10, "epochs at the last rate after cosine, tanh or poly end")

@@ -408,10 +408,9 @@ def prepare_task(
             raise UsageError(f"--torchcompile {args.torchcompile}{mode}: {first_line(error)}") from error
     if args.distributed:
         # The heads get gradients of 0 where a batch has no label, so every parameter always takes part.
-        task.prepare_distributed(
-            device_ids=[args.device] if torch.device(args.device).type == "cuda" else None,
-            broadcast_buffers=not args.no_ddp_bb,
-        )
+        task.prepare_distributed(device_ids=[args.device] if torch.device(args.device).type == "cuda" else None)
+        if args.no_ddp_bb:  # the attribute, as the argument's name is another from one PyTorch to the next
+            task.trainable_module.broadcast_buffers = False  # type: ignore[assignment]
     return start
 
 

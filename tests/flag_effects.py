@@ -1,0 +1,165 @@
+"""What the tests of train.py's flags share: a table of which test shows which flag, and a run ready to train.
+
+@shows("drop")
+def test_dropout_comes_before_the_heads(prepare: Prepare) -> None:
+    run = prepare("--drop", 0.5)  # everything train.py makes of these words, before the first step
+"""
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from catalogue import write_table
+from PIL import Image
+from torch import Tensor
+
+import options
+import train
+from timm.utils.model import unwrap_model
+from timm.utils.random_state import seed_all
+
+torch.set_num_threads(1)
+
+SHOWN: dict[str, str] = {}  # the test that shows the effect of each option
+Test = Callable[..., None]
+Prepare = Callable[..., train.Run]
+
+TINY = ["--model", "test_efficientnet", "-b", "8", "-j", "0", "--device", "cpu"]
+SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "--sched", "constant"]
+WIDTH, HEIGHT = 64, 48  # of the pictures of `draw_ramps`
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="shows only on a GPU")
+
+
+def shows(*dests: str) -> Callable[[Test], Test]:
+    """Enter a test into the table of which test shows the effect of which option."""
+
+    def enter(test: Test) -> Test:
+        for dest in dests:
+            assert dest not in SHOWN, f"{dest}: {SHOWN[dest]} shows it already"
+            SHOWN[dest] = test.__name__
+        return test
+
+    return enter
+
+
+class Ready(Exception):
+    """A run is ready to train."""
+
+    def __init__(self, run: train.Run) -> None:
+        super().__init__()
+        self.run = run
+
+
+def prepare(data: Path | None, output: Path, *words: object) -> train.Run:
+    """Let train.py make of a command line all that it makes before the first step; return it.
+
+    Args:
+        data: the data folder; None where the words name it.
+        output: folder for the run's folder.
+        words: flags; what they leave out is tiny and without warm-up.
+    """
+
+    def stop(run: train.Run, label_space: object) -> None:
+        raise Ready(run)
+
+    args = options.parse_train_args(command(data, output, *words))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "greet", stop)
+        with pytest.raises(Ready) as ready, silence():
+            train.train(args)
+    return ready.value.run
+
+
+def train_through(data: Path, output: Path, *words: object) -> tuple[Path, str]:
+    """Train from beginning to end in this process; return the run's folder and what it wrote to both streams."""
+    before = set(output.glob("*"))
+    with silence() as text:
+        train.main(command(data, output, *words))
+    (folder,) = set(output.glob("*")) - before
+    return folder, text.getvalue()
+
+
+def command(data: Path | None, output: Path, *words: object) -> list[str]:
+    """Return the words of a short run, of which `words` take back what they like."""
+    size = [] if "--input-size" in words else ["--img-size", "32"]
+    folder = [] if data is None else [str(data)]
+    return [*folder, *TINY, *SHORT, *size, "--output", str(output), *map(str, words)]
+
+
+@contextmanager
+def silence() -> Iterator[io.StringIO]:
+    """Collect what a run says, and take back its log."""
+    root, text = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    try:
+        with redirect_stderr(text), redirect_stdout(text):
+            yield text
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def model_of(run: train.Run) -> Any:
+    """Return a run's model without its wrappers."""
+    return unwrap_model(run.task.get_trainable_module())
+
+
+def images_of(run: train.Run, loader: str = "train_loader", seed: int = 0) -> Tensor:
+    """Return the images of the first batch [V*B, C, H, W] as 0-255, from the same random numbers each time."""
+    seed_all(seed)
+    images, _ = next(iter(getattr(run, loader)))
+    mean, std = (torch.tensor(run.data_config[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    pixels: Tensor = (images.float() * std + mean) * 255
+    return pixels.round(decimals=2)
+
+
+def batch_of(run: train.Run, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the first training batch, from the same random numbers each time."""
+    seed_all(seed)
+    images, target = next(iter(run.train_loader))
+    return images, target
+
+
+def gradients_of(run: train.Run) -> list[list[Tensor]]:
+    """Train an epoch; return the gradients that each update found, after clipping."""
+    found: list[list[Tensor]] = []
+    parameters = list(model_of(run).parameters())
+
+    def note(*_: object) -> None:
+        found.append([torch.zeros(0) if p.grad is None else p.grad.clone() for p in parameters])
+
+    run.optimizer.register_step_pre_hook(note)
+    seed_all(0)
+    with silence():
+        train.train_one_epoch(run, 0, None)
+    return found
+
+
+def loop_through(run: train.Run) -> list[tuple[Tensor, Tensor]]:
+    """Train to the end; return the images of each training batch as they came, and as the task left them."""
+    batches: list[tuple[Tensor, Tensor]] = []
+    run.task.register_forward_pre_hook(lambda task, inputs: batches.append((inputs[0].clone(), inputs[0])))
+    with silence():
+        train.loop(run, {"epoch": 0, "batch": 0})
+    return batches
+
+
+def draw_ramps(folder: Path) -> Path:
+    """Write a data folder of like pictures, in which a colour tells a place.
+
+    Red rises from left to right and green from top to bottom, each from 0 to 255; blue is stripes two pixels wide.
+    """
+    (folder / "images").mkdir(parents=True)
+    x, y = np.meshgrid(np.linspace(0, 255, WIDTH), np.linspace(0, 255, HEIGHT))
+    blue = np.where(np.arange(WIDTH) // 2 % 2, 200, 50) * np.ones((HEIGHT, 1))
+    Image.fromarray(np.stack([x, y, blue], axis=2).round().astype(np.uint8)).save(folder / "images" / "ramp.png")
+    labels = [{"color": color, "shape": shape} for color in ("blue", "red") for shape in ("disc", "square")] * 4
+    for split in ("train", "val"):
+        write_table(folder / f"{split}.csv", [{"image_path": "images/ramp.png", **row} for row in labels])
+    return folder

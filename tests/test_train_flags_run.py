@@ -1,0 +1,487 @@
+"""Flags of train.py about how a run goes: its loop and what it leaves, processes, devices, precision, loading."""
+
+import math
+import multiprocessing
+import os
+import shutil
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from catalogue import draw_catalogue, read_rows
+from distributed import run_on_processes
+from flag_effects import (
+    ON_GPU,
+    Prepare,
+    batch_of,
+    command,
+    gradients_of,
+    images_of,
+    loop_through,
+    model_of,
+    shows,
+    silence,
+    train_through,
+)
+from flag_effects import prepare as make_ready
+from PIL import Image
+from torch import Tensor
+
+import options
+import train
+from timm.utils.device import open_device
+from timm.utils.usage_error import UsageError
+
+EPOCHS = 4
+Outcome = tuple[Path, str]  # a run's folder, and what it said
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_catalogue(tmp_path_factory.mktemp("catalogue"))
+
+
+@pytest.fixture
+def prepare(data: Path, tmp_path: Path) -> Prepare:
+    return partial(make_ready, data, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A run with no more flags than it needs to be short."""
+    return train_through(data, tmp_path_factory.mktemp("plain"), "--epochs", EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def busy(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The same with a flag for each thing that a run may leave."""
+    words = "--eval-metric loss --val-interval 2 --checkpoint-hist 1 --recovery-interval 2 --log-interval 1"
+    flags = [*words.split(), "--save-images", "--experiment", "busy", "--epochs", EPOCHS]
+    return train_through(data, tmp_path_factory.mktemp("busy"), *flags)
+
+
+def summary(outcome: Outcome) -> list[dict[str, str]]:
+    return read_rows(outcome[0] / "summary.csv")
+
+
+# The loop and what it leaves
+
+
+@shows("epochs")
+def test_a_run_has_the_epochs_asked_for(plain: Outcome) -> None:
+    assert [row["epoch"] for row in summary(plain)] == ["0", "1", "2", "3"]
+
+
+@shows("start_epoch")
+def test_epochs_are_counted_from_the_first(data: Path, plain: Outcome, tmp_path: Path) -> None:
+    folder, _ = train_through(data, tmp_path, "--epochs", 3, "--start-epoch", 2)
+    assert [row["epoch"] for row in read_rows(folder / "summary.csv")] == ["2"]
+    shutil.copytree(plain[0], tmp_path / "again")
+    with silence():
+        train.main(
+            command(data, tmp_path, "--resume", tmp_path / "again" / "last.pth.tar", "--output", "", "--epochs", 5)
+        )
+    assert [row["epoch"] for row in read_rows(tmp_path / "again" / "summary.csv")] == ["0", "1", "2", "3", "4"]
+
+
+@shows("output", "experiment")
+def test_a_run_has_the_folder_and_the_name_asked_for(plain: Outcome, busy: Outcome) -> None:
+    assert busy[0].name == "busy"
+    assert plain[0].name.endswith("-test_efficientnet-32")
+    assert (plain[0] / "last.pth.tar").exists()  # below --output, or train_through would not have found it
+
+
+@shows("eval_metric")
+def test_the_best_checkpoint_is_that_of_the_metric(plain: Outcome, busy: Outcome, prepare: Prepare) -> None:
+    for outcome, column, best in (plain, "eval_top1", max), (busy, "eval_loss", min):
+        values = {int(row["epoch"]): float(row[column]) for row in summary(outcome) if row[column]}
+        chosen = torch.load(outcome[0] / "model_best.pth.tar")["epoch"]
+        assert values[chosen] == best(values.values())
+    with pytest.raises(UsageError, match="--eval-metric taste is not logged"):
+        prepare("--eval-metric", "taste")
+
+
+@shows("val_interval")
+def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome) -> None:
+    assert [bool(row["eval_top1"]) for row in summary(plain)] == [True] * EPOCHS
+    assert [bool(row["eval_top1"]) for row in summary(busy)] == [False, True, False, True]
+
+
+@shows("checkpoint_hist")
+def test_so_many_checkpoints_are_kept(plain: Outcome, busy: Outcome) -> None:
+    assert len(list(plain[0].glob("checkpoint-*.pth.tar"))) == EPOCHS
+    assert len(list(busy[0].glob("checkpoint-*.pth.tar"))) == 1
+
+
+@shows("recovery_interval")
+def test_recovery_checkpoints_are_written_between_steps(plain: Outcome, busy: Outcome, prepare: Prepare) -> None:
+    assert not list(plain[0].glob("recovery-*"))
+    assert (busy[0] / "recovery-3-1.pth.tar").exists()  # after the second of three steps
+    run = prepare("-b", 2, "--grad-accum-steps", 2, "--recovery-interval", 3)  # 12 steps, an update every other
+    written: list[int] = []
+    run.saver.save_recovery = lambda epoch, batch_idx: written.append(batch_idx + 1)
+    gradients_of(run)
+    assert written == [4, 6, 10]  # the first update from each third step on, the last excepted
+
+
+@shows("log_interval")
+def test_steps_are_logged_at_intervals(plain: Outcome, busy: Outcome) -> None:
+    assert plain[1].count("Train: 0 [") == 2  # the first and the last
+    assert busy[1].count("Train: 0 [") == 3
+
+
+@shows("save_images")
+def test_views_are_saved_as_the_model_sees_them(plain: Outcome, busy: Outcome) -> None:
+    assert not list(plain[0].glob("train-*.png"))
+    assert len(list(busy[0].glob("train-*.png"))) == 3 * EPOCHS
+    with Image.open(busy[0] / "train-0-0.png") as sheet:
+        assert sheet.width > 2 * 32  # eight images, two views each
+        assert len(sheet.getcolors(1_000_000) or []) > 20
+
+
+@shows("tta")
+def test_an_image_and_its_mirror_image_are_averaged(prepare: Prepare) -> None:
+    for words, mirrored in ([], False), (["--tta", 2], True):
+        run = prepare("--smoothing", 0, *words)
+        model = model_of(run).eval()
+        for head in model.heads:
+            head.weight.data *= 1000  # fresh ones hardly see a difference
+        terms: dict[str, list[Tensor]] = {"color": [], "shape": []}
+        with torch.inference_mode():
+            for images, target in run.eval_loader:
+                logits, others = model(images), model(images.flip(-1))
+                for index, (name, losses) in enumerate(terms.items()):
+                    values = (logits[name] + others[name]) / 2 if mirrored else logits[name]
+                    losses.append(F.cross_entropy(values, target[:, index], reduction="none")[target[:, index] >= 0])
+        expected = sum(torch.cat(losses).mean() for losses in terms.values()) / 2
+        assert train.evaluate_epoch(run)[0]["loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
+WANDB = """
+calls = []
+def init(**settings): calls.append(settings)
+def log(row): calls.append(row)
+"""
+
+
+@shows("log_wandb", "wandb_project")
+def test_scores_are_sent_to_the_project(
+    data: Path, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="--log-wandb needs the package wandb"):
+        prepare("--log-wandb")
+    monkeypatch.undo()
+    (tmp_path / "wandb.py").write_text(WANDB)  # the service needs an account
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    folder, _ = train_through(data, tmp_path, "--log-wandb", "--wandb-project", "shop", "--experiment", "run")
+    init, row = sys.modules.pop("wandb").calls  # type: ignore[attr-defined]
+    assert (init["project"], init["name"], init["config"]["model"]) == ("shop", "run", "test_efficientnet")
+    (saved,) = read_rows(folder / "summary.csv")
+    assert float(saved["eval_top1"]) == row["eval_top1"]
+
+
+@shows("batch_size", "validation_batch_size_multiplier")
+def test_batches_have_the_sizes_asked_for(prepare: Prepare) -> None:
+    for words, train_rows, eval_rows in ([], 8, 8), (["-b", 4, "-vb", 2], 4, 8), (["-b", 3], 3, 3):
+        run = prepare("-wls", 0, *words)
+        assert len(images_of(run)) == train_rows
+        assert len(images_of(run, "eval_loader")) == eval_rows
+
+
+@shows("grad_accum_steps")
+def test_the_gradients_of_several_steps_make_one_update(prepare: Prepare) -> None:
+    still = ["--lr", 1e-9, "--weight-decay", 0]
+    first, second, third = gradients_of(prepare(*still))
+    joint, rest = gradients_of(prepare(*still, "--grad-accum-steps", 2))
+    torch.testing.assert_close(joint, [(a + b) / 2 for a, b in zip(first, second, strict=True)], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(rest, third, rtol=1e-3, atol=1e-6)
+
+
+@shows("seed")
+def test_everything_random_follows_from_the_seed(prepare: Prepare) -> None:
+    def drawn(*words: object) -> tuple[list[float], list[float], list[float]]:
+        run = prepare("--sched", "constant", "--lr-noise", 0, *words)
+        weights = model_of(run).backbone.conv_stem.weight.flatten().tolist()
+        images = [before.mean().item() for before, _ in loop_through(run)]
+        return weights, images, run.optimizer.param_groups[0]["lr"]
+
+    assert drawn() == drawn("--seed", 42)
+    assert all(one != other for one, other in zip(drawn(), drawn("--seed", 43), strict=True))
+
+
+# Several processes
+
+
+@shows("local_rank")
+def test_the_local_rank_is_the_launchers(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert prepare("--local_rank", 1).args.local_rank == 0  # of a single process
+    monkeypatch.delenv("LOCAL_RANK")
+    with pytest.raises(SystemExit):
+        prepare("--local_rank", 1)
+    assert "needs the same LOCAL_RANK in the environment" in capsys.readouterr().err
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return str(probe.getsockname()[1])
+
+
+@contextmanager
+def launched(port: str) -> Iterator[None]:
+    """Make a process of tests/distributed.py one that a launcher started: it opens its group itself."""
+    rank = str(dist.get_rank())
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
+    dist.barrier()  # the other may still be joining
+    dist.destroy_process_group()
+    with pytest.MonkeyPatch.context() as patch, silence():
+        for name, value in (world | {"MASTER_ADDR": "localhost", "MASTER_PORT": port}).items():
+            patch.setenv(name, value)
+        yield
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # for the caller to destroy
+
+
+def backend_of_one_of_two(port: str, words: list[str]) -> str:
+    """Return the backend that a command line chooses, or why there is none."""
+    with launched(port), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch's guesses about a backend that it does not know
+        try:
+            open_device(options.parse_train_args(words))
+        except UsageError as error:
+            return str(error)
+        backend: str = dist.get_backend()
+        dist.destroy_process_group()
+        return backend
+
+
+@shows("dist_backend")
+def test_processes_talk_by_the_backend_asked_for(data: Path, tmp_path: Path) -> None:
+    def backends(*words: object) -> list[str]:
+        return run_on_processes(2, backend_of_one_of_two, free_port(), command(data, tmp_path, *words))
+
+    assert backends() == backends("--dist-backend", "gloo") == ["gloo", "gloo"]
+    for sentence in backends("--dist-backend", "pigeon"):
+        assert sentence.startswith("--device cpu --dist-backend pigeon: ")
+
+
+def train_as_one_of_two(port: str, words: list[str]) -> dict[str, Any]:
+    """Train in this process of tests/distributed.py; return what may differ from process to process."""
+    runs: list[train.Run] = []
+    measured: list[Tensor] = []
+
+    def note(run: train.Run, label_space: object) -> None:
+        runs.append(run)
+        mean = model_of(run).backbone.bn1.running_mean
+        run.optimizer.register_step_post_hook(lambda *_: measured.append(mean.clone()))
+
+    with launched(port), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "greet", note)
+        train.main(words)
+    return {
+        "order": list(runs[0].train_loader.sampler),
+        "measured": measured[-1],
+        "mean": model_of(runs[0]).backbone.bn1.running_mean.clone(),
+        "weight": model_of(runs[0]).heads[0].weight.detach().clone(),
+    }
+
+
+@pytest.fixture(scope="module")
+def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return a function that trains on two processes and returns what each of them found, by rank."""
+
+    def train_both(*words: object) -> list[dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("two")
+        argv = command(data, folder, "-b", 4, "--experiment", "run", *words)
+        return run_on_processes(2, train_as_one_of_two, free_port(), argv)
+
+    return train_both
+
+
+@shows("no_ddp_bb", "dist_bn")
+def test_running_statistics_are_shared_before_steps_and_after_an_epoch(both: Any) -> None:
+    shared, own = both(), both("--no-ddp-bb")
+    weights = [outcome["weight"] for outcome in (*shared, *own)]
+    assert all(torch.equal(weight, weights[0]) for weight in weights)  # training does not read the statistics
+    assert torch.equal(shared[0]["measured"], own[0]["measured"])
+    assert not torch.equal(shared[1]["measured"], own[1]["measured"])
+    assert not torch.equal(shared[1]["measured"], shared[0]["measured"])  # the last step's
+    mean = (own[0]["measured"] + own[1]["measured"]) / 2
+    for words, expected in ([], own[0]["measured"]), (["broadcast"], own[0]["measured"]), (["reduce"], mean):
+        outcomes = both("--no-ddp-bb", *(["--dist-bn", *words] if words else []))
+        assert torch.equal(outcomes[0]["mean"], outcomes[1]["mean"])
+        torch.testing.assert_close(outcomes[0]["mean"], expected)
+
+
+@shows("aug_repeats")
+def test_copies_of_an_image_go_to_several_processes(both: Any, prepare: Prepare) -> None:
+    def orders(*words: object) -> list[list[int]]:
+        return [outcome["order"] for outcome in both(*words)]
+
+    first, second = orders()
+    assert sorted(first + second) == list(range(24))
+    repeated = orders("--aug-repeats", 2)
+    assert repeated[0] == repeated[1]
+    assert len(set(repeated[0])) == 12
+    assert orders("--aug-repeats", 2, "--seed", 7) != repeated
+    with pytest.raises(UsageError, match="--aug-repeats deals the repeats out to several processes"):
+        prepare("--aug-repeats", 2)
+
+
+# Device and precision
+
+
+@shows("device")
+def test_a_run_is_on_the_device_asked_for(prepare: Prepare) -> None:
+    assert {p.device.type for p in model_of(prepare("--device", "cpu")).parameters()} == {"cpu"}
+    if torch.cuda.is_available():
+        run = prepare("--device", "cuda")
+        assert {p.device.type for p in [*model_of(run).parameters(), *batch_of(run)]} == {"cuda"}
+    else:
+        with pytest.raises(UsageError, match="--device cuda: no GPU that PyTorch can use"):
+            prepare("--device", "cuda")
+
+
+def precision(run: train.Run) -> tuple[torch.dtype, torch.dtype, str]:
+    """Return the type of what the model gives and of its weights, and what does backward."""
+    images, target = batch_of(run)
+    with run.autocast():
+        logits = run.task(run.to_device(images), target)["output"]["color"]
+    weight = model_of(run).backbone.conv_stem.weight
+    assert weight.dtype == next(model_of(run).parameters()).dtype
+    return logits.dtype, weight.dtype, type(run.backward).__name__
+
+
+@shows("amp", "amp_dtype", "model_dtype")
+def test_numbers_have_the_format_asked_for(prepare: Prepare) -> None:
+    f32, bf16 = torch.float32, torch.bfloat16
+    assert precision(prepare()) == (f32, f32, "PlainBackward")
+    assert precision(prepare("--amp")) == (bf16, f32, "PlainBackward")
+    assert precision(prepare("--amp", "--amp-dtype", "bfloat16")) == (bf16, f32, "PlainBackward")
+    with pytest.raises(UsageError, match="--amp-dtype float16 needs a GPU"):
+        prepare("--amp", "--amp-dtype", "float16")
+    for words in ([], ["--no-prefetcher"]):
+        run = prepare("--model-dtype", "bfloat16", *words)
+        assert precision(run) == (bf16, bf16, "PlainBackward")
+        assert math.isfinite(train.evaluate_epoch(run)[0]["loss"])
+    with pytest.raises(UsageError, match="--model-dtype float16 has no room for gradients"):
+        prepare("--model-dtype", "float16")
+
+
+@ON_GPU
+def test_numbers_on_a_gpu_have_the_format_asked_for(prepare: Prepare) -> None:
+    f32, gpu = torch.float32, ["--device", "cuda"]
+    assert precision(prepare(*gpu, "--amp")) == (torch.float16, f32, "NativeScaler")
+    assert precision(prepare(*gpu, "--amp", "--amp-dtype", "bfloat16")) == (torch.bfloat16, f32, "PlainBackward")
+
+
+@shows("torchcompile", "torchcompile_mode")
+def test_the_model_is_compiled_by_the_backend_and_mode_asked_for(prepare: Prepare) -> None:
+    compiled: list[object] = []
+
+    def note(graph: Any, inputs: Any, **settings: Any) -> Any:
+        compiled.append(settings)
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch._dynamo.register_backend(compiler_fn=note, name="note")
+    for words, settings in ([], {}), (["--torchcompile-mode", "max-autotune"], {"mode": "max-autotune"}):
+        run = prepare("-wls", 0, "--torchcompile", "note", *words)
+        run.task.get_eval_model().eval()(torch.randn(2, 3, 32, 32))
+        assert compiled == [settings]
+        compiled.clear()
+    assert prepare("--torchcompile").args.torchcompile == "inductor"
+    with pytest.raises(UsageError, match="--torchcompile pencil: Invalid backend: 'pencil'"):
+        prepare("--torchcompile", "pencil")
+    with pytest.raises(
+        UsageError, match="--torchcompile inductor --torchcompile-mode slowly: Unrecognized mode=slowly"
+    ):
+        prepare("--torchcompile", "--torchcompile-mode", "slowly")
+
+
+@shows("channels_last")
+def test_channels_are_last_in_memory(prepare: Prepare) -> None:
+    for words, last in ([], False), (["--channels-last"], True):
+        run = prepare(*words)
+        images = run.to_device(batch_of(run)[0])
+        for tensor in (images, model_of(run).backbone.conv_stem.weight):
+            assert tensor.is_contiguous(memory_format=torch.channels_last) == last
+
+
+@shows("synchronize_step")
+def test_a_run_waits_for_the_device_after_each_step(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: waits.append(1))
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # on which a step is over when it returns
+    for words in ([], ["--synchronize-step"]):
+        gradients_of(prepare("--device", device, *words))
+    assert len(waits) == (3 if device == "cuda" else 0)
+
+
+# Loading
+
+
+def workers() -> set[int | None]:
+    """Return the processes that this one has started and that are alive."""
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+@shows("workers")
+def test_images_are_loaded_by_so_many_processes(prepare: Prepare) -> None:
+    for words, expected in ([], 0), (["-j", 1], 1):
+        batches, before = iter(prepare(*words).train_loader), workers()
+        next(batches)
+        assert len(workers() - before) == expected
+        list(batches)  # ends them
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert prepare("-j", 1000).train_loader.loader.num_workers == most
+
+
+@shows("use_multi_epochs_loader")
+def test_workers_stay_from_epoch_to_epoch(prepare: Prepare) -> None:
+    for words, stay in ([], False), (["--use-multi-epochs-loader"], True):
+        loader, before = prepare("-j", 1, *words).train_loader, workers()
+        first, _, _ = [workers() - before for _ in loader]
+        second, _, _ = [workers() - before for _ in loader]
+        assert len(first) == len(second) == 1
+        assert (first == second) == stay
+
+
+@shows("worker_seeding")
+def test_numpy_is_seeded_by_either_in_workers(prepare: Prepare) -> None:
+    def drawn(*words: object) -> Tensor:
+        return images_of(prepare("-j", 1, "--aa", "rand-m9", *words))
+
+    assert torch.equal(drawn(), drawn("--worker-seeding", "all"))
+    assert torch.equal(drawn("--worker-seeding", "part"), drawn("--worker-seeding", "part"))
+    assert not torch.equal(drawn(), drawn("--worker-seeding", "part"))
+
+
+@shows("pin_mem")
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+def test_batches_are_loaded_into_page_locked_memory(prepare: Prepare) -> None:
+    for words, pinned in ([], False), (["--pin-mem"], True):
+        run = prepare(*words)
+        assert run.train_loader.loader.pin_memory == run.eval_loader.loader.pin_memory == pinned
+        assert next(iter(run.train_loader.loader))[0].is_pinned() == (pinned and torch.cuda.is_available())
+
+
+@shows("no_prefetcher")
+def test_images_are_normalised_on_the_cpu_alike(prepare: Prepare) -> None:
+    plain, alone = prepare(), prepare("--no-prefetcher")
+    views = [run.train_loader.dataset[0][0] for run in (plain, alone)]
+    assert [view[0].dtype for view in views] == [torch.uint8, torch.float32]  # the first is normalised on the device
+    torch.testing.assert_close(batch_of(plain), batch_of(alone), atol=1e-4, rtol=1e-4)

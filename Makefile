@@ -36,7 +36,7 @@ $(DEMO)/test.json: $(DEMO)/model_best.pth.tar
 
 $(DEMO)/model_best.pth.tar: | $(ENV) sample
 	rm -rf $(DEMO)
-	PATH="$(CURDIR)/$(BIN):$$PATH" ./distributed_train.sh 1 ./fashion-product-images/ -c recipes/demo.yaml --output output --experiment demo || { rm -rf $(DEMO); exit 1; }
+	PYTHON=$(CURDIR)/$(BIN)/python ./distributed_train.sh 1 ./fashion-product-images/ -c recipes/demo.yaml --output output --experiment demo || { rm -rf $(DEMO); exit 1; }
 
 test: $(ENV) lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -251,6 +251,8 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "--aug-splits 1 splits nothing: use 0, or at least 2 (one clean split and one augmented)"
     if args.classify_view != "first" and args.aug_splits:
         yield f"--classify-view {args.classify_view} excludes --aug-splits: the splits are what the heads read"
+    if args.aug_repeats and args.simclr_loss_weight > 0:
+        yield "--aug-repeats needs -wls 0: an image's copies on other processes would be its own negatives"
     if args.no_aug and args.simclr_loss_weight > 0:
         yield "--no-aug needs -wls 0: without augmentation both views would be the same image"
     if args.no_aug and args.aug_splits:

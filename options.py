@@ -52,11 +52,11 @@ def parse_inference_args(argv: Sequence[str] | None = None) -> argparse.Namespac
     return _parse(inference_parser(), argv, {}, check.inference_conflicts)
 
 
-def args_text(args: argparse.Namespace) -> str:
-    """Return options as YAML such that `-c` with that file gives the same options again."""
+def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
+    """Return options as YAML such that `-c` with that file gives the same options again, but for those `without`."""
     # The file that was read is spent: its keys are among the values. An unused --lr beside --lr-base would be refused.
     left_out = {"config"} if getattr(args, "lr_base", None) is None else {"config", "lr"}
-    values = {dest: _plain(value) for dest, value in vars(args).items() if dest not in left_out}
+    values = {dest: _plain(value) for dest, value in vars(args).items() if dest not in {*left_out, *without}}
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
@@ -443,7 +443,7 @@ def _model(group: Group) -> None:
     add("--pretrained-path", "FILE", "", "pretrained weights on disk, named as in timm")
     add("--initial-checkpoint", "FILE", "", "start from the weights of a run of this project")
     add("--resume", "FILE", "", "go on from a checkpoint: weights, optimizer, epoch, best score")
-    switch("--no-resume-opt", "resume the weights alone")
+    switch("--no-resume-opt", "resume without the states of the optimizer and of the loss scaler")
     add("--gp", "NAME", None, "global pooling: avg, max, avgmax, ... (default: the model's own)")
     group.pairs("--model-kwargs", check.keyword, "NAME=VALUE", "more arguments for the architecture: act_layer=silu")
     switch("--grad-checkpointing", "recompute activations on the way back: less memory, more time")
@@ -592,7 +592,7 @@ def _train_running(group: Group) -> None:
     add("--checkpoint-hist", COUNT, 10, "checkpoints to keep")
     add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")
     add("--log-interval", COUNT, 200, "steps between log lines")
-    switch("--save-images", "save a batch as the model sees it at each log line")
+    switch("--save-images", "save the views of a batch, before any mixing, at each log line")
     switch("--log-wandb", "send the scores to Weights & Biases")
     add("--wandb-project", "NAME", None, "project to send them to")
     add("--local_rank --local-rank", WHOLE, 0, "set by the launcher")

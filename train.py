@@ -23,13 +23,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import json
 import logging
 import math
+import re
 import time
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,15 +76,20 @@ from timm.utils.run_folder import (
     Row,
     epoch_row,
     forget_epochs,
+    lower_is_better,
     metric_names,
     metric_value,
     no_metrics,
+    ranked,
     write_summary,
 )
 from timm.utils.usage_error import UsageError, first_line, told_in_one_sentence
 from timm.utils.view_sheet import save_view_sheet
+from timm.utils.whole_file import check_writable
 
 _logger = logging.getLogger("train")
+
+DEFAULT_OUTPUT = "./output/train"
 
 # What the flags say of an optimizer; on resuming they win over what the checkpoint's optimizer had.
 _HYPERPARAMETERS = ("lr", "weight_decay", "momentum", "betas", "eps")
@@ -125,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args: Namespace) -> None:
     """Tell the story of a run: data, model, task, loop."""
-    recipe = args_text(args)  # before the device's fields are written into args
+    recipe = partial(args_text, Namespace(**vars(args)))  # as typed, before the device's fields are written into args
     device = open_device(args)
     resumed = read_checkpoint(args.resume) if args.resume else None
     plan = plan_views(
@@ -136,22 +144,24 @@ def train(args: Namespace) -> None:
     )
     label_space, train_set, eval_set = read_data(args, plan, resumed)
     autocast, backward, dtype = resolve_precision(device, args.amp, args.amp_dtype, args.model_dtype)
-    check_log(args, label_space, plan)
+    check_run(args, label_space, plan)
     seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
-    model = make_model(args, plan, label_space).to(device=device, dtype=dtype)
+    model = make_model(args, plan, label_space, fresh=resumed is None).to(device=device, dtype=dtype)
     data_config = model.config["data_config"]
     train_loader, eval_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
     task = make_task(args, model, plan, device, dtype)
     optimizer = make_optimizer(args, model)
     start = prepare_task(args, task, optimizer, backward, resumed)
-    scheduler, num_epochs = make_scheduler(args, optimizer, math.ceil(len(train_loader) / args.grad_accum_steps))
+    decreasing = lower_is_better(args.eval_metric, label_space.attributes)
+    updates = math.ceil(len(train_loader) / args.grad_accum_steps)
+    scheduler, num_epochs = make_scheduler(args, optimizer, updates, decreasing)
     run = Run(
         args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
         backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
     )  # fmt: skip
     restore_schedule(run, start, resumed)
     if utils.is_primary(args):
-        open_folder(run, recipe, start)
+        open_folder(run, recipe, start, decreasing)
     greet(run, label_space)
     try:
         loop(run, start)
@@ -182,6 +192,14 @@ def read_data(
         raise UsageError(
             f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"
         )
+    strangers = [name for name in train_table.columns if name not in label_space.attributes]
+    if strangers and not resumed:
+        raise UsageError(
+            f"{find_label_table(args.data_dir, train_path).name} has no column {strangers[0]!r}, which "
+            f"{train_path.name} has: add it there, or choose with --attributes {' '.join(label_space.attributes)}"
+        )
+    if not any(args.attribute_weights.get(name, 1.0) for name in label_space.attributes):
+        raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
     eval_table = read_table(eval_path, None, require_attributes=False)
     channels = args.input_size[0] if args.input_size else 3
     train_set = TableDataset(
@@ -201,26 +219,38 @@ def read_data(
     return label_space, train_set, eval_set
 
 
-def check_log(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
-    """Refuse a metric that nobody will log, and a log that cannot be written, before there is a folder or a model."""
+def check_run(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
+    """Refuse what would fail later, before there is a model or a folder: the metric, the log, too small a batch."""
     names = metric_names(label_space.attributes, args.model_ema, contrast=plan.contrast is not None)
     if args.eval_metric not in names:
         ema = "; ema_ metrics need --model-ema" if args.eval_metric.startswith("ema_") and not args.model_ema else ""
         raise UsageError(f"--eval-metric {args.eval_metric} is not logged{ema}; there are {', '.join(names)}")
     if args.log_wandb and not find_spec("wandb"):
         raise UsageError("--log-wandb needs the package wandb: pip install wandb")
+    if plan.contrast is not None and args.batch_size * args.world_size < 2:
+        raise UsageError("--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0")
+    if utils.is_primary(args):
+        check_writable(Path(args.output or DEFAULT_OUTPUT, "args.yaml"))
 
 
-def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> MultiLabelModel:
-    """Make the model with its first weights; the preprocessing that it is trained with goes into its config."""
+def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace, fresh: bool = True) -> MultiLabelModel:
+    """Make the model; the preprocessing that it is trained with goes into its config.
+
+    Args:
+        args: the flags.
+        plan: the views.
+        label_space: the attributes and their classes.
+        fresh: give it its first weights; a checkpoint that will overwrite them all spares looking for them.
+    """
     image_size = tuple(args.input_size) if args.input_size else (3, args.img_size, args.img_size)
+    pretrained = args.pretrained and fresh
     weights = args.pretrained_path or None  # None: downloaded
-    with pretrained_weights(args.model, weights) if args.pretrained else nullcontext():
+    with pretrained_weights(args.model, weights) if pretrained else nullcontext():
         model = create_multi_label_model(
             args.model,
             label_space,
-            pretrained=args.pretrained,
-            pretrained_path=weights,
+            pretrained=pretrained,
+            pretrained_path=weights if pretrained else None,
             image_size=image_size if args.input_size or args.img_size else None,
             global_pool=args.gp,
             drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
@@ -234,7 +264,7 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace) -> Mult
     model.config["data_config"] = resolve_preprocessing(
         model.pretrained_cfg, vars(args) | {"input_size": model.config["image_size"]}
     )
-    if args.initial_checkpoint:
+    if args.initial_checkpoint and fresh:
         load_initial_checkpoint(model, args.initial_checkpoint)
     apply_batch_norm_flags(args, model, plan)
     if args.grad_checkpointing:
@@ -377,22 +407,7 @@ def prepare_task(
     The order is the one that works: the EMA copies resumed weights; compiling wraps the module that DDP then wraps,
     and the EMA must copy neither wrapper.
     """
-    start = {"epoch": 0, "batch": 0}
-    if resumed:
-        keep = {} if args.no_resume_opt else {"optimizer": optimizer}
-        asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
-        scaler = backward if hasattr(backward, "state_dict") and not args.no_resume_opt else None
-        try:
-            epoch = resume_task_checkpoint(task, args.resume, loss_scaler=scaler, log_info=False, **keep)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[:2][-1].strip()  # of a list of tensors the first
-            raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
-        start = {"epoch": epoch or 0, "batch": 0} | resumed.get("progress", {})
-        for group, values in zip(optimizer.param_groups, asked, strict=True):
-            if args.sched != "plateau":  # whose rate is what it has fallen to
-                group.pop("initial_lr", None)
-                group["lr"] = values["lr"]
-            group |= {name: value for name, value in values.items() if name != "lr"}
+    start = resume_task(args, task, optimizer, backward, resumed) if resumed else {"epoch": 0, "batch": 0}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
     if args.model_ema:
@@ -414,14 +429,42 @@ def prepare_task(
     return start
 
 
-def make_scheduler(args: Namespace, optimizer: torch.optim.Optimizer, updates: int) -> tuple[Any, int]:
+def resume_task(
+    args: Namespace,
+    task: SimCLRClassificationTask,
+    optimizer: torch.optim.Optimizer,
+    backward: Any,
+    resumed: dict[str, Any],
+) -> dict[str, Any]:
+    """Load weights, optimizer and loss scaler; return where the checkpoint stands.
+
+    What the flags say of the optimizer wins over what its checkpoint had, so that a resumed run can be slowed down.
+    """
+    keep = {} if args.no_resume_opt else {"optimizer": optimizer}
+    asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
+    scaler = backward if hasattr(backward, "state_dict") and not args.no_resume_opt else None
+    try:
+        epoch = resume_task_checkpoint(task, args.resume, loss_scaler=scaler, log_info=False, **keep)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[:2][-1].strip()  # of a list of tensors the first
+        raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
+    for group, values in zip(optimizer.param_groups, asked, strict=True):
+        group.pop("initial_lr", None)  # the schedule starts from --lr, and restore_schedule sets it to the epoch
+        group |= values
+    progress: dict[str, Any] = resumed.get("progress", {})
+    return {"epoch": epoch or 0, "batch": 0} | progress
+
+
+def make_scheduler(
+    args: Namespace, optimizer: torch.optim.Optimizer, updates: int, lower_is_better: bool
+) -> tuple[Any, int]:
     """Make timm's schedule; return it with the number of epochs, which includes the cooldown of cyclic ones."""
     try:
         with warnings.catch_warnings():
             # timm warns that its checkpoints lack what a plateau schedule remembers; ours have it.
             warnings.filterwarnings("ignore", "PlateauLRScheduler", FutureWarning)
             scheduler, epochs = create_scheduler_v2(
-                optimizer, **scheduler_kwargs(args, args.eval_metric.endswith("loss")), updates_per_epoch=updates
+                optimizer, **scheduler_kwargs(args, lower_is_better), updates_per_epoch=updates
             )
     except (ValueError, AssertionError) as error:
         raise UsageError(f"--sched {args.sched}: {error}") from error
@@ -430,30 +473,45 @@ def make_scheduler(args: Namespace, optimizer: torch.optim.Optimizer, updates: i
 
 def restore_schedule(run: Run, start: dict[str, Any], resumed: dict[str, Any] | None) -> None:
     """Set the learning rate of the first epoch, and what a plateau schedule remembers."""
-    if run.scheduler is None:
+    if run.scheduler is None or not (start["epoch"] or start["batch"]):
         return
-    if resumed and resumed.get("plateau"):
+    updates = math.ceil(len(run.train_loader) / run.args.grad_accum_steps)
+    if run.args.sched_on_updates:
+        run.scheduler.step_update(start["epoch"] * updates + start["batch"] // run.args.grad_accum_steps)
+    elif run.args.sched != "plateau":
+        run.scheduler.step(start["epoch"])
+    elif resumed and resumed.get("plateau") and not run.args.no_resume_opt:
         run.scheduler.lr_scheduler.load_state_dict(resumed["plateau"])
-    if start["epoch"] > 0 or start["batch"] > 0:
-        updates = math.ceil(len(run.train_loader) / run.args.grad_accum_steps)
-        if run.args.sched_on_updates:
-            run.scheduler.step_update(start["epoch"] * updates + start["batch"] // run.args.grad_accum_steps)
-        elif not hasattr(run.scheduler, "lr_scheduler"):
-            run.scheduler.step(start["epoch"])
+        for group, saved in zip(run.optimizer.param_groups, resumed["optimizer"]["param_groups"], strict=True):
+            group["lr"] = saved["lr"]  # what it has fallen to follows from no flag
+    elif start["epoch"] < run.args.warmup_epochs:
+        run.scheduler.step(start["epoch"])
+    else:
+        for group in run.optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
 
 
-def open_folder(run: Run, recipe: str, start: dict[str, Any]) -> None:
-    """Make the output folder, or go on in the one of the resumed checkpoint; only the primary process has one."""
+def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], decreasing: bool) -> None:
+    """Make the output folder, or go on in the one of the resumed checkpoint; only the primary process has one.
+
+    Args:
+        run: the run.
+        recipe: returns the flags as YAML.
+        start: the epoch to start with.
+        decreasing: whether a lower --eval-metric is better.
+    """
     args = run.args
-    resumed_in = Path(args.resume).resolve().parent if args.resume else None
-    if resumed_in and (resumed_in / "summary.csv").exists() and not args.output and not args.experiment:
-        run.folder = resumed_in
+    again = resumed_folder(args)
+    if again:
+        run.folder = again
         forget_epochs(run.folder / "summary.csv", start["epoch"])
     else:
         size = run.data_config["input_size"][-1]
         name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
-        run.folder = Path(utils.get_outdir(args.output or "./output/train", name, inc=not args.resume))
-    (run.folder / "args.yaml").write_text(recipe, encoding="utf-8")
+        run.folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
+    # In the folder of the checkpoint, the flags that repeat the run are those that do not resume it.
+    text = recipe(without=("resume", "no_resume_opt", "start_epoch") if again else ())
+    (run.folder / "args.yaml").write_text(text, encoding="utf-8")
     run.task.checkpoint_extras |= {
         "args": lambda: dict(vars(args)),
         "progress": lambda: dict(run.progress),
@@ -465,16 +523,26 @@ def open_folder(run: Run, recipe: str, start: dict[str, Any]) -> None:
         amp_scaler=run.backward if hasattr(run.backward, "state_dict") else None,
         checkpoint_dir=str(run.folder),
         recovery_dir=str(run.folder),
-        decreasing=args.eval_metric.endswith("loss"),
+        decreasing=decreasing,
         max_history=args.checkpoint_hist,
         task=run.task,
     )
-    if run.folder == resumed_in:
+    if again:
         run.saver.load_state_dict_from_checkpoint(args.resume)
     if args.log_wandb:
         import wandb
 
         wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
+
+
+def resumed_folder(args: Namespace) -> Path | None:
+    """Return the folder of the resumed checkpoint where the run goes on in it: unless the flags name another one."""
+    if not args.resume:
+        return None
+    folder = Path(args.resume).resolve().parent
+    numbered = re.fullmatch(rf"{re.escape(args.experiment)}(-\d+)?", folder.name)
+    elsewhere = (args.output and Path(args.output).resolve() != folder.parent) or (args.experiment and not numbered)
+    return None if elsewhere or not (folder / "summary.csv").is_file() else folder
 
 
 def greet(run: Run, label_space: LabelSpace) -> None:
@@ -514,14 +582,13 @@ def loop(run: Run, start: dict[str, Any]) -> None:
             task.mixup.set_enabled(not args.mixup_off_epoch or epoch < args.mixup_off_epoch)
         again = start if epoch == start["epoch"] and start["batch"] else None
         train_metrics = train_one_epoch(run, epoch, again)
-        lr = run.optimizer.param_groups[0]["lr"]
         share_batch_norm(run)
         blank = no_metrics(task.label_space.attributes)
         evaluated, averaged = blank, blank if args.model_ema else None
         if (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs:
             evaluated, averaged = evaluate_epoch(run)
         report_unreadable(run)
-        row = epoch_row(epoch, train_metrics, lr, evaluated, averaged)
+        row = epoch_row(epoch, train_metrics, evaluated, averaged)
         value = metric_value(row, args.eval_metric)
         run.progress = {"epoch": epoch + 1, "batch": 0}
         if run.scheduler is not None:
@@ -531,13 +598,12 @@ def loop(run: Run, start: dict[str, Any]) -> None:
     if run.saver is not None:
         if best[0] is not None:
             _logger.info(f"*** Best {args.eval_metric}: {best[0]:.4f} (epoch {best[1]})")
-        ranked = sorted(run.rows, key=lambda row: metric_value(row, args.eval_metric) or 0.0)
-        best_last = ranked[::-1] if args.eval_metric.endswith("loss") else ranked
+        best_last = ranked(run.rows, args.eval_metric, task.label_space.attributes)
         print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
 
 
 def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[str, float]:
-    """Train on every batch once; return the epoch's average losses and the training top-1.
+    """Train on every batch once; return the epoch's average losses, the training top-1, and its last learning rate.
 
     Args:
         run: the run.
@@ -556,7 +622,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
     previous: RandomState | None = None
     for batch, (images, target) in enumerate(run.train_loader):
         if again and batch < again["batch"]:
-            restore_random_state(again, again["batch"] - batch, args.rank)
+            previous = restore_random_state(again, again["batch"] - batch, args.rank)
             continue
         last = batch + 1 == batches
         update = (batch + 1) % accum == 0 or last
@@ -565,6 +631,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         if args.save_images and batch % args.log_interval == 0 and run.folder:
             save_view_sheet(run.folder / f"train-{epoch}-{batch}.png", images, len(run.plan), run.data_config)
         log.data_ready()
+        lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
         with nullcontext() if update or not args.distributed else task.no_sync():
             with run.autocast():
                 result = task(images, target)
@@ -598,14 +665,14 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
                     run.saver.save_recovery(epoch, batch_idx=batch)
         if args.recovery_interval:
             previous = get_random_state()
-        log.step(batch, rows, lambda: meter.averages(args.distributed), optimizer.param_groups[0]["lr"], meter)
+        log.step(batch, rows, lambda: meter.averages(args.distributed), lr, meter)
     log.close()
     metrics = accuracy.compute(distributed=args.distributed)
-    return meter.averages(args.distributed) | {"top1": metrics["top1"]}
+    return meter.averages(args.distributed) | {"top1": metrics["top1"], "lr": lr}
 
 
-def restore_random_state(again: dict[str, Any], left: int, rank: int) -> None:
-    """Set the random state that a step of the interrupted run ended with, where it matters to those that follow.
+def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomState | None:
+    """Set, and return, the random state that a step of the interrupted run ended with, where it matters to later ones.
 
     The loader makes a batch ready, with random numbers of its own, before it hands out the one in front of it. So the
     first batch that is trained again was made with the state after the last step but one.
@@ -617,19 +684,29 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> None:
         rank: of this process.
     """
     states = again["random"][-left] if left <= 2 else [None]
-    if state := states[rank % len(states)]:
+    state: RandomState | None = states[rank % len(states)]
+    if state is not None:
         set_random_state(state)
+    return state
 
 
 def share_batch_norm(run: Run) -> None:
     """Give every process the same running statistics, those that the checkpoint will hold.
 
     Without --dist-bn they are the first process's: each has measured its own since DDP last sent them, and a split
-    that is scored in shares must be scored by one model.
+    that is scored in shares must be scored by one model. Averages on another device have their turn when scored.
     """
+    models = [run.task.get_trainable_module()]
+    if run.task.has_ema() and not ema_is_elsewhere(run):
+        models.append(run.task.get_trainable_module(ema=True))
     if run.args.distributed:
-        for model in filter(None, (run.task.get_trainable_module(), run.task.get_eval_model(ema=True))):
+        for model in models:
             utils.distribute_bn(model, run.args.world_size, run.args.dist_bn == "reduce")
+
+
+def ema_is_elsewhere(run: Run) -> bool:
+    """Whether the averaged weights are kept on another device than the model, by --model-ema-force-cpu."""
+    return bool(run.args.model_ema_force_cpu) and run.device.type != "cpu"
 
 
 def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
@@ -638,8 +715,14 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
 
     def score(name: str, ema: bool) -> Metrics:
         start = time.perf_counter()
-        model = task.get_eval_model(ema=ema)
-        assert model is not None
+        kept = task.get_eval_model(ema=ema)
+        assert kept is not None
+        model = kept
+        if ema and ema_is_elsewhere(run):
+            model = deepcopy(kept).to(run.device)  # for the time of scoring, when no step needs the memory
+            if args.distributed:
+                utils.distribute_bn(model, args.world_size, args.dist_bn == "reduce")
+                kept.load_state_dict(model.state_dict())
         with progress_bar(len(run.eval_loader), name, enabled=utils.is_primary(args)) as bar:
             metrics = evaluate(
                 model,
@@ -656,10 +739,7 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
         _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
         return metrics
 
-    metrics = score("Test", ema=False)
-    # Averages kept on another device than the model's would be scored there, slowly: validate.py --use-ema does it.
-    elsewhere = args.model_ema_force_cpu and run.device.type != "cpu"
-    return metrics, score("Test (EMA)", ema=True) if task.has_ema() and not elsewhere else None
+    return score("Test", ema=False), score("Test (EMA)", ema=True) if task.has_ema() else None
 
 
 def report_unreadable(run: Run) -> None:

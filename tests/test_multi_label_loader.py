@@ -373,6 +373,14 @@ def test_erasing_with_resplit_spares_the_first_view_and_no_other(
 
 
 @pytest.mark.parametrize("prefetcher", [True, False])
+def test_erasing_spares_the_light_view(tmp_path: Path, prefetcher: bool) -> None:
+    erase = {"re_prob": 1.0, "re_mode": "const", "re_count": 3}
+    (images, _), *_ = _epoch(_train(_table(tmp_path), WEAK, 6, erase, use_prefetcher=prefetcher))
+    erased = (images == 0).all(dim=1).flatten(1).any(dim=1)
+    assert erased.tolist() == [position >= 6 for position in range(18)]
+
+
+@pytest.mark.parametrize("prefetcher", [True, False])
 def test_nothing_is_erased_unless_it_is_asked_for(tmp_path: Path, prefetcher: bool) -> None:
     for probability, expected in ((0.0, 0), (1.0, 8)):
         augmentation = {"re_prob": probability}

@@ -153,7 +153,7 @@ SAMPLES = """
 --decay-milestones 3 6 | --warmup-epochs 0 | --warmup-prefix | --cooldown-epochs 0 | --patience-epochs 0
 --decay-rate 0.5 | --no-aug -wls 0 | --train-crop-mode rkrc | --scale 0.5 1 | --ratio 1 1 | --hflip 0 | --vflip 1
 --color-jitter 0 | --color-jitter 0.1 0.2 0.3 0.4 | --color-jitter-prob 0.8 | --grayscale-prob 0.2
---gaussian-blur-prob 0.5 | --aa rand-m9-mstd0.5-inc1 | --aug-repeats 2 | --aug-splits 3 | --aug-splits 2 --jsd
+--gaussian-blur-prob 0.5 | --aa rand-m9-mstd0.5-inc1 | --aug-repeats 2 -wls 0 | --aug-splits 3 | --aug-splits 2 --jsd
 --reprob 0.5 | --remode pixel | --recount 2 | --reprob 0.5 --resplit | --mixup 0.2 | --cutmix 1
 --cutmix-minmax 0.2 0.8 | --mixup-prob 0.5 | --mixup-switch-prob 0.1 | --mixup-mode elem | --mixup-off-epoch 2
 --train-interpolation bilinear | --smoothing 0 | --drop 0.2 | --drop-connect 0.1 | --drop-path 0 | --drop-block 0.1
@@ -323,6 +323,7 @@ MISTAKES = [
     ("--classify-view weak --aug-splits 2", "--classify-view weak excludes --aug-splits"),
     ("--classify-view both --aug-splits 2", "--classify-view both excludes --aug-splits"),
     ("--no-aug", "--no-aug needs -wls 0"),
+    ("--aug-repeats 2", "--aug-repeats needs -wls 0"),
     ("--no-aug -wls 0 --aug-splits 2", "--no-aug excludes --aug-splits"),
     ("--reprob 0.5 --resplit --no-prefetcher", "--resplit excludes --no-prefetcher"),
     ("--scale 1 0.5", "--scale goes from 1 down to 0.5"),

@@ -117,8 +117,7 @@ def test_training_resuming_validating_and_predicting_through_the_command_line(da
     first = summary(folder)[2]
     shutil.copy(folder / "checkpoint-1.pth.tar", folder / "last.pth.tar")
     (folder / "checkpoint-2.pth.tar").unlink()
-    resumed = command(sys.executable, "train.py", "-c", folder / "args.yaml", "--resume", folder / "last.pth.tar",
-                      "--output", "", "--experiment", "")  # fmt: skip
+    resumed = command(sys.executable, "train.py", "-c", folder / "args.yaml", "--resume", folder / "last.pth.tar")
     assert resumed.returncode == 0, resumed.stderr
     assert summary(folder)[2] == first
     assert (folder / "checkpoint-2.pth.tar").exists()
@@ -195,7 +194,7 @@ RICH = [
     *("--reprob", 0.5, "--remode", "pixel", "--mixup", 0.2, "--cutmix", 1, "--grad-accum-steps", 2, "--amp"),
     *("--sched-on-updates", "--classify-view", "both", "--projection-norm", "batch", "--lr-noise", 0.2, 0.9),
 ]  # fmt: skip
-PLATEAU = ["--epochs", 4, "--checkpoint-hist", 9, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5]
+PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5, "--warmup-epochs", 1]
 
 
 @pytest.mark.parametrize("words", [PLAIN, RICH, PLATEAU], ids=["plain", "rich", "plateau"])
@@ -203,7 +202,8 @@ def test_resuming_equals_not_stopping_bit_for_bit(data: Path, tmp_path: Path, wo
     whole = run(data, tmp_path / "whole", *words)
     part = tmp_path / "part"
     part.mkdir()
-    shutil.copy(whole / "checkpoint-1.pth.tar", part / "last.pth.tar")
+    for name, copy in (("checkpoint-0", "checkpoint-0"), ("checkpoint-1", "checkpoint-1"), ("checkpoint-1", "last")):
+        shutil.copy(whole / f"{name}.pth.tar", part / f"{copy}.pth.tar")
     lines = (whole / "summary.csv").read_text().splitlines(keepends=True)
     (part / "summary.csv").write_text("".join(lines[:4]))  # and of epoch 2, which was broken off, the row
     resume(part / "last.pth.tar", data, *words)
@@ -252,6 +252,38 @@ def test_resuming_keeps_the_best_score_and_the_folder(data: Path, tmp_path: Path
     assert worse > first  # as the learning rate makes sure
     assert load(folder / "model_best.pth.tar")["metric"] == pytest.approx(first)
     assert load(folder / "last.pth.tar")["metric"] == pytest.approx(worse)
+
+
+def test_resuming_goes_on_in_the_folder_that_the_flags_name_or_leave_open(data: Path, tmp_path: Path) -> None:
+    folder = run(data, tmp_path / "out", "--epochs", 1)
+    checkpoint = folder / "last.pth.tar"
+    before = {path.name for path in (tmp_path / "out").iterdir()}
+    resume(checkpoint, data, "--epochs", 2, "--output", tmp_path / "out")
+    resume(checkpoint, data, "--epochs", 3, "--output", tmp_path / "out", "--experiment", "run")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == before
+    assert [row["epoch"] for row in summary(folder)] == ["0", "1", "2"]
+    recipe = yaml.safe_load((folder / "args.yaml").read_text())
+    assert "resume" not in recipe  # else -c args.yaml would not repeat the run
+    assert recipe["epochs"] == 3
+    resume(checkpoint, data, "--epochs", 4, "--output", tmp_path / "elsewhere", "--experiment", "other")
+    assert [row["epoch"] for row in summary(tmp_path / "elsewhere" / "other")] == ["3"]
+    assert len(summary(folder)) == 3
+
+
+def test_a_resumed_run_needs_its_first_weights_no_more(data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(train.create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
+    folder = run(data, tmp_path, "--epochs", 1, "--pretrained-path", weights)
+    weights.unlink()
+    resume(folder / "last.pth.tar", data, "--epochs", 2, "--pretrained-path", weights)
+    assert len(summary(folder)) == 2
+
+
+def test_another_learning_rate_counts_when_resuming(data: Path, tmp_path: Path) -> None:
+    folder = run(data, tmp_path, "--epochs", 1, "--sched", "constant", "--weight-decay", 0.01)
+    resume(folder / "last.pth.tar", data, "--epochs", 2, "--sched", "constant", "--lr", 0.01, "--weight-decay", 0.1)
+    assert [float(row["lr"]) for row in summary(folder)] == pytest.approx([0.05, 0.01])
+    assert {group["weight_decay"] for group in load(folder / "last.pth.tar")["optimizer"]["param_groups"]} == {0, 0.1}
 
 
 def test_resuming_a_finished_run_says_so_and_changes_nothing(
@@ -354,6 +386,9 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
         ([data, "--eval-metric", "ema_top1"], "--eval-metric ema_top1 is not logged; ema_ metrics need --model-ema"),
         ([data, "--eval-metric", "simclr_loss", "-wls", "0"], "--eval-metric simclr_loss is not logged"),
         ([data, "-b", "64"], "fewer than one batch: lower --batch-size (64)"),
+        ([data, "-b", "1"], "--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0"),
+        ([data, "--attribute-weights", "color=0", "shape=0"], "--attribute-weights are all 0: use -wlc 0"),
+        ([data, "--output", data / "train.csv"], "train.csv"),
         ([data, "--opt", "sgdd"], "--opt sgdd: "),
         ([data, "--resume", data / "train.csv"], "is not a checkpoint that can be read safely"),
         ([data, "--resume", "nothing"], "no checkpoint at nothing"),
@@ -431,7 +466,40 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(
     assert f"--resume {tmp_path / 'run' / 'last.pth.tar'}" in capsys.readouterr().err
 
 
+def test_an_attribute_that_the_table_of_classes_lacks_is_not_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = draw_catalogue(tmp_path / "data")
+    rows = read_rows(data / "train.csv") + read_rows(data / "val.csv")
+    write_table(data / "all.csv", [{k: v for k, v in row.items() if k != "shape"} for row in rows])
+    sentence = refusal(capsys, data, *SHORT, "--output", tmp_path)
+    assert "all.csv has no column 'shape', which train.csv has: add it there, or choose with --attributes" in sentence
+
+
 # Logs
+
+
+def test_scoring_reads_one_view_of_each_row_and_nothing_random(data: Path, tmp_path: Path) -> None:
+    batches: list[torch.Tensor] = []
+    evaluate = train.evaluate
+
+    def watched(model: Any, loader: Any, *args: Any, **kwargs: Any) -> Any:
+        batches.append(torch.cat([images.clone() for images, _ in loader]))
+        return evaluate(model, loader, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "evaluate", watched)
+        run(data, tmp_path, "--epochs", 2, "--classify-view", "both")
+    assert [len(images) for images in batches] == [10, 10]
+    assert torch.equal(*batches)
+
+
+def test_the_best_rows_are_those_with_a_value(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data, tmp_path, "--epochs", 4, "--val-interval", 2, "--eval-metric", "loss")
+    shown = json.loads(capsys.readouterr().out.partition("--result\n")[2])
+    losses = [row["eval_loss"] for row in shown]
+    assert len(losses) == 2
+    assert losses == sorted(losses, reverse=True)
 
 
 def test_epochs_between_validations_leave_blanks_and_the_last_one_is_scored(data: Path, tmp_path: Path) -> None:

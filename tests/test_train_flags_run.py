@@ -333,12 +333,12 @@ def test_copies_of_an_image_go_to_several_processes(both: Any, prepare: Prepare)
 
     first, second = orders()
     assert sorted(first + second) == list(range(24))
-    repeated = orders("--aug-repeats", 2)
+    repeated = orders("--aug-repeats", 2, "-wls", 0)
     assert repeated[0] == repeated[1]
     assert len(set(repeated[0])) == 12
-    assert orders("--aug-repeats", 2, "--seed", 7) != repeated
+    assert orders("--aug-repeats", 2, "-wls", 0, "--seed", 7) != repeated
     with pytest.raises(UsageError, match="--aug-repeats deals the repeats out to several processes"):
-        prepare("--aug-repeats", 2)
+        prepare("--aug-repeats", 2, "-wls", 0)
 
 
 # Device and precision

@@ -15,7 +15,7 @@ from timm.data import create_loader, create_transform, resolve_data_config
 from timm.data.posterize import allow_black
 from timm.data.random_erasing import RandomErasing
 from timm.data.table_dataset import TableDataset
-from timm.data.view_plan import Transform
+from timm.data.view_plan import Transform, ViewPlan
 from timm.utils.usage_error import UsageError
 
 _logger = logging.getLogger(__name__)
@@ -93,7 +93,9 @@ def create_train_loader(
             f"{dataset.table.path} has {len(loader.sampler)} rows for each process, fewer than one batch: lower "
             f"--batch-size ({batch_size})"
         )
-    if prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
+    if prefetched and loader.random_erasing is not None and "light" in dataset.plan.kinds:
+        loader.random_erasing = LightViewsSpared(loader.random_erasing, dataset.plan)
+    elif prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
         # timm counts AugMix's splits; here any views share the batch, and the first of them stays whole.
         loader.random_erasing = RandomErasing(
             probability=augmentation["re_prob"],
@@ -103,6 +105,20 @@ def create_train_loader(
             device=running["device"],
         )
     return loader
+
+
+class LightViewsSpared:
+    """Erases in the full views of a batch [V*B, C, H, W] alone, in place; light ones, which come first, stay whole."""
+
+    def __init__(self, erasing: RandomErasing, plan: ViewPlan) -> None:
+        self.erasing = erasing
+        self.share = plan.kinds.count("light"), len(plan)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Erase, and return the batch."""
+        light, views = self.share
+        self.erasing(images[len(images) // views * light :])
+        return images
 
 
 def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: int, running: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ _TENSORFLOW = {"momentum": 0.01, "eps": 1e-3}  # its decay of 0.99, told as PyTo
 
 
 def set_batch_norm(model: MultiLabelModel, tensorflow: bool, momentum: float | None, eps: float | None) -> None:
-    """Change the settings of every batch norm, in the backbone and in the projection head.
+    """Change the settings of every batch norm, in the backbone and in the projection head, and note them in the config.
 
     Args:
         model: whose.
@@ -27,6 +27,7 @@ def set_batch_norm(model: MultiLabelModel, tensorflow: bool, momentum: float | N
     settings = (_TENSORFLOW if tensorflow else {}) | given
     if settings:
         require_batch_norm(model, model)
+        model.config["batch_norm"] = settings  # evaluation divides by the same epsilon
     for norm in model.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             for name, value in settings.items():

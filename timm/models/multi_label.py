@@ -201,7 +201,7 @@ def _create_backbone(arch: str, **kwargs: Any) -> nn.Module:
     except TypeError as error:
         if refused := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             raise UsageError(f"{arch} does not take {refused[1]}={kwargs.get(refused[1])!r}: leave it out") from error
-        raise
+        raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
     except RuntimeError as error:
         if "Unknown model" in str(error):
             like = f"timm.list_models('*{arch[:6]}*')"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from timm.data.label_space import LabelSpace
 from timm.models import clean_state_dict
+from timm.models.batch_norm import set_batch_norm
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.utils.usage_error import UsageError, first_line
 
@@ -75,6 +76,8 @@ def model_from_config(config: dict[str, Any]) -> MultiLabelModel:
         model_kwargs=config["model_kwargs"],
         **config["head_kwargs"],
     )
+    settings = config.get("batch_norm", {})
+    set_batch_norm(model, False, settings.get("momentum"), settings.get("eps"))
     model.config = dict(config)
     return model
 

@@ -34,7 +34,7 @@ class EpochLog:
         self.since = self.logged = time.perf_counter()
         self.start = self.since
         self.data_time = self.data_total = 0.0
-        self.rows_since = self.rows = 0
+        self.rows_since = self.rows = self.steps_since = 0
 
     def data_ready(self) -> None:
         """Mark the moment at which a batch has come from the loader."""
@@ -54,6 +54,7 @@ class EpochLog:
         self.since = time.perf_counter()
         self.rows += rows
         self.rows_since += rows
+        self.steps_since += 1
         self.bar.update()
         if batch % self.interval and batch + 1 < self.batches:
             return
@@ -67,7 +68,7 @@ class EpochLog:
                 if batch + 1 == self.batches:
                     self.bar.clear()
                     self.logger.info(line)
-        self.logged, self.rows_since = self.since, 0
+        self.logged, self.rows_since, self.steps_since = self.since, 0, 0
 
     def close(self) -> None:
         """Take the bar away."""
@@ -81,10 +82,9 @@ class EpochLog:
         losses = "  ".join(f"{names[n]}: {now[n]:#.3g} ({mean[n]:#.3g})" for n in names if n in mean)
         done = batch + 1
         step, average = (self.since - self.logged), (self.since - self.start)
-        steps = done if done <= self.interval else (done - 1) % self.interval or self.interval
         return (
             f"Train: {self.epoch} [{done:>4d}/{self.batches} ({100 * done / self.batches:>3.0f}%)]  {losses}  "
-            f"Time: {step / steps:.3f}s, {self._rate(self.rows_since, self.logged):>7.2f}/s  "
+            f"Time: {step / self.steps_since:.3f}s, {self._rate(self.rows_since, self.logged):>7.2f}/s  "
             f"({average / done:.3f}s, {self._rate(self.rows, self.start):>7.2f}/s)  "
             f"LR: {lr:.3e}  Data: {self.data_time:.3f} ({self.data_total / done:.3f})"
         )

@@ -20,7 +20,6 @@ _OVERALL = ("balanced_accuracy", "macro_f1", "exact_match")
 def epoch_row(
     epoch: int,
     train: Mapping[str, float],
-    lr: float,
     evaluated: Mapping[str, Any],
     averaged: Mapping[str, Any] | None = None,
 ) -> Row:
@@ -30,14 +29,13 @@ def epoch_row(
 
     Args:
         epoch: from 0.
-        train: averages of the training losses, and top1.
-        lr: learning rate of the epoch's last step.
+        train: averages of the training losses, `top1`, and `lr`, the learning rate of the epoch's last step.
         evaluated: metrics of AttributeEvaluator, or `no_metrics` in an epoch without validation.
         averaged: the same of the EMA model, None without one.
     """
     row: Row = {"epoch": epoch, "train_loss": train["loss"], "train_top1": train["top1"]}
     row |= {f"eval_{name}": evaluated[name] for name in ("loss", "top1", "top5")}
-    row |= {"lr": lr, "simclr_loss": train.get("simclr_loss"), "classification_loss": train["classification_loss"]}
+    row |= {name: train.get(name) for name in ("lr", "simclr_loss", "classification_loss")}
     row |= {name: values["top1"] for name, values in evaluated["attributes"].items()}
     row |= {f"eval_{name}": evaluated[name] for name in _OVERALL}
     row |= _by_attribute("", evaluated)
@@ -55,7 +53,7 @@ def no_metrics(attributes: Sequence[str]) -> dict[str, Any]:
 
 
 def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True) -> list[str]:
-    """Return what --eval-metric takes: the validation columns of summary.csv, with and without `eval_`, and the losses.
+    """Return what --eval-metric takes: the columns of summary.csv, those of the validation also without `eval_`.
 
     Args:
         attributes: their names.
@@ -65,14 +63,15 @@ def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True) ->
     Raises:
         UsageError: an attribute has the name of another column.
     """
-    blank = no_metrics(attributes)
-    losses = dict.fromkeys(("loss", "top1", "simclr_loss", "classification_loss"), 0.0)
-    columns = list(epoch_row(0, losses, 0.0, blank, blank if ema else None))
+    blank, none = no_metrics(attributes), no_metrics(())
+    train = dict.fromkeys(("loss", "top1", "lr", "simclr_loss", "classification_loss"), 0.0)
+    columns = list(epoch_row(0, train, blank, blank if ema else None))
+    taken = {*train, *epoch_row(0, train, none, none), *_by_attribute("", blank), *_by_attribute("ema_", blank)}
     for name in attributes:
-        if columns.count(name) > 1 or name in ("epoch", *losses, "lr") or name.startswith(("eval_", "train_", "ema_")):
+        if name in taken or name.startswith(("eval_", "train_", "ema_")):
             raise UsageError(f"an attribute cannot be called {name!r}, as that is a column of summary.csv: rename it")
     silent = ("epoch", "lr") if contrast else ("epoch", "lr", "simclr_loss")
-    named = [name for name in columns if name not in silent and not name.startswith("train_")]
+    named = [name for name in columns if name not in silent]
     return [name.removeprefix("eval_") for name in named if name.startswith("eval_")] + named
 
 
@@ -80,6 +79,18 @@ def metric_value(row: Row, name: str) -> float | None:
     """Return a row's value of an --eval-metric, None where it is blank or not a number."""
     value = row.get(f"eval_{name}", row.get(name))
     return None if value is None or math.isnan(value) else value
+
+
+def lower_is_better(metric: str, attributes: Sequence[str]) -> bool:
+    """Whether an --eval-metric is a loss; an attribute's own column is an accuracy, whatever it is called."""
+    plain = metric.removeprefix("eval_").removeprefix("ema_")
+    return plain not in attributes and (plain == "loss" or plain.endswith("_loss"))
+
+
+def ranked(rows: Sequence[Row], metric: str, attributes: Sequence[str]) -> list[Row]:
+    """Return the rows that have a value of an --eval-metric, the best last."""
+    scored = [row for row in rows if metric_value(row, metric) is not None]
+    return sorted(scored, key=lambda row: metric_value(row, metric) or 0.0, reverse=lower_is_better(metric, attributes))
 
 
 def write_summary(path: Path, row: Row) -> None:

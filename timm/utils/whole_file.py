@@ -44,7 +44,7 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"cannot write {path}: it is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except OSError as error:  # a file of that name, or of one above it, among others
         raise UsageError(f"cannot make the folder {path.parent} ({error.strerror}): name another") from error
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write into {path.parent}: name a place that can be written")

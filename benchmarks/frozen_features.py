@@ -1,0 +1,88 @@
+"""What an attribute's accuracy is without any training of the backbone: logistic regression on its frozen features.
+
+    python benchmarks/frozen_features.py DATA --model tf_efficientnet_lite0 --pretrained-path FILE --img-size 224
+
+Prints, for each attribute of DATA's val.csv, top-1 and balanced accuracy in percent, and the exact match. A fine-tuned
+model that does not beat this was not worth its time. Needs scikit-learn (requirements-dev.txt).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the checkout's timm and simclr
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from timm.data.label_space import LabelSpace
+from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
+from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
+from timm.data.table_dataset import TableDataset
+from timm.models.multi_label import create_multi_label_model
+from timm.utils.usage_error import told_in_one_sentence
+
+
+def main() -> None:
+    """Extract the features of both splits, fit each attribute, print the scores."""
+    args = parse_args()
+    with told_in_one_sentence("frozen_features.py"):
+        train_path = find_split(args.data, "train")
+        label_space = build_label_space(read_table(find_label_table(args.data, train_path)))
+        model = create_multi_label_model(
+            args.model,
+            label_space,
+            pretrained=True,
+            pretrained_path=args.pretrained_path,
+            image_size=(3, args.img_size, args.img_size),
+            projection_dim=0,
+        ).eval()
+        train = extract(model, train_path, label_space, args)
+        test = extract(model, find_split(args.data, "val"), label_space, args)
+    right = np.ones(len(test[1]), dtype=bool)
+    for index, name in enumerate(label_space.attributes):
+        known, labelled = train[1][:, index] >= 0, test[1][:, index] >= 0
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=args.c, max_iter=2000))
+        classifier.fit(train[0][known], train[1][known, index])
+        predicted, labels = classifier.predict(test[0]), test[1][:, index]
+        right &= (predicted == labels) | ~labelled
+        accuracy = 100 * np.mean(predicted[labelled] == labels[labelled])
+        balanced = 100 * balanced_accuracy_score(labels[labelled], predicted[labelled])
+        print(f"{name}: top-1 {accuracy:.1f}, balanced {balanced:.1f}, {labelled.sum()} labels")
+    any_label = (test[1] >= 0).any(axis=1)
+    print(f"exact match: {100 * np.mean(right[any_label]):.1f}, {any_label.sum()} images")
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder with train.csv and val.csv")
+    parser.add_argument("--model", default="tf_efficientnet_lite0", help="any of timm's (default: %(default)s)")
+    parser.add_argument("--pretrained-path", help="weights on disk in timm's names (default: downloaded)")
+    parser.add_argument("--img-size", type=int, default=224, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--c", type=float, default=0.01, help="inverse of the penalty (default: %(default)s)")
+    return parser.parse_args()
+
+
+@torch.inference_mode()
+def extract(
+    model: Any, path: Path, label_space: LabelSpace, args: argparse.Namespace
+) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+    """Return the representations [N, D] of a table's images, preprocessed as for scoring, and their targets [N, A]."""
+    table = read_table(path)
+    dataset = TableDataset(table, encode_targets(table, label_space, strict=False))
+    config = resolve_preprocessing(model.pretrained_cfg, {"img_size": args.img_size})
+    running = {"num_workers": 2, "use_prefetcher": False}
+    loader = create_eval_loader(dataset, config, 64, running)
+    features = [model.forward_features(images).numpy() for images, _ in loader]
+    return np.concatenate(features), dataset.targets.numpy()
+
+
+if __name__ == "__main__":
+    main()

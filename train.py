@@ -23,9 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import json
 import logging
 import math
-import re
 import time
-import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -59,19 +57,19 @@ from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.models.pretrained_weights import pretrained_weights
-from timm.optim import create_optimizer_v2, get_optimizer_info, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2, scheduler_kwargs
-from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
+from timm.task import load_task_ema_checkpoint
 from timm.task.attribute_evaluator import Metrics
 from timm.task.evaluate import evaluate
+from timm.task.optimization import make_optimizer, make_scheduler
 from timm.task.precision import resolve_precision
+from timm.task.resume_run import restore_random_state, restore_schedule, resume_task, resumed_folder
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.curves import draw_curves
 from timm.utils.device import open_device
 from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
 from timm.utils.loss_meter import FiniteWatch, LossMeter
 from timm.utils.progress import progress_bar
-from timm.utils.random_state import RandomState, gather_objects, get_random_state, seed_all, set_random_state
+from timm.utils.random_state import RandomState, gather_objects, get_random_state, seed_all
 from timm.utils.run_folder import (
     Row,
     epoch_row,
@@ -90,9 +88,6 @@ from timm.utils.whole_file import check_writable
 _logger = logging.getLogger("train")
 
 DEFAULT_OUTPUT = "./output/train"
-
-# What the flags say of an optimizer; on resuming they win over what the checkpoint's optimizer had.
-_HYPERPARAMETERS = ("lr", "weight_decay", "momentum", "betas", "eps")
 
 
 @dataclass
@@ -159,7 +154,7 @@ def train(args: Namespace) -> None:
         args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
         backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
     )  # fmt: skip
-    restore_schedule(run, start, resumed)
+    restore_schedule(args, optimizer, scheduler, updates, start, resumed)
     if utils.is_primary(args):
         open_folder(run, recipe, start, decreasing)
     greet(run, label_space)
@@ -363,38 +358,6 @@ def make_task(
     )
 
 
-def make_optimizer(args: Namespace, model: MultiLabelModel) -> torch.optim.Optimizer:
-    """Make timm's optimizer by name; with --lr-base its rate follows from the global batch."""
-    if args.lr_base is not None:
-        batch = args.batch_size * args.world_size * args.grad_accum_steps
-        adaptive = any(name in args.opt.lower() for name in ("ada", "lamb"))
-        scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
-        ratio = batch / args.lr_base_size
-        args.lr = args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
-        _logger.info(f"Learning rate {args.lr:g} = {args.lr_base:g} scaled ({scale}) to a global batch of {batch}")
-    try:
-        check_optimizer(args)
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
-    except (ValueError, TypeError, AssertionError) as error:
-        raise UsageError(f"--opt {args.opt}: {error}") from error
-    return optimizer
-
-
-def check_optimizer(args: Namespace) -> None:
-    """Refuse an epsilon, or a number of betas, that timm would drop in silence.
-
-    Raises:
-        ValueError: says what the optimizer has.
-    """
-    info = get_optimizer_info(args.opt.lower().rpartition("_")[2])
-    if args.opt_eps is not None and not info.has_eps:
-        raise ValueError("it has no epsilon: leave --opt-eps out")
-    betas = info.num_betas if info.has_betas else 0
-    if args.opt_betas is not None and len(args.opt_betas) != betas:
-        given = len(args.opt_betas)
-        raise ValueError(f"it has {betas} betas, not {given}" if betas else "it has no betas: leave --opt-betas out")
-
-
 def prepare_task(
     args: Namespace,
     task: SimCLRClassificationTask,
@@ -427,68 +390,6 @@ def prepare_task(
         if args.no_ddp_bb:  # the attribute, as the argument's name is another from one PyTorch to the next
             task.trainable_module.broadcast_buffers = False  # type: ignore[assignment]
     return start
-
-
-def resume_task(
-    args: Namespace,
-    task: SimCLRClassificationTask,
-    optimizer: torch.optim.Optimizer,
-    backward: Any,
-    resumed: dict[str, Any],
-) -> dict[str, Any]:
-    """Load weights, optimizer and loss scaler; return where the checkpoint stands.
-
-    What the flags say of the optimizer wins over what its checkpoint had, so that a resumed run can be slowed down.
-    """
-    keep = {} if args.no_resume_opt else {"optimizer": optimizer}
-    asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
-    scaler = backward if hasattr(backward, "state_dict") and not args.no_resume_opt else None
-    try:
-        epoch = resume_task_checkpoint(task, args.resume, loss_scaler=scaler, log_info=False, **keep)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[:2][-1].strip()  # of a list of tensors the first
-        raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
-    for group, values in zip(optimizer.param_groups, asked, strict=True):
-        group.pop("initial_lr", None)  # the schedule starts from --lr, and restore_schedule sets it to the epoch
-        group |= values
-    progress: dict[str, Any] = resumed.get("progress", {})
-    return {"epoch": epoch or 0, "batch": 0} | progress
-
-
-def make_scheduler(
-    args: Namespace, optimizer: torch.optim.Optimizer, updates: int, lower_is_better: bool
-) -> tuple[Any, int]:
-    """Make timm's schedule; return it with the number of epochs, which includes the cooldown of cyclic ones."""
-    try:
-        with warnings.catch_warnings():
-            # timm warns that its checkpoints lack what a plateau schedule remembers; ours have it.
-            warnings.filterwarnings("ignore", "PlateauLRScheduler", FutureWarning)
-            scheduler, epochs = create_scheduler_v2(
-                optimizer, **scheduler_kwargs(args, lower_is_better), updates_per_epoch=updates
-            )
-    except (ValueError, AssertionError) as error:
-        raise UsageError(f"--sched {args.sched}: {error}") from error
-    return scheduler, epochs
-
-
-def restore_schedule(run: Run, start: dict[str, Any], resumed: dict[str, Any] | None) -> None:
-    """Set the learning rate of the first epoch, and what a plateau schedule remembers."""
-    if run.scheduler is None or not (start["epoch"] or start["batch"]):
-        return
-    updates = math.ceil(len(run.train_loader) / run.args.grad_accum_steps)
-    if run.args.sched_on_updates:
-        run.scheduler.step_update(start["epoch"] * updates + start["batch"] // run.args.grad_accum_steps)
-    elif run.args.sched != "plateau":
-        run.scheduler.step(start["epoch"])
-    elif resumed and resumed.get("plateau") and not run.args.no_resume_opt:
-        run.scheduler.lr_scheduler.load_state_dict(resumed["plateau"])
-        for group, saved in zip(run.optimizer.param_groups, resumed["optimizer"]["param_groups"], strict=True):
-            group["lr"] = saved["lr"]  # what it has fallen to follows from no flag
-    elif start["epoch"] < run.args.warmup_epochs:
-        run.scheduler.step(start["epoch"])
-    else:
-        for group in run.optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
 
 
 def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], decreasing: bool) -> None:
@@ -533,16 +434,6 @@ def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], dec
         import wandb
 
         wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
-
-
-def resumed_folder(args: Namespace) -> Path | None:
-    """Return the folder of the resumed checkpoint where the run goes on in it: unless the flags name another one."""
-    if not args.resume:
-        return None
-    folder = Path(args.resume).resolve().parent
-    numbered = re.fullmatch(rf"{re.escape(args.experiment)}(-\d+)?", folder.name)
-    elsewhere = (args.output and Path(args.output).resolve() != folder.parent) or (args.experiment and not numbered)
-    return None if elsewhere or not (folder / "summary.csv").is_file() else folder
 
 
 def greet(run: Run, label_space: LabelSpace) -> None:
@@ -669,25 +560,6 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
     log.close()
     metrics = accuracy.compute(distributed=args.distributed)
     return meter.averages(args.distributed) | {"top1": metrics["top1"], "lr": lr}
-
-
-def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomState | None:
-    """Set, and return, the random state that a step of the interrupted run ended with, where it matters to later ones.
-
-    The loader makes a batch ready, with random numbers of its own, before it hands out the one in front of it. So the
-    first batch that is trained again was made with the state after the last step but one.
-
-    Args:
-        again: `random` holds the states by process after the last step but one (None where it was the first) and
-            after the last.
-        left: batches until training goes on, this one included.
-        rank: of this process.
-    """
-    states = again["random"][-left] if left <= 2 else [None]
-    state: RandomState | None = states[rank % len(states)]
-    if state is not None:
-        set_random_state(state)
-    return state
 
 
 def share_batch_norm(run: Run) -> None:

@@ -1,0 +1,79 @@
+"""The optimizer and the schedule of the learning rate: timm's, made of the flags."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from argparse import Namespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from timm.optim import create_optimizer_v2, get_optimizer_info, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from timm.utils.usage_error import UsageError
+
+_logger = logging.getLogger(__name__)
+
+
+def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
+    """Return timm's optimizer by name; with --lr-base its rate follows from the global batch.
+
+    Raises:
+        UsageError: there is no such optimizer, or it does not take a flag.
+    """
+    if args.lr_base is not None:
+        batch = args.batch_size * args.world_size * args.grad_accum_steps
+        adaptive = any(name in args.opt.lower() for name in ("ada", "lamb"))
+        scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
+        ratio = batch / args.lr_base_size
+        args.lr = args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+        _logger.info(f"Learning rate {args.lr:g} = {args.lr_base:g} scaled ({scale}) to a global batch of {batch}")
+    try:
+        _check_optimizer(args)
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UsageError(f"--opt {args.opt}: {error}") from error
+    return optimizer
+
+
+def _check_optimizer(args: Namespace) -> None:
+    """Refuse an epsilon, or a number of betas, that timm would drop in silence.
+
+    Raises:
+        ValueError: says what the optimizer has.
+    """
+    info = get_optimizer_info(args.opt.lower().rpartition("_")[2])
+    if args.opt_eps is not None and not info.has_eps:
+        raise ValueError("it has no epsilon: leave --opt-eps out")
+    betas = info.num_betas if info.has_betas else 0
+    if args.opt_betas is not None and len(args.opt_betas) != betas:
+        given = len(args.opt_betas)
+        raise ValueError(f"it has {betas} betas, not {given}" if betas else "it has no betas: leave --opt-betas out")
+
+
+def make_scheduler(
+    args: Namespace, optimizer: torch.optim.Optimizer, updates: int, lower_is_better: bool
+) -> tuple[Any, int]:
+    """Return timm's schedule (None for none) and the number of epochs, with the cooldown of cyclic ones.
+
+    Args:
+        args: the flags.
+        optimizer: whose rate it sets.
+        updates: of an epoch.
+        lower_is_better: whether --eval-metric, which a plateau schedule watches, is a loss.
+
+    Raises:
+        UsageError: the flags contradict each other.
+    """
+    try:
+        with warnings.catch_warnings():
+            # timm warns that its checkpoints lack what a plateau schedule remembers; ours have it.
+            warnings.filterwarnings("ignore", "PlateauLRScheduler", FutureWarning)
+            scheduler, epochs = create_scheduler_v2(
+                optimizer, **scheduler_kwargs(args, lower_is_better), updates_per_epoch=updates
+            )
+    except (ValueError, AssertionError) as error:
+        raise UsageError(f"--sched {args.sched}: {error}") from error
+    return scheduler, epochs

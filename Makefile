@@ -1,6 +1,7 @@
 # make demo   from nothing to a trained and scored model, about ten minutes on two cores after the installation
 # make test   style, types and the whole test-suite
 # make env    .venv alone
+# make upstream, make figures   timm's own tests with our modules joined; the pictures of the README
 # Each makes what it needs first, and nothing twice.
 
 PYTHON ?= python3

@@ -42,6 +42,7 @@ fi
 exec "$PYTHON" -c '
 import logging, sys
 from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 logging.disable(logging.ERROR)
@@ -51,4 +52,6 @@ except ChildFailedError as error:
     sys.exit(abs(error.get_first_failure()[1].exitcode) or 1)
 except KeyboardInterrupt:
     sys.exit(130)
+except SignalException as error:  # as after Ctrl-C; the processes have been told, and have ended
+    sys.exit(128 + error.sigval)
 ' $meeting --nproc-per-node="$processes" $TORCHRUN_ARGS "$here/train.py" "$@"

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -370,6 +371,22 @@ def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> 
     assert failed.stderr.count("--eval-metric colour is not logged") == 1
     assert "Traceback" not in failed.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_on_two_processes_ends_them_without_a_traceback(data: Path, tmp_path: Path) -> None:
+    flags = [data, *SHORT, "-b", "4", "--epochs", "500", "--output", tmp_path, "--experiment", "run"]
+    words = ["./distributed_train.sh", "2", *map(str, flags)]
+    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        lines = [next(line for line in run.stderr if line.startswith("Train: 1"))]
+        run.send_signal(signal.SIGINT)
+        lines += run.stderr.readlines()
+        assert run.wait(60) == 130
+    assert not any("Traceback" in line for line in lines)
+    assert (tmp_path / "run" / "last.pth.tar").exists()
 
 
 # Mistakes

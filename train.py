@@ -65,7 +65,7 @@ from timm.task.precision import resolve_precision
 from timm.task.resume_run import restore_random_state, restore_schedule, resume_task, resumed_folder
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.curves import draw_curves
-from timm.utils.device import open_device
+from timm.utils.device import leaving_the_others, open_device
 from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
 from timm.utils.loss_meter import FiniteWatch, LossMeter
 from timm.utils.progress import progress_bar
@@ -122,7 +122,7 @@ class Run:
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_train_args(argv)
-    with told_in_one_sentence("train.py"):
+    with leaving_the_others(), told_in_one_sentence("train.py"):
         train(args)
 
 
@@ -164,9 +164,6 @@ def train(args: Namespace) -> None:
         if run.folder and (run.folder / "last.pth.tar").exists():
             _logger.info(f"Interrupted. Go on with the same flags and --resume {run.folder}/last.pth.tar")
         raise
-    finally:
-        if args.distributed and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def read_data(

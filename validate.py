@@ -39,7 +39,7 @@ from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate, predict
 from timm.task.evaluation_model import EvaluationModel, load_evaluation_model
-from timm.utils.device import open_device
+from timm.utils.device import leaving_the_others, open_device
 from timm.utils.model_cost import count_macs, count_parameters, measure_latency
 from timm.utils.per_class import file_stems, write_per_class
 from timm.utils.results_file import (
@@ -58,7 +58,7 @@ _logger = logging.getLogger("validate")
 def main(argv: list[str] | None = None) -> None:
     """Score as the command line says; exit with 1 where one of several checkpoints could not be scored."""
     args = parse_validate_args(argv)
-    with told_in_one_sentence("validate.py"):
+    with leaving_the_others(), told_in_one_sentence("validate.py"):
         validate(args)
 
 
@@ -66,13 +66,9 @@ def validate(args: Namespace) -> None:
     """Tell the story of a scoring: which checkpoints, which table, each one's scores, the file."""
     results_path = check_results_path(args.results_file)
     device = open_device(args)
-    try:
-        files = find_checkpoints(args.checkpoint)
-        table = read_table(find_split(args.data, args.split), None, require_attributes=False)
-        results, failed = score_all(args, device, table, files, results_path)
-    finally:
-        if args.distributed and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    files = find_checkpoints(args.checkpoint)
+    table = read_table(find_split(args.data, args.split), None, require_attributes=False)
+    results, failed = score_all(args, device, table, files, results_path)
     if utils.is_primary(args):
         if results_path and results:
             _logger.info(f"Results: {results_path}")

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 
 from timm.utils import init_distributed_device
 from timm.utils.usage_error import UsageError, first_line
+
+
+@contextmanager
+def leaving_the_others() -> Iterator[None]:
+    """Leave the group of processes in the end, also after an error: threads of it that run on abort the exit."""
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def open_device(args: Namespace) -> torch.device:

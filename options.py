@@ -11,6 +11,7 @@ What a value may be, and which flags exclude each other, is in `option_checks.py
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
@@ -142,6 +143,7 @@ class Parser(argparse.ArgumentParser):
         if os.environ.get("RANK", "0") in ("", "0"):
             text = self._source + message.removeprefix("argument ")
             self.exit(2, f"{self.prog}: error: {text}\nsee {self.prog} --help\n")
+        time.sleep(3)  # the launcher ends all once one has ended, and the first should have spoken by then
         self.exit(2)
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:

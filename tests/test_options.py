@@ -361,15 +361,18 @@ def test_what_is_missing_is_asked_for(mistake: Callable[..., str]) -> None:
     assert "does not end in .csv, .json or .parquet" in mistake(*words, parse=options.parse_inference_args)
 
 
-def test_only_the_first_process_reports_a_mistake(
+def test_only_the_first_process_reports_a_mistake_and_the_others_leave_it_the_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for rank, lines in (("0", 2), ("3", 0)):
+    naps: list[float] = []
+    monkeypatch.setattr(options.time, "sleep", naps.append)
+    for rank, lines, waits in (("0", 2, 0), ("3", 0, 1)):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as exit_:
             train("--epochs", "0")
         assert exit_.value.code == 2
         assert len(capsys.readouterr().err.splitlines()) == lines
+        assert len(naps) == waits
 
 
 def test_related_flags_agree_where_they_should() -> None:

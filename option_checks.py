@@ -119,6 +119,12 @@ NEEDS = [
     ("wandb_project", "log_wandb", "nothing is sent otherwise"),
 ]
 
+# What SimCLR's policy of views replaces.
+TIMM_VIEWS = (
+    "no_aug", "train_crop_mode", "color_jitter", "color_jitter_prob", "grayscale_prob", "gaussian_blur_prob", "aa",
+    "aug_splits",
+)  # fmt: skip
+
 _TABLE = "data come as tables, one row an image; leave it out, and see README for the columns"
 _CLASSES = "the classes come from the table, each attribute its own; leave it out, or list every class in all.csv"
 _SAVED_CLASSES = "the checkpoint holds its attributes and their classes; leave it out"
@@ -164,6 +170,12 @@ def missing(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[s
     for dest, needed, because in NEEDS:
         if dest in defaults and getattr(args, dest) != defaults[dest] and not getattr(args, needed):
             yield f"{flag(dest)} needs {flag(needed)}: {because}"
+    views = getattr(args, "views", "timm")
+    changed = [dest for dest in TIMM_VIEWS if dest in defaults and getattr(args, dest) != defaults[dest]]
+    if views != "timm" and changed:
+        yield f"{flag(changed[0])} needs --views timm: --views {views} is a policy of its own, set by --view-strength"
+    if views == "timm" and "views" in defaults and args.view_strength != defaults["view_strength"]:
+        yield "--view-strength needs --views simclr or simclr-keepcolor: timm's views have flags of their own"
 
 
 def preprocessing_conflicts(args: argparse.Namespace) -> Iterator[str]:

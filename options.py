@@ -29,7 +29,8 @@ SCHEDULES = ["cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "r
 DECAYS = ["linear", "1-sqrt", "cosine", "power", "exp"]
 CROPS = ["center", "squash", "border"]
 TRAIN_CROPS = ["rrc", "rkrc", "rkrr"]
-VIEWS = ["first", "both", "weak"]
+CLASSIFIED = ["first", "both", "weak"]
+VIEWS = ["timm", "simclr", "simclr-keepcolor"]
 
 
 def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -435,7 +436,12 @@ def _attributes(group: Group) -> None:
     add = group.value
     add("--attributes", "NAME", None, "columns to learn (default: every one but image_path)", nargs="+")
     group.pairs("--attribute-weights", check.weight, "NAME=X", "weights in the classification loss: color=2; else 1")
-    add("--classify-view", VIEWS, "first", "view that the attribute heads read; weak is one only cropped and flipped")
+    add(
+        "--classify-view",
+        CLASSIFIED,
+        "first",
+        "view that the heads read; weak is one only cropped and flipped",
+    )
 
 
 def _model(group: Group) -> None:
@@ -520,6 +526,9 @@ def _schedule(group: Group) -> None:
 
 def _augmentation(group: Group) -> None:
     add, switch = group.value, group.switch
+    views = "what makes the views: timm's flags below, SimCLR's policy, or that without hue, grey and saturation"
+    add("--views", VIEWS, "timm", views)
+    add("--view-strength", POSITIVE, 1.0, "strength of the color distortion of --views simclr")
     switch("--no-aug", "resize to the input size, no more")
     add("--train-crop-mode", TRAIN_CROPS, None, "random resized crop, or keep the ratio and crop (default: rrc)")
     add("--scale", POSITIVE, [0.08, 1.0], "smallest and largest crop, as a share of the area", nargs=2)

@@ -317,7 +317,9 @@ def make_loaders(
         "interpolation": args.train_interpolation,
     }
     once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
-    train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once)
+    simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
+    policy = None if args.views == "timm" else simclr
+    train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once, policy)
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
 

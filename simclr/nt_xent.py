@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simclr.gather import gather_rows, rank, row_counts, sum_over_processes
+from simclr.gather import row_counts, sum_over_processes
+from simclr.log_sum_exp import log_sum_exp_of_others
 
 
 class NTXentLoss(nn.Module):
@@ -87,15 +88,10 @@ def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
         total = sum(counts)  # 2N
         if total < 4:
             raise ValueError(f"expected at least 2 images over all processes, got {total // 2}: there are no negatives")
-        projections = gather_rows(anchors, counts)  # [2N, P]
-        first = sum(counts[: rank()])  # where this process's anchors are among them
-
-        logits = (anchors / temperature) @ projections.T  # [2n, 2N]
-        with torch.no_grad():  # leaving oneself out needs no gradient: softmax gives -inf none
-            logits.diagonal(first).fill_(-math.inf)
-        rows = torch.arange(len(anchors), device=anchors.device)
-        positives = first + rows.roll(len(z_i))  # [2n]: the other view is n rows further, or n rows back
-        return sum_over_processes(F.cross_entropy(logits, positives, reduction="sum")) / total
+        logs = log_sum_exp_of_others(anchors, temperature, counts)  # [2n]
+        n = len(z_i)
+        positives = (anchors[:n].to(logs.dtype) * anchors[n:]).sum(dim=1) / temperature  # [n], each of two anchors
+        return (sum_over_processes(logs.sum() - 2 * positives.sum()) / total).to(dtype)
 
 
 def chance_level(n: int) -> float:

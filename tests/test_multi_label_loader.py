@@ -24,6 +24,7 @@ from timm.data.multi_label_loader import (
     resolve_preprocessing,
     usable_workers,
 )
+from timm.data.pixels import as_image
 from timm.data.table import read_table
 from timm.data.table_dataset import TableDataset
 from timm.data.view_plan import ViewPlan, plan_views
@@ -348,7 +349,7 @@ def test_augmixs_first_split_is_clean_and_the_others_are_not(tmp_path: Path) -> 
     loader = _train(path, plan, 8, AUGMIX)
     images, _ = next(iter(loader))
     expected = torch.stack(
-        [_pixels(loader.dataset.load(row).resize((8, 8), Image.Resampling.BILINEAR)) for row in range(8)]
+        [_pixels(as_image(loader.dataset.load(row)).resize((8, 8), Image.Resampling.BILINEAR)) for row in range(8)]
     )
     clean, *others = _shades(images).split(8)
     order = [int((expected - picture).abs().amax((1, 2, 3)).argmin()) for picture in clean]

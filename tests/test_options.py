@@ -166,6 +166,7 @@ SAMPLES = """
 --synchronize-step | --use-multi-epochs-loader | --worker-seeding part | --device cuda:1 | --amp
 --amp --amp-dtype bfloat16 | --model-dtype float16 | --torchcompile | --torchcompile eager
 --torchcompile --torchcompile-mode max-autotune | --channels-last | --workers 0 | --pin-mem | --no-prefetcher
+--views simclr | --views simclr-keepcolor --view-strength 0.5
 """
 ROUND_TRIPS = ["", *[sample.strip() for line in SAMPLES.strip().splitlines() for sample in line.split("|")]]
 
@@ -299,6 +300,9 @@ MISTAKES = [
     ("--no-resume-opt", "--no-resume-opt needs --resume: "),
     ("--torchcompile-mode max-autotune", "--torchcompile-mode needs --torchcompile: "),
     ("--wandb-project a", "--wandb-project needs --log-wandb: "),
+    ("--views simclr --aa rand-m9", "--aa needs --views timm: --views simclr is a policy of its own"),
+    ("--views simclr-keepcolor --color-jitter 0.1", "--color-jitter needs --views timm: "),
+    ("--view-strength 0.5", "--view-strength needs --views simclr or simclr-keepcolor: "),
     ("--input-size 4 8 8", "--input-size has 4 channels"),
     ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),
     ("--std 0.5 0.5 0.5 --input-size 1 8 8", "--std has 3 values: give 1 for all channels or 1"),

@@ -199,6 +199,24 @@ def test_colors_are_shaken(prepare: Prepare) -> None:
     assert (turned - plain).abs().amax() > 50
 
 
+@shows("views", "view_strength")
+def test_simclrs_views_change_the_colors_as_far_as_asked(prepare: Prepare) -> None:
+    def spread(*words: object) -> tuple[float, float]:
+        """How far blue varies over pictures, and how often a picture has lost its color."""
+        run = prepare("-b", 16, "--train-interpolation", "bilinear", *words)
+        images = torch.cat([images_of(run) for _ in range(4)])
+        grey = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2)) < 2
+        return images[:, 2].mean(dim=(1, 2)).std().item(), grey.float().mean().item()
+
+    calm, _ = spread("--views", "simclr", "--view-strength", 0.01)
+    wild, some_grey = spread("--views", "simclr")
+    kept, no_grey = spread("--views", "simclr-keepcolor")
+    assert calm < wild
+    assert calm < kept
+    assert some_grey > 0.05
+    assert no_grey == 0
+
+
 @shows("grayscale_prob", "gaussian_blur_prob")
 def test_colors_and_sharpness_are_lost(prepare: Prepare) -> None:
     plain = images_of(prepare(*WHOLE))

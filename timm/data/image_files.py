@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timm.data.data_error import DataError
-from timm.data.image import load_image
+from timm.data.pixels import as_image, load_pixels
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.table import FORMATS, image_roots, read_table
 
@@ -120,10 +120,10 @@ class ImageFiles(Dataset[tuple[Any, Tensor]]):
         path = images.paths[row - self.ends[index] + len(images.paths)].as_py()
         for root in images.roots[:-1]:
             try:
-                return load_image(root / path, self.channels)
+                return as_image(load_pixels(root / path, self.channels))
             except FileNotFoundError:
                 continue
-        return load_image(images.roots[-1] / path, self.channels)
+        return as_image(load_pixels(images.roots[-1] / path, self.channels))
 
     def errors(self) -> dict[int, str]:
         """Return why each image that turned out unreadable is, by row."""

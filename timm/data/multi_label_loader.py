@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from timm.data import create_loader, create_transform, resolve_data_config
+from timm.data.from_pixels import RandomCrop, from_pixels
 from timm.data.posterize import allow_black
 from timm.data.random_erasing import RandomErasing
+from timm.data.simclr_view import SimCLRView
 from timm.data.table_dataset import TableDataset
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.view_plan import Transform, ViewPlan
 from timm.utils.usage_error import UsageError
 
@@ -54,6 +57,7 @@ def create_train_loader(
     batch_size: int,
     augmentation: Mapping[str, Any],
     running: Mapping[str, Any],
+    simclr_policy: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, A].
 
@@ -63,6 +67,7 @@ def create_train_loader(
         batch_size: images per process.
         augmentation: create_loader's arguments about augmentation.
         running: create_loader's arguments about workers, device and processes.
+        simclr_policy: `strength` and `keep_color` of SimCLR's views, in place of timm's; None keeps timm's.
 
     Raises:
         UsageError: the table is smaller than one batch.
@@ -74,6 +79,8 @@ def create_train_loader(
     allow_black()
     if "light" in dataset.plan.kinds:
         dataset.light_transform = _light_transform(config, augmentation, prefetched)
+    if simclr_policy is not None:
+        dataset.full_view = _simclr_view(size[1:], augmentation, simclr_policy)
     loader = create_loader(
         dataset,  # type: ignore[arg-type]  # any map-style dataset with a transform will do
         size,
@@ -81,7 +88,7 @@ def create_train_loader(
         is_training=True,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        collate_fn=None if prefetched else collate_views,
+        collate_fn=collate_bytes if prefetched else collate_views,
         # Workers start anew each epoch, so that their random numbers follow from the epoch and a resumed run draws
         # what the uninterrupted one would.
         persistent_workers=False,
@@ -138,6 +145,18 @@ def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: in
     )
 
 
+def collate_bytes(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Batch views uint8 [C, H, W] as timm's fast_collate does, but with the channels last in memory, as images are.
+
+    Returns:
+        uint8 [V*B, C, H, W], view 0 first, and the targets [V*B, A], repeated.
+    """
+    views = [images if isinstance(images, tuple) else (images,) for images, _ in batch]
+    ordered = [image.permute(1, 2, 0) for view in zip(*views, strict=True) for image in view]
+    targets = default_collate([target for _, target in batch])
+    return torch.stack(ordered).permute(0, 3, 1, 2), targets.repeat(len(views[0]), 1)
+
+
 def collate_views(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
     """Batch float views as timm's fast_collate does uint8 ones: [V*B, C, H, W], view 0 first, labels repeated."""
     images, targets = default_collate(list(batch))
@@ -155,9 +174,23 @@ def usable_workers(asked: int, processes: int = 1) -> int:
     return min(asked, most)
 
 
+def _simclr_view(size: tuple[int, int], augmentation: Mapping[str, Any], policy: Mapping[str, Any]) -> SimCLRView:
+    """SimCLR's policy, with timm's flags for crops and flips."""
+    crop = RandomCrop(RandomResizedCropAndInterpolation(size, interpolation=augmentation["interpolation"]))
+    return SimCLRView(
+        size,
+        interpolation=crop.interpolation,
+        scale=tuple(augmentation["scale"]),
+        ratio=tuple(augmentation["ratio"]),
+        hflip=augmentation["hflip"],
+        vflip=augmentation["vflip"],
+        **policy,
+    )
+
+
 def _light_transform(config: DataConfig, augmentation: Mapping[str, Any], prefetched: bool) -> Transform:
     """Crop and flip, nothing that changes a colour."""
-    transform: Transform = create_transform(
+    transform = create_transform(
         tuple(config["input_size"]),
         is_training=True,
         no_aug=augmentation["no_aug"],
@@ -171,4 +204,5 @@ def _light_transform(config: DataConfig, augmentation: Mapping[str, Any], prefet
         std=tuple(config["std"]),
         use_prefetcher=prefetched,
     )
-    return transform
+    light: Transform = from_pixels(transform)
+    return light

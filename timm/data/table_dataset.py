@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from timm.data.data_error import DataError
-from timm.data.image import load_image
+from timm.data.from_pixels import from_pixels
 from timm.data.label_space import UNKNOWN
+from timm.data.pixels import Pixels, load_pixels
 from timm.data.table import Table, image_roots
 from timm.data.view_plan import Transform, ViewPlan, ViewTransform
 
@@ -38,7 +38,8 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         targets: int64 [rows, A]; timm.data.label_space tells the codes.
         plan: the views of a training image; None gives one view and no replacement (evaluation).
         channels: 3 for colour, 1 for grey.
-        light_transform: makes the "light" views of the plan.
+        light_transform: makes the "light" views of the plan, of pixels.
+        full_view: makes the "full" views, in place of the loader's augmentation; see `from_pixels`.
         max_unreadable: share of the rows that may be unreadable before `check_readable` raises, 0-1.
     """
 
@@ -49,6 +50,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         plan: ViewPlan | None = None,
         channels: int = 3,
         light_transform: Transform | None = None,
+        full_view: Callable[[Pixels], Pixels] | None = None,
         max_unreadable: float = 0.01,
     ) -> None:
         self.table = table
@@ -56,34 +58,36 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         self.plan = plan
         self.channels = channels
         self.light_transform = light_transform
+        self.full_view = full_view
         self.max_unreadable = max_unreadable
         self.roots: tuple[Path, ...] = image_roots(table)
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
-        self._transform: Callable[[Image.Image], Any] | None = None
+        self._transform: Callable[[Pixels], Any] | None = None
 
     @property
-    def transform(self) -> Callable[[Image.Image], Any] | None:
-        """What makes tensors of an image; timm's loader sets its own, which becomes the views of the plan."""
+    def transform(self) -> Callable[[Pixels], Any] | None:
+        """What makes tensors of pixels; timm's loader sets its own for images, which becomes the views of the plan."""
         return self._transform
 
     @transform.setter
     def transform(self, transform: Any) -> None:
-        self._transform = ViewTransform(self.plan, transform, self.light_transform) if self.plan else transform
+        full = from_pixels(transform, self.full_view)
+        self._transform = ViewTransform(self.plan, full, self.light_transform) if self.plan else full
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        image, index = self._readable(index)
+        pixels, index = self._readable(index)
         target = self.targets[index]
-        if image is None:
-            image = Image.new("RGB" if self.channels == 3 else "L", (32, 32))
+        if pixels is None:
+            pixels = np.zeros((32, 32, self.channels), np.uint8)
             target = torch.full_like(target, UNKNOWN)
-        return (self._transform(image) if self._transform else image), target
+        return (self._transform(pixels) if self._transform else pixels), target
 
-    def _readable(self, index: int) -> tuple[Image.Image | None, int]:
-        """Return the image at an index, in training of the first random row that can be read."""
+    def _readable(self, index: int) -> tuple[Pixels | None, int]:
+        """Return the pixels of the image at an index, in training of the first random row that can be read."""
         for _ in range(_TRIES if self.plan else 1):
             if not self.unreadable[index]:
                 try:
@@ -94,8 +98,8 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
                 index = int(torch.randint(len(self), ()))
         return None, index
 
-    def load(self, index: int) -> Image.Image:
-        """Decode the image of a row, from the first of the roots that has it.
+    def load(self, index: int) -> Pixels:
+        """Decode the image of a row, uint8 [H, W, C], from the first of the roots that has it.
 
         Raises:
             OSError: it is nowhere, or no image.
@@ -103,10 +107,10 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         path = self.table.image_path(index)
         for root in self.roots[:-1]:
             try:
-                return load_image(root / path, self.channels)
+                return load_pixels(root / path, self.channels)
             except FileNotFoundError:
                 continue
-        return load_image(self.roots[-1] / path, self.channels)
+        return load_pixels(self.roots[-1] / path, self.channels)
 
     def check_readable(self) -> None:
         """Raise where more images than tolerated have turned out unreadable so far.

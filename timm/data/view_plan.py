@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-Transform = Callable[[Image.Image], Tensor]
+from timm.data.pixels import Pixels
+
+Transform = Callable[[Pixels], Tensor]
 
 # What the attribute heads read; "light" is a crop and a flip, nothing that changes a colour.
 CLASSIFIED_VIEWS = {"first": ("full",), "both": ("full", "full"), "weak": ("light",)}
@@ -62,7 +63,7 @@ class ViewTransform:
 
     Args:
         plan: the views.
-        full: timm's training transform, or with AugMix its three parts (crop, augment, to tensor).
+        full: the training transform of pixels, or with AugMix its three parts (crop, augment, to tensor).
         light: the transform of "light" views.
     """
 
@@ -71,22 +72,22 @@ class ViewTransform:
         self.light = light
         self.crop, self.augment, self.finish = full if isinstance(full, (tuple, list)) else (full, _same, _same)
 
-    def __call__(self, image: Image.Image) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, pixels: Pixels) -> Tensor | tuple[Tensor, ...]:
         """Return the views, or the view where there is but one."""
-        shared = self.crop(image) if "clean" in self.plan.kinds else None
-        views = tuple(self._view(kind, image, shared) for kind in self.plan.kinds)
+        shared = self.crop(pixels) if "clean" in self.plan.kinds else None
+        views = tuple(self._view(kind, pixels, shared) for kind in self.plan.kinds)
         return views if len(views) > 1 else views[0]
 
-    def _view(self, kind: str, image: Image.Image, shared: Any) -> Tensor:
+    def _view(self, kind: str, pixels: Pixels, shared: Any) -> Tensor:
         if kind == "light":
             assert self.light is not None
-            return self.light(image)
+            return self.light(pixels)
         if kind == "clean":
             view: Tensor = self.finish(shared)
         elif kind == "augmented":
             view = self.finish(self.augment(shared))
         else:
-            view = self.finish(self.augment(self.crop(image)))
+            view = self.finish(self.augment(self.crop(pixels)))
         return view
 
 

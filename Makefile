@@ -1,7 +1,7 @@
 # make demo   from nothing to a trained and scored model, about ten minutes on two cores after the installation
 # make test   style, types and the whole test-suite
 # make env    .venv alone
-# make upstream, make figures   timm's own tests with our modules joined; the pictures of the README
+# make upstream, make figures, make bench   timm's own tests with our modules joined; the README's pictures; benchmarks
 # Each makes what it needs first, and nothing twice.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ ENV := $(VENV)/.made
 SAMPLE := fashion-product-images/images/.made
 DEMO := output/demo
 
-.PHONY: env sample demo test lint upstream figures clean
+.PHONY: env sample demo test lint bench upstream figures clean
 .DELETE_ON_ERROR:
 
 env: $(ENV)
@@ -52,6 +52,11 @@ figures: demo
 	@mkdir -p imgs
 	$(BIN)/python fashion-product-images/make_sample.py --sheet imgs/sample.jpg
 	cp $(DEMO)/accuracy.png $(DEMO)/losses.png imgs/
+
+# The benchmarks, small and without writing anything; benchmarks/README.md tells how to run them in full.
+bench: $(ENV)
+	$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt -c requirements-lock.txt
+	$(BIN)/python benchmarks/run.py --small --dry
 
 # timm's own tests, with our modules joined to it.
 upstream: $(ENV)

@@ -621,7 +621,7 @@ def _precision(group: Group) -> None:
     switch("--amp --native-amp", "mixed precision")
     add("--amp-dtype", ["float16", "bfloat16"], None, "its format (default: float16 on cuda, bfloat16 on cpu)")
     add("--torchcompile", "BACKEND", None, "compile the model (inductor if not named)", nargs="?", const="inductor")
-    switch("--channels-last", "keep images with channels last in memory, often faster on GPUs")
+    switch("--channels-last", "channels last in memory: faster for convolutions, no slower for others", default=True)
 
 
 def _model_dtype(group: Group) -> None:

@@ -65,7 +65,7 @@ from timm.task.precision import resolve_precision
 from timm.task.resume_run import restore_random_state, restore_schedule, resume_task, resumed_folder
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.curves import draw_curves
-from timm.utils.device import leaving_the_others, open_device
+from timm.utils.device import leaving_the_others, memory_format, open_device
 from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
 from timm.utils.loss_meter import FiniteWatch, LossMeter
 from timm.utils.progress import progress_bar
@@ -116,7 +116,7 @@ class Run:
         """Move a batch to the device, in the number format and the memory format of the model."""
         # Without the prefetcher images come in float32, whatever the model's weights are.
         images = images.to(self.device, self.task.dtype, non_blocking=True)
-        return images.contiguous(memory_format=torch.channels_last) if self.args.channels_last else images
+        return images.contiguous(memory_format=memory_format(self.args.channels_last))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -261,9 +261,7 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace, fresh: 
     apply_batch_norm_flags(args, model, plan)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(True)
-    if args.channels_last:
-        model.to(memory_format=torch.channels_last)
-    return model
+    return model.to(memory_format=memory_format(args.channels_last))
 
 
 def apply_batch_norm_flags(args: Namespace, model: MultiLabelModel, plan: ViewPlan) -> None:

@@ -4,6 +4,7 @@
     pip install -r benchmarks/requirements.txt      the peers
     python benchmarks/run.py                        everything
     python benchmarks/run.py nt-xent views          some of it
+    python benchmarks/run.py --images FOLDER        with photographs of one's own
     python benchmarks/run.py --small --dry          minutes less, and nothing written: does it still run?
 
 Prints each peer's ratio to ours, above 1 where ours is better, with the least and the greatest of the rounds. Writes
@@ -28,8 +29,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simclr
 
 from harness import Result, machine  # noqa: E402
+from photographs import FOLDER  # noqa: E402
 
-BENCHMARKS = ["nt-xent"]
+BENCHMARKS = ["nt-xent", "views", "step"]
 
 
 def main() -> None:
@@ -37,10 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)}; default all")
     parser.add_argument("--small", action="store_true", help="smaller sizes and fewer rounds")
+    parser.add_argument("--images", metavar="FOLDER", help="photographs to read (default: made ones)")
     parser.add_argument("--dry", action="store_true", help="write nothing")
     args = parser.parse_args()
     if strangers := set(args.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {strangers.pop()!r}; there are {', '.join(BENCHMARKS)}")
+    if args.images:
+        os.environ[FOLDER] = args.images
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items() if value))
     found: dict[str, list[Result]] = {}

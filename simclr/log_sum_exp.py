@@ -20,7 +20,7 @@ from torch import Tensor
 from simclr.gather import gather_rows, rank
 
 # Rows a side. On a CPU a block fits the second-level cache of a core; on a GPU it is enough work for a launch.
-BLOCK = {"cpu": 256, "other": 8192}
+BLOCK = {"cpu": 256, "other": 4096}
 
 # Up to here exp(similarity / temperature), and its sum over a billion rows, are numbers that the dtype can hold.
 _LARGEST_EXPONENT = {torch.float32: 40.0, torch.float64: 300.0}

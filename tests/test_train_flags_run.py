@@ -414,7 +414,7 @@ def test_the_model_is_compiled_by_the_backend_and_mode_asked_for(prepare: Prepar
 
 @shows("channels_last")
 def test_channels_are_last_in_memory(prepare: Prepare) -> None:
-    for words, last in ([], False), (["--channels-last"], True):
+    for words, last in ([], True), (["--no-channels-last"], False):
         run = prepare(*words)
         images = run.to_device(batch_of(run)[0])
         for tensor in (images, model_of(run).backbone.conv_stem.weight):

@@ -253,7 +253,7 @@ def test_preprocessing_is_the_checkpoints_until_a_flag_changes_it(
 
 @pytest.mark.parametrize(
     "flags",
-    ["--no-prefetcher", "--channels-last", "--torchcompile eager", "--tta 2", "--amp", "--model-dtype bfloat16",
+    ["--no-prefetcher", "--no-channels-last", "--torchcompile eager", "--tta 2", "--amp", "--model-dtype bfloat16",
      "--model-dtype bfloat16 --no-prefetcher", "--model-dtype float16", "--pin-mem", "-j 1"],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
@@ -278,7 +278,7 @@ def test_a_way_of_running_changes_little(
     )
     other = json.loads(capsys.readouterr().out.partition("--result\n")[2])
     assert other["color_labels"] == plain["color_labels"]
-    exact = flags in ("--no-prefetcher", "--channels-last", "--torchcompile eager", "--pin-mem", "-j 1")
+    exact = flags in ("--no-prefetcher", "--no-channels-last", "--torchcompile eager", "--pin-mem", "-j 1")
     assert other["loss"] == pytest.approx(plain["loss"], rel=1e-4 if exact else 0.3)
     assert (other["loss"] == plain["loss"]) <= exact  # the others do change something
 

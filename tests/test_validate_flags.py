@@ -262,7 +262,7 @@ def test_the_model_is_compiled_by_the_backend_asked_for(prepare: Any, script: st
 @BOTH
 @shows("channels_last")
 def test_channels_are_last_in_memory(prepare: Any, script: str) -> None:
-    for flags, last in ([], False), (["--channels-last"], True):
+    for flags, last in ([], True), (["--no-channels-last"], False):
         ready = prepare(script, *flags)
         for tensor in (ready.model.to_device(ready.raw()), ready.model.model.backbone.conv_stem.weight):
             assert tensor.is_contiguous(memory_format=torch.channels_last) == last

@@ -18,6 +18,7 @@ from timm.data.table import build_label_space, find_label_table, find_split, rea
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import CheckpointError, build_model
 from timm.task.precision import Autocast, resolve_precision
+from timm.utils.device import memory_format
 from timm.utils.usage_error import UsageError, first_line
 
 _logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class EvaluationModel:
         """Move images [B, C, H, W] to the model's device, number format and memory format."""
         # Without the prefetcher they come in float32, whatever the model's weights are.
         images = images.to(self.device, self.dtype, non_blocking=True)
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+        return images.contiguous(memory_format=memory_format(self.channels_last))
 
     def random_image(self) -> Tensor:
         """Return noise [1, C, H, W] as the model takes it, to measure with."""
@@ -105,8 +106,7 @@ def load_evaluation_model(
     if data_config["input_size"] != trained["input_size"]:
         _resize(path, model, data_config["input_size"])
     model = model.to(device=device, dtype=dtype).eval()
-    if args.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=memory_format(args.channels_last))
     run: nn.Module = model
     if args.torchcompile:
         torch._dynamo.reset()  # what was compiled for the checkpoint before is of no use

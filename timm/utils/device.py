@@ -24,6 +24,11 @@ def leaving_the_others() -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Return how images and convolutions lie in memory."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def open_device(args: Namespace) -> torch.device:
     """Settle device, rank and world size into args, and let only the primary process log.
 

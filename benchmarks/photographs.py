@@ -1,0 +1,43 @@
+"""The photographs that benchmarks read: those of --images, else made ones that are as hard to decode."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+FOLDER = "BENCHMARK_IMAGES"  # in the environment: a folder of photographs, for processes of a benchmark's own too
+
+
+def photographs(count: int) -> list[Path]:
+    """Return so many files, evenly spread over the folder of --images, or made once under build/."""
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return _made(count)
+    files = sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
+    if len(files) < count:
+        raise SystemExit(f"--images {folder}: {len(files)} JPEGs, {count} are needed")
+    return files[:: len(files) // count][:count]
+
+
+def _made(count: int) -> list[Path]:
+    """Draw pictures with a photograph's spectrum, power falling with the square of the frequency, 256 pixels wide."""
+    folder = HERE.parent / "build" / "benchmark-photographs"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{index}.jpg" for index in range(count)]
+    for index, file in enumerate(files):
+        if not file.exists():
+            rng = np.random.default_rng(index)
+            height, width = 256, int(rng.choice([256, 341, 384]))
+            rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
+            falling = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
+            noise = rng.normal(size=(3, height, width))
+            shades = np.fft.ifft2(np.fft.fft2(noise) * falling).real
+            shades = 0.8 * shades[:1] + 0.2 * shades  # colors follow the light
+            low, high = np.quantile(shades, [0.01, 0.99])
+            pixels = np.clip((shades - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels.transpose(1, 2, 0)).save(file, quality=85)
+    return files

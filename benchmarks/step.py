@@ -1,0 +1,182 @@
+"""A training step of EfficientNet-B0 at 224 pixels, and scoring, against the original's way of doing it.
+
+What a step takes beyond the backbone is told too: the backbone alone, forward and backward on resident random images,
+is the limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from harness import Comparison, Result, Work
+from original_way import OriginalModel, loss_of_a_step
+from photographs import photographs
+from PIL import Image
+
+from timm.data import create_transform
+from timm.data.from_pixels import from_pixels
+from timm.data.label_space import LabelSpace
+from timm.data.pixels import load_pixels
+from timm.data.view_plan import plan_views
+from timm.models.multi_label import create_multi_label_model
+from timm.optim import create_optimizer_v2
+from timm.task.simclr_classification import SimCLRClassificationTask
+
+MODEL = "efficientnet_b0"
+CLASSES = {"gender": 5, "article": 141, "color": 47}  # the real data set's
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(small: bool) -> list[Result]:
+    """Compare training steps in float32 and bfloat16, the bare backbone, and scoring."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    batch, size, rounds = (8, 64, 3) if small else (32, 224, 7)
+    note = f"{MODEL}, batch {batch}, two views of {size} pixels, {DEVICE.type}, {torch.get_num_threads()} threads"
+
+    def step(make: Callable[..., Work], *args: Any) -> Callable[[], Work]:
+        return lambda: make(batch, size, *args)
+
+    training = {
+        "ours": step(our_step, False),
+        "the original's way": step(original_step, False),
+        "the bare backbone": step(bare_backbone, False),
+    }
+    mixed = {
+        "ours, --amp": step(our_step, True),
+        "the original's way, float32": step(original_step, False),
+        "the original's way, bfloat16": step(original_step, True),
+        "the bare backbone, bfloat16": step(bare_backbone, True),
+    }
+    scored = 32 if small else 128
+    scoring = {
+        "ours": lambda: our_scoring(scored, size, False),
+        "the original's way": lambda: original_scoring(scored, size),
+    }
+    mixed_scoring = {
+        "ours, --amp": lambda: our_scoring(scored, size, True),
+        "the original's way": lambda: original_scoring(scored, size),
+    }
+    return [
+        Comparison("training step", training, batch, rounds, note).run(),
+        Comparison("training step, --amp", mixed, batch, rounds, note).run(),
+        Comparison("scoring", scoring, scored, rounds, f"{MODEL}, from the file, {size} pixels, no workers").run(),
+        Comparison("scoring, --amp", mixed_scoring, scored, rounds, "the same").run(),
+    ]
+
+
+def _amp(enabled: bool) -> Any:
+    return torch.autocast(DEVICE.type, torch.bfloat16) if enabled else nullcontext()
+
+
+def _batch(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two views of random images [2B, 3, H, W], and targets [B, A]."""
+    torch.manual_seed(0)
+    target = torch.stack([torch.randint(count, (batch,)) for count in CLASSES.values()], dim=1)
+    return torch.randn(2 * batch, 3, size, size).to(DEVICE), target.to(DEVICE)
+
+
+def _label_space() -> LabelSpace:
+    return LabelSpace({name: tuple(f"{index:03d}" for index in range(count)) for name, count in CLASSES.items()})
+
+
+def our_step(batch: int, size: int, amp: bool) -> Work:
+    """A step as train.py makes it: both views in one pass, channels last."""
+    images, target = _batch(batch, size)
+    images, target = images.contiguous(memory_format=torch.channels_last), target.repeat(2, 1)
+    model = create_multi_label_model(MODEL, _label_space()).to(DEVICE).to(memory_format=torch.channels_last)
+    task = SimCLRClassificationTask(
+        model, plan_views(True), simclr_loss_weight=0.1, classification_loss_weight=0.9, device=DEVICE
+    )
+    optimizer = create_optimizer_v2(model, "adamw", lr=1e-4)
+    task.train()
+
+    def once() -> None:
+        with _amp(amp):
+            loss = task(images, target)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        _wait()
+
+    return once
+
+
+def original_step(batch: int, size: int, amp: bool) -> Work:
+    """A step in the original's way."""
+    images, target = _batch(batch, size)
+    views = images.chunk(2)
+    model = OriginalModel(MODEL, CLASSES).to(DEVICE).train()
+    optimizer = create_optimizer_v2(model, "adamw", lr=1e-4)
+
+    def once() -> None:
+        with _amp(amp):
+            loss = loss_of_a_step(model, (views[0], views[1]), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        _wait()
+
+    return once
+
+
+def bare_backbone(batch: int, size: int, amp: bool) -> Work:
+    """Forward and backward of the backbone alone, both views in one pass, channels last: the limit."""
+    images, _ = _batch(batch, size)
+    images = images.contiguous(memory_format=torch.channels_last)
+    model = create_multi_label_model(MODEL, _label_space()).backbone
+    model = model.to(DEVICE).to(memory_format=torch.channels_last).train()
+
+    def once() -> None:
+        with _amp(amp):
+            features = model(images)
+        features.float().sum().backward()
+        model.zero_grad()
+        _wait()
+
+    return once
+
+
+def our_scoring(count: int, size: int, amp: bool) -> Work:
+    """Read, transform and score images as validate.py does, without workers."""
+    files = photographs(count)
+    transform = from_pixels(create_transform((3, size, size), is_training=False, normalize=True))
+    model = create_multi_label_model(MODEL, _label_space()).to(DEVICE).to(memory_format=torch.channels_last).eval()
+
+    def once() -> None:
+        for start in range(0, count, 32):
+            images = torch.stack([transform(load_pixels(file)) for file in files[start : start + 32]]).to(DEVICE)
+            with torch.inference_mode(), _amp(amp):
+                model(images.contiguous(memory_format=torch.channels_last))
+        _wait()
+
+    return once
+
+
+def original_scoring(count: int, size: int) -> Work:
+    """Read images, make two views of each, throw one away and score the other, channels first."""
+    files = photographs(count)
+    transform = create_transform((3, size, size), is_training=False, normalize=True)
+    model = OriginalModel(MODEL, CLASSES).to(DEVICE).eval()
+
+    def two_views(file: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        with Image.open(file) as image:
+            opened = image.convert("RGB")
+        return transform(opened), transform(opened)
+
+    def once() -> None:
+        for start in range(0, count, 32):
+            views = [two_views(file) for file in files[start : start + 32]]
+            with torch.inference_mode():
+                model(torch.stack([first for first, _ in views]).to(DEVICE))
+        _wait()
+
+    return once
+
+
+def _wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,181 @@
+"""Two views of each photograph, from the file to normalised float tensors, on one core."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from harness import Comparison, Result, Work
+from photographs import photographs
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+from timm.data import create_transform
+from timm.data.from_pixels import from_pixels
+from timm.data.pixels import as_tensor, load_pixels
+from timm.data.simclr_view import SimCLRView
+
+SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Views = Callable[[Path], Any]
+
+
+def run(small: bool) -> list[Result]:
+    """Compare SimCLR's policy, and timm's transform with the original's RandAugment."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    files = photographs(50 if small else 200)
+    rounds = 3 if small else 7
+    note = f"{len(files)} photographs, two views each of {SIZE} pixels, one core"
+    return [
+        Comparison("SimCLR's views", _works(files, SIMCLR), len(files), rounds, note).run(),
+        Comparison("views by RandAugment", _works(files, RAND_AUGMENT), len(files), rounds, note).run(),
+        Comparison("decoding alone", _works(files, DECODING), len(files), rounds, "the same photographs").run(),
+    ]
+
+
+def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dict[str, Callable[[], Work]]:
+    def worker(make: Callable[[], Views]) -> Callable[[], Work]:
+        def prepared() -> Work:
+            views = make()
+
+            def once() -> None:
+                random.seed(0)
+                np.random.seed(0)  # noqa: NPY002 - the generator that timm's policies draw from
+                torch.manual_seed(0)
+                for file in files:
+                    views(file)
+
+            return once
+
+        return prepared
+
+    return {name: worker(make) for name, make in contenders.items()}
+
+
+def _normalised(view: Tensor) -> Tensor:
+    """Return bytes [3, H, W] as what a model is fed, as the loader does for a batch at a time."""
+    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (MEAN, STD))
+    return view.float().sub_(mean).div_(std)
+
+
+def ours() -> Views:
+    """--views simclr."""
+    view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
+
+    def views(file: Path) -> list[Tensor]:
+        pixels = load_pixels(file)
+        return [_normalised(as_tensor(view(pixels))) for _ in range(2)]
+
+    return views
+
+
+def ours_rand_augment() -> Views:
+    """--aa rand-m9-mstd0.5, as in the original's command."""
+    transform = from_pixels(_timm_rand_augment())
+
+    def views(file: Path) -> list[Tensor]:
+        pixels = load_pixels(file)
+        return [_normalised(transform(pixels)) for _ in range(2)]
+
+    return views
+
+
+def _timm_rand_augment() -> Any:
+    return create_transform((3, SIZE, SIZE), is_training=True, auto_augment="rand-m9-mstd0.5", use_prefetcher=True)
+
+
+def lightly() -> Views:
+    """Lightly's SimCLRTransform."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lightly.transforms import SimCLRTransform
+    transform = SimCLRTransform(input_size=SIZE)
+    return lambda file: transform(_opened(file))
+
+
+def solo_learn() -> Views:
+    """The augmentation of solo-learn's SimCLR recipe for ImageNet, written with torchvision as solo-learn does."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            transforms.RandomApply([transforms.GaussianBlur(23, (0.1, 2.0))], p=0.5),
+            transforms.RandomHorizontalFlip(p=0.5),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    return _twice(transform)
+
+
+def torchvision_v2() -> Views:
+    """The same with torchvision's v2 transforms on byte tensors, which its documentation calls the fastest."""
+    from torchvision.transforms import v2
+
+    transform = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.RandomResizedCrop(SIZE, scale=(0.08, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(p=0.5),
+            v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8),
+            v2.RandomGrayscale(p=0.2),
+            v2.RandomApply([v2.GaussianBlur(23, (0.1, 2.0))], p=0.5),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    return _twice(transform)
+
+
+def timm_flags() -> Views:
+    """Timm's own flags at SimCLR's strength, which are the original's way of asking for it."""
+    transform = create_transform(
+        (3, SIZE, SIZE),
+        is_training=True,
+        interpolation="bilinear",
+        color_jitter=(0.8, 0.8, 0.8, 0.2),
+        color_jitter_prob=0.8,
+        grayscale_prob=0.2,
+        gaussian_blur_prob=0.5,
+    )
+    return _twice(transform)
+
+
+def timm_rand_augment() -> Views:
+    """Timm's transform, applied twice."""
+    transform = _timm_rand_augment()
+    return _twice(lambda image: _normalised(transform(image)))
+
+
+def _twice(transform: Callable[[Image.Image], Any]) -> Views:
+    def views(file: Path) -> list[Any]:
+        image = _opened(file)
+        return [transform(image) for _ in range(2)]
+
+    return views
+
+
+def _opened(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
+SIMCLR = {
+    "ours": ours,
+    "lightly": lightly,
+    "solo-learn's recipe": solo_learn,
+    "torchvision v2": torchvision_v2,
+    "timm's flags": timm_flags,
+}
+RAND_AUGMENT = {"ours": ours_rand_augment, "timm, twice": timm_rand_augment}
+DECODING: dict[str, Callable[[], Views]] = {"ours": lambda: load_pixels, "Pillow": lambda: _opened}

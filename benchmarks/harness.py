@@ -93,13 +93,19 @@ def compare_memory(name: str, contenders: dict[str, tuple[Callable[..., Work], t
         contenders: by name, ours first: a module-level function and its arguments, which make the work.
         note: as in `Result`.
     """
-    figures = {label: _peak_rise(make, args) for label, (make, args) in contenders.items()}
+    figures = {label: peak_rise(make, args) for label, (make, args) in contenders.items()}
     ours, *peers = figures
     ratios = {peer: (figures[peer] / figures[ours],) * 3 for peer in peers}
     return Result(name, "MiB", figures, ratios, note)
 
 
-def _peak_rise(make: Callable[..., Work], args: tuple[Any, ...]) -> float:
+def peak_rise(make: Callable[..., Work], args: tuple[Any, ...]) -> float:
+    """Return how far a call's peak memory rises above what was resident before, in MiB, in a fresh process.
+
+    Args:
+        make: a module-level function, which makes the work.
+        args: its arguments.
+    """
     receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_measure_peak, args=(sender, make, args))
     process.start()

@@ -31,7 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simc
 from harness import Result, machine  # noqa: E402
 from photographs import FOLDER  # noqa: E402
 
-BENCHMARKS = ["nt-xent", "views", "step"]
+BENCHMARKS = ["nt-xent", "views", "step", "growth"]
 
 
 def main() -> None:
@@ -60,6 +60,10 @@ def table(results: list[Result]) -> list[str]:
     """Return results as the lines of a Markdown table, a contender a line."""
     lines = ["| | against | ours | theirs | ratio | least to greatest |", "|---|---|---|---|---|---|"]
     for result in results:
+        if not result.ratios and len(result.figures) > 1:  # a line of a plot
+            values = ", ".join(f"{size}: {value:.3g}" for size, value in result.figures.items())
+            lines.append(f"| {result.name} | {result.note} | {values} ({result.unit}) | | | |")
+            continue
         (_, own), *peers = result.figures.items()
         head = f"{result.name}{f' ({result.note})' if result.note else ''}"
         if not peers:

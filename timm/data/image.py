@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 _MODES = {1: "L", 3: "RGB"}
@@ -61,6 +62,38 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
         reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
         raise OSError(f"cannot read image {name!r}: {reason or type(error).__name__}") from error
     return converted.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else converted
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Reads an image's size from its header, without decoding it.
+
+    Args:
+        path: Where the image is.
+
+    Returns:
+        Width and height in pixels, as stored: what EXIF turns upright may have them the other way round.
+
+    Raises:
+        OSError: If it is missing or its header is no image's. The pixels behind a sound header may still be damaged.
+    """
+    try:
+        with warnings.catch_warnings(), _open(path) as file:
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                return image.size
+    except Exception as error:  # as in `load_image`
+        raise OSError(f"cannot read the header of image {str(path)!r}: {error}") from error
+
+
+def to_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Returns the pixels of an image of mode "RGB" or "L" as uint8 [H, W, C]."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def to_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Returns the image of mode "RGB" or "L" that has these pixels, uint8 [H, W, C]; undoes `to_pixels`."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timm.data.data_error import DataError
-from timm.data.image import load_image
+from timm.data.image import load_image, to_image, to_pixels
+from timm.data.image_cache import ImageCache
 from timm.data.label_space import UNKNOWN
 from timm.data.table import Table, image_roots
 from timm.data.view_plan import Transform, ViewPlan, ViewTransform
@@ -40,6 +41,9 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         channels: 3 for colour, 1 for grey.
         light_transform: makes the "light" views of the plan.
         max_unreadable: share of the rows that may be unreadable before `check_readable` raises, 0-1.
+
+    Attributes:
+        cache: where decoded images are kept; None to decode each anew.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         self.light_transform = light_transform
         self.max_unreadable = max_unreadable
         self.roots: tuple[Path, ...] = image_roots(table)
+        self.cache: ImageCache | None = None
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
         self._transform: Callable[[Image.Image], Any] | None = None
@@ -95,6 +100,16 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         return None, index
 
     def load(self, index: int) -> Image.Image:
+        """Return the decoded image of a row, from the cache where it is kept there.
+
+        Raises:
+            OSError: it is nowhere, or no image.
+        """
+        if self.cache is None:
+            return self.decode(index)
+        return to_image(self.cache.get(index, lambda: to_pixels(self.decode(index))))
+
+    def decode(self, index: int) -> Image.Image:
         """Decode the image of a row, from the first of the roots that has it.
 
         Raises:

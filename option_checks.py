@@ -289,6 +289,8 @@ def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "--split-bn excludes --sync-bn: both replace the model's batch norm layers"
     if args.dist_bn and args.sync_bn:
         yield "--dist-bn excludes --sync-bn: synchronised statistics are the same on every process already"
+    if args.cache_dir and args.cache != "disk":
+        yield f"--cache-dir needs --cache disk, not {args.cache}: nothing else is kept in a folder"
     if args.local_rank and os.environ.get("LOCAL_RANK") != str(args.local_rank):
         yield (
             f"--local-rank {args.local_rank} needs the same LOCAL_RANK in the environment: "

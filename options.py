@@ -330,7 +330,9 @@ def train_parser() -> Parser:
     _precision(group)
     _model_dtype(group)
     group.value("--torchcompile-mode", "NAME", None, "how hard to compile: default, reduce-overhead, max-autotune, ...")
-    _loading(Group(parser, "Loading"))
+    group = Group(parser, "Loading")
+    _loading(group)
+    _cache(group)
     group = Group(parser, "Refused")
     group.refuse(
         check.TRAIN_REFUSALS,
@@ -633,3 +635,14 @@ def _loading(group: Group) -> None:
     group.value("--workers -j", WHOLE, 4, "processes that load images; 0 loads in this one")
     group.switch("--pin-mem", "load into page-locked memory, from which copies to a GPU are faster")
     group.switch("--no-prefetcher", "normalise on the CPU, and copy no batch ahead")
+
+
+def _cache(group: Group) -> None:
+    group.value(
+        "--cache",
+        ["none", "ram", "disk"],
+        "none",
+        "keep decoded images, so that none is decoded twice: in memory that all processes share, or on disk for later "
+        "runs too. They keep their own size: if that is far above --img-size, shrinking the files serves better",
+    )
+    group.value("--cache-dir", "FOLDER", "", "folder of --cache disk (default: ~/.cache/simclr-multi-label)")

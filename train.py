@@ -50,6 +50,7 @@ from timm.data.multi_label_loader import (
 )
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
+from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
@@ -283,11 +284,12 @@ def make_loaders(
     train_set: TableDataset,
     eval_set: TableDataset,
 ) -> tuple[Any, Any]:
-    """Make the two loaders of timm's."""
+    """Make the two loaders of timm's, with caches where they are asked for."""
     if args.aug_repeats and not args.distributed:
         raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     running = {
-        "num_workers": usable_workers(args.workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        "num_workers": usable_workers(args.workers, processes),
         "distributed": args.distributed,
         "pin_memory": args.pin_mem,
         "device": device,
@@ -314,6 +316,10 @@ def make_loaders(
         "num_aug_splits": args.aug_splits,
         "interpolation": args.train_interpolation,
     }
+    if args.cache != "none":
+        folder = Path(args.cache_dir) if args.cache_dir else default_cache_folder()
+        workers = running["num_workers"] * processes  # the others wait for the first process of the host
+        cache_tables((train_set, eval_set), args.cache, folder, workers, args.local_rank, args.world_size)
     once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
     simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
     policy = None if args.views == "timm" else simclr

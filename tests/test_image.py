@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops, PngImagePlugin
+from PIL import Image, ImageChops, ImageFile, PngImagePlugin
 
-from timm.data.image import load_image
+from timm.data.image import image_size, load_image
 
 UPRIGHT_TO_STORED = {  # the inverse of what each orientation asks for
     1: None,
@@ -263,3 +263,21 @@ def test_a_large_image_is_read_without_a_warning(tmp_path, monkeypatch):
 def test_only_one_or_three_channels_are_known(tmp_path):
     with pytest.raises(ValueError, match="channels"):
         load_image(saved(tmp_path / "a.png", colors()), 4)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.webp", "a.tif", "a.bmp"])
+def test_a_header_tells_the_size_without_the_pixels(tmp_path, monkeypatch, name):
+    path = saved(tmp_path / name, colors(height=50, width=40))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
+    assert image_size(path) == (40, 50)
+
+
+def test_a_header_that_is_no_images_raises_and_one_that_is_cut_short_later_does_not(tmp_path):
+    path = saved(tmp_path / "a.png", colors(height=50, width=40))
+    path.write_bytes(path.read_bytes()[:100])
+    assert image_size(path) == (40, 50)
+    path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(OSError, match=r"cannot read the header of image .*a\.png"):
+        image_size(path)
+    with pytest.raises(OSError, match=r"b\.png"):
+        image_size(tmp_path / "b.png")

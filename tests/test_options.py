@@ -172,6 +172,7 @@ SAMPLES = """
 --amp --amp-dtype bfloat16 | --model-dtype float16 | --torchcompile | --torchcompile eager
 --torchcompile --torchcompile-mode max-autotune | --no-channels-last | --workers 0 | --pin-mem | --no-prefetcher
 --views simclr | --views simclr-keepcolor --view-strength 0.5
+--cache ram | --cache disk --cache-dir a
 """
 ROUND_TRIPS = ["", *[sample.strip() for line in SAMPLES.strip().splitlines() for sample in line.split("|")]]
 
@@ -335,6 +336,9 @@ MISTAKES = [
     ("--aug-repeats 2", "--aug-repeats needs -wls 0"),
     ("--no-aug -wls 0 --aug-splits 2", "--no-aug excludes --aug-splits"),
     ("--reprob 0.5 --resplit --no-prefetcher", "--resplit excludes --no-prefetcher"),
+    ("--cache-dir a", "--cache-dir needs --cache disk, not none"),
+    ("--cache-dir a --cache ram", "--cache-dir needs --cache disk, not ram"),
+    ("--cache tape", "--cache: invalid choice: 'tape'"),
     ("--scale 1 0.5", "--scale goes from 1 down to 0.5"),
     ("--ratio 2 1", "--ratio goes from 2 down to 1"),
     ("--cutmix-minmax 0.5 0.1", "--cutmix-minmax goes from 0.5 down to 0.1"),

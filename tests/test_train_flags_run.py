@@ -38,7 +38,9 @@ from torch import Tensor
 
 import options
 import train
+from timm.data import table_dataset
 from timm.utils.device import open_device
+from timm.utils.random_state import seed_all
 from timm.utils.usage_error import UsageError
 
 EPOCHS = 4
@@ -485,3 +487,40 @@ def test_images_are_normalised_on_the_cpu_alike(prepare: Prepare) -> None:
     views = [run.train_loader.dataset[0][0] for run in (plain, alone)]
     assert [view[0].dtype for view in views] == [torch.uint8, torch.float32]  # the first is normalised on the device
     torch.testing.assert_close(batch_of(plain), batch_of(alone), atol=1e-4, rtol=1e-4)
+
+
+@shows("cache", "cache_dir")
+def test_with_a_cache_no_image_is_decoded_twice(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    load = table_dataset.load_pixels
+    monkeypatch.setattr(table_dataset, "load_pixels", lambda *words: (decoded.append(str(words[0])), load(*words))[1])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+    def epochs(*words: object) -> tuple[list[int], Tensor]:
+        """Return how many images each of two epochs decodes, and the training images."""
+        run, counts, batches = prepare(*words), [], []
+        for epoch in range(2):
+            decoded.clear()
+            seed_all(0, epoch=epoch)
+            batches += [images for images, _ in run.train_loader]
+            list(run.eval_loader)
+            counts.append(len(decoded))
+        return counts, torch.cat(batches)
+
+    images = 24 + 10
+    counts, expected = epochs()
+    assert counts == [images, images]
+    for words, first in (
+        (["ram"], images),
+        (["ram"], images),  # which memory has forgotten
+        (["disk", "--cache-dir", tmp_path / "named"], images),
+        (["disk"], images),
+        (["disk"], 0),
+    ):
+        counts, made = epochs("--cache", *words)
+        assert counts == [first, 0]
+        assert torch.equal(made, expected)
+    folders = {file.parent for file in tmp_path.rglob("*.pixels")}
+    assert folders == {tmp_path / "named", tmp_path / "home" / "simclr-multi-label"}

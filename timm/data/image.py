@@ -63,6 +63,27 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
     return converted.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else converted
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Reads an image's size from its header, without decoding it.
+
+    Args:
+        path: Where the image is.
+
+    Returns:
+        Width and height in pixels, as stored: what EXIF turns upright may have them the other way round.
+
+    Raises:
+        OSError: If it is missing or its header is no image's. The pixels behind a sound header may still be damaged.
+    """
+    try:
+        with warnings.catch_warnings(), _open(path) as file:
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                return image.size
+    except Exception as error:  # as in `load_image`
+        raise OSError(f"cannot read the header of image {str(path)!r}: {error}") from error
+
+
 def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
     """Opens a path; leaves an open file to its owner.
 

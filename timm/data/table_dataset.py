@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from timm.data.data_error import DataError
 from timm.data.from_pixels import from_pixels
+from timm.data.image_cache import ImageCache
 from timm.data.label_space import UNKNOWN
 from timm.data.pixels import Pixels, load_pixels
 from timm.data.table import Table, image_roots
@@ -41,6 +42,9 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         light_transform: makes the "light" views of the plan, of pixels.
         full_view: makes the "full" views, in place of the loader's augmentation; see `from_pixels`.
         max_unreadable: share of the rows that may be unreadable before `check_readable` raises, 0-1.
+
+    Attributes:
+        cache: where decoded images are kept; None to decode each anew.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         self.full_view = full_view
         self.max_unreadable = max_unreadable
         self.roots: tuple[Path, ...] = image_roots(table)
+        self.cache: ImageCache | None = None
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
         self._transform: Callable[[Pixels], Any] | None = None
@@ -99,6 +104,16 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         return None, index
 
     def load(self, index: int) -> Pixels:
+        """Return the decoded image of a row, uint8 [H, W, C], from the cache where it is kept there.
+
+        Raises:
+            OSError: it is nowhere, or no image.
+        """
+        if self.cache is None:
+            return self.decode(index)
+        return self.cache.get(index, lambda: self.decode(index))
+
+    def decode(self, index: int) -> Pixels:
         """Decode the image of a row, uint8 [H, W, C], from the first of the roots that has it.
 
         Raises:

@@ -1,0 +1,72 @@
+"""How much memory and how much disk a process may still take."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/")
+# For each version of Linux's control groups: where they are mounted, and the files of the limit and of the usage.
+_V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def available_memory(root: Path = _ROOT) -> int | None:
+    """Return how many bytes of memory can be taken without swapping or being killed; None where Linux is not.
+
+    That is what the kernel estimates (MemAvailable), or what is left below the limit of a control group, such as a
+    container's, where it is less.
+
+    Args:
+        root: the folder that holds proc and sys.
+    """
+    free = [kib * 1024 for kib in _fields(root / "proc/meminfo", "MemAvailable:")]
+    return min([*free, *_below_limits(root)], default=None)
+
+
+def available_disk(folder: Path) -> int:
+    """Return how many bytes this user can still write to the file system of a folder, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def gib(count: int) -> str:
+    """Return a number of bytes as text, in GiB."""
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _below_limits(root: Path) -> Iterator[int]:
+    """Yield what is left below the limit of this process's control group, and of each that it is in."""
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        mount, limit, usage, inactive = _V1 if controllers else _V2
+        inside = Path(root, mount, path.lstrip("/"))
+        for folder in (inside, *inside.parents):
+            # The cache of files that nobody has touched lately counts as used, but gives way.
+            reclaimable = sum(_fields(folder / "memory.stat", inactive))
+            for most in _fields(folder / limit):
+                yield from (max(0, most - used + reclaimable) for used in _fields(folder / usage))
+            if folder == root / mount:
+                break
+
+
+def _fields(path: Path, name: str = "") -> Iterator[int]:
+    """Yield the number behind a name in a file of the kernel's, or the file's only number; nothing where it has none.
+
+    A group that has no limit says "max", and one whose folder a container does not see has no file.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        words = line.split()
+        if words and (not name or words[0] == name):
+            number = words[1] if name else words[0]
+            if number.isdecimal():
+                yield int(number)

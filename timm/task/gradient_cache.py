@@ -113,8 +113,8 @@ def _project(
     """Make the first pass; return for each chunk the random state it began with, and its projections."""
     module: Any = task.trainable_module
     module = module.module if isinstance(module, DistributedDataParallel) else module
-    # A compiled model may draw other random numbers where no gradient is wanted, as that is another program. The
-    # graph that its own program leaves here is given up with the chunk.
+    # Where no gradient is wanted, a compiled model is another program: to be compiled too, and free to draw other
+    # random numbers. The graph that the same program leaves here is given up with its chunk.
     compiled = hasattr(module, "_orig_mod")
     states, views = [], []
     with _buffers_restored(module), torch.set_grad_enabled(compiled):

@@ -107,6 +107,11 @@ EXCLUSIVE = [
 NEEDS = [
     ("amp_dtype", "amp", "it is the number format of mixed precision"),
     ("clip_mode", "clip_grad", "nothing is clipped without a limit"),
+    (
+        "contrastive_batch_size",
+        "simclr_loss_weight",
+        "at weight 0 no images are contrasted; --grad-accum-steps makes larger updates",
+    ),
     ("jsd", "aug_splits", "the loss compares at least two splits (--aug-splits 3)"),
     ("layer_decay_min_scale", "layer_decay", "it is the floor of that decay"),
     ("layer_decay_no_opt_scale", "layer_decay", "it freezes layers below a scale that only the decay gives"),
@@ -224,6 +229,10 @@ def _precision_conflicts(args: argparse.Namespace) -> Iterator[str]:
 def _loss_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.simclr_loss_weight == 0 and args.classification_loss_weight == 0:
         yield "--simclr-loss-weight and --classification-loss-weight are both 0: nothing is left to train"
+    chunk, joint = args.batch_size, args.contrastive_batch_size or args.batch_size
+    if joint % chunk:
+        nearest = " or ".join(str(n) for n in (joint // chunk * chunk, (joint // chunk + 1) * chunk) if n)
+        yield f"--contrastive-batch-size {joint} is not a multiple of --batch-size {chunk}: use {nearest}"
     names = args.attributes or []
     if len(set(names)) < len(names):
         yield f"--attributes names a column twice: {' '.join(names)}"

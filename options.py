@@ -419,6 +419,11 @@ def inference_parser() -> Parser:
     return parser
 
 
+_CONTRASTIVE_BATCH = (
+    "images per process and step that are contrasted, a multiple of --batch-size; memory holds only that many at a "
+    "time, which go through the model twice and have batch norm statistics of their own (default: --batch-size)"
+)
+_GRAD_ACCUM = "steps whose gradients make one update; adds no negatives, unlike --contrastive-batch-size"
 _PREDICTIONS = "file to write, in the format of its ending: .csv, .json or .parquet"
 _TTA = "copies of an image to average over when scoring: 0, or 2 for the image and its mirror image"
 _UNREADABLE = "share of a table's images, 0..1, that may fail to open before it is an error; 10 always may"
@@ -478,6 +483,7 @@ def _simclr(group: Group) -> None:
     add("--projection-dim", COUNT, 64, "length of the projections that the SimCLR loss compares")
     add("--projection-layers", COUNT, 2, "linear layers of the projection head")
     add("--projection-norm", ["none", "batch", "layer"], "none", "normalisation between these layers")
+    add("--contrastive-batch-size", COUNT, None, _CONTRASTIVE_BATCH)
 
 
 def _optimizer(group: Group) -> None:
@@ -593,9 +599,9 @@ def _ema(group: Group) -> None:
 
 def _train_running(group: Group) -> None:
     add, switch = group.value, group.switch
-    add("--batch-size -b", COUNT, 32, "images per process and step")
+    add("--batch-size -b", COUNT, 32, "images per process and step, or that go through the model at a time")
     add("--validation-batch-size-multiplier -vb", COUNT, 1, "times as many images when scoring")
-    add("--grad-accum-steps", COUNT, 1, "steps whose gradients make one update; adds no negatives")
+    add("--grad-accum-steps", COUNT, 1, _GRAD_ACCUM)
     add("--seed", WHOLE, 42, "seed of every random number; each process adds its rank")
     add("--output", "FOLDER", "", "folder for runs (default: output/train)")
     add("--experiment", "NAME", "", "name of the run's folder (default: time, model and image size)")

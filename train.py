@@ -61,6 +61,16 @@ from timm.models.pretrained_weights import pretrained_weights
 from timm.task import load_task_ema_checkpoint
 from timm.task.attribute_evaluator import Metrics
 from timm.task.evaluate import evaluate
+from timm.task.gradient_cache import (
+    Chunk,
+    Result,
+    chunk_forwards,
+    chunks_per_step,
+    detached,
+    grouped,
+    joint_result,
+    steps_per_epoch,
+)
 from timm.task.optimization import make_optimizer, make_scheduler
 from timm.task.precision import resolve_precision
 from timm.task.resume_run import restore_random_state, restore_schedule, resume_task, resumed_folder
@@ -149,7 +159,7 @@ def train(args: Namespace) -> None:
     optimizer = make_optimizer(args, model)
     start = prepare_task(args, task, optimizer, backward, resumed)
     decreasing = lower_is_better(args.eval_metric, label_space.attributes)
-    updates = math.ceil(len(train_loader) / args.grad_accum_steps)
+    updates = math.ceil(steps_per_epoch(args, len(train_loader)) / args.grad_accum_steps)
     scheduler, num_epochs = make_scheduler(args, optimizer, updates, decreasing)
     run = Run(
         args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
@@ -324,6 +334,11 @@ def make_loaders(
     simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
     policy = None if args.views == "timm" else simclr
     train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once, policy)
+    if len(train_loader) < chunks_per_step(args):
+        raise UsageError(
+            f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "
+            f"--contrastive-batch-size {args.contrastive_batch_size}: use {len(train_loader) * args.batch_size} or less"
+        )
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
 
@@ -455,7 +470,7 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         f"{run.device}, {args.world_size} process(es), batch {args.batch_size} each; views: {', '.join(run.plan.kinds)}"
     )
     if run.plan.contrast is not None:
-        pairs = args.batch_size * args.world_size
+        pairs = args.batch_size * chunks_per_step(args) * args.world_size
         _logger.info(f"simclr_loss at chance is ln(2N-1) = {chance_level(pairs):.4f} for N = {pairs} images")
     _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
     if run.folder:
@@ -499,70 +514,92 @@ def loop(run: Run, start: dict[str, Any]) -> None:
 def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[str, float]:
     """Train on every batch once; return the epoch's average losses, the training top-1, and its last learning rate.
 
+    A step is a batch, or with --contrastive-batch-size the batches that are contrasted as one; fewer where these end.
+
     Args:
         run: the run.
         epoch: from 0.
-        again: where a recovery checkpoint was written inside this epoch (`batch`, `random`), else None. The epoch's
-            averages are then of what is left of it.
+        again: where a recovery checkpoint was written inside this epoch (the steps done as `batch`, `random`), else
+            None. The epoch's averages are then of what is left of it.
     """
     args, task, optimizer = run.args, run.task, run.optimizer
     task.train()
     meter, accuracy = LossMeter(), task.create_evaluator()
-    batches, accum = len(run.train_loader), args.grad_accum_steps
-    updates = math.ceil(batches / accum)
-    second_order = getattr(optimizer, "is_second_order", False)
-    log = EpochLog(_logger, epoch, batches, args.log_interval, args.world_size, enabled=utils.is_primary(args))
+    batches, chunks_each, accum = len(run.train_loader), chunks_per_step(args), args.grad_accum_steps
+    steps = steps_per_epoch(args, batches)
+    updates = math.ceil(steps / accum)
+    log = EpochLog(_logger, epoch, steps, args.log_interval, args.world_size, enabled=utils.is_primary(args))
     optimizer.zero_grad()
     previous: RandomState | None = None
-    for batch, (images, target) in enumerate(run.train_loader):
-        if again and batch < again["batch"]:
-            previous = restore_random_state(again, again["batch"] - batch, args.rank)
+    for step, chunks in enumerate(grouped(run.train_loader, chunks_each)):
+        if again and step < again["batch"]:
+            previous = restore_random_state(again, again["batch"] - step, args.rank)
             continue
-        last = batch + 1 == batches
-        update = (batch + 1) % accum == 0 or last
-        group = batches % accum if batch >= batches - batches % accum else accum
-        images, target = run.to_device(images), target.to(run.device, non_blocking=True)
-        if args.save_images and batch % args.log_interval == 0 and run.folder:
-            save_view_sheet(run.folder / f"train-{epoch}-{batch}.png", images, len(run.plan), run.data_config)
+        last = step + 1 == steps
+        update = (step + 1) % accum == 0 or last
+        chunks[:] = [(run.to_device(images), target.to(run.device, non_blocking=True)) for images, target in chunks]
+        if args.save_images and step % args.log_interval == 0 and run.folder:
+            save_view_sheet(run.folder / f"train-{epoch}-{step}.png", chunks[0][0], len(run.plan), run.data_config)
         log.data_ready()
         lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
-        with nullcontext() if update or not args.distributed else task.no_sync():
-            with run.autocast():
-                result = task(images, target)
-            run.backward(
-                result["loss"] / group,
-                optimizer,
-                clip_grad=args.clip_grad,
-                clip_mode=args.clip_mode,
-                parameters=task.get_clip_parameters(exclude_head="agc" in args.clip_mode),
-                create_graph=second_order,
-                need_update=update,
-            )
-        rows = len(target) // len(run.plan)
+        per_update = accum * chunks_each
+        share = len(chunks) / min(per_update, batches - step // accum * per_update)  # of the update's images
+        result = backpropagate(run, chunks, share, update)
+        rows = sum(len(target) for _, target in chunks) // len(run.plan)
         losses = meter.update(result, rows)
         run.watch.check(meter.names, losses)
-        accuracy.update(result["output"], task.classified_targets(target))
+        accuracy.update(result["output"], torch.cat([task.classified_targets(target) for _, target in chunks]))
+        chunks.clear()  # the loader's list: the images of a step make room for those of the next
         run.train_loader.dataset.check_readable()
         if update:
             optimizer.zero_grad()
-            done = epoch * updates + (batch + 1 + accum - 1) // accum
+            done = epoch * updates + (step + 1 + accum - 1) // accum
             task.update_ema(step=done)
             if run.scheduler is not None:
                 run.scheduler.step_update(done)
             if args.synchronize_step and run.device.type == "cuda":
                 torch.cuda.synchronize()
             # Between updates there is none: the gradients of half an update are in no checkpoint.
-            if args.recovery_interval and not last and (batch + 1) % args.recovery_interval < accum:
+            if args.recovery_interval and not last and (step + 1) % args.recovery_interval < accum:
                 random = [gather_objects(state, args.world_size) for state in (previous, get_random_state())]
-                run.progress = {"epoch": epoch, "batch": batch + 1, "random": random}
+                run.progress = {"epoch": epoch, "batch": step + 1, "random": random}
                 if run.saver is not None:
-                    run.saver.save_recovery(epoch, batch_idx=batch)
+                    run.saver.save_recovery(epoch, batch_idx=step)
         if args.recovery_interval:
             previous = get_random_state()
-        log.step(batch, rows, lambda: meter.averages(args.distributed), lr, meter)
+        log.step(step, rows, lambda: meter.averages(args.distributed), lr, meter)
     log.close()
     metrics = accuracy.compute(distributed=args.distributed)
     return meter.averages(args.distributed) | {"top1": metrics["top1"], "lr": lr}
+
+
+def backpropagate(run: Run, chunks: list[Chunk], share: float, update: bool) -> Result:
+    """Add the gradients of a step's joint loss, a chunk in memory at a time; return its losses and its outputs.
+
+    Args:
+        run: the run.
+        chunks: the batches that are contrasted as one, on the device.
+        share: factor on the loss, such that those of an update's steps add up to 1.
+        update: also change the weights.
+    """
+    args, task, optimizer = run.args, run.task, run.optimizer
+    results: list[Result] = []
+    for forward in chunk_forwards(task, chunks, run.autocast):
+        last = update and len(results) + 1 == len(chunks)
+        with nullcontext() if last or not args.distributed else task.no_sync():
+            with run.autocast():
+                result = forward()
+            run.backward(
+                result["loss"] * share,
+                optimizer,
+                clip_grad=args.clip_grad,
+                clip_mode=args.clip_mode,
+                parameters=task.get_clip_parameters(exclude_head="agc" in args.clip_mode),
+                create_graph=getattr(optimizer, "is_second_order", False),
+                need_update=last,
+            )
+        results.append(detached(result))
+    return joint_result(results)
 
 
 def share_batch_norm(run: Run) -> None:

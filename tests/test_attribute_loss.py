@@ -115,3 +115,30 @@ def test_several_processes_average_to_the_joint_batch_in_value_and_gradient(size
     for name, values in logits.items():
         gathered = torch.cat([gradients[name] for _, gradients in shares]) / len(sizes)
         torch.testing.assert_close(gathered, values.grad)
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "jsd"])
+def test_the_losses_of_chunks_add_up_to_those_of_their_batch(kind: str) -> None:
+    criterion = AttributeLoss(SPACE, smoothing=0.1, jsd_splits=2 if kind == "jsd" else 0)
+    chunks = [_draw(rows, seed=rows) for rows in (4, 10, 2)]
+    logits = [{name: values.double() for name, values in own.items()} for own, _ in chunks]
+    targets = [_soft(target) if kind == "soft" else target for _, target in chunks]
+    counts = criterion.joint_counts(targets)
+    summands = [criterion(own, target, counts) for own, target in zip(logits, targets, strict=True)]
+
+    def joined(pieces: list[Tensor]) -> Tensor:  # split by split, as a batch is
+        halves = [piece.chunk(2) for piece in pieces]
+        return torch.cat([half[i] for i in range(2) for half in halves])
+
+    target = [joined(list(columns)) for columns in zip(*targets, strict=True)] if kind == "soft" else joined(targets)
+    whole = criterion({name: joined([own[name] for own in logits]) for name in SPACE.attributes}, target)
+    torch.testing.assert_close(sum(summands), whole, rtol=1e-6, atol=0)
+    assert whole.dtype == torch.float64
+    means = torch.stack([criterion(own, target) for own, target in zip(logits, targets, strict=True)]).mean(dim=0)
+    assert (means - whole).abs().min() > 1e-3  # blank cells make it no mean of the chunks' means
+
+
+def _soft(target: Tensor) -> list[Tensor]:
+    """Half of each label's mass."""
+    columns = zip(target.unbind(1), SPACE.num_classes.values(), strict=True)
+    return [torch.nn.functional.one_hot(c.clamp(min=0), k) * (c >= 0).unsqueeze(1) * 0.5 for c, k in columns]

@@ -148,6 +148,7 @@ SAMPLES = """
 --grad-checkpointing | --img-size 64 | --input-size 1 28 28 | --crop-pct 0.9
 --crop-mode border | --mean 0.5 | --std 0.1 0.2 0.3 | --interpolation bicubic | --temperature 0.07
 --simclr-loss-weight 0 | --classification-loss-weight 0 | --projection-dim 8 | --projection-layers 3
+--contrastive-batch-size 96
 --projection-norm batch | --opt lamb | --opt-eps 1e-8 | --opt-betas 0.9 0.99 | --momentum 0 | --weight-decay 1e-05
 --clip-grad 1 | --clip-grad 0.1 --clip-mode agc | --layer-decay 0.7 | --layer-decay 0.7 --layer-decay-min-scale 0.1
 --layer-decay 0.7 --layer-decay-no-opt-scale 0.1 | --opt-kwargs nesterov=False | --opt-foreach | --no-opt-foreach
@@ -298,6 +299,12 @@ MISTAKES = [
     *[(f"--{dest.replace('_', '-')}", f"--{dest.replace('_', '-')} needs --") for dest in ("jsd", "resplit")],
     ("--amp-dtype float16", "--amp-dtype needs --amp: it is"),
     ("--clip-mode agc", "--clip-mode needs --clip-grad: "),
+    (
+        "--contrastive-batch-size 64 -wls 0",
+        "--contrastive-batch-size needs --simclr-loss-weight: at ",
+    ),
+    ("--contrastive-batch-size 70", "--contrastive-batch-size 70 is not a multiple of --batch-size 32: use 64 or 96"),
+    ("--contrastive-batch-size 8", "--contrastive-batch-size 8 is not a multiple of --batch-size 32: use 32"),
     ("--layer-decay-min-scale 0.1", "--layer-decay-min-scale needs --layer-decay: "),
     ("--layer-decay-no-opt-scale 0.1", "--layer-decay-no-opt-scale needs --layer-decay: "),
     ("--lr-base-scale sqrt", "--lr-base-scale needs --lr-base: "),

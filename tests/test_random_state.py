@@ -1,9 +1,17 @@
 import random
 
 import numpy as np
+import pytest
 import torch
+from flag_effects import ON_GPU
 
-from timm.utils.random_state import get_random_state, seed_all, set_random_state
+from timm.utils.random_state import (
+    get_random_state,
+    get_torch_random_state,
+    replayed_random_state,
+    seed_all,
+    set_random_state,
+)
 
 
 def draw():
@@ -47,3 +55,15 @@ def test_the_state_survives_a_safe_load(tmp_path):
     seed_all(8)
     set_random_state(torch.load(tmp_path / "state.pth", weights_only=True)["random"])
     assert draw() == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+def test_a_replay_draws_the_same_and_leaves_the_stream_where_it_was(device):
+    device = torch.device(device)
+    seed_all(3)
+    state = get_torch_random_state(device)
+    first = torch.rand(5, device=device)
+    before = get_torch_random_state(device)
+    with replayed_random_state(state, device):
+        assert torch.equal(torch.rand(5, device=device), first)
+    assert all(torch.equal(a, b) for a, b in zip(get_torch_random_state(device), before, strict=True))

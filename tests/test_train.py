@@ -195,10 +195,11 @@ RICH = [
     *("--reprob", 0.5, "--remode", "pixel", "--mixup", 0.2, "--cutmix", 1, "--grad-accum-steps", 2, "--amp"),
     *("--sched-on-updates", "--classify-view", "both", "--projection-norm", "batch", "--lr-noise", 0.2, 0.9),
 ]  # fmt: skip
+JOINT = [*RICH, "-b", 4, "--contrastive-batch-size", 8, "--grad-accum-steps", 1]
 PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5, "--warmup-epochs", 1]
 
 
-@pytest.mark.parametrize("words", [PLAIN, RICH, PLATEAU], ids=["plain", "rich", "plateau"])
+@pytest.mark.parametrize("words", [PLAIN, RICH, JOINT, PLATEAU], ids=["plain", "rich", "joint", "plateau"])
 def test_resuming_equals_not_stopping_bit_for_bit(data: Path, tmp_path: Path, words: list[object]) -> None:
     whole = run(data, tmp_path / "whole", *words)
     part = tmp_path / "part"
@@ -215,7 +216,7 @@ def test_resuming_equals_not_stopping_bit_for_bit(data: Path, tmp_path: Path, wo
     assert one["saver"]["best_metric"] == other["saver"]["best_metric"]
 
 
-@pytest.mark.parametrize("words", [PLAIN, RICH], ids=["plain", "rich"])
+@pytest.mark.parametrize("words", [PLAIN, RICH, JOINT], ids=["plain", "rich", "joint"])
 def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
     data: Path, tmp_path: Path, words: list[object]
 ) -> None:

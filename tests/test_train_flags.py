@@ -243,6 +243,61 @@ def test_the_losses_are_weighed(prepare: Prepare) -> None:
     torch.testing.assert_close(result["loss"], 0.5 * result["simclr_loss"])
 
 
+def largest_difference(one: list[list[torch.Tensor]], other: list[list[torch.Tensor]]) -> float:
+    """Return how far the gradients of two lists of updates are apart."""
+    pairs = [pair for updates in zip(one, other, strict=True) for pair in zip(*updates, strict=True)]
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+@shows("contrastive_batch_size")
+def test_batches_are_contrasted_as_one(prepare: Prepare) -> None:
+    still = [*STILL, "--model", "test_vit"]  # its images know nothing of each other
+    whole, alone = gradients_of(prepare(*still, "-b", 8)), gradients_of(prepare(*still, "-b", 4))
+    for words in ([], ["--channels-last", "--grad-checkpointing", "--no-prefetcher"]):
+        chunked = gradients_of(prepare(*still, "-b", 4, "--contrastive-batch-size", 8, *words))
+        assert largest_difference(chunked, whole) < 1e-5
+    assert largest_difference(alone[:1], whole[:1]) > 1e-3
+    same = gradients_of(prepare(*still, "-b", 4, "--contrastive-batch-size", 4))
+    assert largest_difference(same, alone) == 0
+
+
+def test_what_is_left_of_an_epoch_is_contrasted_too(prepare: Prepare) -> None:
+    words = [*STILL, "--model", "test_vit", "-b", 8]
+    first, second, third = gradients_of(prepare(*words))
+    joint, rest = gradients_of(prepare(*words, "--contrastive-batch-size", 16))
+    assert largest_difference([joint], [[(a + b) / 2 for a, b in zip(first, second, strict=True)]]) > 1e-3
+    assert largest_difference([rest], [third]) < 1e-5
+    # Each image of an update counts alike: two thirds are those of the pair of batches.
+    update = gradients_of(prepare(*words, "--contrastive-batch-size", 16, "--grad-accum-steps", 2))
+    assert largest_difference(update, [[(2 * a + b) / 3 for a, b in zip(joint, rest, strict=True)]]) < 1e-5
+
+
+def test_a_step_of_a_run_is_a_joint_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    averaged: list[int] = []
+    monkeypatch.setattr(train.SimCLRClassificationTask, "update_ema", lambda _, step: averaged.append(step))
+    words = "-b 4 --contrastive-batch-size 16 --log-interval 1 --save-images --model-ema --amp --split-bn --epochs 2"
+    folder, text = train_through(data, tmp_path, *words.split())
+    assert f"simclr_loss at chance is ln(2N-1) = {math.log(31):.4f} for N = 16 images" in text
+    for line in ("Train: 0 [   1/2 ( 50%)]", "Train: 0 [   2/2 (100%)]", "Train: 1 [   2/2 (100%)]"):
+        assert line in text
+    assert averaged == [1, 2, 3, 4]
+    assert len(list(folder.glob("train-*.png"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--contrastive-batch-size 32", r"train.csv has 3 batches of 8 for each process, fewer than .* 32: use 24 or"),
+        ("--contrastive-batch-size 16 --opt adahessian", "--opt adahessian: it differentiates gradients"),
+        ("-b 1 --contrastive-batch-size 2", "--batch-size 1 leaves the contrastive loss no negatives"),
+        ("--contrastive-batch-size 16 --sync-bn --device cpu", "--sync-bn needs GPUs"),
+    ],
+)
+def test_a_joint_batch_that_cannot_be_is_refused(prepare: Prepare, words: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        prepare(*words.split())
+
+
 @shows("projection_dim", "projection_layers", "projection_norm")
 def test_the_projection_head_is_built_as_asked(prepare: Prepare) -> None:
     def layers(*words: object) -> list[str]:
@@ -468,6 +523,7 @@ def test_the_learning_rate_follows_from_the_batch(prepare: Prepare) -> None:
     base = ["--lr-base", 1, "--grad-accum-steps", 2]  # 16 images an update
     assert rates(prepare(*base)) == [16 / 256]
     assert rates(prepare(*base, "--lr-base-size", 32)) == [16 / 32]
+    assert rates(prepare(*base, "-b", 4, "--contrastive-batch-size", 8)) == [16 / 256]
     assert rates(prepare(*base, "--lr-base-scale", "sqrt")) == [(16 / 256) ** 0.5]
     assert rates(prepare(*base, "--opt", "adamw")) == [(16 / 256) ** 0.5]
     assert rates(prepare(*base, "--opt", "adamw", "--lr-base-scale", "linear")) == [16 / 256]

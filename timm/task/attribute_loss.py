@@ -32,43 +32,73 @@ class AttributeLoss(nn.Module):
         self.smoothing = smoothing
         self.jsd_splits = jsd_splits
 
-    def forward(self, logits: Mapping[str, Tensor], target: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return the loss of each attribute, [A] in float32.
+    def forward(
+        self, logits: Mapping[str, Tensor], target: Tensor | Sequence[Tensor], counts: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of each attribute, [A] in float32, or in float64 for float64 logits.
 
         An attribute with no label in the joint batch has loss 0 and gradient 0.
 
         Args:
             logits: by attribute [N, K], any float dtype.
             target: int64 [N, A] of class indices with -100 for unknown, or soft targets [N, K] for each attribute.
+            counts: what `joint_counts` says of a batch of which this is a chunk: the chunks' losses then add up to
+                the batch's. Without it, this is the whole batch.
         """
-        columns = target.unbind(1) if isinstance(target, Tensor) else target
+        columns = _columns(target)
         measure = self._jsd if self.jsd_splits else self._soft if columns[0].ndim == 2 else self._hard
-        pairs = [measure(logits[name].float(), column) for name, column in zip(self.attributes, columns, strict=True)]
-        sums, counts = (torch.stack(values) for values in zip(*pairs, strict=True))
-        processes = 1
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            processes = dist.get_world_size()
-            dist.all_reduce(counts)
+        sums = [measure(_precise(logits[name]), column) for name, column in zip(self.attributes, columns, strict=True)]
+        counts = self.joint_counts([target]) if counts is None else counts
         # A count is 0 or at least one label's share, so the clamp only keeps 0 / 0 from being NaN.
-        return sums * processes / counts.clamp(min=torch.finfo(counts.dtype).tiny)
+        return torch.stack(sums) * _processes() / counts.clamp(min=torch.finfo(counts.dtype).tiny)
 
-    def _hard(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of cross-entropies and number of labels, for class indices [N]."""
-        loss = F.cross_entropy(logits, target, ignore_index=UNKNOWN, reduction="sum", label_smoothing=self.smoothing)
-        return loss, (target != UNKNOWN).sum().to(loss.dtype)
+    def joint_counts(self, targets: Sequence[Tensor | Sequence[Tensor]]) -> Tensor:
+        """Return how many labels each attribute has in a batch, on all processes, [A] in float32.
 
-    def _soft(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            targets: of each chunk of this process's batch, as `forward` takes them.
+        """
+        counts = torch.stack([self._counts(_columns(target)) for target in targets]).sum(dim=0)
+        if _processes() > 1:
+            dist.all_reduce(counts)
+        return counts
+
+    def _counts(self, columns: Sequence[Tensor]) -> Tensor:
+        """Labels of each attribute [A]: of soft targets their mass, and with splits those of the clean one."""
+        if columns[0].ndim == 2:
+            return torch.stack([column.sum() for column in columns])
+        clean = [column[: len(column) // (self.jsd_splits or 1)] for column in columns]
+        return torch.stack([(column != UNKNOWN).sum() for column in clean]).float()
+
+    def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Sum of cross-entropies, for class indices [N]."""
+        return F.cross_entropy(logits, target, ignore_index=UNKNOWN, reduction="sum", label_smoothing=self.smoothing)
+
+    def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
         """The same for soft targets [N, K], whose mass is 0 in a row without a label."""
         mass = target.sum(dim=1, keepdim=True)
         smooth = target * (1 - self.smoothing) + mass * (self.smoothing / target.shape[1])
-        return -(smooth * F.log_softmax(logits, dim=1)).sum(), mass.sum()
+        return -(smooth * F.log_softmax(logits, dim=1)).sum()
 
-    def _jsd(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _jsd(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of the clean split, and the splits' divergence from their mean (arXiv:1912.02781, eq. 2)."""
         rows = len(logits) // self.jsd_splits
         clean = target[:rows]
-        loss, count = self._hard(logits[:rows], clean)
         probabilities = logits.softmax(dim=1).view(self.jsd_splits, rows, -1)
         log_mean = probabilities.mean(dim=0).clamp(1e-7, 1).log()
         divergence = F.kl_div(log_mean.expand_as(probabilities), probabilities, reduction="none").sum(dim=2).mean(dim=0)
-        return loss + _JSD_WEIGHT * (divergence * (clean != UNKNOWN)).sum(), count
+        return self._hard(logits[:rows], clean) + _JSD_WEIGHT * (divergence * (clean != UNKNOWN)).sum()
+
+
+def _columns(target: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the targets of each attribute."""
+    return target.unbind(1) if isinstance(target, Tensor) else target
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """Return logits in a precision that a sum over a batch does not suffer from."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

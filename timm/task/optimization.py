@@ -12,6 +12,7 @@ from torch import nn
 
 from timm.optim import create_optimizer_v2, get_optimizer_info, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from timm.task.gradient_cache import chunks_per_step
 from timm.utils.usage_error import UsageError
 
 _logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
         UsageError: there is no such optimizer, or it does not take a flag.
     """
     if args.lr_base is not None:
-        batch = args.batch_size * args.world_size * args.grad_accum_steps
+        batch = args.batch_size * chunks_per_step(args) * args.world_size * args.grad_accum_steps
         adaptive = any(name in args.opt.lower() for name in ("ada", "lamb"))
         scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
         ratio = batch / args.lr_base_size
@@ -39,7 +40,7 @@ def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _check_optimizer(args: Namespace) -> None:
-    """Refuse an epsilon, or a number of betas, that timm would drop in silence.
+    """Refuse an epsilon, or a number of betas, that timm would drop in silence, and gradients without a second order.
 
     Raises:
         ValueError: says what the optimizer has.
@@ -47,6 +48,8 @@ def _check_optimizer(args: Namespace) -> None:
     info = get_optimizer_info(args.opt.lower().rpartition("_")[2])
     if args.opt_eps is not None and not info.has_eps:
         raise ValueError("it has no epsilon: leave --opt-eps out")
+    if info.second_order and chunks_per_step(args) > 1:
+        raise ValueError("it differentiates gradients, which cached ones cannot be: leave --contrastive-batch-size out")
     betas = info.num_betas if info.has_betas else 0
     if args.opt_betas is not None and len(args.opt_betas) != betas:
         given = len(args.opt_betas)

@@ -17,6 +17,8 @@ from timm.task.attribute_evaluator import AttributeEvaluator
 from timm.task.attribute_loss import AttributeLoss
 from timm.utils.model import unwrap_model
 
+Targets = Tensor | Sequence[Tensor]
+
 
 class SimCLRClassificationTask(ClassificationTask):
     """loss = simclr_loss * simclr_loss_weight + classification_loss * classification_loss_weight.
@@ -37,6 +39,8 @@ class SimCLRClassificationTask(ClassificationTask):
         device: where the task's tensors live.
         dtype: of the model's parameters.
     """
+
+    criterion: AttributeLoss
 
     def __init__(
         self,
@@ -78,12 +82,40 @@ class SimCLRClassificationTask(ClassificationTask):
             `loss`, to go backward from; `classification_loss` and, with two views, `simclr_loss`, unweighted; one
             `<attribute>_loss` each; and `output`, the classified views' logits by attribute.
         """
-        targets: Tensor | Sequence[Tensor] = self.classified_targets(target)
-        if self.mixup is not None:
-            targets = self._mix(input, target)
-        logits, projections = self.trainable_module(input)
+        targets = self.prepare_targets(input, target)
+        return self.losses(self.trainable_module(input), targets)
+
+    def prepare_targets(self, input: Tensor, target: Tensor) -> Targets:
+        """Return the targets of the classified views; with mixup mix these views, in place.
+
+        Args:
+            input: as in `forward`.
+            target: as in `forward`.
+
+        Returns:
+            int64 [N, A] of class indices, or with mixup soft targets [N, K] for each attribute.
+        """
+        return self.classified_targets(target) if self.mixup is None else self._mix(input, target)
+
+    def losses(
+        self,
+        outputs: tuple[dict[str, Tensor], Tensor],
+        targets: Targets,
+        counts: Tensor | None = None,
+        contrast: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Return what `forward` returns, of what the model gives for a batch, or for a chunk of one.
+
+        Args:
+            outputs: the model's logits by attribute [V*B, K], and projections [V*B, P].
+            targets: of `prepare_targets`.
+            counts: with a chunk the labels of the whole batch, of `AttributeLoss.joint_counts`. The losses are then
+                the chunk's summands of the batch's.
+            contrast: with a chunk gives its summand of the contrastive loss for two views' projections [B, P].
+        """
+        logits, projections = outputs
         classified = {name: self._rows(values, self.plan.classify) for name, values in logits.items()}
-        losses = self.criterion(classified, targets)
+        losses = self.criterion(classified, targets, counts)
         classification_loss = (losses * self._shares).sum()
         result = {
             "output": classified,
@@ -92,8 +124,7 @@ class SimCLRClassificationTask(ClassificationTask):
         }
         loss = classification_loss * self.classification_loss_weight
         if self.plan.contrast is not None:
-            z_i, z_j = (self._rows(projections, (view,)) for view in self.plan.contrast)
-            result["simclr_loss"] = self.contrastive(z_i, z_j)
+            result["simclr_loss"] = (contrast or self.contrastive)(*self.contrasted_views(projections))
             loss = loss + result["simclr_loss"] * self.simclr_loss_weight
         result["loss"] = loss
         return result
@@ -101,6 +132,12 @@ class SimCLRClassificationTask(ClassificationTask):
     def classified_targets(self, target: Tensor) -> Tensor:
         """Return the targets [N, A] of `output`'s rows, of a batch's targets [V*B, A]."""
         return self._rows(target, self.plan.classify)
+
+    def contrasted_views(self, projections: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two views [B, P] that the contrastive loss pairs, of a batch's projections [V*B, P]."""
+        assert self.plan.contrast is not None
+        view_i, view_j = self.plan.contrast
+        return self._rows(projections, (view_i,)), self._rows(projections, (view_j,))
 
     def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
         """Return the rows of some views of a batch [V*B, ...], in their order."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 RandomState = dict[str, Any]
 
@@ -56,3 +59,27 @@ def set_random_state(state: RandomState) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def get_torch_random_state(device: torch.device) -> list[Tensor]:
+    """Return the state of what a model's forward pass draws from: torch's generators of the CPU and of its device."""
+    states = [torch.get_rng_state()]
+    return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state(device)]
+
+
+def set_torch_random_state(states: list[Tensor], device: torch.device) -> None:
+    """Restore what `get_torch_random_state` returned for the same device."""
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1], device)
+
+
+@contextmanager
+def replayed_random_state(states: list[Tensor], device: torch.device) -> Iterator[None]:
+    """Draw again what was drawn from `states` on; afterwards go on as if nothing had been drawn in between."""
+    now = get_torch_random_state(device)
+    set_torch_random_state(states, device)
+    try:
+        yield
+    finally:
+        set_torch_random_state(now, device)

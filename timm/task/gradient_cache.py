@@ -1,0 +1,171 @@
+"""Contrastive batches larger than memory holds, by gradient caching.
+
+- GradCache, Gao et al., 2021, https://arxiv.org/abs/2101.06983 (section 3.2)
+
+The contrastive loss needs the projections of all images, but their gradients need the images' activations only one
+chunk at a time, because the loss reaches the weights through the projections alone:
+
+    1. each chunk goes through the model without a graph, which leaves its projections
+    2. the loss of all projections gives the gradient of each
+    3. each chunk goes through the model again, with the same random numbers, and backward from its projections'
+       gradients, which are those of step 2, and from its own share of the classification loss
+
+The sum of the chunks' gradients is the gradient of the joint batch, to rounding, where the model treats the images of
+a batch apart. Batch norm does not: its statistics are those of a chunk, in both passes.
+"""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from timm.task.precision import Autocast
+from timm.task.simclr_classification import SimCLRClassificationTask, Targets
+from timm.utils.random_state import get_torch_random_state, replayed_random_state
+
+Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [V*B, A], a batch of the loader
+Result = dict[str, Any]
+Views = tuple[Tensor, Tensor]  # of a chunk's two contrasted views [B, P] each: the projections, or their gradients
+
+
+def chunks_per_step(args: Namespace) -> int:
+    """Return how many batches of the loader are contrasted together: 1 without --contrastive-batch-size."""
+    joint: int = args.contrastive_batch_size or args.batch_size
+    return joint // int(args.batch_size)
+
+
+def steps_per_epoch(args: Namespace, batches: int) -> int:
+    """Return the steps that an epoch of so many batches makes; the last may have fewer chunks than the others."""
+    return math.ceil(batches / chunks_per_step(args))
+
+
+def grouped(batches: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
+    """Yield lists of `size` batches, and at last what is left.
+
+    It reads no further than it yields: the random numbers of an epoch fall between the same batches, whatever the size.
+    """
+    chunks: list[Chunk] = []
+    for batch in batches:
+        chunks.append(batch)
+        if len(chunks) == size:
+            yield chunks
+            chunks = []
+    if chunks:
+        yield chunks
+
+
+def chunk_forwards(
+    task: SimCLRClassificationTask, chunks: Sequence[Chunk], autocast: Autocast
+) -> list[Callable[[], Result]]:
+    """Contrast chunks as one batch; return for each chunk its second forward pass, to go backward from at once.
+
+    A lone chunk is the whole batch, and needs one pass only. With several processes each must make the call, with as
+    many chunks as the others.
+
+    Args:
+        task: with a contrastive loss, where there are several chunks; in training mode.
+        chunks: on the task's device; with mixup their classified views are changed in place.
+        autocast: makes the context that the caller also makes around each forward pass.
+
+    Returns:
+        Functions to be called in the chunks' order. Each returns what `task` does of a batch, where every loss is the
+        chunk's summand of the joint batch's: `joint_result` adds them up.
+    """
+    if len(chunks) == 1:
+        return [partial(task, *chunks[0])]
+    targets = [task.prepare_targets(images, target) for images, target in chunks]
+    counts = task.criterion.joint_counts(targets)
+    states, views = _project(task, [images for images, _ in chunks], autocast)
+    loss, gradients = _contrast(task, views)
+    surrogates = [partial(_surrogate, loss / len(chunks), gradient) for gradient in gradients]
+    return [
+        partial(_forward_again, task, images, own, counts, state, surrogate)
+        for (images, _), own, state, surrogate in zip(chunks, targets, states, surrogates, strict=True)
+    ]
+
+
+def joint_result(results: Sequence[Result]) -> Result:
+    """Return the result of a batch of those of its chunks, in their order: losses added up, outputs put together."""
+    if len(results) == 1:
+        return dict(results[0])
+    joint: Result = {name: sum(result[name] for result in results) for name in results[0] if name.endswith("loss")}
+    outputs = [result["output"] for result in results]
+    return joint | {"output": {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}}
+
+
+def detached(result: Result) -> Result:
+    """Return a result without its graph, in memory of its own: a compiled model may write its next output there."""
+    own = {name: value.detach().clone() for name, value in result.items() if isinstance(value, Tensor)}
+    return own | {"output": {name: logits.detach().clone() for name, logits in result["output"].items()}}
+
+
+def _project(
+    task: SimCLRClassificationTask, batches: Sequence[Tensor], autocast: Autocast
+) -> tuple[list[list[Tensor]], list[Views]]:
+    """Make the first pass; return for each chunk the random state it began with, and its projections."""
+    module: Any = task.trainable_module
+    module = module.module if isinstance(module, DistributedDataParallel) else module
+    # Where no gradient is wanted, a compiled model is another program: to be compiled too, and free to draw other
+    # random numbers. The graph that the same program leaves here is given up with its chunk.
+    compiled = hasattr(module, "_orig_mod")
+    states, views = [], []
+    with _buffers_restored(module), torch.set_grad_enabled(compiled):
+        for images in batches:
+            states.append(get_torch_random_state(task.device))
+            with autocast():
+                _, projections = module(images)
+            z_i, z_j = task.contrasted_views(projections.detach().clone())
+            views.append((z_i, z_j))
+    return states, views
+
+
+def _contrast(task: SimCLRClassificationTask, views: Sequence[Views]) -> tuple[Tensor, list[Views]]:
+    """Return the contrastive loss of all chunks' projections, and its gradient at each chunk's."""
+    dtype = torch.float64 if views[0][0].dtype == torch.float64 else torch.float32  # that of the loss
+    z_i, z_j = (torch.cat(view).to(dtype).requires_grad_() for view in zip(*views, strict=True))
+    loss = task.contrastive(z_i, z_j)
+    # Not scaled for float16: the surrogate, whose backward pass is, multiplies in float32.
+    grad_i, grad_j = torch.autograd.grad(loss, (z_i, z_j))
+    rows = [len(view) for view, _ in views]
+    return loss.detach(), list(zip(grad_i.split(rows), grad_j.split(rows), strict=True))
+
+
+def _forward_again(
+    task: SimCLRClassificationTask,
+    images: Tensor,
+    targets: Targets,
+    counts: Tensor,
+    state: list[Tensor],
+    contrast: Callable[[Tensor, Tensor], Tensor],
+) -> Result:
+    """Make a chunk's second pass, with the random numbers of the first."""
+    with replayed_random_state(state, task.device):
+        outputs = task.trainable_module(images)
+    return task.losses(outputs, targets, counts, contrast)
+
+
+def _surrogate(value: Tensor, gradients: Views, z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Return what has this value, a chunk's share of the joint loss, and at its projections these gradients."""
+    z, gradient = torch.cat([z_i, z_j]), torch.cat(gradients)
+    product = (z.to(gradient.dtype) * gradient).sum()
+    return value + (product - product.detach())
+
+
+@contextmanager
+def _buffers_restored(module: nn.Module) -> Iterator[None]:
+    """Take back what forward passes write into buffers, such as running statistics: they are to count once."""
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)

@@ -2,9 +2,9 @@
 
 - SimCLR, Chen et al., 2020, https://arxiv.org/abs/2002.05709 (appendix A)
 
-Each operation gives what torchvision's gives for the same parameters, to the rounding of a byte, and
-clips to 0..255 after each as torchvision does; the parameters have the paper's distributions. OpenCV does the work:
-several times as fast as Pillow, which counts where two views of each image are made.
+Each operation gives what torchvision's gives for the same parameters, to the rounding of a byte, and clips to 0..255
+after each as torchvision does; the parameters have the paper's distributions. OpenCV does the work: several times as
+fast as Pillow, which counts where two views of each image are made.
 """
 
 from __future__ import annotations

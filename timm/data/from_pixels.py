@@ -28,8 +28,13 @@ def from_pixels(transform: Any, view: Callable[[Pixels], Pixels] | None = None) 
         transform: what `timm.data.create_transform` makes; with AugMix's splits a tuple of three, of which the first
             takes an image.
         view: makes the view, in place of the transform's steps up to the tensor; None keeps them.
+
+    Raises:
+        ValueError: if there are both a view and AugMix's splits, whose augmentation it would replace.
     """
     if isinstance(transform, tuple | list):
+        if view is not None:
+            raise ValueError("expected a transform in one part to make views in, got AugMix's splits")
         first, *others = transform
         for step in (step for other in others for step in other.transforms):
             quicken(step)
@@ -64,7 +69,9 @@ class RandomCrop:
     def __call__(self, pixels: Pixels) -> Image.Image:
         """Returns a crop of an image [H, W, C] in the right size."""
         box = random_box(pixels.shape[0], pixels.shape[1], self.scale, self.ratio)
-        return as_image(resize_crop(pixels, box, self.size, random.choice(self.interpolation)))
+        # timm draws no number where there is no choice.
+        modes = self.interpolation
+        return as_image(resize_crop(pixels, box, self.size, random.choice(modes) if len(modes) > 1 else modes[0]))
 
     def __repr__(self) -> str:
         return f"RandomCrop(size={self.size}, scale={self.scale}, ratio={self.ratio}, {self.interpolation})"

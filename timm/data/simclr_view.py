@@ -2,16 +2,16 @@
 
 - SimCLR, Chen et al., 2020, https://arxiv.org/abs/2002.05709 (appendix A)
 
-Each operation gives what torchvision's gives for the same parameters, to the rounding of a byte (a hue to 1/256 of the
-circle), and clips to 0..255 after each as torchvision does; the parameters have the paper's distributions. OpenCV does
-the work: several times as fast as Pillow, which counts where two views of each image are made.
+Each operation gives what torchvision's gives for the same parameters, to the rounding of a byte, and clips to 0..255
+after each as torchvision does; the parameters have the paper's distributions. OpenCV does the work: several times as
+fast as Pillow, which counts where two views of each image are made.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import cv2
@@ -58,11 +58,14 @@ class SimCLRView:
         self.scale, self.ratio = scale, ratio
         self.keep_color = keep_color
         self.hflip, self.vflip = hflip, vflip
-        amounts = [amount * strength for amount in _JITTER]
-        # A factor is drawn from 1 - amount to 1 + amount, but not below 0; a hue from -amount to amount, at most half.
-        self.factors = [(max(0.0, 1 - amount), 1 + amount) for amount in amounts[:3]]
-        self.hues = (-min(0.5, amounts[3]), min(0.5, amounts[3]))
-        self.jitters = [0, 1] if keep_color else [0, 1, 2, 3]
+        brightness, contrast, saturation, hue = (amount * strength for amount in _JITTER)
+        # What is done, with the least and the greatest of what it takes.
+        self.jitters: Sequence[tuple[Callable[[Pixels, float], Pixels], float, float]] = [
+            (adjust_brightness, max(0.0, 1 - brightness), 1 + brightness),
+            (adjust_contrast, max(0.0, 1 - contrast), 1 + contrast),
+            (adjust_saturation, max(0.0, 1 - saturation), 1 + saturation),
+            (shift_hue, -min(0.5, hue), min(0.5, hue)),
+        ][: 2 if keep_color else 4]
         # A tenth of the side, as in the paper; odd, so that it has a middle.
         self.largest_radius = max(1, round(min(size) * 0.1) // 2)
 
@@ -84,16 +87,14 @@ class SimCLRView:
 
     def _jitter(self, view: Pixels) -> Pixels:
         """Changes brightness, contrast, saturation and hue, in an order drawn anew."""
-        for kind in random.sample(self.jitters, len(self.jitters)):
-            if kind < 3:
-                view = _ADJUST[kind](view, random.uniform(*self.factors[kind]))
-            else:
-                view = shift_hue(view, random.uniform(*self.hues))
+        for adjust, low, high in random.sample(self.jitters, len(self.jitters)):
+            view = adjust(view, random.uniform(low, high))
         return view
 
     def __repr__(self) -> str:
-        color = ", keep_color" if self.keep_color else ""
-        return f"SimCLRView(size={self.size}, scale={self.scale}, factors={self.factors}, hues={self.hues}{color})"
+        jitters = ", ".join(f"{adjust.__name__} {low:g}..{high:g}" for adjust, low, high in self.jitters)
+        grey = "" if self.keep_color else f", grey {_GREY_PROB}"
+        return f"SimCLRView(size={self.size}, scale={self.scale}, ratio={self.ratio}, {jitters}{grey})"
 
 
 def random_box(
@@ -147,9 +148,12 @@ def shift_hue(pixels: Pixels, amount: float) -> Pixels:
     """Turns the colour circle by a share of it, -0.5 to 0.5."""
     if pixels.shape[2] == 1:
         return pixels
-    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)
-    hsv[:, :, 0] += np.uint8(round(amount * 256) % 256)  # a byte's overflow is the circle's
-    return cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+    # In bytes a hue would be rounded to 1/256 of the circle, up to seven levels of a strong color, and is no faster.
+    hsv = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)
+    hue = cv2.extractChannel(hsv, 0) + np.float32(amount % 1 * 360)
+    hue[hue >= 360] -= 360  # OpenCV takes none beyond the circle
+    cv2.insertChannel(hue, hsv, 0)
+    return cast(Pixels, cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)))  # rounds, and clips
 
 
 def blur(pixels: Pixels, sigma: float, largest_radius: int) -> Pixels:
@@ -166,9 +170,6 @@ def blur(pixels: Pixels, sigma: float, largest_radius: int) -> Pixels:
     radius = min(largest_radius, math.ceil(_TAILS * sigma))
     kernel = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
     return _as_before(cv2.sepFilter2D(pixels, -1, kernel, kernel), pixels)
-
-
-_ADJUST = [adjust_brightness, adjust_contrast, adjust_saturation]
 
 
 def _grey(pixels: Pixels) -> Pixels:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import cv2
@@ -21,6 +22,7 @@ from timm.data.pixels import Pixels, as_image, as_pixels
 
 Color = Sequence[int]
 Operation = Callable[..., Image.Image]
+Matrix = Callable[[float, int, int], Sequence[float]]  # of an amount, for a width and a height
 
 
 def quicken(policy: Any) -> None:
@@ -115,31 +117,25 @@ def sharpen(pixels: Pixels, factor: float) -> Pixels:
     return cast(Pixels, cv2.addWeighted(pixels, factor, smooth, 1 - factor, 0).reshape(pixels.shape))
 
 
-def _affine(name: str, matrix_of: Callable[[float, int, int], Sequence[float]]) -> Operation:
-    """Returns a shear or a rotation: bilinear ones are ours, bicubic ones Pillow's."""
-
-    def operation(image: Image.Image, amount: float, *, resample: Any, fillcolor: Any) -> Image.Image:
-        resampling = _chosen(resample)
-        if resampling != Image.Resampling.BILINEAR:
-            return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
-        pixels = as_pixels(image)
-        return as_image(warp(pixels, matrix_of(amount, *image.size), _fill(fillcolor, pixels)))
-
-    return operation
+def _affine(
+    name: str, matrix_of: Matrix, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any
+) -> Image.Image:
+    """Shears or turns; what is not bilinear is left to Pillow."""
+    resampling = _chosen(resample)
+    if resampling != Image.Resampling.BILINEAR:
+        return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
+    pixels = as_pixels(image)
+    return as_image(warp(pixels, matrix_of(amount, *image.size), _fill(fillcolor, pixels)))
 
 
-def _shift(name: str, axis: int, relative: bool) -> Operation:
-    """Returns a translation by pixels, or by a share of the side."""
-
-    def operation(image: Image.Image, amount: float, *, resample: Any, fillcolor: Any) -> Image.Image:
-        resampling = _chosen(resample)
-        distance = amount * image.size[1 - axis] if relative else amount
-        if resampling not in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
-            return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
-        pixels = as_pixels(image)
-        return as_image(translate(pixels, distance, axis, resampling, _fill(fillcolor, pixels)))
-
-    return operation
+def _shift(name: str, axis: int, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any) -> Image.Image:
+    """Moves by pixels, or where the name ends in "Rel" by a share of the side."""
+    resampling = _chosen(resample)
+    if resampling not in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
+    pixels = as_pixels(image)
+    distance = amount * pixels.shape[axis] if name.endswith("Rel") else amount
+    return as_image(translate(pixels, distance, axis, resampling, _fill(fillcolor, pixels)))
 
 
 def _sharpness(image: Image.Image, factor: float, **_: Any) -> Image.Image:
@@ -161,6 +157,14 @@ def _fill(color: Any, pixels: Pixels) -> Color:
     return values if len(values) == pixels.shape[2] else (values[0],) * pixels.shape[2]
 
 
+def _shear_x(shear: float, width: int, height: int) -> Sequence[float]:
+    return 1, shear, 0, 0, 1, 0
+
+
+def _shear_y(shear: float, width: int, height: int) -> Sequence[float]:
+    return 1, 0, 0, shear, 1, 0
+
+
 def _turn(degrees: float, width: int, height: int) -> Sequence[float]:
     """Returns the map of a counter-clockwise turn around the middle."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -168,14 +172,15 @@ def _turn(degrees: float, width: int, height: int) -> Sequence[float]:
     return cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
 
 
+# Partial functions and no closures, which could not be sent to a worker that is spawned.
 _OPERATIONS: dict[str, Operation] = {
-    "ShearX": _affine("ShearX", lambda shear, width, height: (1, shear, 0, 0, 1, 0)),
-    "ShearY": _affine("ShearY", lambda shear, width, height: (1, 0, 0, shear, 1, 0)),
-    "Rotate": _affine("Rotate", _turn),
-    "TranslateX": _shift("TranslateX", 1, relative=False),
-    "TranslateY": _shift("TranslateY", 0, relative=False),
-    "TranslateXRel": _shift("TranslateXRel", 1, relative=True),
-    "TranslateYRel": _shift("TranslateYRel", 0, relative=True),
+    "ShearX": partial(_affine, "ShearX", _shear_x),
+    "ShearY": partial(_affine, "ShearY", _shear_y),
+    "Rotate": partial(_affine, "Rotate", _turn),
+    "TranslateX": partial(_shift, "TranslateX", 1),
+    "TranslateY": partial(_shift, "TranslateY", 0),
+    "TranslateXRel": partial(_shift, "TranslateXRel", 1),
+    "TranslateYRel": partial(_shift, "TranslateYRel", 0),
     "Sharpness": _sharpness,
     "SharpnessIncreasing": _sharpness,
 }

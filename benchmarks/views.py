@@ -19,6 +19,7 @@ from torchvision import transforms
 
 from timm.data import create_transform
 from timm.data.from_pixels import from_pixels
+from timm.data.multi_label_loader import in_rows
 from timm.data.pixels import as_tensor, load_pixels
 from timm.data.simclr_view import SimCLRView
 
@@ -63,8 +64,11 @@ def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dic
 
 def _normalised(view: Tensor) -> Tensor:
     """Return bytes [3, H, W] as what a model is fed, as the loader does for a batch at a time."""
-    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (MEAN, STD))
+    mean, std = _STATISTICS
     return view.float().sub_(mean).div_(std)
+
+
+_STATISTICS = [in_rows(torch.tensor(values).view(1, 3, 1, 1) * 255, SIZE)[0] for values in (MEAN, STD)]
 
 
 def ours() -> Views:

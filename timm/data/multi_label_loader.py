@@ -100,6 +100,8 @@ def create_train_loader(
             f"{dataset.table.path} has {len(loader.sampler)} rows for each process, fewer than one batch: lower "
             f"--batch-size ({batch_size})"
         )
+    if prefetched:
+        _normalise_in_rows(loader, size[2])
     if prefetched and loader.random_erasing is not None and "light" in dataset.plan.kinds:
         loader.random_erasing = LightViewsSpared(loader.random_erasing, dataset.plan)
     elif prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
@@ -112,6 +114,19 @@ def create_train_loader(
             device=running["device"],
         )
     return loader
+
+
+def in_rows(statistic: Tensor, width: int) -> Tensor:
+    """Return a statistic of each channel [1, C, 1, 1] as one of each number in a row, [1, C, 1, W], channels last.
+
+    With images whose channels are last, too, the row's numbers lie side by side in both, which torch computes in
+    vectors: several times as fast as a loop over three channels.
+    """
+    return statistic.expand(1, -1, 1, width).contiguous(memory_format=torch.channels_last)
+
+
+def _normalise_in_rows(loader: Any, width: int) -> None:
+    loader.mean, loader.std = in_rows(loader.mean, width), in_rows(loader.std, width)
 
 
 class LightViewsSpared:
@@ -130,7 +145,7 @@ class LightViewsSpared:
 
 def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: int, running: Mapping[str, Any]) -> Any:
     """Return timm's evaluation loader: every row once and in order, on several processes padded at the end."""
-    return create_loader(
+    loader = create_loader(
         dataset,  # type: ignore[arg-type]  # as above
         tuple(config["input_size"]),
         batch_size,
@@ -140,21 +155,25 @@ def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: in
         std=tuple(config["std"]),
         crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"],
+        collate_fn=collate_bytes if running["use_prefetcher"] else None,
         persistent_workers=False,
         **running,
     )
+    if running["use_prefetcher"]:
+        _normalise_in_rows(loader, config["input_size"][2])
+    return loader
 
 
 def collate_bytes(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
     """Batch views uint8 [C, H, W] as timm's fast_collate does, but with the channels last in memory, as images are.
 
     Returns:
-        uint8 [V*B, C, H, W], view 0 first, and the targets [V*B, A], repeated.
+        uint8 [V*B, C, H, W], view 0 first, and the targets [V*B, ...], repeated.
     """
     views = [images if isinstance(images, tuple) else (images,) for images, _ in batch]
     ordered = [image.permute(1, 2, 0) for view in zip(*views, strict=True) for image in view]
     targets = default_collate([target for _, target in batch])
-    return torch.stack(ordered).permute(0, 3, 1, 2), targets.repeat(len(views[0]), 1)
+    return torch.stack(ordered).permute(0, 3, 1, 2), targets.repeat(len(views[0]), *[1] * (targets.ndim - 1))
 
 
 def collate_views(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def run(small: bool) -> list[Result]:
     """Compare training steps in float32 and bfloat16, the bare backbone, and scoring."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    batch, size, rounds = (8, 64, 3) if small else (32, 224, 7)
+    batch, size, rounds = (8, 64, 3) if small else (32, 224, 5)
     note = f"{MODEL}, batch {batch}, two views of {size} pixels, {DEVICE.type}, {torch.get_num_threads()} threads"
 
     def step(make: Callable[..., Work], *args: Any) -> Callable[[], Work]:

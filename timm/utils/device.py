@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from timm.utils import init_distributed_device
+from timm.utils.host_memory import keep_freed_memory
 from timm.utils.usage_error import UsageError, first_line
 
 
@@ -49,6 +50,8 @@ def open_device(args: Namespace) -> torch.device:
         backend = getattr(args, "dist_backend", None)
         flags = f"--device {args.device}" + (f" --dist-backend {backend}" if backend else "")
         raise UsageError(f"{flags}: {first_line(error)}") from error
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True

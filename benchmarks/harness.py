@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -50,26 +50,26 @@ class Comparison:
         items: images in one call; None reports milliseconds a call instead of images per second.
         rounds: how often each runs.
         note: as in `Result`.
+        apart: each in a process of its own in each round, because they set up the process differently. The
+            contenders are then partial functions of module-level ones, which can be sent there.
     """
 
     name: str
-    contenders: dict[str, Callable[[], Work]]
+    contenders: Mapping[str, Callable[[], Work]]
     items: int | None = None
     rounds: int = 7
     note: str = ""
+    apart: bool = False
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self) -> Result:
         """Time every contender in interleaved rounds."""
-        works = {name: make() for name, make in self.contenders.items()}
-        for work in works.values():
-            work()  # first calls allocate, compile and fill caches
-        names = list(works)
+        names = list(self.contenders)
+        works = {} if self.apart else {name: warmed(make) for name, make in self.contenders.items()}
         for turn in range(self.rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                start = time.perf_counter()
-                works[name]()
-                self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+                taken = in_a_process(_seconds_of, self.contenders[name]) if self.apart else _seconds(works[name])
+                self.seconds.setdefault(name, []).append(taken)
         figures = {name: self._figure(median(self.seconds[name])) for name in names}
         ours, *peers = names
         ratios = {peer: _spread(self.seconds[peer], self.seconds[ours]) for peer in peers}
@@ -77,6 +77,23 @@ class Comparison:
 
     def _figure(self, seconds: float) -> float:
         return seconds * 1000 if self.items is None else self.items / seconds
+
+
+def warmed(make: Callable[[], Work]) -> Work:
+    """Return what is timed, after a first call, which allocates, compiles and fills caches."""
+    work = make()
+    work()
+    return work
+
+
+def _seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _seconds_of(make: Callable[[], Work]) -> float:
+    return _seconds(warmed(make))
 
 
 def _spread(theirs: Sequence[float], ours: Sequence[float]) -> tuple[float, float, float]:
@@ -106,21 +123,31 @@ def peak_rise(make: Callable[..., Work], args: tuple[Any, ...]) -> float:
         make: a module-level function, which makes the work.
         args: its arguments.
     """
-    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_measure_peak, args=(sender, make, args))
+    return in_a_process(_rise_of, make, *args)
+
+
+def in_a_process(function: Callable[..., float], *args: Any) -> float:
+    """Return what a module-level function returns in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, function, *args))
     process.start()
     sender.close()
-    rise: float = receiver.recv()
+    result: float = receiver.recv()
     process.join()
-    return rise
+    return result
 
 
-def _measure_peak(sender: Any, make: Callable[..., Work], args: tuple[Any, ...]) -> None:
+def _send(sender: Any, function: Callable[..., float], *args: Any) -> None:
+    sender.send(function(*args))
+
+
+def _rise_of(make: Callable[..., Work], *args: Any) -> float:
     work = make(*args)
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
     work()
-    sender.send((_resident("VmHWM") - before) / 1024)
+    return (_resident("VmHWM") - before) / 1024
 
 
 def _resident(key: str) -> int:

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from timm.data import create_transform
 from timm.data import from_pixels as module
+from timm.data.auto_augment import NAME_TO_OP
 from timm.data.from_pixels import RandomCrop, from_pixels
 from timm.data.pixels import as_image, as_tensor
 from timm.data.posterize import allow_black
@@ -118,6 +119,17 @@ def test_of_augmixs_splits_only_the_first_takes_pixels(prefetched):
 
     assert_alike(Compose([crop, finish]), Compose([theirs[0], theirs[2]]), picture(), 12)
     assert_alike(Compose([crop, augment, finish]), Compose(theirs), picture(), 12)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("policy", ["augmix-m5", "rand-m9", "original"])
+def test_the_slow_operations_of_policies_are_quickened(policy, separate):
+    transform = create_transform((3, 40, 32), **PREFETCHED, auto_augment=policy, separate=separate)
+    made = from_pixels(transform)
+    steps = [step for part in made for step in part.transforms] if separate else made.transforms
+    (policy,) = (step for step in steps if hasattr(step, "ops") or hasattr(step, "policy"))
+    operations = [op for group in getattr(policy, "policy", None) or [policy.ops] for op in group]
+    assert all(op.aug_fn is not NAME_TO_OP[op.name] for op in operations if op.name in ("Rotate", "ShearX"))
 
 
 def test_random_erasing_erases_as_much_as_timms():

@@ -30,13 +30,15 @@ def log_sum_exp_of_others(units: Tensor, temperature: float, counts: list[int]) 
     """Computes log sum over k != i of exp(u_i . u_k / temperature), for each row of this process.
 
     Args:
-        units: this process's rows, of length 1 or 0, [n, P], float32 or float64.
+        units: this process's rows, of length 1 or 0, [n, P], float32 or float64. Over all processes there must be two
+            or more: the sum of a row alone is empty, its logarithm -inf and without a gradient.
         temperature: above 0.
         counts: how many rows each process has, as `row_counts(units)` says.
 
     Returns:
         [n], float64 where the device has it. k runs over the rows of every process. Gradients are those of the sum of
-        every process's loss, as `simclr.gather` has it, and every process must run the backward pass.
+        every process's loss, as `simclr.gather` has it, and every process must run the backward pass. With create_graph
+        they can be differentiated once more on a single process, at the price of the whole matrix [n, n].
     """
     return cast(Tensor, _LogSumExpOfOthers.apply(units, temperature, counts))
 

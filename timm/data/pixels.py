@@ -114,9 +114,8 @@ def resize_crop(pixels: Pixels, box: tuple[int, int, int, int], size: tuple[int,
     if resampling not in _TORCH_MODES:
         return as_pixels(as_image(crop).resize((size[1], size[0]), resampling))
     batch, mode = _batch_of(crop), _TORCH_MODES[resampling]
-    if height - size[0] > max(
-        0, 2 * (width - size[1])
-    ):  # here Pillow begins with the columns, else as torch with the rows
+    # torch resizes along rows first; here Pillow begins with the columns, and what a pass clips the other cannot see.
+    if height - size[0] > max(0, 2 * (width - size[1])):
         batch = F.interpolate(batch, size=(size[0], width), mode=mode, antialias=True)
     return as_bytes(F.interpolate(batch, size=size, mode=mode, antialias=True)[0])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -148,11 +148,9 @@ def shift_hue(pixels: Pixels, amount: float) -> Pixels:
     """Turns the colour circle by a share of it, -0.5 to 0.5."""
     if pixels.shape[2] == 1:
         return pixels
-    # In bytes a hue would be rounded to 1/256 of the circle, up to seven levels of a strong color, and is no faster.
-    hsv = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)
-    hue = cv2.extractChannel(hsv, 0) + np.float32(amount % 1 * 360)
-    hue[hue >= 360] -= 360  # OpenCV takes none beyond the circle
-    cv2.insertChannel(hue, hsv, 0)
+    # In bytes a hue would be rounded to 1/256 of the circle, up to seven levels of a strong color, at the same speed.
+    hsv: Any = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)
+    hsv[:, :, 0] += np.float32(amount % 1 * 360)  # OpenCV takes degrees beyond 360, but none below 0
     return cast(Pixels, cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)))  # rounds, and clips
 
 

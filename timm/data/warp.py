@@ -125,7 +125,7 @@ def _affine(
     if resampling != Image.Resampling.BILINEAR:
         return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
     pixels = as_pixels(image)
-    return as_image(warp(pixels, matrix_of(amount, *image.size), _fill(fillcolor, pixels)))
+    return as_image(warp(pixels, matrix_of(amount, *image.size), fillcolor))
 
 
 def _shift(name: str, axis: int, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any) -> Image.Image:
@@ -135,7 +135,7 @@ def _shift(name: str, axis: int, image: Image.Image, amount: float, *, resample:
         return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
     pixels = as_pixels(image)
     distance = amount * pixels.shape[axis] if name.endswith("Rel") else amount
-    return as_image(translate(pixels, distance, axis, resampling, _fill(fillcolor, pixels)))
+    return as_image(translate(pixels, distance, axis, resampling, fillcolor))
 
 
 def _sharpness(image: Image.Image, factor: float, **_: Any) -> Image.Image:
@@ -149,12 +149,6 @@ def _pillows(name: str) -> Operation:
 def _chosen(resample: Any) -> int:
     """Returns the resampling, of several one at random, as timm's operations do."""
     return cast(int, random.choice(resample) if isinstance(resample, list | tuple) else resample)
-
-
-def _fill(color: Any, pixels: Pixels) -> Color:
-    """Returns the fill color with as many values as the image has channels."""
-    values = color if isinstance(color, list | tuple) else (color,)
-    return values if len(values) == pixels.shape[2] else (values[0],) * pixels.shape[2]
 
 
 def _shear_x(shear: float, width: int, height: int) -> Sequence[float]:

@@ -1,0 +1,336 @@
+"""The logarithm of the summed exponentials in blocks, against loops and autograd's own of the plain formula."""
+
+import math
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from distributed import run_on_processes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from simclr import log_sum_exp
+from simclr.gather import rank, row_counts
+from simclr.log_sum_exp import log_sum_exp_of_others
+
+# Exponents up to 40, in float64 up to 300, are bounded and take the quick way, larger ones are shifted.
+FLOAT32 = [0.5, 0.04, 1 / 39, 1 / 41, 0.01, 0.001]
+FLOAT64 = [0.5, 1 / 41, 1 / 290, 1 / 310, 0.001]
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
+CASES = [(torch.float32, t) for t in FLOAT32] + [(torch.float64, t) for t in FLOAT64]
+SHARES = [[4, 4], [7, 2], [0, 5], [5, 0], [1, 1], [3, 0, 4], [0, 0, 6], [1, 6, 2, 3]]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Three rows a side, so that a few rows are many blocks, most often with uneven last ones."""
+    monkeypatch.setitem(log_sum_exp.BLOCK, "cpu", 3)
+
+
+def unit_rows(n, width=6, seed=0, dtype=torch.float64):
+    rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(rows, dim=1).to(dtype)
+
+
+def weights(n, seed=1):
+    """Upstream gradients, of both signs."""
+    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def in_loops(units, temperature):
+    """The definition, one pair of rows at a time."""
+    rows = units.tolist()
+    logs = []
+    for i, row in enumerate(rows):
+        exponents = [math.fsum(map(float.__mul__, row, other)) / temperature for k, other in enumerate(rows) if k != i]
+        largest = max(exponents)
+        logs.append(largest + math.log(math.fsum(math.exp(exponent - largest) for exponent in exponents)))
+    return torch.tensor(logs, dtype=torch.float64)
+
+
+def plainly(units, temperature):
+    """The definition, with the whole matrix, for autograd."""
+    itself = torch.eye(len(units), dtype=torch.bool)
+    return (units @ units.T / temperature).masked_fill(itself, -math.inf).logsumexp(dim=1)
+
+
+def in_blocks(units, temperature):
+    return log_sum_exp_of_others(units, temperature, row_counts(units))
+
+
+def with_gradient(function, units, temperature, upstream):
+    units = units.clone().requires_grad_()
+    logs = function(units, temperature)
+    return logs.detach(), torch.autograd.grad(logs, units, upstream.to(logs.dtype))[0]
+
+
+def assert_equals_the_definition(units, temperature, upstream=None):
+    """Compares logarithms with loops, and gradients with autograd's in float64."""
+    upstream = weights(len(units)) if upstream is None else upstream
+    logs, gradient = with_gradient(in_blocks, units, temperature, upstream)
+    _, expected = with_gradient(plainly, units.double(), temperature, upstream)
+    assert logs.dtype == torch.float64
+    assert gradient.dtype == units.dtype
+    tolerance = TOLERANCE[units.dtype] / min(temperature, 1)  # an exponent is as exact as it is small
+    torch.testing.assert_close(logs, in_loops(units, temperature), rtol=0, atol=tolerance)
+    largest = max(expected.abs().max().item(), 1)
+    torch.testing.assert_close(gradient.double(), expected, rtol=0, atol=4 * tolerance * largest)
+
+
+# Values and gradients
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 16, 17, 64, 256])
+@pytest.mark.parametrize(("dtype", "temperature"), CASES, ids=str)
+def test_any_block_gives_what_the_definition_gives(monkeypatch, dtype, temperature, block):
+    monkeypatch.setitem(log_sum_exp.BLOCK, "cpu", block)
+    assert_equals_the_definition(unit_rows(16, dtype=dtype), temperature)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 14),
+    width=st.integers(1, 5),
+    temperature=st.floats(0.002, 10),
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_any_rows_give_what_the_definition_gives(n, width, temperature, seed, dtype):
+    assert_equals_the_definition(unit_rows(n, width, seed, dtype), temperature, weights(n, seed % 1000))
+
+
+@pytest.mark.parametrize(("dtype", "temperature"), CASES, ids=str)
+def test_the_temperature_decides_the_way_and_both_ways_agree(monkeypatch, dtype, temperature):
+    bounded = 1 / temperature <= log_sum_exp._LARGEST_EXPONENT[dtype]
+    shifted = []
+    add = log_sum_exp._add_shifted
+    monkeypatch.setattr(log_sum_exp, "_add_shifted", lambda *args: shifted.append(1) or add(*args))
+    units = unit_rows(10, dtype=dtype)
+    upstream = weights(10)
+    found = with_gradient(in_blocks, units, temperature, upstream)
+    assert bool(shifted) != bounded
+    if bounded:
+        monkeypatch.setattr(log_sum_exp, "_LARGEST_EXPONENT", {dtype: 0})
+        other = with_gradient(in_blocks, units, temperature, upstream)
+        assert shifted
+        tolerance = TOLERANCE[dtype] / min(temperature, 1)
+        torch.testing.assert_close(found, other, rtol=0, atol=4 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_at_the_largest_bounded_exponent_the_most_alike_and_unlike_rows_stay_finite(dtype):
+    temperature = 1 / log_sum_exp._LARGEST_EXPONENT[dtype]
+    row = unit_rows(1, dtype=dtype)
+    for units in (row.expand(9, -1), torch.cat([row, -row]), torch.cat([row, row, -row, -row])):
+        assert_equals_the_definition(units, temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01, 0.001])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_of_zeros_are_as_similar_to_all(dtype, temperature):
+    units = unit_rows(8, dtype=dtype)
+    units[[0, 3, 7]] = 0
+    assert_equals_the_definition(units, temperature)
+    logs = in_blocks(torch.zeros(8, 4, dtype=dtype), temperature)
+    torch.testing.assert_close(logs, torch.full((8,), math.log(7), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01, 0.001])
+@pytest.mark.parametrize("n", [2, 3, 4, 11])
+def test_identical_rows_give_the_closed_form(n, temperature):
+    logs = in_blocks(unit_rows(1).expand(n, -1).contiguous(), temperature)
+    expected = torch.full((n,), math.log(n - 1) + 1 / temperature, dtype=torch.float64)
+    torch.testing.assert_close(logs, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.001])
+def test_a_row_alone_has_the_logarithm_of_an_empty_sum(temperature):
+    assert in_blocks(unit_rows(1), temperature).tolist() == [-math.inf]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.001])
+def test_no_rows_have_no_logarithms(temperature):
+    logs, gradient = with_gradient(in_blocks, unit_rows(0), temperature, torch.zeros(0))
+    assert logs.shape == (0,)
+    assert gradient.shape == (0, 6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.001])
+def test_what_is_not_a_number_is_not_hidden(temperature):
+    units = unit_rows(7)
+    units[4, 0] = math.nan
+    assert in_blocks(units, temperature).isnan().all()
+
+
+def test_the_rows_stay_as_they_were():
+    units = unit_rows(7)
+    with_gradient(in_blocks, units, 0.1, weights(7))
+    assert torch.equal(units, unit_rows(7))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01, 0.002])
+def test_the_gradient_is_that_of_finite_differences(temperature):
+    units = unit_rows(7, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda rows: in_blocks(rows, temperature) * temperature, units)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.05])
+def test_so_is_the_gradients_own(temperature):
+    units = unit_rows(5, 3).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda rows: in_blocks(rows, temperature) * temperature, units)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_that_is_differentiated_again_is_the_same(dtype):
+    rows = unit_rows(7, dtype=dtype).requires_grad_()
+    units = rows * 1.0  # not a leaf, as in NT-Xent
+    upstream = weights(7)
+    (plain,) = torch.autograd.grad(in_blocks(units, 0.1), rows, upstream, retain_graph=True)
+    (gradient,) = torch.autograd.grad(in_blocks(units, 0.1), rows, upstream, create_graph=True)
+    torch.testing.assert_close(gradient, plain, rtol=1e-4, atol=20 * TOLERANCE[dtype])
+    (again,) = torch.autograd.grad(gradient.square().sum(), rows)
+
+    reference = rows.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(plainly(reference, 0.1), reference, upstream, create_graph=True)
+    (expected,) = torch.autograd.grad(expected.square().sum(), reference)
+    torch.testing.assert_close(again.double(), expected, rtol=1e-4, atol=1e3 * TOLERANCE[dtype])
+
+
+def test_the_backward_pass_can_be_run_twice():
+    units = unit_rows(7).requires_grad_()
+    logs = in_blocks(units, 0.1)
+    first, second = (torch.autograd.grad(logs, units, weights(7), retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01])
+def test_rows_that_are_not_contiguous_give_the_same(temperature):
+    units = unit_rows(8)
+    strided = units.T.contiguous().T
+    for found, expected in zip(
+        with_gradient(in_blocks, strided, temperature, weights(8)),
+        with_gradient(in_blocks, units, temperature, weights(8)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+# Memory
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most numbers that a tensor had."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01])
+def test_no_tensor_is_larger_than_a_block_or_the_rows(monkeypatch, temperature):
+    monkeypatch.setitem(log_sum_exp.BLOCK, "cpu", 32)
+    for n, width in ((500, 2), (301, 1), (200, 8)):
+        units = unit_rows(n, width, dtype=torch.float32).requires_grad_()
+        with LargestTensor() as largest:
+            logs = in_blocks(units, temperature)
+            logs.backward(torch.ones_like(logs))
+        assert 32 * 32 <= largest.numel <= max(32 * 32, n * width, 2 * n)
+
+
+def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_alone():
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    units = unit_rows(60, 4).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        in_blocks(units, 0.1)
+    assert sum(kept) <= 60 * 4 + 60
+
+
+def test_by_default_a_block_fits_a_cores_second_cache_and_symmetry_halves_the_work(monkeypatch):
+    monkeypatch.undo()
+    assert log_sum_exp.BLOCK["cpu"] ** 2 * 4 <= 2**18
+    blocks = log_sum_exp._Blocks(torch.zeros(1024, 4), 0, 1024, 0.5)
+    assert len(list(blocks.pairs())) == 10  # of 16 a mirror saves 6
+
+
+# Several processes
+
+
+@contextmanager
+def blocks_of(rows):
+    """Sets the size of blocks in a process that other tests use after this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(log_sum_exp.BLOCK, "cpu", rows)
+        yield
+
+
+def own_logs_and_gradient(units, upstream, shares, cases):
+    """For each case, this process's logarithms and gradient, for an upstream gradient of its own."""
+    results = []
+    with blocks_of(3):
+        for dtype, temperature in cases:
+            own = units.to(dtype).split(shares)[rank()]
+            results.append(with_gradient(in_blocks, own, temperature, upstream.split(shares)[rank()]))
+    return results
+
+
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_several_processes_find_what_one_finds_whatever_comes_from_above(shares):
+    n = sum(shares)
+    units, upstream = unit_rows(n), weights(n)
+    by_rank = run_on_processes(len(shares), own_logs_and_gradient, units, upstream, shares, CASES)
+    for (dtype, temperature), found in zip(CASES, zip(*by_rank, strict=True), strict=True):
+        logs, gradients = zip(*found, strict=True)
+        assert [len(part) for part in logs] == [len(part) for part in gradients] == shares
+        rows = units.to(dtype)
+        _, expected = with_gradient(plainly, rows.double(), temperature, upstream)
+        tolerance = TOLERANCE[dtype] / min(temperature, 1)
+        torch.testing.assert_close(torch.cat(logs), in_loops(rows, temperature), rtol=0, atol=tolerance)
+        largest = max(expected.abs().max().item(), 1)
+        torch.testing.assert_close(torch.cat(gradients).double(), expected, rtol=0, atol=4 * tolerance * largest)
+
+
+def gradient_made_to_be_differentiated(units, upstream, shares):
+    own = units.split(shares)[rank()].clone().requires_grad_()
+    logs = in_blocks(own, 0.2)
+    return torch.autograd.grad(logs, own, upstream.split(shares)[rank()], create_graph=True)[0].detach()
+
+
+@pytest.mark.parametrize("shares", [[4, 3], [0, 5], [2, 0, 3]], ids=str)
+def test_with_create_graph_too_several_processes_find_what_one_finds(shares):
+    units, upstream = unit_rows(sum(shares)), weights(sum(shares))
+    by_rank = run_on_processes(len(shares), gradient_made_to_be_differentiated, units, upstream, shares)
+    _, expected = with_gradient(plainly, units, 0.2, upstream)
+    torch.testing.assert_close(torch.cat(by_rank), expected)
+
+
+def largest_tensor_of_a_process(units, shares):
+    own = units.split(shares)[rank()].clone().requires_grad_()
+    with blocks_of(32), LargestTensor() as largest:
+        logs = in_blocks(own, 0.1)
+        logs.backward(torch.ones_like(logs))
+    return largest.numel
+
+
+@pytest.mark.parametrize("shares", [[200, 100], [0, 300]], ids=str)
+def test_a_process_too_has_no_tensor_larger_than_a_block_or_everyones_rows(shares):
+    for numel in run_on_processes(2, largest_tensor_of_a_process, unit_rows(300, 2), shares):
+        assert numel <= max(32 * 32, len(shares) * max(shares) * 2)
+
+
+def test_many_blocks_of_many_rows_agree_in_float32():
+    for n in np.random.default_rng(0).integers(2, 90, 8).tolist():
+        assert_equals_the_definition(unit_rows(n, 16, n, torch.float32), 0.1)

@@ -123,22 +123,23 @@ def peak_rise(make: Callable[..., Work], args: tuple[Any, ...]) -> float:
         make: a module-level function, which makes the work.
         args: its arguments.
     """
-    return in_a_process(_rise_of, make, *args)
+    rise: float = in_a_process(_rise_of, make, *args)
+    return rise
 
 
-def in_a_process(function: Callable[..., float], *args: Any) -> float:
+def in_a_process(function: Callable[..., Any], *args: Any) -> Any:
     """Return what a module-level function returns in a fresh process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, function, *args))
     process.start()
     sender.close()
-    result: float = receiver.recv()
+    result = receiver.recv()
     process.join()
     return result
 
 
-def _send(sender: Any, function: Callable[..., float], *args: Any) -> None:
+def _send(sender: Any, function: Callable[..., Any], *args: Any) -> None:
     sender.send(function(*args))
 
 

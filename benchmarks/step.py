@@ -76,27 +76,28 @@ def _amp(enabled: bool) -> Any:
     return torch.autocast(DEVICE.type, torch.bfloat16) if enabled else nullcontext()
 
 
-def _batch(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_batch(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return two views of random images [2B, 3, H, W], and targets [B, A]."""
     torch.manual_seed(0)
     target = torch.stack([torch.randint(count, (batch,)) for count in CLASSES.values()], dim=1)
     return torch.randn(2 * batch, 3, size, size).to(DEVICE), target.to(DEVICE)
 
 
-def _label_space() -> LabelSpace:
+def label_space() -> LabelSpace:
+    """Return the real data set's numbers of classes, under made names."""
     return LabelSpace({name: tuple(f"{index:03d}" for index in range(count)) for name, count in CLASSES.items()})
 
 
 def our_step(batch: int, size: int, amp: bool) -> Work:
     """A step as train.py makes it: both views in one pass, channels last."""
     keep_freed_memory()
-    images, target = _batch(batch, size)
+    images, target = random_batch(batch, size)
     images, target = images.contiguous(memory_format=torch.channels_last), target.repeat(2, 1)
-    model = create_multi_label_model(MODEL, _label_space()).to(DEVICE).to(memory_format=torch.channels_last)
+    model = create_multi_label_model(MODEL, label_space()).to(DEVICE).to(memory_format=torch.channels_last)
     task = SimCLRClassificationTask(
         model, plan_views(True), simclr_loss_weight=0.1, classification_loss_weight=0.9, device=DEVICE
     )
-    optimizer = create_optimizer_v2(model, "adamw", lr=1e-4)
+    optimizer = create_optimizer_v2(model, "adamw", lr=1e-4, fused=True)
     task.train()
 
     def once() -> None:
@@ -105,14 +106,14 @@ def our_step(batch: int, size: int, amp: bool) -> Work:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        _wait()
+        wait()
 
     return once
 
 
 def original_step(batch: int, size: int, amp: bool) -> Work:
     """A step in the original's way."""
-    images, target = _batch(batch, size)
+    images, target = random_batch(batch, size)
     views = images.chunk(2)
     model = OriginalModel(MODEL, CLASSES).to(DEVICE).train()
     optimizer = create_optimizer_v2(model, "adamw", lr=1e-4)
@@ -123,7 +124,7 @@ def original_step(batch: int, size: int, amp: bool) -> Work:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        _wait()
+        wait()
 
     return once
 
@@ -131,9 +132,9 @@ def original_step(batch: int, size: int, amp: bool) -> Work:
 def bare_backbone(batch: int, size: int, amp: bool) -> Work:
     """Forward and backward of the backbone alone, both views in one pass, channels last: the limit."""
     keep_freed_memory()
-    images, _ = _batch(batch, size)
+    images, _ = random_batch(batch, size)
     images = images.contiguous(memory_format=torch.channels_last)
-    model = create_multi_label_model(MODEL, _label_space()).backbone
+    model = create_multi_label_model(MODEL, label_space()).backbone
     model = model.to(DEVICE).to(memory_format=torch.channels_last).train()
 
     def once() -> None:
@@ -141,7 +142,7 @@ def bare_backbone(batch: int, size: int, amp: bool) -> Work:
             features = model(images)
         features.float().sum().backward()
         model.zero_grad()
-        _wait()
+        wait()
 
     return once
 
@@ -156,13 +157,13 @@ def our_scoring(count: int, size: int, amp: bool) -> Work:
     dataset = TableDataset(table, np.zeros((count, 1), np.int64))
     config = resolve_preprocessing({}, {"input_size": (3, size, size)})
     loader = create_eval_loader(dataset, config, 32, {"num_workers": 0, "device": DEVICE, "use_prefetcher": True})
-    model = create_multi_label_model(MODEL, _label_space()).to(DEVICE).to(memory_format=torch.channels_last).eval()
+    model = create_multi_label_model(MODEL, label_space()).to(DEVICE).to(memory_format=torch.channels_last).eval()
 
     def once() -> None:
         for images, _ in loader:
             with torch.inference_mode(), _amp(amp):
                 model(images)
-        _wait()
+        wait()
 
     return once
 
@@ -183,11 +184,12 @@ def original_scoring(count: int, size: int) -> Work:
             views = [two_views(file) for file in files[start : start + 32]]
             with torch.inference_mode():
                 model(torch.stack([first for first, _ in views]).to(DEVICE))
-        _wait()
+        wait()
 
     return once
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait for what the device still has to do."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

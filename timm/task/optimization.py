@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from timm.optim import create_optimizer_v2, get_optimizer_info, optimizer_kwargs
+from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task.gradient_cache import chunks_per_step
 from timm.utils.usage_error import UsageError
 
 _logger = logging.getLogger(__name__)
+
+_FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
@@ -33,10 +35,27 @@ def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
         _logger.info(f"Learning rate {args.lr:g} = {args.lr_base:g} scaled ({scale}) to a global batch of {batch}")
     try:
         _check_optimizer(args)
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
+        extra = fused(args) | args.opt_kwargs
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **extra)
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"--opt {args.opt}: {error}") from error
     return optimizer
+
+
+def fused(args: Namespace) -> dict[str, bool]:
+    """Return the argument that makes an optimizer of PyTorch's update all weights in one kernel, where it has one.
+
+    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, or another form that it has, goes before it.
+    """
+    device = torch.device(args.device).type
+    optimizer = get_optimizer_class(_base_name(args), bind_defaults=False)
+    chosen = {"fused", "foreach", "capturable", "differentiable"} & args.opt_kwargs.keys()
+    return {"fused": True} if optimizer in _FUSED and device in ("cpu", "cuda") and not chosen else {}
+
+
+def _base_name(args: Namespace) -> str:
+    """Return the optimizer's name without lookahead's prefix."""
+    return str(args.opt).lower().rpartition("_")[2]
 
 
 def _check_optimizer(args: Namespace) -> None:
@@ -45,7 +64,7 @@ def _check_optimizer(args: Namespace) -> None:
     Raises:
         ValueError: says what the optimizer has.
     """
-    info = get_optimizer_info(args.opt.lower().rpartition("_")[2])
+    info = get_optimizer_info(_base_name(args))
     if args.opt_eps is not None and not info.has_eps:
         raise ValueError("it has no epsilon: leave --opt-eps out")
     if info.second_order and chunks_per_step(args) > 1:

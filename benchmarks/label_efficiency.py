@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""What SimCLR is worth where labels are scarce: a grid of methods, label fractions and seeds, and the report on it.
+
+    python benchmarks/label_efficiency.py DATA --weights tf_efficientnet_lite0.safetensors --tune    first: settings
+    python benchmarks/label_efficiency.py DATA --weights tf_efficientnet_lite0.safetensors           then: the grid
+    python benchmarks/label_efficiency.py DATA --report                                              tables and figure
+
+DATA is the Clothing dataset (README: measured), whose val.csv is the test split here and is used for nothing else. Of
+train.csv a fixed sixth is held out for tuning. Each cell of the grid keeps the labels of a fraction of the rest, the
+same rows for every method of a seed (and those of a smaller fraction among them); all other rows stay, unlabelled.
+Methods of a seed also start from the same weights. Each method's settings are the best of an equal number by the
+held-out images at one fraction, with seeds that the grid does not use; the last epoch counts, none is chosen.
+
+A finished cell is a line of benchmarks/results/label-efficiency.jsonl, with its prediction for every test image; what
+is there is not run again, so that the grid can be stopped and gone on with at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from PIL import Image, ImageOps
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "label-efficiency.jsonl"
+WORK = ROOT / "output" / "label-efficiency"
+
+ATTRIBUTES = ("article", "kids")
+FRACTIONS = [0.05, 0.1, 0.25, 1.0]
+STARTS = ["scratch", "imagenet"]
+TUNING_FRACTION = 0.1
+TUNING_SEEDS = (100, 101)
+SHORT_SIDE = 80  # pixels: the photographs are shrunk to the size of a small catalogue's
+
+COMMON = (
+    "--model tf_efficientnet_lite0 --img-size 64 -b 64 --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs "
+    "2 --warmup-lr 1e-6 --min-lr 1e-6 --cooldown-epochs 0 --clip-grad 5 --views simclr -j 1 --val-interval 1000 "
+    "--checkpoint-hist 1 --log-interval 1000"
+)
+# The settings that are tried of each method, equally many; of each setting the stages, what each call of train.py adds
+# to COMMON. A stage after the first starts from the checkpoint of the one before it.
+METHODS: dict[str, dict[str, list[list[str]]]] = {}
+
+Cell = dict[str, Any]
+Row = dict[str, str]
+
+_results_lock = Lock()
+_stage_locks: dict[str, Lock] = defaultdict(Lock)
+
+
+def main() -> None:
+    """Run what is missing of the grid or of the tuning, or write the report."""
+    args = parse_args()
+    if args.report:
+        from label_efficiency_report import report
+
+        report(args.data)
+        return
+    shrink_photographs(args.data)
+    cells = tuning_cells(args) if args.tune else grid_cells(args)
+    done = {cell_key(cell) for cell in read_cells()}
+    missing = [cell for cell in cells if cell_key(cell) not in done]
+    print(f"{len(cells)} cells, {len(cells) - len(missing)} of them done", flush=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for cell in pool.map(lambda cell: run_cell(cell, args), missing):
+            what = f"{cell['start']}, {cell['method']}, {cell['fraction']:g} of the labels, seed {cell['seed']}"
+            print(f"{what}: held-out images {cell['held_out']:.2f}, {cell['seconds']:.0f} s", flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the Clothing dataset, with train.csv and val.csv")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of tf_efficientnet_lite0, for that start")
+    parser.add_argument("--start", nargs="+", choices=STARTS, default=STARTS, help="the first weights (default: both)")
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
+    parser.add_argument("--fraction", nargs="+", type=float, default=FRACTIONS, help="of labels (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
+    parser.add_argument("--tune", action="store_true", help="try each method's settings on the held-out images")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, a thread each (default: %(default)s)")
+    parser.add_argument("--report", action="store_true", help="write the tables and the figure, and run nothing")
+    args = parser.parse_args()
+    if "imagenet" in args.start and not (args.report or args.weights):
+        parser.error("the start from ImageNet needs --weights FILE; --start scratch leaves it out")
+    return args
+
+
+def grid_cells(args: argparse.Namespace) -> list[Cell]:
+    """Return the grid's cells, a seed after the other: a part of them is a smaller grid."""
+    return [
+        {"start": start, "method": method, "fraction": fraction, "seed": seed, "stages": best_setting(start, method)}
+        for seed in range(args.seeds)
+        for fraction in args.fraction
+        for start in args.start
+        for method in args.method
+    ]
+
+
+def tuning_cells(args: argparse.Namespace) -> list[Cell]:
+    """Return the cells that compare each method's settings."""
+    return [
+        {"start": start, "method": method, "fraction": TUNING_FRACTION, "seed": seed, "stages": setting}
+        for seed in TUNING_SEEDS
+        for start in args.start
+        for method in args.method
+        for setting in METHODS[method][start]
+    ]
+
+
+def best_setting(start: str, method: str) -> list[str]:
+    """Return the stages that did best on the held-out images, in the mean over the tuning seeds."""
+    scores = defaultdict(list)
+    for cell in read_cells():
+        if (cell["start"], cell["method"]) == (start, method) and cell["seed"] in TUNING_SEEDS:
+            scores[tuple(cell["stages"])].append(cell["held_out"])
+    settings = METHODS[method][start]
+    if untried := [stages for stages in settings if len(scores[tuple(stages)]) < len(TUNING_SEEDS)]:
+        sys.exit(f"{start}, {method}: {len(untried)} settings are not tuned yet; run with --tune first")
+    return max(settings, key=lambda stages: sum(scores[tuple(stages)]))
+
+
+def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
+    """Train a cell's stages, label the test or the held-out images, and append the cell to the results."""
+    begin = time.time()
+    tables = make_tables(args.data, cell["fraction"], cell["seed"])
+    checkpoint = None
+    for index in range(len(cell["stages"])):
+        checkpoint = run_stage(cell, index, checkpoint, tables, args)
+    assert checkpoint is not None
+    cell = cell | {"held_out": mean_accuracy(predict(checkpoint, tables / "val.csv"), read_rows(tables / "val.csv"))}
+    if cell["seed"] not in TUNING_SEEDS:  # the test images have no say in the settings
+        test = predict(checkpoint, tables / "test.csv")
+        cell["predicted"] = {name: [row[name] for row in test] for name in ATTRIBUTES}
+    cell |= {"seconds": round(time.time() - begin), "commit": commit(), "date": f"{date.today()}"}
+    with _results_lock, RESULTS.open("a") as file:
+        file.write(json.dumps(cell) + "\n")
+    return cell
+
+
+def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, args: argparse.Namespace) -> Path:
+    """Train one stage, unless another cell has trained the very same; return its checkpoint."""
+    stages = cell["stages"][: index + 1]
+    # Pretraining reads no label, so that all fractions of a seed share it.
+    labels = "no labels" if all("-wlc 0" in stage for stage in stages) else f"{cell['fraction']:g}"
+    what = json.dumps([cell["start"], labels, cell["seed"], COMMON, stages])
+    folder = WORK / "runs" / hashlib.sha256(what.encode()).hexdigest()[:16]
+    with _stage_locks[folder.name]:
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            flags = [*COMMON.split(), *stages[-1].split(), "--seed", f"{cell['seed']}"]
+            if checkpoint:
+                flags += ["--initial-checkpoint", f"{checkpoint}"]
+            elif cell["start"] == "imagenet":
+                flags += ["--pretrained", "--pretrained-path", f"{args.weights}"]
+            place = ["--output", f"{folder.parent}", "--experiment", folder.name]
+            call("train.py", [f"{tables}", *flags, *place], folder.with_suffix(".log"))
+            for other in [*folder.glob("checkpoint-*"), *folder.glob("model_best*")]:
+                other.unlink()
+            (folder / "done").touch()
+    return folder / "last.pth.tar"
+
+
+def predict(checkpoint: Path, table: Path) -> list[Row]:
+    """Return the class of each attribute for each row of a table."""
+    output = checkpoint.parent / f"{table.stem}-predictions.csv"
+    flags = [f"{table}", "--checkpoint", f"{checkpoint}", "-o", f"{output}", "-j", "1", "-b", "128"]
+    call("inference.py", flags, output.with_suffix(".log"))
+    return read_rows(output)
+
+
+def call(script: str, arguments: list[str], log: Path) -> None:
+    """Run one of the scripts on one thread; when it fails, stop with the end of what it said."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, script, *arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    if done.returncode:
+        raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{log.read_text()[-2000:]}")
+
+
+def make_tables(data: Path, fraction: float, seed: int) -> Path:
+    """Write the tables of a cell; return their folder.
+
+    train.csv has every image that is not held out, with the labels of a fraction of the rows; labelled.csv these rows
+    alone; val.csv the held-out images; test.csv the test split; all.csv every class.
+    """
+    folder = WORK / "tables" / f"{fraction:g}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = read_rows(data / "train.csv")
+    held_out = {row["image_path"] for row in stratified(everything, 1 / 6, seed=0)}
+    rows = [row for row in everything if row["image_path"] not in held_out]
+    kept = {row["image_path"] for row in stratified(rows, fraction, seed)}
+    blank = dict.fromkeys(ATTRIBUTES, "")
+    tables = {
+        "train": [row if row["image_path"] in kept else row | blank for row in rows],
+        "labelled": [row for row in rows if row["image_path"] in kept],
+        "val": [row for row in everything if row["image_path"] in held_out],
+        "test": read_rows(data / "val.csv"),
+        "all": everything,
+    }
+    for name, table in tables.items():
+        partial = folder / f"{name}.{os.getpid()}.{seed}.partial"  # cells of other methods read the same tables
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["image_path", *ATTRIBUTES])
+            writer.writeheader()
+            writer.writerows(row | {"image_path": f"{small_photograph(row['image_path'])}"} for row in table)
+        partial.replace(folder / f"{name}.csv")
+    return folder
+
+
+def stratified(rows: list[Row], fraction: float, seed: int) -> list[Row]:
+    """Return a fraction of the rows: of each article, and of those without one, at least one row.
+
+    A smaller fraction of the same rows and seed is contained in a greater one.
+    """
+    strata = defaultdict(list)
+    for row in rows:
+        strata[row[ATTRIBUTES[0]]].append(row)
+    chosen = []
+    for name in sorted(strata):
+        shuffled = random.Random(f"{seed}/{name}").sample(strata[name], len(strata[name]))
+        chosen += shuffled[: max(1, round(fraction * len(shuffled)))]
+    return chosen
+
+
+def shrink_photographs(data: Path) -> None:
+    """Write each photograph once more, SHORT_SIDE pixels at its shorter side."""
+    for split in ("train", "val"):
+        for row in read_rows(data / f"{split}.csv"):
+            target = small_photograph(row["image_path"])
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                image = ImageOps.exif_transpose(Image.open(data / row["image_path"])).convert("RGB")
+                scale = SHORT_SIDE / min(image.size)
+                size = (round(image.width * scale), round(image.height * scale))
+                image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(target, quality=95)
+
+
+def small_photograph(path: str) -> Path:
+    """Return where a photograph's small copy is."""
+    return WORK / "images" / Path(path).name
+
+
+def mean_accuracy(predicted: list[Row], rows: list[Row]) -> float:
+    """Return the mean over the attributes of the accuracy on their labelled rows, in percent."""
+    accuracies = []
+    for name in ATTRIBUTES:
+        right = [a[name] == b[name] for a, b in zip(predicted, rows, strict=True) if b[name]]
+        accuracies.append(100 * sum(right) / len(right))
+    return sum(accuracies) / len(accuracies)
+
+
+def read_cells() -> list[Cell]:
+    """Return the finished cells."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def cell_key(cell: Cell) -> str:
+    """Return what makes two cells the same."""
+    return json.dumps([cell[name] for name in ("start", "method", "fraction", "seed", "stages")])
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of a CSV file."""
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def commit() -> str:
+    """Return the commit that is checked out."""
+    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+
+
+if __name__ == "__main__":
+    main()

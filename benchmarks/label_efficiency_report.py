@@ -1,0 +1,220 @@
+"""The label-efficiency grid as a CSV file, Markdown tables and a figure, with intervals.
+
+Intervals are the middle 95% of 10,000 bootstrap draws over test images and over seeds at once; a difference to
+classification alone is paired, by both: each draw takes the same images and the same seeds of both methods.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from label_efficiency import ATTRIBUTES, METHODS, RESULTS, ROOT, STARTS, TUNING_SEEDS, read_cells, read_rows
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+DRAWS = 10_000
+BASELINE = "classification"
+FIGURE = ROOT / "imgs" / "experiments.png"
+PAGE = ROOT / "benchmarks" / "README.md"
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Key = tuple[str, float, str]  # start, fraction, method
+
+
+def report(data: Path) -> None:
+    """Write the report on every cell that is finished.
+
+    Args:
+        data: folder of the data set, whose val.csv has the test split's labels.
+    """
+    labels = read_rows(data / "val.csv")
+    runs: dict[Key, dict[int, dict[str, list[str]]]] = defaultdict(dict)
+    for cell in read_cells():
+        if cell["seed"] not in TUNING_SEEDS:
+            runs[cell["start"], cell["fraction"], cell["method"]][cell["seed"]] = cell["predicted"]
+    rows = [summary(key, runs, labels) for key in sorted(runs, key=_order)]
+    with RESULTS.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(
+            {
+                name: f"{value:.3f}" if isinstance(value, float) and name != "fraction" else value
+                for name, value in row.items()
+            }
+            for row in rows
+        )
+    write_tables(rows)
+    draw(rows)
+
+
+def summary(key: Key, runs: dict[Key, dict[int, dict[str, list[str]]]], labels: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the figures of one method, in percent, and its paired difference to classification alone."""
+    start, fraction, method = key
+    seeds = sorted(runs[key])
+    scores = [score(runs[key][seed], labels) for seed in seeds]
+    low, high = interval([right(runs[key][seed], labels) for seed in seeds])
+    row: dict[str, Any] = {"start": start, "fraction": fraction, "method": method, "seeds": len(seeds)}
+    row |= {"accuracy": float(np.mean([one["accuracy"] for one in scores])), "low": low, "high": high}
+    row["deviation"] = float(np.std([one["accuracy"] for one in scores], ddof=1)) if len(seeds) > 1 else float("nan")
+    row |= {name: float(np.mean([one[name] for one in scores])) for name in scores[0] if name != "accuracy"}
+    base = runs.get((start, fraction, BASELINE), {})
+    both = [seed for seed in seeds if seed in base]
+    if method == BASELINE or not both:
+        return row | dict.fromkeys(("paired_seeds", "difference", "difference_low", "difference_high"), "")
+    ours, theirs = ([right(run[seed], labels) for seed in both] for run in (runs[key], base))
+    low, high = interval(ours, theirs)
+    difference = _accuracy(ours).mean() - _accuracy(theirs).mean()
+    return row | {
+        "paired_seeds": len(both),
+        "difference": float(difference),
+        "difference_low": low,
+        "difference_high": high,
+    }
+
+
+def score(predicted: dict[str, list[str]], labels: list[dict[str, str]]) -> dict[str, float]:
+    """Return mean accuracy, each attribute's, mean balanced accuracy and exact match of one run, in percent."""
+    accuracies, balanced = {}, []
+    exact = np.ones(len(labels), dtype=bool)
+    for name in ATTRIBUTES:
+        truth, guess = np.array([row[name] for row in labels]), np.array(predicted[name])
+        known, hit = truth != "", truth == guess
+        accuracies[name] = 100 * float(hit[known].mean())
+        balanced.append(np.mean([hit[truth == kind].mean() for kind in sorted(set(truth[known]))]))
+        exact &= hit | ~known
+    any_label = np.array([any(row[name] for name in ATTRIBUTES) for row in labels])
+    return {
+        "accuracy": sum(accuracies.values()) / len(accuracies),
+        **accuracies,
+        "balanced_accuracy": 100 * float(np.mean(balanced)),
+        "exact_match": 100 * float(exact[any_label].mean()),
+    }
+
+
+def right(predicted: dict[str, list[str]], labels: list[dict[str, str]]) -> Array:
+    """Return for each attribute and image 1 where it is right, 0 where it is wrong, NaN without a label, [A, N]."""
+    columns = []
+    for name in ATTRIBUTES:
+        hits = zip(predicted[name], labels, strict=True)
+        columns.append([float(guess == row[name]) if row[name] else np.nan for guess, row in hits])
+    return np.array(columns)
+
+
+def interval(ours: list[Array], theirs: list[Array] | None = None) -> tuple[float, float]:
+    """Return the bootstrap's 95% interval of the mean accuracy, or of its difference to another method's.
+
+    Args:
+        ours: of each seed what `right` gives, [A, N].
+        theirs: the other method's, of the same seeds in the same order.
+    """
+    rng = np.random.default_rng(0)
+    seeds, (_, images) = len(ours), ours[0].shape
+    image_weights = rng.multinomial(images, np.full(images, 1 / images), size=DRAWS).astype(np.float64)  # [draws, N]
+    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS) / seeds  # [draws, seeds]
+    values = _drawn(ours, image_weights) - (0 if theirs is None else _drawn(theirs, image_weights))
+    low, high = np.percentile((values * seed_weights).sum(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _drawn(runs: list[Array], weights: Array) -> Array:
+    """Return each run's mean accuracy under each draw's weights of the images, [draws, runs], in percent."""
+    hits = np.stack(runs)  # [runs, A, N]
+    accuracies = [
+        weights @ np.nan_to_num(hits[:, index]).T / (weights @ ~np.isnan(hits[0, index]))[:, None]
+        for index in range(hits.shape[1])
+    ]
+    return np.asarray(100 * np.mean(accuracies, axis=0))
+
+
+def _accuracy(runs: list[Array]) -> Array:
+    """Return each run's mean accuracy in percent, [runs]."""
+    return 100 * np.array([np.nanmean(run, axis=1).mean() for run in runs])
+
+
+def write_tables(rows: list[dict[str, Any]]) -> None:
+    """Write a table for each start into benchmarks/README.md, and print them."""
+    lines = []
+    for start in STARTS:
+        of_start = [row for row in rows if row["start"] == start]
+        if not of_start:
+            continue
+        lines += [f"**{TITLES[start]}**", ""]
+        lines += [
+            "| labels | method | seeds | accuracy | difference to classification only "
+            "| article | kids | balanced | exact match |"
+        ]
+        lines += ["|---" * 9 + "|"]
+        for row in of_start:
+            difference = ""
+            if row["difference"] != "":
+                clear = row["difference_low"] > 0 or row["difference_high"] < 0
+                text = f"{row['difference']:+.1f} ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})"
+                difference = f"**{text}**" if clear else text
+            figures = [row["article"], row["kids"], row["balanced_accuracy"], row["exact_match"]]
+            cells = [f"{row['fraction']:.0%}", row["method"], f"{row['seeds']}"]
+            cells += [
+                f"{row['accuracy']:.1f} ± {row['deviation']:.1f}",
+                difference,
+                *(f"{value:.1f}" for value in figures),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    print("\n".join(lines))
+    begin, end = "<!-- label-efficiency -->", "<!-- end of label-efficiency -->"
+    text = PAGE.read_text(encoding="utf-8")
+    table = "\n".join([begin, "", *lines, end])
+    PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
+
+
+TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
+COLORS = dict(zip(METHODS, ["#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"], strict=False))
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw mean accuracy and the paired difference against the fraction of labels, a column a start."""
+    starts = [start for start in STARTS if any(row["start"] == start for row in rows)]
+    figure, axes = plt.subplots(
+        2, len(starts), figsize=(5.2 * len(starts) + 1, 7), squeeze=False, sharex=True, layout="constrained"
+    )
+    fractions = sorted({row["fraction"] for row in rows})
+    for column, start in enumerate(starts):
+        top, bottom = axes[:, column]
+        top.set_title(TITLES[start], loc="left", weight="bold")
+        bottom.axhline(0, color=COLORS[BASELINE], linewidth=1)
+        for number, method in enumerate(METHODS):
+            line = [row for row in rows if (row["start"], row["method"]) == (start, method)]
+            shift = 1 + 0.02 * (number - len(METHODS) / 2)  # so that error bars stand side by side
+            for axis, name, ends in [
+                (top, "accuracy", ("low", "high")),
+                (bottom, "difference", ("difference_low", "difference_high")),
+            ]:
+                points = [
+                    (row["fraction"] * shift, row[name], row[ends[0]], row[ends[1]]) for row in line if row[name] != ""
+                ]
+                if points:
+                    x, y, low, high = np.array(points).T
+                    axis.errorbar(x, y, (y - low, high - y), color=COLORS[method], marker="o", capsize=3, label=method)
+        bottom.set(xscale="log", xlabel="share of labels kept", xticks=fractions)
+        bottom.set_xticks([], minor=True)
+        bottom.set_xticklabels([f"{fraction:.0%}" for fraction in fractions])
+        for axis in (top, bottom):
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("accuracy, mean of the attributes, %")
+    axes[1, 0].set_ylabel("difference to classification only, points")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110)
+    plt.close(figure)
+
+
+def _order(key: Key) -> tuple[int, float, int]:
+    start, fraction, method = key
+    return STARTS.index(start), fraction, list(METHODS).index(method)

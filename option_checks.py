@@ -179,8 +179,22 @@ def missing(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[s
     changed = [dest for dest in TIMM_VIEWS if dest in defaults and getattr(args, dest) != defaults[dest]]
     if views != "timm" and changed:
         yield f"{flag(changed[0])} needs --views timm: --views {views} is a policy of its own, set by --view-strength"
+    if getattr(args, "augment_on", "cpu") == "device":
+        yield from _device_conflicts(args)
+    elif getattr(args, "cache", "none") == "device":
+        yield "--cache device needs --augment-on device: views that workers make need their images in the host's memory"
     if views == "timm" and "views" in defaults and args.view_strength != defaults["view_strength"]:
         yield "--view-strength needs --views simclr or simclr-keepcolor: timm's views have flags of their own"
+
+
+def _device_conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what --augment-on device cannot do."""
+    if args.views == "timm":
+        yield "--augment-on device needs --views simclr or simclr-keepcolor: timm's policies are made on the CPU"
+    if args.no_prefetcher:
+        yield "--augment-on device excludes --no-prefetcher: it is the prefetcher that makes the views"
+    if args.train_interpolation not in ("random", "bilinear", "bicubic"):
+        yield f"--augment-on device resizes bilinear, bicubic or random, not {args.train_interpolation}"
 
 
 def preprocessing_conflicts(args: argparse.Namespace) -> Iterator[str]:

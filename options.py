@@ -536,6 +536,8 @@ def _augmentation(group: Group) -> None:
     add, switch = group.value, group.switch
     views = "what makes the views: timm's flags below, SimCLR's policy, or that without hue, grey and saturation"
     add("--views", VIEWS, "timm", views)
+    place = "where the views of --views simclr are made: by the workers, or for a whole batch on the model's device"
+    add("--augment-on", ["cpu", "device"], "cpu", place)
     add("--view-strength", POSITIVE, 1.0, "strength of the color distortion of --views simclr")
     switch("--no-aug", "resize to the input size, no more")
     add("--train-crop-mode", TRAIN_CROPS, None, "random resized crop, or keep the ratio and crop (default: rrc)")
@@ -646,9 +648,10 @@ def _loading(group: Group) -> None:
 def _cache(group: Group) -> None:
     group.value(
         "--cache",
-        ["none", "ram", "disk"],
+        ["none", "ram", "disk", "device"],
         "none",
-        "keep decoded images, so that none is decoded twice: in memory that all processes share, or on disk for later "
-        "runs too. They keep their own size: if that is far above --img-size, shrinking the files serves better",
+        "keep decoded images, so that none is decoded twice: in memory that all processes share, on disk for later "
+        "runs too, or with --augment-on device in the memory of each device. They keep their own size: if that is far "
+        "above --img-size, shrinking the files serves better",
     )
     group.value("--cache-dir", "FOLDER", "", "folder of --cache disk (default: ~/.cache/simclr-multi-label)")

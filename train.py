@@ -49,6 +49,7 @@ from timm.data.multi_label_loader import (
     usable_workers,
 )
 from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.data.resident_images import load_resident
 from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
@@ -326,14 +327,21 @@ def make_loaders(
         "num_aug_splits": args.aug_splits,
         "interpolation": args.train_interpolation,
     }
-    if args.cache != "none":
+    workers, resident = running["num_workers"], None
+    if args.augment_on == "device" and device.type == "cpu":
+        _logger.warning("--augment-on device: the device is the CPU here, and workers make views faster there")
+    if args.cache == "device":
+        resident = load_resident(train_set, device, workers, processes)
+    elif args.cache != "none":
         folder = Path(args.cache_dir) if args.cache_dir else default_cache_folder()
-        workers = running["num_workers"] * processes  # the others wait for the first process of the host
+        workers *= processes  # the others wait for the first process of the host
         cache_tables((train_set, eval_set), args.cache, folder, workers, args.local_rank, args.world_size)
     once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
     simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
     policy = None if args.views == "timm" else simclr
-    train_loader = create_train_loader(train_set, config, args.batch_size, augmentation, running | once, policy)
+    train_loader = create_train_loader(
+        train_set, config, args.batch_size, augmentation, running | once, policy, resident, args.augment_on == "device"
+    )
     if len(train_loader) < chunks_per_step(args):
         raise UsageError(
             f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "

@@ -18,12 +18,14 @@ from torch import Tensor
 from torchvision import transforms
 
 from timm.data import create_transform
+from timm.data.batch_views import BatchViews, ImageStore, encode
 from timm.data.from_pixels import from_pixels
 from timm.data.multi_label_loader import in_rows
 from timm.data.pixels import as_tensor, load_pixels
 from timm.data.simclr_view import SimCLRView
 
 SIZE = 224
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Views = Callable[[Path], Any]
@@ -36,11 +38,14 @@ def run(small: bool) -> list[Result]:
     files = photographs(50 if small else 200)
     rounds = 3 if small else 7
     note = f"{len(files)} photographs, two views each of {SIZE} pixels, one core"
-    return [
+    found = [
         Comparison("SimCLR's views", _works(files, SIMCLR), len(files), rounds, note).run(),
         Comparison("views by RandAugment", _works(files, RAND_AUGMENT), len(files), rounds, note).run(),
         Comparison("decoding alone", _works(files, DECODING), len(files), rounds, "the same photographs").run(),
     ]
+    if DEVICE.type == "cuda":  # on the CPU it is not what one would do
+        found.append(Comparison("views of cached images", _device_works(files), len(files), rounds, note).run())
+    return found
 
 
 def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dict[str, Callable[[], Work]]:
@@ -95,6 +100,43 @@ def ours_rand_augment() -> Views:
 
 def _timm_rand_augment() -> Any:
     return create_transform((3, SIZE, SIZE), is_training=True, auto_augment="rand-m9-mstd0.5", use_prefetcher=True)
+
+
+def _device_works(files: list[Path]) -> dict[str, Callable[[], Work]]:
+    """Return --augment-on device with --cache device, and the workers' way of the same, on one core."""
+
+    def on_device() -> Work:
+        view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
+        images = [torch.from_numpy(load_pixels(file)) for file in files]
+        sizes = torch.tensor([image.shape[:2] for image in images])
+        lengths = sizes.prod(dim=1)
+        pixels = torch.cat([image.flatten(0, 1) for image in images])
+        store = ImageStore(*(part.to(DEVICE) for part in (pixels, lengths.cumsum(0) - lengths, sizes)))
+        make = BatchViews((SIZE, SIZE), view.interpolation, DEVICE)
+        mean, std = (statistic.to(DEVICE) for statistic in _STATISTICS)
+
+        def once() -> None:
+            for batch in torch.arange(len(files)).split(32):
+                rows = batch.repeat(2)
+                drawn = [encode(view.draw(*sizes[row].tolist())) for row in rows]
+                make(store, rows, torch.tensor(drawn)).sub_(mean).div_(std)
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
+
+        return once
+
+    def by_workers() -> Work:
+        view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
+        images = [load_pixels(file) for file in files]
+
+        def once() -> None:
+            for pixels in images:
+                for _ in range(2):
+                    _normalised(as_tensor(view(pixels)))
+
+        return once
+
+    return {"--augment-on device": on_device, "a worker, from --cache ram": by_workers}
 
 
 def lightly() -> Views:

@@ -173,6 +173,7 @@ SAMPLES = """
 --amp --amp-dtype bfloat16 | --model-dtype float16 | --torchcompile | --torchcompile eager
 --torchcompile --torchcompile-mode max-autotune | --no-channels-last | --workers 0 | --pin-mem | --no-prefetcher
 --views simclr | --views simclr-keepcolor --view-strength 0.5
+--views simclr --augment-on device --cache device
 --cache ram | --cache disk --cache-dir a
 """
 ROUND_TRIPS = ["", *[sample.strip() for line in SAMPLES.strip().splitlines() for sample in line.split("|")]]
@@ -315,6 +316,13 @@ MISTAKES = [
     ("--wandb-project a", "--wandb-project needs --log-wandb: "),
     ("--views simclr --aa rand-m9", "--aa needs --views timm: --views simclr is a policy of its own"),
     ("--views simclr-keepcolor --color-jitter 0.1", "--color-jitter needs --views timm: "),
+    ("--augment-on device", "--augment-on device needs --views simclr or simclr-keepcolor: "),
+    ("--augment-on device --views simclr --no-prefetcher", "--augment-on device excludes --no-prefetcher: "),
+    (
+        "--augment-on device --views simclr --train-interpolation lanczos",
+        "--augment-on device resizes bilinear, bicubic or random, not lanczos",
+    ),
+    ("--cache device", "--cache device needs --augment-on device: "),
     ("--view-strength 0.5", "--view-strength needs --views simclr or simclr-keepcolor: "),
     ("--input-size 4 8 8", "--input-size has 4 channels"),
     ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),

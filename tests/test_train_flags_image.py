@@ -217,6 +217,18 @@ def test_simclrs_views_change_the_colors_as_far_as_asked(prepare: Prepare) -> No
     assert no_grey == 0
 
 
+@shows("augment_on")
+def test_the_device_makes_the_views_that_workers_would(prepare: Prepare) -> None:
+    words = ["--views", "simclr", "-wls", 1]
+    there = images_of(prepare(*words, "--augment-on", "device"))
+    here = images_of(prepare(*words))
+    assert there.shape == here.shape
+    assert (there - here).abs().mean() < 1  # of 255: bytes are rounded after each operation
+    assert not torch.equal(there, here)
+    resident = images_of(prepare(*words, "--augment-on", "device", "--cache", "device"))
+    assert torch.equal(there, resident)
+
+
 @shows("grayscale_prob", "gaussian_blur_prob")
 def test_colors_and_sharpness_are_lost(prepare: Prepare) -> None:
     plain = images_of(prepare(*WHOLE))

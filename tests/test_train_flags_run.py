@@ -522,5 +522,11 @@ def test_with_a_cache_no_image_is_decoded_twice(
         counts, made = epochs("--cache", *words)
         assert counts == [first, 0]
         assert torch.equal(made, expected)
+    on_device = ["--views", "simclr", "--augment-on", "device"]
+    counts, expected = epochs(*on_device)
+    assert counts == [images, images]
+    counts, made = epochs(*on_device, "--cache", "device")
+    assert counts == [10, 10]  # those that are scored; the others were decoded before
+    assert torch.equal(made, expected)
     folders = {file.parent for file in tmp_path.rglob("*.pixels")}
     assert folders == {tmp_path / "named", tmp_path / "home" / "simclr-multi-label"}

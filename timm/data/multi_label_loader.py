@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from timm.data import create_loader, create_transform, resolve_data_config
+from timm.data.batch_views import ImageStore
+from timm.data.device_views import DeviceViewsLoader
+from timm.data.draw_views import DrawViews, ResidentSizes, collate_drawn
 from timm.data.from_pixels import RandomCrop, from_pixels
 from timm.data.posterize import allow_black
 from timm.data.random_erasing import RandomErasing
@@ -58,6 +61,8 @@ def create_train_loader(
     augmentation: Mapping[str, Any],
     running: Mapping[str, Any],
     simclr_policy: Mapping[str, Any] | None = None,
+    device_cache: tuple[ImageStore, ResidentSizes] | None = None,
+    on_device: bool = False,
 ) -> Any:
     """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, A].
 
@@ -68,6 +73,8 @@ def create_train_loader(
         augmentation: create_loader's arguments about augmentation.
         running: create_loader's arguments about workers, device and processes.
         simclr_policy: `strength` and `keep_color` of SimCLR's views, in place of timm's; None keeps timm's.
+        device_cache: the images, where `load_resident` has put them on the device.
+        on_device: make the views on the device; needs SimCLR's and the prefetcher.
 
     Raises:
         UsageError: the table is smaller than one batch.
@@ -79,8 +86,12 @@ def create_train_loader(
     allow_black()
     if "light" in dataset.plan.kinds:
         dataset.light_transform = _light_transform(config, augmentation, prefetched)
-    if simclr_policy is not None:
-        dataset.full_view = _simclr_view(size[1:], augmentation, simclr_policy)
+    full = None if simclr_policy is None else _simclr_view(size[1:], augmentation, simclr_policy)
+    dataset.full_view = full
+    if on_device:
+        assert full is not None
+        light = _simclr_view(size[1:], {**augmentation, "scale": _LIGHT_SCALE}, {"distort": False})
+        dataset.draws = DrawViews(dataset.plan, full, light, device_cache and device_cache[1])
     loader = create_loader(
         dataset,  # type: ignore[arg-type]  # any map-style dataset with a transform will do
         size,
@@ -88,7 +99,7 @@ def create_train_loader(
         is_training=True,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        collate_fn=collate_bytes if prefetched else collate_views,
+        collate_fn=collate_drawn if on_device else collate_bytes if prefetched else collate_views,
         # Workers start anew each epoch, so that their random numbers follow from the epoch and a resumed run draws
         # what the uninterrupted one would.
         persistent_workers=False,
@@ -113,6 +124,8 @@ def create_train_loader(
             num_splits=max(views, 2),
             device=running["device"],
         )
+    if on_device and full is not None:
+        return DeviceViewsLoader(loader, full, device_cache and device_cache[0])
     return loader
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
@@ -24,7 +25,33 @@ RATIO = (3 / 4, 4 / 3)  # width over height
 _JITTER = 0.8, 0.8, 0.8, 0.2  # brightness, contrast, saturation, hue, at strength 1
 _JITTER_PROB, _GREY_PROB, _BLUR_PROB = 0.8, 0.2, 0.5
 _SIGMA = 0.1, 2.0  # pixels
-_TAILS = 3.5  # standard deviations; what lies further out is less than half a level of 255
+TAILS = 3.5  # standard deviations; what lies further out is less than half a level of 255
+
+
+Jitter = Callable[[Pixels, float], Pixels]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for one view.
+
+    Attributes:
+        box: top, left, height and width of the crop, pixels.
+        interpolation: Pillow's number of it.
+        hflip: whether it is mirrored.
+        vflip: whether it is turned upside down.
+        jitters: what is done to its colours, in order: the operation, and what it takes.
+        grey: whether it is made grey.
+        sigma: of the Gaussian blur, pixels; 0 for none.
+    """
+
+    box: tuple[int, int, int, int]
+    interpolation: int
+    hflip: bool = False
+    vflip: bool = False
+    jitters: tuple[tuple[Jitter, float], ...] = ()
+    grey: bool = False
+    sigma: float = 0.0
 
 
 class SimCLRView:
@@ -39,6 +66,7 @@ class SimCLRView:
         keep_color: leave hue, saturation and grey out, for attributes that are about colour.
         hflip: probability of mirroring.
         vflip: probability of turning upside down.
+        distort: also change colours and blur; without it a view is a crop and a flip.
     """
 
     def __init__(
@@ -52,49 +80,68 @@ class SimCLRView:
         keep_color: bool = False,
         hflip: float = 0.5,
         vflip: float = 0.0,
+        distort: bool = True,
     ) -> None:
         self.size = size
         self.interpolation = list(interpolation)
         self.scale, self.ratio = scale, ratio
         self.keep_color = keep_color
         self.hflip, self.vflip = hflip, vflip
+        self.distort = distort
         brightness, contrast, saturation, hue = (amount * strength for amount in _JITTER)
         # What is done, with the least and the greatest of what it takes.
-        self.jitters: Sequence[tuple[Callable[[Pixels, float], Pixels], float, float]] = [
+        self.jitters: Sequence[tuple[Jitter, float, float]] = [
             (adjust_brightness, max(0.0, 1 - brightness), 1 + brightness),
             (adjust_contrast, max(0.0, 1 - contrast), 1 + contrast),
             (adjust_saturation, max(0.0, 1 - saturation), 1 + saturation),
             (shift_hue, -min(0.5, hue), min(0.5, hue)),
         ][: 2 if keep_color else 4]
-        # A tenth of the side, as in the paper; odd, so that it has a middle.
-        self.largest_radius = max(1, round(min(size) * 0.1) // 2)
+        self.largest_radius = largest_radius(size)
 
     def __call__(self, pixels: Pixels) -> Pixels:
         """Returns a view of an image [H, W, C], [size[0], size[1], C]."""
-        box = random_box(pixels.shape[0], pixels.shape[1], self.scale, self.ratio)
-        view = resize_crop(pixels, box, self.size, random.choice(self.interpolation))
-        if random.random() < self.hflip:
-            view = _as_before(cv2.flip(view, 1), view)
-        if random.random() < self.vflip:
-            view = _as_before(cv2.flip(view, 0), view)
-        if random.random() < _JITTER_PROB:
-            view = self._jitter(view)
-        if not self.keep_color and random.random() < _GREY_PROB:
-            view = adjust_saturation(view, 0.0)
-        if random.random() < _BLUR_PROB:
-            view = blur(view, random.uniform(*_SIGMA), self.largest_radius)
-        return view
+        return self.make(pixels, self.draw(pixels.shape[0], pixels.shape[1]))
 
-    def _jitter(self, view: Pixels) -> Pixels:
-        """Changes brightness, contrast, saturation and hue, in an order drawn anew."""
-        for adjust, low, high in random.sample(self.jitters, len(self.jitters)):
-            view = adjust(view, random.uniform(low, high))
-        return view
+    def draw(self, height: int, width: int) -> Drawn:
+        """Draws what to do with an image of a height and a width in pixels."""
+        box = random_box(height, width, self.scale, self.ratio)
+        interpolation = random.choice(self.interpolation)
+        flips = random.random() < self.hflip, random.random() < self.vflip
+        if not self.distort:
+            return Drawn(box, interpolation, *flips)
+        jitters = self._draw_jitters() if random.random() < _JITTER_PROB else ()
+        grey = not self.keep_color and random.random() < _GREY_PROB
+        sigma = random.uniform(*_SIGMA) if random.random() < _BLUR_PROB else 0.0
+        return Drawn(box, interpolation, *flips, jitters, grey, sigma)
+
+    def _draw_jitters(self) -> tuple[tuple[Jitter, float], ...]:
+        """Draws how brightness, contrast, saturation and hue change, and in which order."""
+        order = random.sample(self.jitters, len(self.jitters))
+        return tuple((adjust, random.uniform(low, high)) for adjust, low, high in order)
+
+    def make(self, pixels: Pixels, drawn: Drawn) -> Pixels:
+        """Returns the view of an image [H, W, C] that was drawn, [size[0], size[1], C]."""
+        view = resize_crop(pixels, drawn.box, self.size, drawn.interpolation)
+        if drawn.hflip:
+            view = _as_before(cv2.flip(view, 1), view)
+        if drawn.vflip:
+            view = _as_before(cv2.flip(view, 0), view)
+        for adjust, amount in drawn.jitters:
+            view = adjust(view, amount)
+        if drawn.grey:
+            view = adjust_saturation(view, 0.0)
+        return blur(view, drawn.sigma, self.largest_radius) if drawn.sigma else view
 
     def __repr__(self) -> str:
         jitters = ", ".join(f"{adjust.__name__} {low:g}..{high:g}" for adjust, low, high in self.jitters)
         grey = "" if self.keep_color else f", grey {_GREY_PROB}"
         return f"SimCLRView(size={self.size}, scale={self.scale}, ratio={self.ratio}, {jitters}{grey})"
+
+
+def largest_radius(size: tuple[int, int]) -> int:
+    """Returns the most pixels that a blur reaches to each side, of a view of a height and a width."""
+    # A tenth of the side, as in the paper; odd, so that it has a middle.
+    return max(1, round(min(size) * 0.1) // 2)
 
 
 def random_box(
@@ -165,7 +212,7 @@ def blur(pixels: Pixels, sigma: float, largest_radius: int) -> Pixels:
     Returns:
         uint8 [H, W, C].
     """
-    radius = min(largest_radius, math.ceil(_TAILS * sigma))
+    radius = min(largest_radius, math.ceil(TAILS * sigma))
     kernel = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
     return _as_before(cv2.sepFilter2D(pixels, -1, kernel, kernel), pixels)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timm.data.data_error import DataError
+from timm.data.draw_views import DrawViews
 from timm.data.from_pixels import from_pixels
 from timm.data.image_cache import ImageCache
 from timm.data.label_space import UNKNOWN
@@ -45,6 +46,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
 
     Attributes:
         cache: where decoded images are kept; None to decode each anew.
+        draws: draws the views, which the device makes later, in place of the transform; None to make them here.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         self.max_unreadable = max_unreadable
         self.roots: tuple[Path, ...] = image_roots(table)
         self.cache: ImageCache | None = None
+        self.draws: DrawViews | None = None
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
         self._transform: Callable[[Pixels], Any] | None = None
@@ -77,6 +80,9 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
 
     @transform.setter
     def transform(self, transform: Any) -> None:
+        if self.draws is not None:
+            self._transform = self.draws
+            return
         full = from_pixels(transform, self.full_view)
         self._transform = ViewTransform(self.plan, full, self.light_transform) if self.plan else full
 
@@ -84,6 +90,8 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         return len(self.table)
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        if self.draws is not None and self.draws.resident is not None:
+            return self._resident(index)
         pixels, index = self._readable(index)
         target = self.targets[index]
         if pixels is None:
@@ -102,6 +110,16 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
             if self.plan:
                 index = int(torch.randint(len(self), ()))
         return None, index
+
+    def _resident(self, index: int) -> tuple[Any, Tensor]:
+        """Return what was drawn for an image on the device, another one where it was unreadable, and its target."""
+        assert self.draws is not None
+        for _ in range(_TRIES):
+            if not self.unreadable[index]:
+                return self.draws.of_resident(index), self.targets[index]
+            index = int(torch.randint(len(self), ()))
+        index = int(self.unreadable.argmin())  # the first that is there
+        return self.draws.of_resident(index), torch.full_like(self.targets[index], UNKNOWN)
 
     def load(self, index: int) -> Pixels:
         """Return the decoded image of a row, uint8 [H, W, C], from the cache where it is kept there.

@@ -1,0 +1,219 @@
+"""SimCLR's views of a batch of images at once, on the device where the model is, each with parameters of its own.
+
+The same policy as `timm.data.simclr_view`, which draws the parameters; here they are carried out for all views in a few
+operations on [M, C, H, W]. An image's crop is resized by two matrices of weights, one for its rows and one for its
+columns, as antialiased resizing is linear; a flip is in them. Numbers stay floats, where the policy on bytes rounds
+after each operation, and are clipped to 0..255 at the same places.
+
+Nothing here asks the device for a value: what must be known to launch the work, such as which views are blurred, is
+read from the parameters before they leave the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL.Image import Resampling
+from torch import Tensor
+
+from timm.data.simclr_view import (
+    TAILS,
+    Drawn,
+    Jitter,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    largest_radius,
+    shift_hue,
+)
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _NOTHING = range(5)
+_NUMBERS: dict[Jitter, int] = {
+    adjust_brightness: _BRIGHTNESS,
+    adjust_contrast: _CONTRAST,
+    adjust_saturation: _SATURATION,
+    shift_hue: _HUE,
+}
+_ROUNDS = 4  # jitters of a view, at the most
+_LUMINANCE = 0.299, 0.587, 0.114  # of ITU-R BT.601, as Pillow, OpenCV and torchvision have it
+_ELEMENTS = 1 << 25  # of an intermediate tensor, at the most: 128 MiB
+
+# Pillow's filters by number: the weight of a pixel at a distance from the middle of the new one, in pixels of whichever
+# of the two are larger.
+FILTERS: dict[int, Callable[[Tensor], Tensor]] = {
+    Resampling.BILINEAR: lambda x: (1 - x.abs()).clamp(min=0),
+    Resampling.BICUBIC: lambda x: _cubic(x.abs()),
+}
+
+
+class ImageStore(NamedTuple):
+    """Images of different sizes, one after the other.
+
+    Attributes:
+        pixels: uint8 [pixels, C], each image row by row.
+        first: int64 [N], where each begins in them.
+        sizes: int64 [N, 2], height and width of each.
+    """
+
+    pixels: Tensor
+    first: Tensor
+    sizes: Tensor
+
+
+def encode(drawn: Drawn) -> list[float]:
+    """Return what was drawn for a view as the `PARAMETERS` numbers that `BatchViews` takes."""
+    jitters = [(_NUMBERS[adjust], amount) for adjust, amount in drawn.jitters]
+    jitters += [(_NOTHING, 1.0)] * (_ROUNDS - len(jitters))
+    numbers, amounts = zip(*jitters, strict=True)
+    return [*drawn.box, drawn.interpolation, drawn.hflip, drawn.vflip, drawn.grey, drawn.sigma, *numbers, *amounts]
+
+
+_BOX, _MODE, _HFLIP, _VFLIP, _GREY, _SIGMA = slice(0, 4), 4, 5, 6, 7, 8
+_JITTERS, _AMOUNTS = slice(9, 9 + _ROUNDS), slice(9 + _ROUNDS, 9 + 2 * _ROUNDS)
+PARAMETERS = 9 + 2 * _ROUNDS
+
+
+class BatchViews:
+    """Makes views of images in a store.
+
+    Args:
+        size: height and width of a view, pixels.
+        interpolation: Pillow's numbers of those that are drawn, of `FILTERS`.
+        device: where the views are made.
+    """
+
+    def __init__(self, size: tuple[int, int], interpolation: Sequence[int], device: torch.device) -> None:
+        self.size = size
+        self.modes = sorted(set(interpolation))
+        self.device = device
+        self.largest_radius = min(largest_radius(size), min(size) - 1)
+
+    def __call__(self, store: ImageStore, rows: Tensor, parameters: Tensor) -> Tensor:
+        """Return the views, float32 [M, C, size[0], size[1]] of 0..255 on the device.
+
+        Args:
+            store: on the device.
+            rows: int64 [M], the image of each view in the store, on the CPU.
+            parameters: float32 [M, PARAMETERS] of `encode`, on the CPU.
+        """
+        tall, wide = int(parameters[:, 2].max()), int(parameters[:, 3].max())
+        largest = max(tall, self.size[0]) * max(wide, self.size[1]) * store.pixels.shape[1]
+        views = max(1, _ELEMENTS // largest)
+        parts = zip(rows.split(views), parameters.split(views), strict=True)
+        return torch.cat([self._make(store, *part) for part in parts])
+
+    def _make(self, store: ImageStore, rows: Tensor, parameters: Tensor) -> Tensor:
+        there, rows = self._send(parameters), self._send(rows)
+        view = self._resize(store, rows, there, int(parameters[:, 2].max()), int(parameters[:, 3].max()))
+        for turn in range(_ROUNDS):
+            numbers = parameters[:, _JITTERS][:, turn]
+            if bool((numbers != _NOTHING).any()):
+                view = _jitter(view, there[:, _JITTERS][:, turn], there[:, _AMOUNTS][:, turn])
+            hued = (numbers == _HUE).nonzero().flatten()
+            if len(hued) and view.shape[1] == 3:
+                hued = self._send(hued)
+                view[hued] = _shift_hue(view[hued], there[hued, _AMOUNTS.start + turn])
+        if bool(parameters[:, _GREY].any()):
+            saturation = torch.full_like(there[:, _GREY], _SATURATION)
+            view = _jitter(view, saturation, 1 - there[:, _GREY])
+        blurred = parameters[:, _SIGMA].nonzero().flatten()
+        if len(blurred) and self.largest_radius:
+            blurred = self._send(blurred)
+            view[blurred] = self._blur(view[blurred], there[blurred, _SIGMA])
+        return view
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _resize(self, store: ImageStore, rows: Tensor, parameters: Tensor, tall: int, wide: int) -> Tensor:
+        """Cut the crops out and resize them, [M, C, size[0], size[1]]; the largest are tall and wide pixels."""
+        top, left, height, width = parameters[:, _BOX].long().unbind(1)
+        ys = top[:, None] + torch.arange(tall, device=self.device).clamp(max=(height - 1)[:, None])  # [M, tall]
+        xs = left[:, None] + torch.arange(wide, device=self.device).clamp(max=(width - 1)[:, None])  # [M, wide]
+        places = store.first[rows, None, None] + ys[:, :, None] * store.sizes[rows, 1, None, None] + xs[:, None, :]
+        crops = store.pixels[places].permute(0, 3, 1, 2).float()  # [M, C, tall, wide]; beyond a crop, its border
+        across = self._weights(width, parameters[:, _HFLIP], parameters[:, _MODE], self.size[1], wide)
+        down = self._weights(height, parameters[:, _VFLIP], parameters[:, _MODE], self.size[0], tall)
+        # What a kernel overshoots is clipped after either pass, as in bytes.
+        narrow = (crops @ across[:, None].mT).clamp_(0, 255)
+        return (down[:, None] @ narrow).clamp_(0, 255)
+
+    def _weights(self, length: Tensor, flip: Tensor, mode: Tensor, new: int, longest: int) -> Tensor:
+        """Return the weights of each old pixel in each new one, of one axis, [M, new, longest].
+
+        Args:
+            length: int64 [M], pixels of each crop along the axis.
+            flip: float32 [M], 1 where it is mirrored.
+            mode: float32 [M], Pillow's number of the interpolation.
+            new: pixels of a view along the axis.
+            longest: of the lengths.
+        """
+        scale = length / new  # [M]
+        middle = (torch.arange(new, device=self.device) + 0.5) * scale[:, None]  # [M, new], in old pixels
+        old = torch.arange(longest, device=self.device)
+        distance = (old + 0.5 - middle[:, :, None]) / scale.clamp(min=1)[:, None, None]  # [M, new, longest]
+        weights = torch.zeros_like(distance)
+        for number in self.modes:
+            weights += FILTERS[number](distance) * (mode == number)[:, None, None]
+        weights *= old < length[:, None, None]
+        weights = weights / weights.sum(dim=2, keepdim=True)
+        return torch.where(flip[:, None, None] > 0, weights.flip(1), weights)
+
+    def _blur(self, views: Tensor, sigma: Tensor) -> Tensor:
+        """Blur [M, C, H, W], each view with its own sigma [M]; the border mirrors."""
+        radius = self.largest_radius
+        steps = torch.arange(-radius, radius + 1, device=self.device)
+        kernels = torch.exp(-(steps**2) / (2 * sigma[:, None] ** 2))  # [M, 2 radius + 1]
+        kernels = kernels * (steps.abs() <= (TAILS * sigma).ceil()[:, None])
+        kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(views.shape[1], dim=0)[:, None, None]
+        flat = views.flatten(0, 1)[None]  # [1, M * C, H, W]: convolved in groups of one
+        groups = len(kernels)
+        flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="reflect"), kernels, groups=groups)
+        flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="reflect"), kernels.mT, groups=groups)
+        return flat.view_as(views)
+
+
+def _jitter(views: Tensor, number: Tensor, amount: Tensor) -> Tensor:
+    """Change brightness, contrast or saturation of [M, C, H, W]: each moves away from a base, by a factor.
+
+    Args:
+        views: of 0..255.
+        number: float32 [M], of the operation; another one changes nothing.
+        amount: float32 [M], its factor.
+    """
+    grey = _grey(views)
+    contrast, saturation = (number == _CONTRAST)[:, None, None, None], (number == _SATURATION)[:, None, None, None]
+    base = grey.mean(dim=(2, 3), keepdim=True) * contrast + grey * saturation  # of brightness it is black
+    factor = torch.where(number < _HUE, amount, 1.0)[:, None, None, None]
+    return (base + factor * (views - base)).clamp_(0, 255)
+
+
+def _grey(views: Tensor) -> Tensor:
+    """Return the luminance of [M, C, H, W], [M, 1, H, W]."""
+    if views.shape[1] == 1:
+        return views
+    red, green, blue = (weight * views[:, channel] for channel, weight in enumerate(_LUMINANCE))
+    return (red + green + blue)[:, None]
+
+
+def _shift_hue(views: Tensor, amount: Tensor) -> Tensor:
+    """Turn the colour circle of [M, 3, H, W] by a share of it for each view, [M], -0.5 to 0.5."""
+    red, green, blue = views.unbind(1)
+    value, chroma = views.amax(dim=1), views.amax(dim=1) - views.amin(dim=1)
+    divisor = torch.where(chroma > 0, chroma, 1.0)
+    # In sixths of the circle; where two channels share the maximum both formulas agree.
+    hue = torch.where(value == red, (green - blue) / divisor, 4 + (red - green) / divisor)
+    hue = torch.where((value == green) & (value != red), 2 + (blue - red) / divisor, hue)
+    hue = hue + 6 * amount[:, None, None]
+    channels = [(offset + hue) % 6 for offset in (5, 3, 1)]
+    return torch.stack([value - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in channels], dim=1)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' kernel with a = -0.5, which Pillow uses, at distances of 0 and more (doi:10.1109/TASSP.1981.1163711)."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))

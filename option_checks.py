@@ -231,6 +231,7 @@ def train_conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from _precision_conflicts(args)
     yield from _loss_conflicts(args)
     yield from _schedule_conflicts(args)
+    yield from _stage_conflicts(args)
     yield from _augmentation_conflicts(args)
     yield from _process_conflicts(args)
 
@@ -260,8 +261,9 @@ def _loss_conflicts(args: argparse.Namespace) -> Iterator[str]:
 def _schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.sched == "plateau" and args.sched_on_updates:
         yield "--sched plateau excludes --sched-on-updates: the metric it watches is known once an epoch"
-    if args.sched == "none" and args.layer_decay is not None:
-        yield "--layer-decay needs a schedule, which applies its factors: use --sched constant"
+    for dest, otherwise in ("layer_decay", None), ("backbone_lr_scale", 1.0):
+        if args.sched == "none" and getattr(args, dest) != otherwise:
+            yield f"{flag(dest)} needs a schedule, which applies its factors: use --sched constant"
     if args.decay_milestones != sorted(set(args.decay_milestones)):
         yield "--decay-milestones must rise: each is the epoch of one more decay"
     if args.sched in ("wsd", "rsqrt"):
@@ -274,6 +276,23 @@ def _schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
             )
     if len(args.lr_noise or []) > 2:
         yield "--lr-noise takes 1 or 2 values: the fractions of the schedule where noise begins and ends"
+
+
+def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong with training a part of the model."""
+    if args.head_grad == "detach" and not args.simclr_loss_weight:
+        yield "--head-grad detach needs -wls above 0: nothing else would train the backbone (--freeze-backbone says so)"
+    if not args.freeze_backbone:
+        return
+    if args.simclr_loss_weight:
+        yield "--freeze-backbone needs -wls 0: the contrastive loss is there to train the backbone"
+    if not (args.pretrained or args.pretrained_path or args.initial_checkpoint or args.resume):
+        yield "--freeze-backbone needs weights to keep: --initial-checkpoint, --pretrained or --pretrained-path"
+    for dest, otherwise in ("layer_decay", None), ("backbone_lr_scale", 1.0):
+        if getattr(args, dest) != otherwise:
+            yield f"{flag(dest)} excludes --freeze-backbone: the backbone does not learn at any rate"
+    if args.save_images and args.no_aug:
+        yield "--save-images excludes --freeze-backbone with --no-aug: there images are seen once, to make features"
 
 
 def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:

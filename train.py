@@ -62,6 +62,7 @@ from timm.models.pretrained_weights import pretrained_weights
 from timm.task import load_task_ema_checkpoint
 from timm.task.attribute_evaluator import Metrics
 from timm.task.evaluate import evaluate
+from timm.task.frozen_features import feature_loaders
 from timm.task.gradient_cache import (
     Chunk,
     Result,
@@ -128,7 +129,7 @@ class Run:
         """Move a batch to the device, in the number format and the memory format of the model."""
         # Without the prefetcher images come in float32, whatever the model's weights are.
         images = images.to(self.device, self.task.dtype, non_blocking=True)
-        return images.contiguous(memory_format=memory_format(self.args.channels_last))
+        return images.contiguous(memory_format=memory_format(self.args.channels_last)) if images.ndim == 4 else images
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -166,6 +167,8 @@ def train(args: Namespace) -> None:
         args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
         backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
     )  # fmt: skip
+    if args.freeze_backbone:
+        remember_features(run, model)
     restore_schedule(args, optimizer, scheduler, updates, start, resumed)
     if utils.is_primary(args):
         open_folder(run, recipe, start, decreasing)
@@ -270,6 +273,9 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace, fresh: 
     )
     if args.initial_checkpoint and fresh:
         load_initial_checkpoint(model, args.initial_checkpoint)
+    if args.freeze_backbone:
+        model.freeze_backbone()
+    model.detach_heads = args.head_grad == "detach"
     apply_batch_norm_flags(args, model, plan)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(True)
@@ -416,6 +422,17 @@ def prepare_task(
         if args.no_ddp_bb:  # the attribute, as the argument's name is another from one PyTorch to the next
             task.trainable_module.broadcast_buffers = False  # type: ignore[assignment]
     return start
+
+
+def remember_features(run: Run, model: MultiLabelModel) -> None:
+    """Make a frozen backbone's features once, where no augmentation changes them."""
+    args = run.args
+    if not args.no_aug or args.reprob or _mixes(args) or args.tta:
+        _logger.info("The frozen backbone's features are made anew each epoch; --no-aug makes them once")
+        return
+    run.train_loader, run.eval_loader = feature_loaders(
+        model, run.train_loader, run.eval_loader, run.autocast, run.to_device
+    )
 
 
 def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], decreasing: bool) -> None:

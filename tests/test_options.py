@@ -174,6 +174,7 @@ SAMPLES = """
 --torchcompile --torchcompile-mode max-autotune | --no-channels-last | --workers 0 | --pin-mem | --no-prefetcher
 --views simclr | --views simclr-keepcolor --view-strength 0.5
 --views simclr --augment-on device --cache device
+--freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --cache ram | --cache disk --cache-dir a
 """
 ROUND_TRIPS = ["", *[sample.strip() for line in SAMPLES.strip().splitlines() for sample in line.split("|")]]
@@ -316,6 +317,16 @@ MISTAKES = [
     ("--wandb-project a", "--wandb-project needs --log-wandb: "),
     ("--views simclr --aa rand-m9", "--aa needs --views timm: --views simclr is a policy of its own"),
     ("--views simclr-keepcolor --color-jitter 0.1", "--color-jitter needs --views timm: "),
+    ("--head-grad detach -wls 0", "--head-grad detach needs -wls above 0: "),
+    ("--freeze-backbone --pretrained", "--freeze-backbone needs -wls 0: "),
+    ("--freeze-backbone -wls 0", "--freeze-backbone needs weights to keep: "),
+    ("--freeze-backbone -wls 0 --pretrained --layer-decay 0.5", "--layer-decay excludes --freeze-backbone: "),
+    (
+        "--freeze-backbone -wls 0 --pretrained --backbone-lr-scale 0.5",
+        "--backbone-lr-scale excludes --freeze-backbone: ",
+    ),
+    ("--freeze-backbone -wls 0 --pretrained --no-aug --save-images", "--save-images excludes --freeze-backbone with "),
+    ("--backbone-lr-scale 0.5 --sched none", "--backbone-lr-scale needs a schedule, "),
     ("--augment-on device", "--augment-on device needs --views simclr or simclr-keepcolor: "),
     ("--augment-on device --views simclr --no-prefetcher", "--augment-on device excludes --no-prefetcher: "),
     (

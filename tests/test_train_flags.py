@@ -170,6 +170,37 @@ def test_a_run_starts_from_the_weights_of_another(prepare: Prepare, checkpoint: 
     assert run.folder != checkpoint.parent
 
 
+@shows("freeze_backbone")
+@pytest.mark.parametrize("features", [[], ["--no-aug"]], ids=["anew", "once"])
+def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
+    prepare: Prepare, checkpoint: Path, features: list[str]
+) -> None:
+    run = prepare("--initial-checkpoint", checkpoint, "--freeze-backbone", "-wls", 0, *features)
+    before = {name: value.clone() for name, value in model_of(run).state_dict().items()}
+    gradients_of(run)
+    after = model_of(run).state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("heads.") for name in moved)
+    evaluated, _ = train.evaluate_epoch(run)
+    seen = next(iter(run.train_loader))[0].ndim
+    assert seen == (2 if features else 4)
+    again, _ = train.evaluate_epoch(run)  # with --no-aug from the features that the first pass made
+    assert evaluated == again
+
+
+@shows("head_grad")
+def test_heads_may_watch_the_backbone_without_training_it(prepare: Prepare) -> None:
+    moved = {}
+    for words in ("joint", "detach"):
+        run = prepare("--head-grad", words, "-wls", 1e-30, "-wlc", 1, "--weight-decay", 0)
+        before = {name: value.clone() for name, value in model_of(run).named_parameters()}
+        gradients_of(run)
+        after = model_of(run).named_parameters()
+        moved[words] = {name.split(".")[0] for name, value in after if (value - before[name]).abs().max() > 1e-6}
+    assert moved == {"joint": {"backbone", "heads"}, "detach": {"heads"}}
+
+
 @shows("resume", "no_resume_opt")
 def test_resuming_restores_weights_and_optimizer_or_the_weights_alone(
     prepare: Prepare, data: Path, checkpoint: Path
@@ -434,6 +465,16 @@ def test_earlier_layers_learn_more_slowly_or_not_at_all(prepare: Prepare) -> Non
     moved = {name for name, p in model_of(run).named_parameters() if not torch.equal(p, before[name])}
     assert moved <= set(rates_by_name(run))
     assert "heads.0.weight" in moved
+
+
+@shows("backbone_lr_scale")
+def test_the_backbone_learns_at_a_rate_of_its_own(prepare: Prepare) -> None:
+    rates = rates_by_name(prepare(*CALM, "--backbone-lr-scale", 0.1))
+    assert rates == {name: pytest.approx(0.01 if name.startswith("backbone.") else 0.1) for name in rates}
+    both = rates_by_name(prepare(*CALM, "--backbone-lr-scale", 0.1, "--layer-decay", 0.5))
+    decayed = rates_by_name(prepare(*CALM, "--layer-decay", 0.5))
+    assert both["heads.0.weight"] == 0.1
+    assert both["backbone.conv_stem.weight"] == pytest.approx(0.1 * decayed["backbone.conv_stem.weight"])
 
 
 class Names(TorchDispatchMode):

@@ -46,6 +46,8 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
 
     Attributes:
         cache: where decoded images are kept; None to decode each anew.
+        features: the representation of each row, float32 [rows, D], where a frozen backbone has made them: they take
+            the images' place.
         draws: draws the views, which the device makes later, in place of the transform; None to make them here.
     """
 
@@ -69,6 +71,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         self.roots: tuple[Path, ...] = image_roots(table)
         self.cache: ImageCache | None = None
         self.draws: DrawViews | None = None
+        self.features: Tensor | None = None
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
         self._transform: Callable[[Pixels], Any] | None = None
@@ -90,6 +93,8 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         return len(self.table)
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        if self.features is not None:
+            return self.features[index], self.targets[index]
         if self.draws is not None and self.draws.resident is not None:
             return self._resident(index)
         pixels, index = self._readable(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ class MultiLabelModel(nn.Module):
         projection_norm: "none", "batch" or "layer" normalisation after each but the last linear layer.
         drop_rate: dropout probability in front of each attribute head; h itself is projected undropped.
         image_size: (C, H, W) of an image that the backbone takes, used once to measure D.
+
+    Attributes:
+        detach_heads: the attribute heads' gradients stop at h, so that they watch the backbone and do not train it.
     """
 
     def __init__(
@@ -52,10 +56,31 @@ class MultiLabelModel(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(self.num_features, k) for k in label_space.num_classes.values())
         self.projector = _projection_head(self.num_features, projection_dim, projection_layers, projection_norm)
         self.config: dict[str, Any] = {}
+        self.detach_heads = False
+        self._frozen = False
+
+    def freeze_backbone(self) -> None:
+        """Train the heads alone: the backbone's weights and statistics stay as they are, and it drops nothing out."""
+        self._frozen = True
+        self.backbone.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MultiLabelModel:
+        """Set training or evaluation mode; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+        return self
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Return the representation h [B, D] of images [B, C, H, W]."""
-        features: Tensor = self.backbone(images)
+        """Return the representation h [B, D] of images [B, C, H, W].
+
+        What has two dimensions is taken for representations that are known already, as of a frozen backbone.
+        """
+        if images.ndim == 2:
+            return images
+        with torch.no_grad() if self._frozen else nullcontext():
+            features: Tensor = self.backbone(images)
         return features
 
     def forward_heads(self, h: Tensor) -> dict[str, Tensor]:
@@ -75,7 +100,7 @@ class MultiLabelModel(nn.Module):
             images: [V*B, C, H, W], all views in one batch, view 0 first.
         """
         h = self.forward_features(images)
-        logits = self.forward_heads(h)
+        logits = self.forward_heads(h.detach() if self.detach_heads else h)
         if not self.training:
             return logits
         return logits, self.forward_projection(h) if self.projector is not None else None

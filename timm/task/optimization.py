@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from timm.models.multi_label import MultiLabelModel
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task.gradient_cache import chunks_per_step
@@ -20,7 +21,7 @@ _logger = logging.getLogger(__name__)
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
-def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(args: Namespace, model: MultiLabelModel) -> torch.optim.Optimizer:
     """Return timm's optimizer by name; with --lr-base its rate follows from the global batch.
 
     Raises:
@@ -39,7 +40,21 @@ def make_optimizer(args: Namespace, model: nn.Module) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **extra)
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"--opt {args.opt}: {error}") from error
+    if args.backbone_lr_scale != 1:
+        _scale_rate(optimizer, model.backbone, args.backbone_lr_scale)
     return optimizer
+
+
+def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float) -> None:
+    """Multiply the learning rate of a part's parameters, by the factor in their groups that timm's schedules apply."""
+    inside = {id(parameter) for parameter in part.parameters()}
+    groups = []
+    for group in optimizer.param_groups:
+        for within, factor in (True, scale), (False, 1.0):
+            parameters = [one for one in group["params"] if (id(one) in inside) == within]
+            if parameters:
+                groups.append({**group, "params": parameters, "lr_scale": group.get("lr_scale", 1.0) * factor})
+    optimizer.param_groups[:] = groups  # in place: lookahead shares the list with the optimizer that it wraps
 
 
 def fused(args: Namespace) -> dict[str, bool]:

@@ -1,0 +1,94 @@
+"""Representations of a frozen backbone, made once where augmentation does not change them: probes in minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from simclr.gather import gather_rows, rank, world_size
+from timm.models.multi_label import MultiLabelModel
+
+Extract = Callable[[Tensor], Tensor]
+
+
+def feature_loaders(
+    model: MultiLabelModel,
+    train_loader: Any,
+    eval_loader: Any,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    to_device: Callable[[Tensor], Tensor],
+) -> tuple[Any, Any]:
+    """Return loaders of representations [B, D] in place of images, which `MultiLabelModel` takes as they are.
+
+    Those of the training table are made now, by all processes together, those of the validation table when they are
+    scored for the first time.
+
+    Args:
+        model: with a frozen backbone, on its device.
+        train_loader: whose single view of an image is the same each time.
+        eval_loader: the validation table's.
+        autocast: the precision's context.
+        to_device: moves images to the model's device and memory format.
+    """
+
+    @torch.no_grad()
+    def extract(images: Tensor) -> Tensor:
+        with autocast():
+            return model.forward_features(to_device(images)).float()
+
+    dataset = train_loader.dataset
+    dataset.features, dataset.targets = _of_each_row(train_loader, extract)
+    batch_size = getattr(train_loader, "loader", train_loader).batch_size
+    probe: Any = DataLoader(dataset, batch_size, sampler=train_loader.sampler, drop_last=True)
+    return probe, _Remembered(eval_loader, extract)
+
+
+def _of_each_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
+    """Return the representation [rows, D] and the target [rows, A] of each row, on the CPU, on every process."""
+    theirs = getattr(loader, "loader", loader)
+    rows = torch.arange(len(loader.dataset))
+    own = rows[rank() :: world_size()]
+    images: Any = DataLoader(
+        Subset(loader.dataset, own.tolist()),
+        theirs.batch_size,
+        num_workers=theirs.num_workers,
+        collate_fn=theirs.collate_fn,
+        worker_init_fn=theirs.worker_init_fn,
+        pin_memory=theirs.pin_memory,
+    )
+    features, targets = [], []
+    for batch, target in images:
+        if theirs is not loader:  # a prefetcher normalises
+            batch = batch.to(loader.device).to(loader.img_dtype).sub_(loader.mean).div_(loader.std)
+        features.append(extract(batch))
+        targets.append(target)
+    device = features[0].device
+    shares = (torch.cat(features), torch.cat(targets).to(device), own[:, None].to(device))
+    everyones = [gather_rows(share).cpu() for share in shares]
+    order = everyones[2][:, 0].argsort()
+    return everyones[0][order], everyones[1][order]
+
+
+class _Remembered:
+    """A loader that makes its representations in the first pass and repeats them in the others."""
+
+    def __init__(self, loader: Any, extract: Extract) -> None:
+        self.loader = loader
+        self.extract = extract
+        self.batches: list[tuple[Tensor, Tensor]] = []
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not self.batches:
+            self.batches = [(self.extract(images), target) for images, target in self.loader]
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["loader"], name)

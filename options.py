@@ -435,6 +435,14 @@ def _dataset(group: Group) -> None:
     add("data_dir", "DATA", None, "folder that holds the tables: train.csv, val.csv, ...", nargs="?")
     add("--data-dir", "DATA", None, "the same, as a flag")
     add("--train-split", "NAME", "train", "table to train on")
+    several = {"nargs": "+", "action": "extend"}
+    add("--unlabeled", "PATH", None, "images without labels: folders, tables, files or patterns of them", **several)
+    add(
+        "--unlabeled-ratio",
+        POSITIVE,
+        1.0,
+        "unlabelled images in a batch for each of the --batch-size rows of the table",
+    )
     add("--val-split", "NAME", "validation", "table to score after an epoch; validation means val.csv")
     add("--max-unreadable", FRACTION, 0.01, _UNREADABLE)
 

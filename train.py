@@ -53,6 +53,7 @@ from timm.data.resident_images import load_resident
 from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
+from timm.data.unlabeled import MixedSampler, unlabeled_per_batch, with_unlabeled
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
@@ -209,6 +210,8 @@ def read_data(
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
     eval_table = read_table(eval_path, None, require_attributes=False)
     channels = args.input_size[0] if args.input_size else 3
+    if args.unlabeled:
+        train_table = with_unlabeled(train_table, args.unlabeled)
     train_set = TableDataset(
         train_table,
         encode_targets(train_table, label_space, strict=True),
@@ -346,8 +349,9 @@ def make_loaders(
     simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
     policy = None if args.views == "timm" else simclr
     train_loader = create_train_loader(
-        train_set, config, args.batch_size, augmentation, running | once, policy, resident, args.augment_on == "device"
-    )
+        train_set, config, args.batch_size, augmentation, running | once, policy, resident, args.augment_on == "device",
+        mixed_order(args, train_set),
+    )  # fmt: skip
     if len(train_loader) < chunks_per_step(args):
         raise UsageError(
             f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "
@@ -355,6 +359,15 @@ def make_loaders(
         )
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
+
+
+def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None:
+    """Return the order that mixes unlabelled images into each batch; None without any."""
+    if not args.unlabeled:
+        return None
+    table, extra = train_set.table, unlabeled_per_batch(args.unlabeled_ratio, args.batch_size)
+    where = {"seed": args.seed, "rank": args.rank, "processes": args.world_size}
+    return MixedSampler(len(table) - table.unlabeled, table.unlabeled, args.batch_size, extra, **where)
 
 
 def make_task(
@@ -495,7 +508,9 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         f"{run.device}, {args.world_size} process(es), batch {args.batch_size} each; views: {', '.join(run.plan.kinds)}"
     )
     if run.plan.contrast is not None:
-        pairs = args.batch_size * chunks_per_step(args) * args.world_size
+        sampler = run.train_loader.sampler
+        images = args.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)
+        pairs = images * chunks_per_step(args) * args.world_size
         _logger.info(f"simclr_loss at chance is ln(2N-1) = {chance_level(pairs):.4f} for N = {pairs} images")
     _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
     if run.folder:

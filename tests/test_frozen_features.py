@@ -51,7 +51,7 @@ def loaders_of(table: Path, prefetch: bool = True) -> tuple[MultiLabelModel, Tab
 
 @pytest.mark.parametrize("prefetch", [True, False])
 def test_each_row_has_the_features_of_its_image_and_its_target(table: Path, prefetch: bool) -> None:
-    model, dataset, train_loader, eval_loader = loaders_of(table, prefetch)
+    model, dataset, train_loader, _ = loaders_of(table, prefetch)
     features, targets = dataset.features, dataset.targets
     assert targets[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
     dataset.features = None

@@ -174,6 +174,7 @@ SAMPLES = """
 --torchcompile --torchcompile-mode max-autotune | --no-channels-last | --workers 0 | --pin-mem | --no-prefetcher
 --views simclr | --views simclr-keepcolor --view-strength 0.5
 --views simclr --augment-on device --cache device
+--unlabeled more others.csv --unlabeled-ratio 2 | --unlabeled more --unlabeled others.csv
 --freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --cache ram | --cache disk --cache-dir a
 """
@@ -317,6 +318,10 @@ MISTAKES = [
     ("--wandb-project a", "--wandb-project needs --log-wandb: "),
     ("--views simclr --aa rand-m9", "--aa needs --views timm: --views simclr is a policy of its own"),
     ("--views simclr-keepcolor --color-jitter 0.1", "--color-jitter needs --views timm: "),
+    ("--unlabeled more -wls 0", "--unlabeled needs --simclr-loss-weight: "),
+    ("--unlabeled-ratio 2", "--unlabeled-ratio needs --unlabeled: "),
+    ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
+    ("--unlabeled more -b 2 --unlabeled-ratio 1.5 --mixup 1", "--mixup and --cutmix mix in pairs: choose an "),
     ("--head-grad detach -wls 0", "--head-grad detach needs -wls above 0: "),
     ("--freeze-backbone --pretrained", "--freeze-backbone needs -wls 0: "),
     ("--freeze-backbone -wls 0", "--freeze-backbone needs weights to keep: "),

@@ -39,6 +39,7 @@ from torch import Tensor
 import options
 import train
 from timm.data import table_dataset
+from timm.data.label_space import UNKNOWN
 from timm.utils.device import open_device
 from timm.utils.random_state import seed_all
 from timm.utils.usage_error import UsageError
@@ -487,6 +488,29 @@ def test_images_are_normalised_on_the_cpu_alike(prepare: Prepare) -> None:
     views = [run.train_loader.dataset[0][0] for run in (plain, alone)]
     assert [view[0].dtype for view in views] == [torch.uint8, torch.float32]  # the first is normalised on the device
     torch.testing.assert_close(batch_of(plain), batch_of(alone), atol=1e-4, rtol=1e-4)
+
+
+@shows("unlabeled", "unlabeled_ratio")
+def test_images_without_labels_are_mixed_into_every_batch(prepare: Prepare, data: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for index in range(20):
+        Image.new("RGB", (40, 40), (index, 0, 0)).save(more / f"{index}.png")
+    for prefetcher in [], ["--no-prefetcher"]:
+        run = prepare("--unlabeled", more, "--unlabeled-ratio", 0.5, *prefetcher)
+        plain = prepare()
+        assert len(run.train_loader) == len(plain.train_loader)
+        for images, target in run.train_loader:
+            assert len(images) == 2 * (8 + 4)
+            assert (target[8:12] == UNKNOWN).all()
+            assert (target[12:] == target[:12]).all()
+        assert run.task.label_space == plain.task.label_space
+    seen = torch.cat([target[:8] for _, target in run.train_loader])
+    assert sorted(map(str, seen.tolist())) == sorted(map(str, run.train_loader.dataset.targets[:24].tolist()))
+    folder, text = train_through(data, tmp_path / "runs", "--unlabeled", more, "--unlabeled-ratio", 0.5)
+    assert "44 images" in text
+    assert "for N = 12 images" in text
+    assert (folder / "last.pth.tar").exists()
 
 
 @shows("cache", "cache_dir")

@@ -21,6 +21,7 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.simclr_view import SimCLRView
 from timm.data.table_dataset import TableDataset
 from timm.data.transforms import RandomResizedCropAndInterpolation
+from timm.data.unlabeled import MixedSampler
 from timm.data.view_plan import Transform, ViewPlan
 from timm.utils.usage_error import UsageError
 
@@ -63,6 +64,7 @@ def create_train_loader(
     simclr_policy: Mapping[str, Any] | None = None,
     device_cache: tuple[ImageStore, ResidentSizes] | None = None,
     on_device: bool = False,
+    mixed: MixedSampler | None = None,
 ) -> Any:
     """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, A].
 
@@ -75,6 +77,7 @@ def create_train_loader(
         simclr_policy: `strength` and `keep_color` of SimCLR's views, in place of timm's; None keeps timm's.
         device_cache: the images, where `load_resident` has put them on the device.
         on_device: make the views on the device; needs SimCLR's and the prefetcher.
+        mixed: the order of rows where unlabelled images are mixed into each batch.
 
     Raises:
         UsageError: the table is smaller than one batch.
@@ -106,9 +109,12 @@ def create_train_loader(
         **augmentation,
         **running,
     )
+    if mixed is not None:
+        loader = _in_order(loader, mixed, batch_size + mixed.extra)
     if not len(loader):
+        rows = mixed.labeled // mixed.processes if mixed else len(loader.sampler)
         raise UsageError(
-            f"{dataset.table.path} has {len(loader.sampler)} rows for each process, fewer than one batch: lower "
+            f"{dataset.table.path} has {rows} rows for each process, fewer than one batch: lower "
             f"--batch-size ({batch_size})"
         )
     if prefetched:
@@ -126,6 +132,25 @@ def create_train_loader(
         )
     if on_device and full is not None:
         return DeviceViewsLoader(loader, full, device_cache and device_cache[0])
+    return loader
+
+
+def _in_order(loader: Any, sampler: MixedSampler, batch_size: int) -> Any:
+    """Return a loader of timm's with another order of rows."""
+    theirs = getattr(loader, "loader", loader)
+    ours = type(theirs)(
+        theirs.dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=theirs.num_workers,
+        collate_fn=theirs.collate_fn,
+        pin_memory=theirs.pin_memory,
+        drop_last=True,
+        worker_init_fn=theirs.worker_init_fn,
+    )
+    if theirs is loader:
+        return ours
+    loader.loader = ours
     return loader
 
 

@@ -52,12 +52,14 @@ class Table:
         image_paths: Arrow strings, one a row, none blank.
         columns: The attributes in the header's order: each a dictionary-encoded Arrow array in which null is blank.
         chosen: Whether the user named the attributes, rather than the header.
+        unlabeled: How many rows at the end are not of the file: images without labels that were added to it.
     """
 
     path: Path
     image_paths: pa.LargeStringArray
     columns: dict[str, pa.DictionaryArray]
     chosen: bool = False
+    unlabeled: int = 0
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     args = _parse(train_parser(), argv, check.TRAIN_REFUSALS, check.train_conflicts)
     args.pretrained = args.pretrained or bool(args.pretrained_path)
+    if args.classification_loss_weight == 0 and args.eval_metric == "top1":
+        args.eval_metric = "simclr_loss"  # heads that nothing trains guess
     return args
 
 

@@ -184,13 +184,17 @@ def train(args: Namespace) -> None:
 
 def read_data(
     args: Namespace, plan: ViewPlan, resumed: dict[str, Any] | None
-) -> tuple[LabelSpace, TableDataset, TableDataset]:
-    """Read the tables and settle the label space: the resumed checkpoint's, else all.csv's or the training split's."""
+) -> tuple[LabelSpace, TableDataset, TableDataset | None]:
+    """Read the tables and settle the label space: the resumed checkpoint's, else all.csv's or the training split's.
+
+    Without the classification loss a table may have no attribute; then there is nothing to score, and no second set.
+    """
     train_path = find_split(args.data_dir, args.train_split)
-    eval_path = find_split(args.data_dir, args.val_split)
-    train_table = read_table(train_path, args.attributes)
+    train_table = read_table(train_path, args.attributes, require_attributes=args.classification_loss_weight > 0)
     if resumed and "multi_label" in resumed:
         label_space = LabelSpace.from_dict(resumed["multi_label"]["label_space"])
+    elif not train_table.attributes:
+        label_space = LabelSpace({})
     else:
         label_path = find_label_table(args.data_dir, train_path)
         label_space = build_label_space(
@@ -206,9 +210,8 @@ def read_data(
             f"{find_label_table(args.data_dir, train_path).name} has no column {strangers[0]!r}, which "
             f"{train_path.name} has: add it there, or choose with --attributes {' '.join(label_space.attributes)}"
         )
-    if not any(args.attribute_weights.get(name, 1.0) for name in label_space.attributes):
+    if len(label_space) and not any(args.attribute_weights.get(name, 1.0) for name in label_space.attributes):
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
-    eval_table = read_table(eval_path, None, require_attributes=False)
     channels = args.input_size[0] if args.input_size else 3
     if args.unlabeled:
         train_table = with_unlabeled(train_table, args.unlabeled)
@@ -219,6 +222,9 @@ def read_data(
         channels,
         max_unreadable=args.max_unreadable,
     )
+    if not len(label_space):
+        return label_space, train_set, None
+    eval_table = read_table(find_split(args.data_dir, args.val_split), None, require_attributes=False)
     eval_set = TableDataset(
         eval_table,
         encode_targets(eval_table, label_space, strict=False),
@@ -302,9 +308,9 @@ def make_loaders(
     dtype: torch.dtype,
     config: DataConfig,
     train_set: TableDataset,
-    eval_set: TableDataset,
+    eval_set: TableDataset | None,
 ) -> tuple[Any, Any]:
-    """Make the two loaders of timm's, with caches where they are asked for."""
+    """Make the two loaders of timm's, with caches where they are asked for; the second is None for no data."""
     if args.aug_repeats and not args.distributed:
         raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -344,7 +350,8 @@ def make_loaders(
     elif args.cache != "none":
         folder = Path(args.cache_dir) if args.cache_dir else default_cache_folder()
         workers *= processes  # the others wait for the first process of the host
-        cache_tables((train_set, eval_set), args.cache, folder, workers, args.local_rank, args.world_size)
+        tables = [data for data in (train_set, eval_set) if data is not None]
+        cache_tables(tables, args.cache, folder, workers, args.local_rank, args.world_size)
     once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
     simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
     policy = None if args.views == "timm" else simclr
@@ -357,6 +364,8 @@ def make_loaders(
             f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "
             f"--contrastive-batch-size {args.contrastive_batch_size}: use {len(train_loader) * args.batch_size} or less"
         )
+    if eval_set is None:
+        return train_loader, None
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
 
@@ -494,14 +503,17 @@ def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], dec
 
 def greet(run: Run, label_space: LabelSpace) -> None:
     """Log what is about to happen, once."""
-    args, train_set, eval_set = run.args, run.train_loader.dataset, run.eval_loader.dataset
+    args, train_set = run.args, run.train_loader.dataset
     model = utils.model.unwrap_model(run.task.get_trainable_module())
-    classes = ", ".join(f"{name} ({count})" for name, count in label_space.num_classes.items())
+    classes = ", ".join(f"{name} ({count})" for name, count in label_space.num_classes.items()) or "none"
     unlabelled = int((train_set.targets < 0).all(dim=1).sum())
     _logger.info(
         f"{train_set.table.path}: {len(train_set)} images, {unlabelled} of them unlabelled; classes: {classes}"
     )
-    _logger.info(f"{eval_set.table.path}: {len(eval_set)} images")
+    if run.eval_loader is None:
+        _logger.info("No attribute: nothing is scored, and the contrastive loss trains the backbone alone")
+    else:
+        _logger.info(f"{run.eval_loader.dataset.table.path}: {len(run.eval_loader.dataset)} images")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
     _logger.info(
@@ -534,7 +546,8 @@ def loop(run: Run, start: dict[str, Any]) -> None:
         share_batch_norm(run)
         blank = no_metrics(task.label_space.attributes)
         evaluated, averaged = blank, blank if args.model_ema else None
-        if (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs:
+        due = (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs
+        if due and run.eval_loader is not None:
             evaluated, averaged = evaluate_epoch(run)
         report_unreadable(run)
         row = epoch_row(epoch, train_metrics, evaluated, averaged)
@@ -696,7 +709,7 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
 
 def report_unreadable(run: Run) -> None:
     """Name the images that could not be read, once, from whichever process met them."""
-    for loader in (run.train_loader, run.eval_loader):
+    for loader in filter(None, (run.train_loader, run.eval_loader)):
         if run.args.distributed:
             loader.dataset.share_unreadable(run.device)
         if utils.is_primary(run.args):

@@ -118,6 +118,13 @@ def test_the_proxy_is_asked_where_there_is_one(monkeypatch, variable, value):
         assert _answers(f"http://{proxy}")
 
 
+def test_the_backbone_of_a_checkpoint_of_ours_is_loaded_like_one_of_timms(tmp_path):
+    weights = weights_of()
+    ours = {f"backbone.{name}": value for name, value in weights.items()} | {"heads.0.weight": torch.zeros(3, 4)}
+    torch.save({"state_dict": ours}, tmp_path / "last.pth.tar")
+    assert_backbone(make(path=tmp_path / "last.pth.tar"), weights)
+
+
 @pytest.mark.parametrize("form", ["weights.pth", "weights.safetensors", "checkpoint.pth.tar"])
 def test_a_local_file_is_loaded_without_the_hub(tmp_path, form):
     weights = weights_of()

@@ -196,11 +196,17 @@ RICH = [
     *("--sched-on-updates", "--classify-view", "both", "--projection-norm", "batch", "--lr-noise", 0.2, 0.9),
 ]  # fmt: skip
 JOINT = [*RICH, "-b", 4, "--contrastive-batch-size", 8, "--grad-accum-steps", 1]
+MIXED = [*PLAIN, "--unlabeled", "val.csv", "--unlabeled-ratio", 0.25, "--views", "simclr", "--augment-on", "device"]
 PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5, "--warmup-epochs", 1]
 
 
-@pytest.mark.parametrize("words", [PLAIN, RICH, JOINT, PLATEAU], ids=["plain", "rich", "joint", "plateau"])
-def test_resuming_equals_not_stopping_bit_for_bit(data: Path, tmp_path: Path, words: list[object]) -> None:
+@pytest.mark.parametrize(
+    "words", [PLAIN, RICH, JOINT, MIXED, PLATEAU], ids=["plain", "rich", "joint", "mixed", "plateau"]
+)
+def test_resuming_equals_not_stopping_bit_for_bit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]
+) -> None:
+    monkeypatch.chdir(data)
     whole = run(data, tmp_path / "whole", *words)
     part = tmp_path / "part"
     part.mkdir()
@@ -363,6 +369,31 @@ def test_two_processes_train_score_every_row_once_and_one_of_them_writes(
         assert float(row[f"{prefix}color"]) == pytest.approx(scores["color_top1"])
         assert float(row[loss]) == pytest.approx(scores["loss"], rel=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "run"]
+
+
+def test_a_table_without_labels_pretrains_a_backbone_that_others_start_from(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    rows = [{"image_path": str(data / row["image_path"])} for row in read_rows(data / "train.csv")]
+    write_table(bare / "train.csv", rows)
+    assert "has no attribute to learn" in refusal(capsys, bare, *SHORT, "--output", tmp_path)
+    folder = run(bare, tmp_path / "first", "-wls", 1, "-wlc", 0, "--epochs", 2, "--model-ema")
+    lines = summary(folder)
+    assert [line["eval_top1"] for line in lines] == ["", ""]
+    assert all(float(line["simclr_loss"]) > 0 for line in lines)
+    best = min(lines, key=lambda line: float(line["simclr_loss"]))["epoch"]
+    assert load(folder / "model_best.pth.tar")["epoch"] == int(best)
+    assert (folder / "losses.png").exists()
+    weights = {k: v for k, v in load(folder / "last.pth.tar")["state_dict"].items() if k.startswith("backbone.")}
+    for flag in "--initial-checkpoint", "--pretrained-path":
+        probe = ["--freeze-backbone", "--no-aug", "-wls", 0, "--epochs", 1, flag, folder / "last.pth.tar"]
+        probed = load(run(data, tmp_path / flag.strip("-"), *probe) / "last.pth.tar")
+        assert probed["multi_label"]["label_space"]["attributes"]
+        if flag == "--initial-checkpoint":  # the other takes the averaged weights, as timm does
+            for name, value in weights.items():
+                assert torch.equal(probed["state_dict"][name], value)
 
 
 def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> None:

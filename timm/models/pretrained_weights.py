@@ -18,6 +18,7 @@ from torch import nn
 from timm.utils.usage_error import UsageError, first_line
 
 _PATIENCE = 4.0  # seconds to wait for the hub's first sign of life
+_BACKBONE = "backbone."
 _STRANGERS = 0.1  # share of tensors without a counterpart that adapting a model explains, another pooling for example
 
 
@@ -66,6 +67,7 @@ def _strangers_refused() -> Iterator[None]:
     load = nn.Module.load_state_dict
 
     def load_or_raise(model: nn.Module, weights: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        weights = _backbone_of(weights)
         result = load(model, weights, *args, **kwargs)
         missing, strange = len(result.missing_keys), len(result.unexpected_keys)
         if missing > _STRANGERS * len(model.state_dict()) or strange > _STRANGERS * len(weights):
@@ -77,6 +79,12 @@ def _strangers_refused() -> Iterator[None]:
         yield
     finally:
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
+
+
+def _backbone_of(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the backbone's weights of a checkpoint of ours under timm's names; of another one the weights."""
+    inside = {name.removeprefix(_BACKBONE): value for name, value in weights.items() if name.startswith(_BACKBONE)}
+    return inside or weights
 
 
 def _answers(endpoint: str) -> bool:

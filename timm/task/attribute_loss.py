@@ -46,6 +46,8 @@ class AttributeLoss(nn.Module):
                 the batch's. Without it, this is the whole batch.
         """
         columns = _columns(target)
+        if not columns:
+            return torch.zeros(0, device=target.device if isinstance(target, Tensor) else None)
         measure = self._jsd if self.jsd_splits else self._soft if columns[0].ndim == 2 else self._hard
         sums = [measure(_precise(logits[name]), column) for name, column in zip(self.attributes, columns, strict=True)]
         counts = self.joint_counts([target]) if counts is None else counts
@@ -58,6 +60,8 @@ class AttributeLoss(nn.Module):
         Args:
             targets: of each chunk of this process's batch, as `forward` takes them.
         """
+        if not self.attributes:
+            return torch.zeros(0)
         counts = torch.stack([self._counts(_columns(target)) for target in targets]).sum(dim=0)
         if _processes() > 1:
             dist.all_reduce(counts)

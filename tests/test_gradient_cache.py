@@ -366,9 +366,7 @@ class Counting(PlainBackward):
         super().__call__(*args, need_update=need_update, **kwargs)
 
 
-def weights_after(
-    shares: list[list[int]], alone: bool, name: str = "ntxent", masked: bool = False
-) -> dict[str, Tensor]:
+def weights_after(shares: list[list[int]], alone: bool, name: str, masked: bool) -> dict[str, Tensor]:
     """Return the weights after three updates of two steps each, and the contrastive losses.
 
     Args:

@@ -67,11 +67,11 @@ class ContrastiveLoss(nn.Module):
             z_j: those of view 1, [B, P].
             labels: int64 [B, A], below 0 where unknown; None only where they are not read.
         """
-        if not self.reads_labels:
-            loss: Tensor = self.loss(z_i, z_j)
-            return loss
-        assert labels is not None
-        loss = self.loss(z_i, z_j, labels.to(torch.int32))  # half as much to compare and to send
+        inputs = [z_i, z_j]
+        if self.reads_labels:
+            assert labels is not None
+            inputs.append(labels.to(torch.int32))  # half as much to compare and to send
+        loss: Tensor = self.loss(*inputs)
         return loss
 
     def at_chance(self, images: int) -> str:

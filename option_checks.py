@@ -103,6 +103,11 @@ EXCLUSIVE = [
     ("img_size", "input_size", "both set the image size, and --input-size sets the channels too"),
 ]
 
+# A word that says what another flag then is: (flag, word, the other flag, its value, why no other value goes with it).
+SETTLES = [
+    ("contrastive", "none", "simclr_loss_weight", 0.0, "none leaves no SimCLR loss to weigh; leave one of them out"),
+]
+
 # (flag, the flag without which it would do nothing, why).
 NEEDS = [
     ("amp_dtype", "amp", "it is the number format of mixed precision"),
@@ -112,11 +117,13 @@ NEEDS = [
         "simclr_loss_weight",
         "at weight 0 no images are contrasted; --grad-accum-steps makes larger updates",
     ),
+    ("contrastive", "simclr_loss_weight", "at weight 0 there is no such loss, as with --contrastive none"),
     ("jsd", "aug_splits", "the loss compares at least two splits (--aug-splits 3)"),
     ("layer_decay_min_scale", "layer_decay", "it is the floor of that decay"),
     ("layer_decay_no_opt_scale", "layer_decay", "it freezes layers below a scale that only the decay gives"),
     ("lr_base_scale", "lr_base", "it says how the base rate grows with the batch"),
     ("lr_base_size", "lr_base", "it is the batch size that the base rate is for"),
+    ("mask_false_negatives", "simclr_loss_weight", "at weight 0, or with --contrastive none, there are no negatives"),
     ("model_ema_force_cpu", "model_ema", "there is no average to keep on the CPU"),
     ("no_resume_opt", "resume", "there is no optimizer state to leave out"),
     ("resplit", "reprob", "nothing is erased at probability 0"),
@@ -175,7 +182,8 @@ def refused(args: argparse.Namespace, defaults: Mapping[str, Any], reasons: Mapp
 def missing(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each flag given without the flag that would give it something to do."""
     for dest, needed, because in NEEDS:
-        if dest in defaults and getattr(args, dest) != defaults[dest] and not getattr(args, needed):
+        # --contrastive none is what its need is about, and needs nothing.
+        if dest in defaults and getattr(args, dest) not in (defaults[dest], "none") and not getattr(args, needed):
             yield f"{flag(dest)} needs {flag(needed)}: {because}"
     views = getattr(args, "views", "timm")
     changed = [dest for dest in TIMM_VIEWS if dest in defaults and getattr(args, dest) != defaults[dest]]
@@ -250,6 +258,11 @@ def _loss_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if joint % chunk:
         nearest = " or ".join(str(n) for n in (joint // chunk * chunk, (joint // chunk + 1) * chunk) if n)
         yield f"--contrastive-batch-size {joint} is not a multiple of --batch-size {chunk}: use {nearest}"
+    if args.mask_false_negatives and args.contrastive == "supcon":
+        yield (
+            "--mask-false-negatives needs --contrastive ntxent or dcl: for supcon images that share labels are "
+            "positives, not negatives"
+        )
     names = args.attributes or []
     if len(set(names)) < len(names):
         yield f"--attributes names a column twice: {' '.join(names)}"

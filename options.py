@@ -30,6 +30,7 @@ DECAYS = ["linear", "1-sqrt", "cosine", "power", "exp"]
 CROPS = ["center", "squash", "border"]
 TRAIN_CROPS = ["rrc", "rkrc", "rkrr"]
 CLASSIFIED = ["first", "both", "weak"]
+CONTRASTIVE = ["ntxent", "dcl", "supcon", "none"]
 VIEWS = ["timm", "simclr", "simclr-keepcolor"]
 
 
@@ -160,6 +161,9 @@ class Parser(argparse.ArgumentParser):
         for first, second, because in check.EXCLUSIVE:
             if first in given and second in given:
                 self.error(f"{check.flag(first)} and {check.flag(second)} exclude each other: {because}")
+        for dest, word, other, settled, because in check.SETTLES:
+            if given.get(dest) == word and given.get(other, settled) != settled:
+                self.error(f"{check.flag(dest)} {word} and {check.flag(other)} exclude each other: {because}")
         return given
 
     def read_yaml(self, file: str) -> dict[str, Any]:
@@ -238,6 +242,12 @@ class Parser(argparse.ArgumentParser):
             for winner, loser in ((first, second), (second, first)):
                 if winner in typed:
                     recipe.pop(loser, None)
+        for dest, word, other, settled, _ in check.SETTLES:
+            if recipe.get(dest) == word and (dest in typed or typed.get(other, settled) != settled):
+                recipe.pop(dest)  # typing another word, or the weight, takes back the recipe's
+            for given in (recipe, typed):
+                if given.get(dest) == word:
+                    given[other] = settled
         for dest, needed, _ in check.NEEDS:  # typing --no-amp takes back a recipe's --amp-dtype
             if not typed.get(needed, True):
                 recipe.pop(dest, None)
@@ -489,6 +499,8 @@ def _preprocessing(group: Group, default: str) -> None:
 
 def _simclr(group: Group) -> None:
     add = group.value
+    add("--contrastive", CONTRASTIVE, "ntxent", "the SimCLR loss; supcon reads the labels, none leaves it out")
+    group.switch("--mask-false-negatives", "images whose known labels all agree are not contrasted (ntxent, dcl)")
     add("--temperature -t", POSITIVE, 0.5, "divisor of the similarities in the SimCLR loss")
     add("--simclr-loss-weight -wls", NONNEGATIVE, 0.5, "factor on the SimCLR loss; 0 leaves it out")
     add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "factor on the classification loss; 0 uses no labels")

@@ -38,7 +38,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simclr import chance_level
 from timm import utils
 from timm.data.label_space import LabelSpace
 from timm.data.multi_label_loader import (
@@ -62,6 +61,7 @@ from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.models.pretrained_weights import pretrained_weights
 from timm.task import load_task_ema_checkpoint
 from timm.task.attribute_evaluator import Metrics
+from timm.task.contrastive_loss import ContrastiveLoss, reads_labels
 from timm.task.evaluate import evaluate
 from timm.task.frozen_features import feature_loaders
 from timm.task.gradient_cache import (
@@ -222,6 +222,9 @@ def read_data(
         channels,
         max_unreadable=args.max_unreadable,
     )
+    if reads_labels(args.contrastive, args.mask_false_negatives) and not (train_set.targets >= 0).any():
+        flag = "--mask-false-negatives" if args.mask_false_negatives else f"--contrastive {args.contrastive}"
+        raise UsageError(f"{flag} reads labels, and {train_path} has none: leave it out")
     if not len(label_space):
         return label_space, train_set, None
     eval_table = read_table(find_split(args.data_dir, args.val_split), None, require_attributes=False)
@@ -383,6 +386,9 @@ def make_task(
     args: Namespace, model: MultiLabelModel, plan: ViewPlan, device: torch.device, dtype: torch.dtype
 ) -> SimCLRClassificationTask:
     """Join model and losses."""
+    contrastive = None
+    if plan.contrast is not None:
+        contrastive = ContrastiveLoss(args.contrastive, args.temperature, args.mask_false_negatives)
     mixup = None
     if _mixes(args):
         low, high = args.cutmix_minmax or (0, 1)
@@ -402,7 +408,7 @@ def make_task(
         plan,
         simclr_loss_weight=args.simclr_loss_weight,
         classification_loss_weight=args.classification_loss_weight,
-        temperature=args.temperature,
+        contrastive=contrastive,
         attribute_weights=args.attribute_weights,
         smoothing=args.smoothing,
         jsd=args.jsd,
@@ -523,7 +529,7 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         sampler = run.train_loader.sampler
         images = args.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)
         pairs = images * chunks_per_step(args) * args.world_size
-        _logger.info(f"simclr_loss at chance is ln(2N-1) = {chance_level(pairs):.4f} for N = {pairs} images")
+        _logger.info(run.task.contrastive.at_chance(pairs))
     _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
     if run.folder:
         _logger.info(f"Output: {run.folder}")

@@ -31,7 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simc
 from harness import Result, machine  # noqa: E402
 from photographs import FOLDER  # noqa: E402
 
-BENCHMARKS = ["nt-xent", "views", "step", "shares", "growth"]
+BENCHMARKS = ["nt-xent", "label-losses", "views", "step", "shares", "growth"]
 
 
 def main() -> None:

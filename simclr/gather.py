@@ -26,29 +26,33 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def row_counts(x: Tensor) -> list[int]:
+def row_counts(x: Tensor, labels: Tensor | None = None) -> list[int]:
     """Returns how many rows each process holds, in the order of their ranks.
 
     Args:
         x: this process's rows, [n, P]; n may differ between processes and may be 0, P and the dtype may not.
+        labels: rows of another kind that all processes have or none has, [any, A]; likewise.
 
     Returns:
         W numbers, known to every process. With several processes on a GPU this waits for the device.
 
     Raises:
-        ValueError: where P or the dtype's size differs between processes; on all of them, so that none is left waiting.
+        ValueError: where P, A or a dtype's size differs between processes; on all of them, so that none is left
+            waiting.
     """
     if world_size() == 1:
         return [len(x)]
-    own = torch.tensor([*x.shape, x.element_size()], device=x.device)
+    of_labels = (0, 0) if labels is None else (labels.shape[1], labels.element_size())
+    own = torch.tensor([*x.shape, x.element_size(), *of_labels], device=x.device)
     everyones = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(everyones, own)
-    counts, columns, itemsizes = torch.stack(everyones, dim=1).tolist()
-    if len(set(columns)) > 1 or len(set(itemsizes)) > 1:
-        raise ValueError(
-            f"expected rows of one width and dtype on every process, got, by rank, widths {columns} "
-            f"and {itemsizes} bytes an element"
-        )
+    counts, *kinds = torch.stack(everyones, dim=1).tolist()
+    for name, columns, itemsizes in (("rows", *kinds[:2]), ("labels", *kinds[2:])):
+        if len(set(columns)) > 1 or len(set(itemsizes)) > 1:
+            raise ValueError(
+                f"expected {name} of one width and dtype on every process, got, by rank, widths {columns} "
+                f"and {itemsizes} bytes an element"
+            )
     return cast(list[int], counts)
 
 

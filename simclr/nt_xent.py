@@ -14,15 +14,17 @@ With several processes the N images are those of all of them, and process r hold
     this   z_i |                -     +      |    - oneself, left out
     one, 1 z_j |                +     -      |    + the positive
                +-------+------+-------+------+    2 n_1 rows: this process's anchors, no others'
+
+Images of one class are pushed apart as any others are. Where labels are known, such false negatives can be left out:
+other images are then no negatives of an anchor where the labels that are known of both all agree, and there is one.
 """
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simclr.gather import row_counts, sum_over_processes
+from simclr.anchor import check_temperature, joint_anchors, mean_over_anchors, positive_exponents
 from simclr.log_sum_exp import log_sum_exp_of_others
 
 
@@ -44,19 +46,19 @@ class NTXentLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()
-        _check_temperature(temperature)
+        check_temperature(temperature)
         self.temperature = temperature
 
-    def forward(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+    def forward(self, z_i: Tensor, z_j: Tensor, labels: Tensor | None = None) -> Tensor:
         """Computes the loss of two views' projections; see `nt_xent_loss`."""
-        return nt_xent_loss(z_i, z_j, self.temperature)
+        return nt_xent_loss(z_i, z_j, self.temperature, labels)
 
     def extra_repr(self) -> str:
         """Returns what is printed between the module's parentheses."""
         return f"temperature={self.temperature}"
 
 
-def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
+def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Tensor | None = None) -> Tensor:
     """Computes the mean NT-Xent loss over all 2N anchors, those of every process.
 
     Computed in float64 for float64 projections and in float32 for all others, also under autocast. Projections need
@@ -71,27 +73,22 @@ def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
         z_i: projections of view 0 of this process's images, [n, P], any floating dtype.
         z_j: projections of view 1 of the same images in the same order, [n, P], of the same dtype and device.
         temperature: what similarities are divided by, above 0.
+        labels: leave false negatives out by these labels of the same images, [n, A], of a signed integer dtype and
+            below 0 where unknown. Every process must give them, or none.
 
     Returns:
-        A scalar, float32 or float64. `chance_level(N)` is its value when all similarities are equal.
+        A scalar, float32 or float64. `chance_level(N)` is its value when all similarities are equal; with labels that
+        is the mean over the anchors of ln(1 + negatives), at most as much.
 
     Raises:
-        ValueError: if the projections are not as said above, the temperature is not a finite number above 0, or all
-            processes together hold fewer than two images: one image has no negatives.
+        ValueError: if the projections or labels are not as said above, the temperature is not a finite number above 0,
+            or all processes together hold fewer than two images: one image has no negatives.
     """
-    _check_temperature(temperature)
-    _check_projections(z_i, z_j)
-    dtype = torch.float64 if z_i.dtype == torch.float64 else torch.float32
     with torch.autocast(device_type=z_i.device.type, enabled=False):
-        anchors = _unit_rows(torch.cat([z_i.to(dtype), z_j.to(dtype)]))  # [2n, P], this process's
-        counts = row_counts(anchors)
-        total = sum(counts)  # 2N
-        if total < 4:
-            raise ValueError(f"expected at least 2 images over all processes, got {total // 2}: there are no negatives")
-        logs = log_sum_exp_of_others(anchors, temperature, counts)  # [2n]
-        n = len(z_i)
-        positives = (anchors[:n].to(logs.dtype) * anchors[n:]).sum(dim=1) / temperature  # [n], each of two anchors
-        return (sum_over_processes(logs.sum() - 2 * positives.sum()) / total).to(dtype)
+        anchors, counts, labels = joint_anchors(z_i, z_j, temperature, labels)
+        logs = log_sum_exp_of_others(anchors, temperature, counts, labels)  # [2n]
+        positives = positive_exponents(anchors, temperature, logs.dtype)  # [n], each of two anchors
+        return mean_over_anchors(logs.sum() - 2 * positives.sum(), counts).to(anchors.dtype)
 
 
 def chance_level(n: int) -> float:
@@ -106,29 +103,3 @@ def chance_level(n: int) -> float:
     if n < 2:
         raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
     return math.log(2 * n - 1)
-
-
-def _unit_rows(z: Tensor) -> Tensor:
-    """Scales each row of [n, P] to length 1; leaves rows of zeros, without a gradient."""
-    # Squares of 1e30 or 1e-30 leave float32's range, so the largest entry is first brought to 1. A row's direction
-    # does not depend on that factor, so the gradient is exact without the factor's own.
-    largest = z.detach().abs().amax(dim=1, keepdim=True)  # [n, 1]
-    empty = largest < torch.finfo(z.dtype).tiny  # devices may flush what is smaller to 0
-    scaled = z.masked_fill(empty, 0) / largest.masked_fill(empty, 1)
-    return F.normalize(scaled, dim=1, eps=0.5)  # lengths are 0 or at least 1: eps only guards the division by 0
-
-
-def _check_temperature(temperature: float) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"expected a finite temperature above 0, got {temperature}")
-
-
-def _check_projections(z_i: Tensor, z_j: Tensor) -> None:
-    if z_i.ndim != 2 or z_i.shape != z_j.shape or z_i.shape[1] == 0:
-        raise ValueError(
-            f"expected projections of two views of one shape [n, P], got {list(z_i.shape)} and {list(z_j.shape)}"
-        )
-    if z_i.dtype != z_j.dtype or not z_i.is_floating_point():
-        raise ValueError(f"expected projections of one floating dtype, got {z_i.dtype} and {z_j.dtype}")
-    if z_i.device != z_j.device:
-        raise ValueError(f"expected projections on one device, got {z_i.device} and {z_j.device}")

@@ -19,6 +19,7 @@ from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
+from timm.task.contrastive_loss import ContrastiveLoss
 from timm.task.gradient_cache import chunk_forwards, detached, grouped, joint_result
 from timm.task.precision import PlainBackward
 from timm.task.simclr_classification import SimCLRClassificationTask
@@ -33,6 +34,7 @@ DROPS = {
     "test_vit": {"proj_drop_rate": 0.2, "attn_drop_rate": 0.2},
     "test_convnext": {},  # its stochastic depth alone
 }
+LOSSES = [("ntxent", True), ("dcl", False), ("dcl", True), ("supcon", False)]  # name, and whether it is masked
 Chunks = list[tuple[Tensor, Tensor]]
 
 
@@ -102,7 +104,8 @@ def in_one_graph(task: SimCLRClassificationTask, chunks: Chunks) -> dict:
         joint = merge(targets, classified)
     else:
         joint = [merge(list(columns), classified) for columns in zip(*targets, strict=True)]
-    return task.losses((logits, projections), joint)
+    labels = torch.cat([target[: len(target) // views] for _, target in chunks])
+    return task.losses((logits, projections), joint, contrast=partial(task.contrastive, labels=labels))
 
 
 def cached(task: SimCLRClassificationTask, chunks: Chunks, autocast=nullcontext, scale: float = 1.0) -> dict:
@@ -182,6 +185,15 @@ def test_chunks_of_any_size_and_views_with_blank_cells_equal_one_graph(sizes, cl
     plan = plan_views(True, classify_view)
     task = tiny_task(plan, simclr_loss_weight=weights[0], classification_loss_weight=weights[1])
     assert_equals_one_graph(task, draw(sizes, len(plan), blank=blank))
+
+
+@pytest.mark.parametrize("mixing", [False, True])
+@pytest.mark.parametrize(("name", "masked"), LOSSES)
+def test_every_contrastive_loss_reads_the_labels_of_all_chunks(name: str, masked: bool, mixing: bool) -> None:
+    plan = plan_views(True, mixing=mixing)
+    mixup = MultiLabelMixup(SPACE, mixup_alpha=1.0, cutmix_alpha=1.0, mode="elem") if mixing else None
+    task = tiny_task(plan, mixup=mixup, contrastive=ContrastiveLoss(name, 0.2, masked))
+    assert_equals_one_graph(task, draw([4, 2, 4], len(plan)), rtol=1e-6 if mixing else 1e-7)
 
 
 def test_augmix_splits_and_their_divergence_equal_one_graph() -> None:
@@ -354,14 +366,16 @@ class Counting(PlainBackward):
         super().__call__(*args, need_update=need_update, **kwargs)
 
 
-def weights_after(shares: list[list[int]], alone: bool) -> dict[str, Tensor]:
+def weights_after(shares: list[list[int]], alone: bool, name: str, masked: bool) -> dict[str, Tensor]:
     """Return the weights after three updates of two steps each, and the contrastive losses.
 
     Args:
         shares: by process the sizes of its chunks.
         alone: do all of it here, in one graph; else this process's share, chunk by chunk.
+        name: of the contrastive loss.
+        masked: whether it masks false negatives.
     """
-    task, backward = tiny_task(), Counting()
+    task, backward = tiny_task(contrastive=ContrastiveLoss(name, 0.5, masked)), Counting()
     task.trainable_module.backbone.body[3].p = task.trainable_module.drop.p = 0.0  # processes draw other masks
     optimizer = torch.optim.SGD(task.parameters(), lr=0.3, momentum=0.9)
     args = SimpleNamespace(distributed=True, clip_grad=0.5, clip_mode="norm")
@@ -388,10 +402,13 @@ def weights_after(shares: list[list[int]], alone: bool) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in weights.items()} | {"losses": torch.stack(losses)}
 
 
+@pytest.mark.parametrize(("name", "masked"), [("ntxent", False), *LOSSES])
 @pytest.mark.parametrize("shares", [[[4, 3], [2, 5]], [[1, 6], [4, 3]]], ids=str)
-def test_two_processes_of_two_chunks_end_in_the_weights_of_one_with_everything(shares: list[list[int]]) -> None:
-    alone = weights_after(shares, alone=True)
-    for shared in run_on_processes(2, weights_after, shares, False):
+def test_two_processes_of_two_chunks_end_in_the_weights_of_one_with_everything(
+    shares: list[list[int]], name: str, masked: bool
+) -> None:
+    alone = weights_after(shares, True, name, masked)
+    for shared in run_on_processes(2, weights_after, shares, False, name, masked):
         for name, value in alone.items():
             torch.testing.assert_close(shared[name], value, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 

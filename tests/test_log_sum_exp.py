@@ -262,8 +262,9 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_alone():
 def test_by_default_a_block_fits_a_cores_second_cache_and_symmetry_halves_the_work(monkeypatch):
     monkeypatch.undo()
     assert log_sum_exp.BLOCK["cpu"] ** 2 * 4 <= 2**18
-    blocks = log_sum_exp._Blocks(torch.zeros(1024, 4), 0, 1024, 0.5)
-    assert len(list(blocks.pairs())) == 10  # of 16 a mirror saves 6
+    columns = torch.zeros(1024, 4)
+    blocks = log_sum_exp._Blocks(columns, log_sum_exp._Pairs(columns, (0, 1024), None, False, False), 0.5)
+    assert len(list(blocks.places())) == 10  # of 16 a mirror saves 6
 
 
 # Several processes

@@ -148,7 +148,7 @@ SAMPLES = """
 --grad-checkpointing | --img-size 64 | --input-size 1 28 28 | --crop-pct 0.9
 --crop-mode border | --mean 0.5 | --std 0.1 0.2 0.3 | --interpolation bicubic | --temperature 0.07
 --simclr-loss-weight 0 | --classification-loss-weight 0 | --projection-dim 8 | --projection-layers 3
---contrastive-batch-size 96
+--contrastive-batch-size 96 | --contrastive dcl | --contrastive none | --mask-false-negatives
 --projection-norm batch | --opt lamb | --opt-eps 1e-8 | --opt-betas 0.9 0.99 | --momentum 0 | --weight-decay 1e-05
 --clip-grad 1 | --clip-grad 0.1 --clip-mode agc | --layer-decay 0.7 | --layer-decay 0.7 --layer-decay-min-scale 0.1
 --layer-decay 0.7 --layer-decay-no-opt-scale 0.1 | --opt-kwargs nesterov=False | --opt-foreach | --no-opt-foreach
@@ -239,9 +239,29 @@ def test_the_command_line_wins_over_yaml_and_undoes_it(recipe: Callable[[str], s
     assert (again.lr, again.lr_base) == (0.2, None)
 
 
+def test_no_contrastive_loss_is_weight_zero_and_what_is_typed_wins(recipe: Callable[[str], str]) -> None:
+    def settled(text: str, *words: str) -> tuple[str, float]:
+        args = train(*(["-c", recipe(text)] if text else []), *words)
+        return args.contrastive, args.simclr_loss_weight
+
+    assert settled("") == ("ntxent", 0.5)
+    assert settled("", "--contrastive", "none") == ("none", 0)
+    assert settled("", "--contrastive", "none", "-wls", "0") == ("none", 0)
+    assert settled("simclr_loss_weight: 0.1", "--contrastive", "none") == ("none", 0)
+    assert settled("contrastive: none") == ("none", 0)
+    assert settled("contrastive: none", "-wls", "0.3") == ("ntxent", 0.3)
+    assert settled("contrastive: none", "--contrastive", "dcl") == ("dcl", 0.5)
+    assert settled("contrastive: dcl", "-wls", "0") == ("ntxent", 0)
+    assert settled("contrastive: dcl\nmask_false_negatives: true", "--contrastive", "none")[0] == "none"
+    saved = options.args_text(train("--contrastive", "none"))
+    assert settled(saved) == ("none", 0)
+    assert settled(saved, "--contrastive", "supcon", "-wls", "1") == ("supcon", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("contrastive: none\nsimclr_loss_weight: 1", "--contrastive none and --simclr-loss-weight exclude each other"),
         ("batchsize: 3", "unknown key 'batchsize'; did you mean batch-size?"),
         ("b: 3", "unknown key 'b'; did you mean batch-size?"),
         ("qqqqq: 3", "unknown key 'qqqqq'"),
@@ -306,6 +326,14 @@ MISTAKES = [
         "--contrastive-batch-size 64 -wls 0",
         "--contrastive-batch-size needs --simclr-loss-weight: at ",
     ),
+    ("--contrastive dcl -wls 0", "--contrastive needs --simclr-loss-weight: at weight 0 there is no such loss"),
+    ("--contrastive best", "--contrastive: invalid choice: 'best'"),
+    ("--contrastive none -wls 0.5", "--contrastive none and --simclr-loss-weight exclude each other: none leaves no "),
+    ("--contrastive none -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0"),
+    ("--contrastive none --contrastive-batch-size 64", "--contrastive-batch-size needs --simclr-loss-weight: at "),
+    ("--mask-false-negatives -wls 0", "--mask-false-negatives needs --simclr-loss-weight: at weight 0, or with "),
+    ("--mask-false-negatives --contrastive none", "--mask-false-negatives needs --simclr-loss-weight: at weight 0, or"),
+    ("--mask-false-negatives --contrastive supcon", "--mask-false-negatives needs --contrastive ntxent or dcl: for "),
     ("--contrastive-batch-size 70", "--contrastive-batch-size 70 is not a multiple of --batch-size 32: use 64 or 96"),
     ("--contrastive-batch-size 8", "--contrastive-batch-size 8 is not a multiple of --batch-size 32: use 32"),
     ("--layer-decay-min-scale 0.1", "--layer-decay-min-scale needs --layer-decay: "),

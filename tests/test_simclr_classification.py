@@ -8,11 +8,12 @@ import torch.distributed as dist
 from distributed import run_on_processes
 from torch import nn
 
-from simclr import nt_xent_loss
+from simclr import nt_xent_loss, sup_con_loss
 from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.multi_label import MultiLabelModel
+from timm.task.contrastive_loss import ContrastiveLoss
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.model import unwrap_model
 
@@ -56,9 +57,21 @@ def test_the_loss_is_the_weighted_sum_of_the_two_that_are_logged_unweighted() ->
 
 def test_the_contrastive_loss_is_that_of_the_two_views_projections() -> None:
     images, target = _batch(6)
-    task = _task(temperature=0.2)
+    task = _task(contrastive=ContrastiveLoss(temperature=0.2))
     _, z = task.trainable_module(images)
     torch.testing.assert_close(task(images, target)["simclr_loss"], nt_xent_loss(z[:6], z[6:], 0.2))
+
+
+@pytest.mark.parametrize("mixing", [False, True])
+def test_a_contrastive_loss_reads_the_labels_of_the_images_as_they_were_before_mixing(mixing: bool) -> None:
+    plan = plan_views(True, mixing=mixing)
+    images, target = _batch(6, views=len(plan))
+    mixup = MultiLabelMixup(SPACE, mixup_alpha=1.0, cutmix_alpha=0.0, mode="elem") if mixing else None
+    task = _task(plan, mixup=mixup, contrastive=ContrastiveLoss("supcon"))
+    _, z = task.trainable_module(images)
+    found = task(images, target)["simclr_loss"]
+    torch.testing.assert_close(found, sup_con_loss(*z.chunk(len(plan))[-2:], target[:6], 0.5))
+    assert (found - nt_xent_loss(*z.chunk(len(plan))[-2:], 0.5)).abs() > 1e-3
 
 
 def test_attribute_weights_weigh_a_mean() -> None:
@@ -137,10 +150,11 @@ def test_adaptive_clipping_leaves_heads_and_projection_out() -> None:
     }
 
 
-def _three_steps(sizes: list[int] | None) -> dict[str, torch.Tensor]:
+def _three_steps(sizes: list[int] | None, contrastive: tuple[str, bool] = ("ntxent", False)) -> dict[str, torch.Tensor]:
     """Weights after three optimizer steps on joint batches, alone or on this process's share of each."""
     total = sum(sizes) if sizes else 10
-    task = _task(smoothing=0.1, attribute_weights={"colour": 2.0})
+    loss = ContrastiveLoss(contrastive[0], mask_false_negatives=contrastive[1])
+    task = _task(smoothing=0.1, attribute_weights={"colour": 2.0}, contrastive=loss)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.5, momentum=0.9)
     losses = []
     if sizes:
@@ -163,7 +177,16 @@ def _three_steps(sizes: list[int] | None) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("sizes", [[5, 5], [3, 7], [2, 5, 3], [1, 4, 3, 2]])
 def test_three_steps_on_several_processes_end_in_the_weights_of_one(sizes: list[int]) -> None:
-    alone = _three_steps(None)
-    for shared in run_on_processes(len(sizes), _three_steps, sizes):
+    assert_ends_in_the_weights_of_one(sizes, ("ntxent", False))
+
+
+@pytest.mark.parametrize("contrastive", [("ntxent", True), ("dcl", False), ("dcl", True), ("supcon", False)], ids=str)
+def test_so_they_do_with_every_contrastive_loss(contrastive: tuple[str, bool]) -> None:
+    assert_ends_in_the_weights_of_one([2, 5, 3], contrastive)
+
+
+def assert_ends_in_the_weights_of_one(sizes: list[int], contrastive: tuple[str, bool]) -> None:
+    alone = _three_steps(None, contrastive)
+    for shared in run_on_processes(len(sizes), _three_steps, sizes, contrastive):
         for name, value in alone.items():
             torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

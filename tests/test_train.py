@@ -194,8 +194,12 @@ RICH = [
     *("--model-ema", "--model-ema-decay", 0.9, "--drop", 0.3, "--drop-path", 0.2, "--aa", "rand-m9-mstd0.5"),
     *("--reprob", 0.5, "--remode", "pixel", "--mixup", 0.2, "--cutmix", 1, "--grad-accum-steps", 2, "--amp"),
     *("--sched-on-updates", "--classify-view", "both", "--projection-norm", "batch", "--lr-noise", 0.2, 0.9),
+    *("--contrastive", "dcl", "--mask-false-negatives"),
 ]  # fmt: skip
-JOINT = [*RICH, "-b", 4, "--contrastive-batch-size", 8, "--grad-accum-steps", 1]
+JOINT = [
+    *(*RICH, "-b", 4, "--contrastive-batch-size", 8, "--grad-accum-steps", 1),
+    *("--contrastive", "supcon", "--no-mask-false-negatives"),
+]
 MIXED = [*PLAIN, "--unlabeled", "val.csv", "--unlabeled-ratio", 0.25, "--views", "simclr", "--augment-on", "device"]
 PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5, "--warmup-epochs", 1]
 

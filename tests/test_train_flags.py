@@ -4,6 +4,7 @@ Flags of images are in test_train_flags_image.py, those of the loop, processes a
 and those that are refused, whatever is given with them, in test_options.py.
 """
 
+import csv
 import math
 from functools import partial
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 import test_train_flags_image  # noqa: F401  enters its tests into the table
 import test_train_flags_run  # noqa: F401
 import torch
-from catalogue import draw_catalogue
+from catalogue import draw_catalogue, read_rows, write_table
 from flag_effects import (
     ON_GPU,
     SHOWN,
@@ -35,7 +36,7 @@ import options
 import timm
 import train
 from option_checks import TRAIN_REFUSALS
-from simclr import nt_xent_loss
+from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.data.data_error import DataError
 from timm.utils.usage_error import UsageError
 
@@ -259,6 +260,65 @@ def test_similarities_are_divided_by_the_temperature(prepare: Prepare) -> None:
         images, target = batch_of(run)
         result, (_, z) = run.task(images, target), model_of(run)(images)
         torch.testing.assert_close(result["simclr_loss"], nt_xent_loss(*z.chunk(2), temperature))
+
+
+@shows("contrastive", "mask_false_negatives")
+def test_views_are_contrasted_as_asked(prepare: Prepare) -> None:
+    for words, loss, labelled in (
+        ("", nt_xent_loss, False),
+        ("--contrastive ntxent", nt_xent_loss, False),
+        ("--mask-false-negatives", nt_xent_loss, True),
+        ("--contrastive dcl", dcl_loss, False),
+        ("--contrastive dcl --mask-false-negatives", dcl_loss, True),
+        ("--contrastive supcon", sup_con_loss, True),
+    ):
+        run = prepare("-t", 0.2, *words.split())
+        images, target = batch_of(run)
+        result, (_, z) = run.task(images, target), model_of(run)(images)
+        labels = {"labels": target[:8]} if labelled else {}
+        torch.testing.assert_close(result["simclr_loss"], loss(*z.chunk(2), temperature=0.2, **labels))
+    none = prepare("--contrastive", "none")
+    assert model_of(none).projector is None
+    assert len(batch_of(none)[0]) == 8  # a single view
+    assert "simclr_loss" not in none.task(*batch_of(none))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--contrastive ntxent", f"simclr_loss at chance is ln(2N-1) = {math.log(15):.4f} for N = 8 images"),
+        ("--contrastive dcl", f"simclr_loss at chance is ln(2N-2) = {math.log(14):.4f} for N = 8 images"),
+        ("--contrastive supcon", f"simclr_loss at chance is ln(2N-1) = {math.log(15):.4f} for N = 8 images"),
+        ("--contrastive none", None),
+        (
+            "--contrastive dcl --mask-false-negatives",
+            f"at chance is at most ln(2N-2) = {math.log(14):.4f} for N = 8 images, less where false negatives are mask",
+        ),
+    ],
+)
+def test_a_run_says_what_its_loss_is_at_chance_and_logs_it(
+    data: Path, tmp_path: Path, words: str, sentence: str | None
+) -> None:
+    folder, text = train_through(data, tmp_path, *words.split())
+    with (folder / "summary.csv").open() as file:
+        [row] = csv.DictReader(file)
+    if sentence is None:
+        assert "at chance" not in text
+        assert not row.get("simclr_loss")
+    else:
+        assert sentence in text
+        assert math.isfinite(float(row["simclr_loss"]))
+
+
+@pytest.mark.parametrize("words", ["--contrastive supcon", "--mask-false-negatives"])
+def test_a_loss_that_reads_labels_is_refused_where_there_are_none(tmp_path: Path, words: str) -> None:
+    folder = draw_catalogue(tmp_path / "data")
+    rows = read_rows(folder / "train.csv")
+    write_table(folder / "all.csv", rows)
+    write_table(folder / "train.csv", [{**row, "color": "", "shape": ""} for row in rows])
+    make_ready(folder, tmp_path)
+    with pytest.raises(UsageError, match=rf"{words} reads labels, and .*train.csv has none: leave it out"):
+        make_ready(folder, tmp_path, *words.split())
 
 
 @shows("simclr_loss_weight", "classification_loss_weight")

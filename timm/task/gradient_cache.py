@@ -84,7 +84,8 @@ def chunk_forwards(
     targets = [task.prepare_targets(images, target) for images, target in chunks]
     counts = task.criterion.joint_counts(targets)
     states, views = _project(task, [images for images, _ in chunks], autocast)
-    loss, gradients = _contrast(task, views)
+    labels = torch.cat([task.contrasted_labels(target) for _, target in chunks])
+    loss, gradients = _contrast(task, views, labels)
     surrogates = [partial(_surrogate, loss / len(chunks), gradient) for gradient in gradients]
     return [
         partial(_forward_again, task, images, own, counts, state, surrogate)
@@ -127,11 +128,11 @@ def _project(
     return states, views
 
 
-def _contrast(task: SimCLRClassificationTask, views: Sequence[Views]) -> tuple[Tensor, list[Views]]:
-    """Return the contrastive loss of all chunks' projections, and its gradient at each chunk's."""
+def _contrast(task: SimCLRClassificationTask, views: Sequence[Views], labels: Tensor) -> tuple[Tensor, list[Views]]:
+    """Return the contrastive loss of all chunks' projections and labels, and its gradient at each chunk's."""
     dtype = torch.float64 if views[0][0].dtype == torch.float64 else torch.float32  # that of the loss
     z_i, z_j = (torch.cat(view).to(dtype).requires_grad_() for view in zip(*views, strict=True))
-    loss = task.contrastive(z_i, z_j)
+    loss = task.contrastive(z_i, z_j, labels)
     # Not scaled for float16: the surrogate, whose backward pass is, multiplies in float32.
     grad_i, grad_j = torch.autograd.grad(loss, (z_i, z_j))
     rows = [len(view) for view, _ in views]

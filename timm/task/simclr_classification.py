@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from simclr import NTXentLoss
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label import MultiLabelModel
 from timm.task import ClassificationTask
 from timm.task.attribute_evaluator import AttributeEvaluator
 from timm.task.attribute_loss import AttributeLoss
+from timm.task.contrastive_loss import ContrastiveLoss
 from timm.utils.model import unwrap_model
 
 Targets = Tensor | Sequence[Tensor]
@@ -31,7 +32,7 @@ class SimCLRClassificationTask(ClassificationTask):
         plan: which views each loss reads.
         simclr_loss_weight: not negative.
         classification_loss_weight: not negative.
-        temperature: of NT-Xent, positive.
+        contrastive: the contrastive loss; NT-Xent at temperature 0.5 where none is given.
         attribute_weights: by attribute, 1 where it has none.
         smoothing: label smoothing, 0-1.
         jsd: AugMix's Jensen-Shannon loss between the classified views.
@@ -49,7 +50,7 @@ class SimCLRClassificationTask(ClassificationTask):
         *,
         simclr_loss_weight: float = 0.5,
         classification_loss_weight: float = 0.5,
-        temperature: float = 0.5,
+        contrastive: ContrastiveLoss | None = None,
         attribute_weights: Mapping[str, float] | None = None,
         smoothing: float = 0.0,
         jsd: bool = False,
@@ -62,7 +63,7 @@ class SimCLRClassificationTask(ClassificationTask):
         self.plan = plan
         self.simclr_loss_weight = simclr_loss_weight
         self.classification_loss_weight = classification_loss_weight
-        self.contrastive = NTXentLoss(temperature)
+        self.contrastive = contrastive or ContrastiveLoss()
         self.mixup = mixup
         self.label_space = model.label_space
         self.attribute_weights = [(attribute_weights or {}).get(name, 1.0) for name in self.label_space.attributes]
@@ -83,7 +84,8 @@ class SimCLRClassificationTask(ClassificationTask):
             `<attribute>_loss` each; and `output`, the classified views' logits by attribute.
         """
         targets = self.prepare_targets(input, target)
-        return self.losses(self.trainable_module(input), targets)
+        contrast = partial(self.contrastive, labels=self.contrasted_labels(target))
+        return self.losses(self.trainable_module(input), targets, contrast=contrast)
 
     def prepare_targets(self, input: Tensor, target: Tensor) -> Targets:
         """Return the targets of the classified views; with mixup mix these views, in place.
@@ -111,7 +113,8 @@ class SimCLRClassificationTask(ClassificationTask):
             targets: of `prepare_targets`.
             counts: with a chunk the labels of the whole batch, of `AttributeLoss.joint_counts`. The losses are then
                 the chunk's summands of the batch's.
-            contrast: with a chunk gives its summand of the contrastive loss for two views' projections [B, P].
+            contrast: gives the contrastive loss for two views' projections [B, P], or with a chunk its summand;
+                without it they are contrasted without labels.
         """
         logits, projections = outputs
         classified = {name: self._rows(values, self.plan.classify) for name, values in logits.items()}
@@ -138,6 +141,10 @@ class SimCLRClassificationTask(ClassificationTask):
         assert self.plan.contrast is not None
         view_i, view_j = self.plan.contrast
         return self._rows(projections, (view_i,)), self._rows(projections, (view_j,))
+
+    def contrasted_labels(self, target: Tensor) -> Tensor:
+        """Return the labels [B, A] of the images that are contrasted, of a batch's targets [V*B, A]."""
+        return self._rows(target, (0,))
 
     def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
         """Return the rows of some views of a batch [V*B, ...], in their order."""

@@ -1,0 +1,72 @@
+"""The agreement of images, a block at a time, against a loop over pairs and attributes."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from contrastive_oracle import draw_labels, shared_and_known
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simclr.shared_label import Agreement, fill_same_image
+
+
+def both_views(labels: torch.Tensor, shares: list[int]) -> torch.Tensor:
+    """Repeats each process's labels for its two views."""
+    return torch.cat([share for share in labels.split(shares) for _ in range(2)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shares=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    classes=st.lists(st.integers(1, 3), max_size=4).map(tuple).filter(bool),
+    blank=st.sampled_from([0.0, 0.4, 1.0]),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_every_block_is_what_a_loop_over_its_pairs_finds(shares, classes, blank, size, seed) -> None:
+    n = sum(shares)
+    labels = both_views(draw_labels(n, classes, blank, seed) if n else torch.zeros(0, len(classes)).long(), shares)
+    images = both_views(torch.arange(n)[:, None], shares).flatten().tolist()
+    starts = [2 * sum(shares[:process]) for process in range(len(shares) + 1)]
+    for own in pairwise(starts):
+        agreement = Agreement(labels, own, torch.float64)
+        for first in range(own[0], own[1], size):
+            rows = slice(first, min(first + size, own[1]))
+            for start, stop in ((0, own[0]), own, (own[1], 2 * n)):
+                for second in range(start, stop, size):
+                    columns = slice(second, min(second + size, stop))
+                    block = agreement.block(rows, columns)
+                    for i in range(rows.start, rows.stop):
+                        for k in range(columns.start, columns.stop):
+                            shared, known = shared_and_known(labels[i].tolist(), labels[k].tolist())
+                            expected = shared / known if known else 0.0
+                            if images[i] == images[k] and i != k:
+                                expected = 1.0
+                            assert block[i - rows.start, k - columns.start].item() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_full_agreement_is_exactly_one_however_many_attributes_there_are(dtype: torch.dtype) -> None:
+    for attributes in range(1, 256):
+        labels = torch.ones(8, attributes, dtype=torch.int64)
+        labels[1, 0] = 0
+        block = Agreement(labels, (0, 8), dtype).block(slice(0, 2), slice(2, 4))
+        assert (block[0] == 1).all()
+        assert (block[1] < 1).all()
+
+
+def test_the_labels_that_are_given_stay_as_they_were() -> None:
+    labels = draw_labels(6)
+    copy = labels.clone()
+    Agreement(labels, (0, 6), torch.float32).block(slice(0, 3), slice(0, 3))
+    assert torch.equal(labels, copy)
+
+
+def test_views_of_an_image_are_marked_in_ones_own_blocks_alone() -> None:
+    block = torch.zeros(4, 4)
+    fill_same_image(block, slice(4, 8), slice(4, 8), (4, 8), 1)
+    assert block.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]]
+    other = torch.zeros(4, 4)
+    fill_same_image(other, slice(4, 8), slice(0, 4), (4, 8), 1)
+    assert other.count_nonzero() == 0

@@ -9,7 +9,20 @@ do; under torch.distributed the images of every process are each other's negativ
 averaging of DistributedDataParallel.
 """
 
+from simclr.effective_rank import effective_rank, unit_variance
 from simclr.gather import gather_rows, sum_over_processes
-from simclr.nt_xent import NTXentLoss, chance_level, nt_xent_loss
+from simclr.nt_xent import NTXentLoss, best_level, chance_level, nt_xent_loss
+from simclr.projection_meter import PROJECTION_METRICS, ProjectionMeter
 
-__all__ = ["NTXentLoss", "chance_level", "gather_rows", "nt_xent_loss", "sum_over_processes"]
+__all__ = [
+    "PROJECTION_METRICS",
+    "NTXentLoss",
+    "ProjectionMeter",
+    "best_level",
+    "chance_level",
+    "effective_rank",
+    "gather_rows",
+    "nt_xent_loss",
+    "sum_over_processes",
+    "unit_variance",
+]

@@ -29,7 +29,7 @@ demo: $(DEMO)/test.json
 	@echo
 	@echo "Trained:      $(DEMO)/model_best.pth.tar, with its summary.csv and args.yaml"
 	@echo "Test scores:  $(DEMO)/test.json, by class in $(DEMO)/test-per-class/"
-	@echo "Curves:       $(DEMO)/accuracy.png and $(DEMO)/losses.png"
+	@echo "Curves:       $(DEMO)/accuracy.png, $(DEMO)/losses.png and $(DEMO)/representation.png"
 	@echo "Label images: $(BIN)/python inference.py fashion-product-images/images --checkpoint $(DEMO)/model_best.pth.tar"
 
 $(DEMO)/test.json: $(DEMO)/model_best.pth.tar

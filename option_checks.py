@@ -119,6 +119,7 @@ NEEDS = [
     ),
     ("contrastive", "simclr_loss_weight", "at weight 0 there is no such loss, as with --contrastive none"),
     ("jsd", "aug_splits", "the loss compares at least two splits (--aug-splits 3)"),
+    ("knn_images", "knn_interval", "at 0 no neighbours are looked for"),
     ("layer_decay_min_scale", "layer_decay", "it is the floor of that decay"),
     ("layer_decay_no_opt_scale", "layer_decay", "it freezes layers below a scale that only the decay gives"),
     ("lr_base_scale", "lr_base", "it says how the base rate grows with the batch"),

@@ -436,6 +436,10 @@ _CONTRASTIVE_BATCH = (
     "time, which go through the model twice and have batch norm statistics of their own (default: --batch-size)"
 )
 _GRAD_ACCUM = "steps whose gradients make one update; adds no negatives, unlike --contrastive-batch-size"
+_KNN = (
+    "epochs between scorings of the representation by its nearest neighbours (k = 20 and 200) among training images; "
+    "also after the last epoch; 0 leaves them out"
+)
 _PREDICTIONS = "file to write, in the format of its ending: .csv, .json or .parquet"
 _TTA = "copies of an image to average over when scoring: 0, or 2 for the image and its mirror image"
 _UNREADABLE = "share of a table's images, 0..1, that may fail to open before it is an error; 10 always may"
@@ -634,6 +638,8 @@ def _train_running(group: Group) -> None:
     add("--experiment", "NAME", "", "name of the run's folder (default: time, model and image size)")
     add("--eval-metric", "NAME", "top1", "column of summary.csv that decides which checkpoint is best")
     add("--val-interval", COUNT, 1, "epochs between scorings")
+    add("--knn-interval", WHOLE, 10, _KNN)
+    add("--knn-images", COUNT, 10_000, "labelled training images at most, drawn by --seed, that neighbours are among")
     add("--tta", check.views_at_test, 0, _TTA)
     add("--checkpoint-hist", COUNT, 10, "checkpoints to keep")
     add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")

@@ -6,7 +6,7 @@
     python train.py -c output/train/RUN/args.yaml --resume output/train/RUN/last.pth.tar
 
 DATA holds train.csv and val.csv (README: data format). A run leaves output/train/<time>-<model>-<size>/ with
-args.yaml, summary.csv, two curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
+args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
 from options import args_text, parse_train_args
@@ -38,7 +38,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simclr import ProjectionMeter
 from timm import utils
+from timm.data.index_set import IndexSet
 from timm.data.label_space import LabelSpace
 from timm.data.multi_label_loader import (
     DataConfig,
@@ -74,16 +76,27 @@ from timm.task.gradient_cache import (
     joint_result,
     steps_per_epoch,
 )
+from timm.task.nearest_neighbors import neighbor_metrics
 from timm.task.optimization import make_optimizer, make_scheduler
 from timm.task.precision import resolve_precision
 from timm.task.resume_run import restore_random_state, restore_schedule, resume_task, resumed_folder
+from timm.task.run_alarm import RunAlarm, make_alarm
 from timm.task.simclr_classification import SimCLRClassificationTask
+from timm.task.watch import (
+    is_due,
+    is_measured,
+    named_accuracies,
+    neighbors_lines,
+    projections_line,
+    watched_columns,
+    watched_row,
+)
 from timm.utils.curves import draw_curves
 from timm.utils.device import leaving_the_others, memory_format, open_device
 from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
 from timm.utils.loss_meter import FiniteWatch, LossMeter
 from timm.utils.progress import progress_bar
-from timm.utils.random_state import RandomState, gather_objects, get_random_state, seed_all
+from timm.utils.random_state import RandomState, gather_objects, get_random_state, kept_random_state, seed_all
 from timm.utils.run_folder import (
     Row,
     epoch_row,
@@ -115,12 +128,14 @@ class Run:
     task: SimCLRClassificationTask
     train_loader: Any
     eval_loader: Any
+    index_loader: Any
     optimizer: torch.optim.Optimizer
     scheduler: Any
     num_epochs: int
     backward: Any
     autocast: Callable[[], Any]
     watch: FiniteWatch
+    alarm: RunAlarm
     folder: Path | None = None
     saver: Any = None
     rows: list[Row] = field(default_factory=list)
@@ -157,7 +172,7 @@ def train(args: Namespace) -> None:
     seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
     model = make_model(args, plan, label_space, fresh=resumed is None).to(device=device, dtype=dtype)
     data_config = model.config["data_config"]
-    train_loader, eval_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
+    train_loader, eval_loader, index_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
     task = make_task(args, model, plan, device, dtype)
     optimizer = make_optimizer(args, model)
     start = prepare_task(args, task, optimizer, backward, resumed)
@@ -165,8 +180,9 @@ def train(args: Namespace) -> None:
     updates = math.ceil(steps_per_epoch(args, len(train_loader)) / args.grad_accum_steps)
     scheduler, num_epochs = make_scheduler(args, optimizer, updates, decreasing)
     run = Run(
-        args, device, plan, data_config, task, train_loader, eval_loader, optimizer, scheduler, num_epochs,
-        backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
+        args, device, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
+        num_epochs, backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
+        make_alarm(args, _logger, len(train_loader), plan.contrast is not None),
     )  # fmt: skip
     if args.freeze_backbone:
         remember_features(run, model)
@@ -240,7 +256,9 @@ def read_data(
 
 def check_run(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
     """Refuse what would fail later, before there is a model or a folder: the metric, the log, too small a batch."""
-    names = metric_names(label_space.attributes, args.model_ema, contrast=plan.contrast is not None)
+    contrast = plan.contrast is not None
+    watched = watched_columns(label_space.attributes, contrast, args.knn_interval > 0)
+    names = metric_names(label_space.attributes, args.model_ema, contrast, watched)
     if args.eval_metric not in names:
         ema = "; ema_ metrics need --model-ema" if args.eval_metric.startswith("ema_") and not args.model_ema else ""
         raise UsageError(f"--eval-metric {args.eval_metric} is not logged{ema}; there are {', '.join(names)}")
@@ -312,8 +330,11 @@ def make_loaders(
     config: DataConfig,
     train_set: TableDataset,
     eval_set: TableDataset | None,
-) -> tuple[Any, Any]:
-    """Make the two loaders of timm's, with caches where they are asked for; the second is None for no data."""
+) -> tuple[Any, Any, Any]:
+    """Make timm's loaders, with caches where they are asked for: to train, to score, and of neighbours.
+
+    The second is None for no data, the third where neighbours are not looked for.
+    """
     if args.aug_repeats and not args.distributed:
         raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -368,9 +389,13 @@ def make_loaders(
             f"--contrastive-batch-size {args.contrastive_batch_size}: use {len(train_loader) * args.batch_size} or less"
         )
     if eval_set is None:
-        return train_loader, None
+        return train_loader, None, None
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
-    return train_loader, create_eval_loader(eval_set, config, eval_batch, running)
+    index_loader = None
+    if args.knn_interval:
+        index_set = IndexSet(train_set, args.knn_images, args.seed)
+        index_loader = create_eval_loader(index_set, config, eval_batch, running)
+    return train_loader, create_eval_loader(eval_set, config, eval_batch, running), index_loader
 
 
 def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None:
@@ -539,6 +564,7 @@ def loop(run: Run, start: dict[str, Any]) -> None:
     """Train and evaluate epoch by epoch."""
     args, task = run.args, run.task
     best: tuple[float | None, int | None] = (None, None)
+    columns = watched_columns(task.label_space.attributes, run.plan.contrast is not None, args.knn_interval > 0)
     if start["epoch"] >= run.num_epochs:
         _logger.info(f"Nothing left to train: {start['epoch']} of {run.num_epochs} epochs are done; raise --epochs")
     for epoch in range(start["epoch"], run.num_epochs):
@@ -555,8 +581,13 @@ def loop(run: Run, start: dict[str, Any]) -> None:
         due = (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs
         if due and run.eval_loader is not None:
             evaluated, averaged = evaluate_epoch(run)
+        neighbors = (
+            evaluate_neighbors(run) if run.index_loader and is_due(epoch, args.knn_interval, run.num_epochs) else {}
+        )
         report_unreadable(run)
-        row = epoch_row(epoch, train_metrics, evaluated, averaged)
+        numbers = train_metrics | neighbors
+        run.alarm.check(epoch, numbers)
+        row = epoch_row(epoch, train_metrics, evaluated, averaged) | watched_row(columns, numbers)
         value = metric_value(row, args.eval_metric)
         run.progress = {"epoch": epoch + 1, "batch": 0}
         if run.scheduler is not None:
@@ -571,7 +602,7 @@ def loop(run: Run, start: dict[str, Any]) -> None:
 
 
 def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[str, float]:
-    """Train on every batch once; return the epoch's average losses, the training top-1, and its last learning rate.
+    """Train on every batch once; return the mean losses, the top-1, the last learning rate, the projections' metrics.
 
     A step is a batch, or with --contrastive-batch-size the batches that are contrasted as one; fewer where these end.
 
@@ -583,7 +614,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
     """
     args, task, optimizer = run.args, run.task, run.optimizer
     task.train()
-    meter, accuracy = LossMeter(), task.create_evaluator()
+    meter, accuracy, projections = LossMeter(), task.create_evaluator(), ProjectionMeter()
     batches, chunks_each, accum = len(run.train_loader), chunks_per_step(args), args.grad_accum_steps
     steps = steps_per_epoch(args, batches)
     updates = math.ceil(steps / accum)
@@ -608,6 +639,9 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         losses = meter.update(result, rows)
         run.watch.check(meter.names, losses)
         accuracy.update(result["output"], torch.cat([task.classified_targets(target) for _, target in chunks]))
+        if run.plan.contrast is not None and is_measured(step, steps):
+            labels = torch.cat([target.chunk(len(run.plan))[0] for _, target in chunks])
+            projections.update(result["projections"], labels)
         chunks.clear()  # the loader's list: the images of a step make room for those of the next
         run.train_loader.dataset.check_readable()
         if update:
@@ -629,7 +663,12 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         log.step(step, rows, lambda: meter.averages(args.distributed), lr, meter)
     log.close()
     metrics = accuracy.compute(distributed=args.distributed)
-    return meter.averages(args.distributed) | {"top1": metrics["top1"], "lr": lr}
+    averages = meter.averages(args.distributed) | {"top1": metrics["top1"], "lr": lr}
+    if run.plan.contrast is None:
+        return averages
+    measured = projections.compute()
+    _logger.info(f"Train: {epoch}  {projections_line(measured)}")
+    return averages | measured
 
 
 def backpropagate(run: Run, chunks: list[Chunk], share: float, update: bool) -> Result:
@@ -711,6 +750,25 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
         return metrics
 
     return score("Test", ema=False), score("Test (EMA)", ema=True) if task.has_ema() else None
+
+
+def evaluate_neighbors(run: Run) -> dict[str, float]:
+    """Score the representation by its nearest neighbours, and measure its spread; training goes on as if it had not."""
+    task, attributes = run.task, run.task.label_space.attributes
+    start = time.perf_counter()
+    model = utils.model.unwrap_model(task.get_trainable_module())
+    with kept_random_state():
+        accuracies, spread = neighbor_metrics(
+            model, run.index_loader, run.eval_loader, run.autocast, run.to_device, task.label_space
+        )
+    named = named_accuracies(accuracies, attributes, task.attribute_weights)
+    for line in neighbors_lines(named, attributes):
+        _logger.info(f"Neighbors: {line}")
+    _logger.info(
+        f"Neighbors: among {len(run.index_loader.dataset)} training images, whose representations have an effective "
+        f"rank of {spread['effective_rank_h']:.2f}  ({time.perf_counter() - start:.1f}s)"
+    )
+    return named | spread
 
 
 def report_unreadable(run: Run) -> None:

@@ -10,19 +10,26 @@ averaging of DistributedDataParallel. `DCLLoss` is called alike, and `SupConLoss
 """
 
 from simclr.dcl import DCLLoss, dcl_chance_level, dcl_loss
+from simclr.effective_rank import effective_rank, unit_variance
 from simclr.gather import gather_rows, sum_over_processes
-from simclr.nt_xent import NTXentLoss, chance_level, nt_xent_loss
+from simclr.nt_xent import NTXentLoss, best_level, chance_level, nt_xent_loss
+from simclr.projection_meter import PROJECTION_METRICS, ProjectionMeter
 from simclr.sup_con import SupConLoss, sup_con_loss
 
 __all__ = [
+    "PROJECTION_METRICS",
     "DCLLoss",
     "NTXentLoss",
+    "ProjectionMeter",
     "SupConLoss",
+    "best_level",
     "chance_level",
     "dcl_chance_level",
     "dcl_loss",
+    "effective_rank",
     "gather_rows",
     "nt_xent_loss",
     "sum_over_processes",
     "sup_con_loss",
+    "unit_variance",
 ]

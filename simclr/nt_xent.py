@@ -103,3 +103,19 @@ def chance_level(n: int) -> float:
     if n < 2:
         raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
     return math.log(2 * n - 1)
+
+
+def best_level(n: int, temperature: float) -> float:
+    """Returns the lowest loss there can be: positives are alike, and all images as far from each other as they can be.
+
+    Args:
+        n: images in the joint batch, at least 2.
+        temperature: above 0.
+
+    Raises:
+        ValueError: if there are fewer than two images, or the temperature is not a finite number above 0.
+    """
+    chance_level(n)
+    check_temperature(temperature)
+    # Of n unit vectors the mean similarity is at least -1 / (n - 1): that of a regular simplex.
+    return math.log1p((2 * n - 2) * math.exp(-(1 + 1 / (n - 1)) / temperature))

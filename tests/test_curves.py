@@ -34,6 +34,20 @@ def test_both_pictures_are_drawn_into_a_folder_that_is_created(tmp_path: Path) -
     assert_drawn(write_summary(tmp_path / "summary.csv"), tmp_path / "new" / "folder")
 
 
+def test_what_was_watched_is_a_third_picture(tmp_path: Path) -> None:
+    path = write_summary(tmp_path / "summary.csv", rows=5)
+    header, *rows = path.read_text().splitlines()
+    header += ",train_alignment,train_uniformity,train_contrastive_top1,train_effective_rank_z,eval_knn20,color_knn20"
+    for last in (",0.5,-2,40,12,,", ",0.5,-2,40,12,70,90"):  # before neighbours were asked, and after
+        lines = [header, *(row + ",0.6,-1,30,20,," for row in rows[:-1]), rows[-1] + last]
+        path.write_text("\n".join(lines) + "\n")
+        paths = draw_curves(path, tmp_path / "out")
+        assert [picture.name for picture in paths] == ["accuracy.png", "losses.png", "representation.png"]
+        with Image.open(paths[2]) as picture:
+            assert picture.size == (1200, 750)
+            assert len(set(picture.convert("L").tobytes())) > 20
+
+
 def test_one_epoch_is_enough(tmp_path: Path) -> None:
     assert_drawn(write_summary(tmp_path / "summary.csv", rows=1), tmp_path / "out")
 

@@ -119,6 +119,18 @@ def cached(task: SimCLRClassificationTask, chunks: Chunks, autocast=nullcontext,
     return joint_result(results)
 
 
+def test_the_projections_of_chunks_are_those_of_the_joint_batch() -> None:
+    task, chunks = tiny_task().eval(), draw([3, 2, 3])
+    task.trainable_module.train()  # of the model, which then returns projections
+    for module in task.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    joint = in_one_graph(task, copied(chunks))["projections"]
+    assert joint.shape == (2, 8, 6)
+    assert not joint.requires_grad
+    torch.testing.assert_close(cached(task, copied(chunks))["projections"], joint)
+
+
 def gradients(task: SimCLRClassificationTask) -> dict[str, Tensor]:
     """Return the gradients by parameter, and forget them."""
     found = {name: p.grad.clone() for name, p in unwrap_model(task.trainable_module).named_parameters()}

@@ -167,6 +167,7 @@ SAMPLES = """
 --model-ema --model-ema-force-cpu | --model-ema-decay 0.99 | --no-model-ema-warmup | --batch-size 7
 --validation-batch-size-multiplier 2 | --grad-accum-steps 2 | --seed 0 | --output=-o | --experiment 007
 --experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss
+--knn-interval 3 | --knn-images 500
 --val-interval 2 | --tta 2 | --checkpoint-hist 1 | --recovery-interval 5 | --log-interval 1 | --save-images
 --log-wandb | --log-wandb --wandb-project yes | --local_rank 1 | --dist-backend gloo | --no-ddp-bb
 --synchronize-step | --use-multi-epochs-loader | --worker-seeding part | --device cuda:1 | --amp
@@ -336,6 +337,8 @@ MISTAKES = [
     ("--mask-false-negatives --contrastive supcon", "--mask-false-negatives needs --contrastive ntxent or dcl: for "),
     ("--contrastive-batch-size 70", "--contrastive-batch-size 70 is not a multiple of --batch-size 32: use 64 or 96"),
     ("--contrastive-batch-size 8", "--contrastive-batch-size 8 is not a multiple of --batch-size 32: use 32"),
+    ("--knn-images 500 --knn-interval 0", "--knn-images needs --knn-interval: at 0 "),
+    ("--knn-interval=-1", "--knn-interval: -1 is not a whole number of at least 0"),
     ("--layer-decay-min-scale 0.1", "--layer-decay-min-scale needs --layer-decay: "),
     ("--layer-decay-no-opt-scale 0.1", "--layer-decay-no-opt-scale needs --layer-decay: "),
     ("--lr-base-scale sqrt", "--lr-base-scale needs --lr-base: "),

@@ -8,6 +8,7 @@ from flag_effects import ON_GPU
 from timm.utils.random_state import (
     get_random_state,
     get_torch_random_state,
+    kept_random_state,
     replayed_random_state,
     seed_all,
     set_random_state,
@@ -67,3 +68,12 @@ def test_a_replay_draws_the_same_and_leaves_the_stream_where_it_was(device):
     with replayed_random_state(state, device):
         assert torch.equal(torch.rand(5, device=device), first)
     assert all(torch.equal(a, b) for a, b in zip(get_torch_random_state(device), before, strict=True))
+
+
+def test_what_is_drawn_in_between_leaves_the_stream_where_it_was():
+    seed_all(4)
+    expected = draw()
+    seed_all(4)
+    with kept_random_state():
+        draw()
+    assert draw() == expected

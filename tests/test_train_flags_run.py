@@ -119,6 +119,34 @@ def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome
     assert [bool(row["eval_top1"]) for row in summary(busy)] == [False, True, False, True]
 
 
+@shows("knn_interval")
+def test_neighbours_are_asked_at_the_interval_and_after_the_last_epoch(
+    plain: Outcome, data: Path, tmp_path: Path, prepare: Prepare
+) -> None:
+    asked, said = train_through(data, tmp_path, "--knn-interval", 3, "--epochs", EPOCHS)
+    rows = read_rows(asked / "summary.csv")
+    for column in ("eval_knn20", "color_knn200", "train_effective_rank_h"):
+        assert [bool(row[column]) for row in rows] == [False, False, True, True]
+        assert [bool(row[column]) for row in summary(plain)] == [False, False, False, True]  # 10 by default
+    assert said.count("Neighbors: k = 20:") == 2
+    assert prepare("--knn-interval", 0).index_loader is None
+    with pytest.raises(UsageError, match="--eval-metric knn20 is not logged"):
+        prepare("--knn-interval", 0, "--eval-metric", "knn20")
+    prepare("--eval-metric", "knn20")
+
+
+@shows("knn_images")
+def test_neighbours_are_among_so_many_images_that_the_seed_draws(prepare: Prepare) -> None:
+    def rows(*words: object) -> list[int]:
+        chosen: list[int] = prepare(*words).index_loader.dataset.rows.tolist()
+        return chosen
+
+    assert len(rows()) == 23  # all but the one without a label
+    assert rows("--knn-images", 9) == rows("--knn-images", 9)
+    assert len(rows("--knn-images", 9)) == 9
+    assert rows("--knn-images", 9) != rows("--knn-images", 9, "--seed", 1)
+
+
 @shows("checkpoint_hist")
 def test_so_many_checkpoints_are_kept(plain: Outcome, busy: Outcome) -> None:
     assert len(list(plain[0].glob("checkpoint-*.pth.tar"))) == EPOCHS

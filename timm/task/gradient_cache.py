@@ -98,6 +98,8 @@ def joint_result(results: Sequence[Result]) -> Result:
     if len(results) == 1:
         return dict(results[0])
     joint: Result = {name: sum(result[name] for result in results) for name in results[0] if name.endswith("loss")}
+    if "projections" in results[0]:
+        joint["projections"] = torch.cat([result["projections"] for result in results], dim=1)
     outputs = [result["output"] for result in results]
     return joint | {"output": {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}}
 

@@ -81,7 +81,8 @@ class SimCLRClassificationTask(ClassificationTask):
 
         Returns:
             `loss`, to go backward from; `classification_loss` and, with two views, `simclr_loss`, unweighted; one
-            `<attribute>_loss` each; and `output`, the classified views' logits by attribute.
+            `<attribute>_loss` each; `output`, the classified views' logits by attribute; and with two views
+            `projections` [2, B, P], without a graph.
         """
         targets = self.prepare_targets(input, target)
         contrast = partial(self.contrastive, labels=self.contrasted_labels(target))
@@ -127,7 +128,9 @@ class SimCLRClassificationTask(ClassificationTask):
         }
         loss = classification_loss * self.classification_loss_weight
         if self.plan.contrast is not None:
-            result["simclr_loss"] = (contrast or self.contrastive)(*self.contrasted_views(projections))
+            views = self.contrasted_views(projections)
+            result["simclr_loss"] = (contrast or self.contrastive)(*views)
+            result["projections"] = torch.stack([view.detach() for view in views])
             loss = loss + result["simclr_loss"] * self.simclr_loss_weight
         result["loss"] = loss
         return result

@@ -1,4 +1,4 @@
-"""Pictures of a training run: accuracy and losses by epoch, drawn from its summary.csv.
+"""Pictures of a training run: accuracy, losses and representation by epoch, drawn from its summary.csv.
 
 A run redraws them after each epoch. To redraw them by hand:
 
@@ -40,7 +40,8 @@ _EVERY_POINT = 40  # up to so many points each gets its marker
 _MARKERS_A_LINE = 10
 _LEGEND_LINES, _NAME_LENGTH = 14, 20
 _LOG_SCALE = 12.0  # largest over smallest loss from which a linear axis would flatten the smaller ones
-_EMA_ATTRIBUTES = 4  # with more, the averaged weights' curve of each would be a thicket
+_WATCHED = ("train_contrastive_top1", "train_effective_rank_h")
+_EMA_ATTRIBUTES = 4  # with more, a second curve of each, of averaged weights or neighbours, would be a thicket
 
 
 @dataclass(frozen=True)
@@ -72,25 +73,27 @@ class _Curve:
         return replace(self, column=column, label=label, width=0.75 * self.width, dashed=True)
 
 
-def draw_curves(summary: Path, folder: Path) -> tuple[Path, Path]:
+def draw_curves(summary: Path, folder: Path) -> list[Path]:
     """Draw `accuracy.png` and `losses.png`, each replaced whole, so that a viewer never sees half a picture.
 
-    Epochs without a value, such as those between two validations, are passed over: the line joins their neighbours.
+    A run that watched its projections or its representation has a third, `representation.png`. Epochs without a
+    value, such as those between two validations, are passed over: the line joins their neighbours.
 
     Args:
         summary: the summary.csv of a run.
         folder: where the pictures go; it is created.
 
     Returns:
-        The two pictures' paths.
+        The pictures' paths.
 
     Raises:
         UsageError: summary is not a run's summary.csv or has no epoch yet, or folder cannot be written.
     """
     run = read_summary(summary)
     pictures = {"accuracy.png": _draw_accuracy(run), "losses.png": _draw_losses(run)}
-    accuracy, losses = (_write(figure, folder / name) for name, figure in pictures.items())
-    return accuracy, losses
+    if any(column in row for row in run.rows for column in _WATCHED):
+        pictures["representation.png"] = _draw_representation(run)
+    return [_write(figure, folder / name) for name, figure in pictures.items()]
 
 
 def read_summary(path: Path) -> Summary:
@@ -184,6 +187,46 @@ def _draw_losses(run: Summary) -> Figure:
     for axes in (upper, lower):
         _scale_losses(axes)
     _mark(lower, run.rows, "eval_loss", "lowest {value:.3f} in epoch {epoch}", lowest=True)
+    return figure
+
+
+def _draw_representation(run: Summary) -> Figure:
+    """Return what neighbours and the projections get right, how these lie, and how many directions they fill."""
+    from matplotlib.ticker import PercentFormatter
+
+    titles = ("Nearest neighbours and contrast", "Alignment and uniformity (lower is better)", "Effective rank")
+    figure, (upper, middle, lower) = _panels(run.rows, (4, 3, 3), titles)
+    attributes = _attribute_curves(run, "_knn20")[:_EMA_ATTRIBUTES]
+    neighbors = [replace(curve, label=f"{curve.label}, 20", dashed=True, width=1.0) for curve in attributes]
+    _draw(
+        upper,
+        run.rows,
+        [
+            *neighbors,
+            _Curve("eval_knn20", "20 neighbours", _INK, width=2.2),
+            _Curve("eval_knn200", "200 neighbours", _GREY, "D"),
+            _Curve("train_contrastive_top1", "positive first", _COLORS[5], "s"),
+            _Curve("train_false_negatives", "false negatives", _BEST, "X", width=0.9),
+        ],
+    )
+    upper.yaxis.set_major_formatter(PercentFormatter(100))
+    _mark(upper, run.rows, "eval_knn20", "best {value:.1f}% in epoch {epoch}")
+    _draw(
+        middle,
+        run.rows,
+        [
+            _Curve("train_alignment", "alignment", _COLORS[0], "^"),
+            _Curve("train_uniformity", "uniformity", _COLORS[2], "v"),
+        ],
+    )
+    _draw(
+        lower,
+        run.rows,
+        [
+            _Curve("train_effective_rank_h", "representation", _INK, width=2.2),
+            _Curve("train_effective_rank_z", "projections", _COLORS[1], "s"),
+        ],
+    )
     return figure
 
 
@@ -320,7 +363,7 @@ def _write(figure: Figure, path: Path) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """Redraw a run's curves from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m timm.utils.curves", description="Draw accuracy.png and losses.png of a training run."
+        prog="python -m timm.utils.curves", description="Draw the curves of a training run."
     )
     parser.add_argument("summary", type=Path, help="the run's summary.csv")
     parser.add_argument("folder", type=Path, nargs="?", help="where the pictures go (default: beside summary.csv)")

@@ -61,6 +61,16 @@ def set_random_state(state: RandomState) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Go on afterwards as if nothing had been drawn."""
+    before = get_random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
 def get_torch_random_state(device: torch.device) -> list[Tensor]:
     """Return the state of what a model's forward pass draws from: torch's generators of the CPU and of its device."""
     states = [torch.get_rng_state()]

@@ -14,6 +14,7 @@ from timm.utils.usage_error import UsageError
 Row = dict[str, float | int | None]
 
 _WITHIN_ATTRIBUTE = ("loss", "top5", "balanced_accuracy", "macro_f1")
+_LOWER = ("train_alignment", "train_uniformity", "train_false_negatives")  # less is better
 _OVERALL = ("balanced_accuracy", "macro_f1", "exact_match")
 
 
@@ -52,21 +53,28 @@ def no_metrics(attributes: Sequence[str]) -> dict[str, Any]:
     return dict.fromkeys(("loss", "top1", "top5", *_OVERALL)) | {"attributes": dict.fromkeys(attributes, within)}
 
 
-def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True) -> list[str]:
+def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True, watched: Sequence[str] = ()) -> list[str]:
     """Return what --eval-metric takes: the columns of summary.csv, those of the validation also without `eval_`.
 
     Args:
         attributes: their names.
         ema: whether there is an averaged model.
         contrast: whether there is a contrastive loss.
+        watched: the columns behind those of `epoch_row`.
 
     Raises:
         UsageError: an attribute has the name of another column.
     """
     blank, none = no_metrics(attributes), no_metrics(())
     train = dict.fromkeys(("loss", "top1", "lr", "simclr_loss", "classification_loss"), 0.0)
-    columns = list(epoch_row(0, train, blank, blank if ema else None))
-    taken = {*train, *epoch_row(0, train, none, none), *_by_attribute("", blank), *_by_attribute("ema_", blank)}
+    columns = [*epoch_row(0, train, blank, blank if ema else None), *watched]
+    taken = {
+        *train,
+        *watched,
+        *epoch_row(0, train, none, none),
+        *_by_attribute("", blank),
+        *_by_attribute("ema_", blank),
+    }
     for name in attributes:
         if name in taken or name.startswith(("eval_", "train_", "ema_")):
             raise UsageError(f"an attribute cannot be called {name!r}, as that is a column of summary.csv: rename it")
@@ -82,9 +90,9 @@ def metric_value(row: Row, name: str) -> float | None:
 
 
 def lower_is_better(metric: str, attributes: Sequence[str]) -> bool:
-    """Whether an --eval-metric is a loss; an attribute's own column is an accuracy, whatever it is called."""
+    """Whether less of an --eval-metric is better; an attribute's own column is an accuracy, whatever it is called."""
     plain = metric.removeprefix("eval_").removeprefix("ema_")
-    return plain not in attributes and (plain == "loss" or plain.endswith("_loss"))
+    return plain not in attributes and (plain == "loss" or plain.endswith("_loss") or plain in _LOWER)
 
 
 def ranked(rows: Sequence[Row], metric: str, attributes: Sequence[str]) -> list[Row]:

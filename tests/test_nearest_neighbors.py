@@ -1,0 +1,170 @@
+"""Weighted k-nearest neighbours against scikit-learn and a slow loop, and on several processes against one."""
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from catalogue import draw_catalogue
+from distributed import run_on_processes
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from timm.data.index_set import IndexSet
+from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
+from timm.data.table import build_label_space, encode_targets, read_table
+from timm.data.table_dataset import TableDataset
+from timm.models.multi_label import create_multi_label_model
+from timm.task.nearest_neighbors import NEIGHBORS, neighbor_accuracies, neighbor_metrics
+
+SIZES = (3, 5)
+
+
+def draw(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw unit rows near the middles of classes, and labels of two attributes, some of them unknown."""
+    random = torch.Generator().manual_seed(seed)
+    middles = torch.randn(3, 8, generator=torch.Generator().manual_seed(99))
+    labels = torch.stack([torch.randint(0, k, (rows,), generator=random) for k in SIZES], dim=1)
+    units = F.normalize(middles[labels[:, 0]] + 1.5 * torch.randn(rows, 8, generator=random), dim=1)
+    return units, labels.masked_fill(torch.rand(rows, 2, generator=random) < 0.3, -100)
+
+
+def slowly(index: Tensor, labels: Tensor, queries: Tensor, targets: Tensor, k: int) -> list[float]:
+    """Let neighbours vote one by one, in float64."""
+    result = []
+    for attribute, classes in enumerate(SIZES):
+        right = []
+        for query, target in zip(queries.double(), targets[:, attribute].tolist(), strict=True):
+            if target == -100:
+                continue
+            known = [
+                (float(row @ query), int(label))
+                for row, label in zip(index.double(), labels[:, attribute], strict=True)
+                if label >= 0
+            ]
+            votes = [0.0] * classes
+            for similarity, label in sorted(known, reverse=True)[:k]:
+                votes[label] += math.exp(similarity / 0.07)
+            right.append(votes.index(max(votes)) == target)
+        result.append(100 * sum(right) / len(right))
+    return result
+
+
+@pytest.mark.parametrize("k", [1, 7, 20, 200])
+def test_accuracies_are_those_of_neighbours_that_vote_one_by_one(k: int) -> None:
+    index, queries = draw(90, 0), draw(40, 1)
+    expected = slowly(*index, *queries, k)
+    assert neighbor_accuracies(*index, *queries, SIZES, [k])[k] == pytest.approx(expected)
+    assert 20 < expected[0] < 100
+
+
+def test_another_library_says_the_same() -> None:
+    (index, labels), (queries, targets) = draw(400, 2), draw(300, 3)
+    found = neighbor_accuracies(index, labels, queries, targets, SIZES)
+    for k in NEIGHBORS:
+        for attribute in range(len(SIZES)):
+            known, asked = labels[:, attribute] >= 0, targets[:, attribute] >= 0
+            theirs = KNeighborsClassifier(
+                k, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.07)
+            )
+            theirs.fit(index[known].double().numpy(), labels[known, attribute].numpy())
+            score = theirs.score(queries[asked].double().numpy(), targets[asked, attribute].numpy())
+            assert found[k][attribute] == pytest.approx(100 * score)
+
+
+def test_a_class_outside_the_label_space_is_wrong_and_a_blank_is_not_asked() -> None:
+    index, labels = torch.eye(2), torch.tensor([[0], [1]])
+    targets = torch.tensor([[0], [-1], [-100], [-100]])
+    assert neighbor_accuracies(index, labels, index.repeat(2, 1), targets, (2,), [1]) == {1: [50.0]}
+
+
+def test_without_a_label_on_either_side_there_is_no_accuracy() -> None:
+    index, blank, known = torch.eye(2), torch.tensor([[-100], [-100]]), torch.tensor([[0], [1]])
+    for labels, targets in ((blank, known), (known, blank)):
+        assert math.isnan(neighbor_accuracies(index, labels, index, targets, (2,), [1])[1][0])
+    assert neighbor_accuracies(index, blank[:, :0], index, blank[:, :0], (), [1]) == {1: []}
+
+
+# With a model and images
+
+
+def sets(data: Path, most: int = 1000) -> tuple[IndexSet, TableDataset, Any]:
+    train, val = (read_table(data / f"{split}.csv") for split in ("train", "val"))
+    space = build_label_space(train)
+    source = TableDataset(train, encode_targets(train, space, strict=True))
+    return IndexSet(source, most, 0), TableDataset(val, encode_targets(val, space, strict=False)), space
+
+
+def score(data: Path, processes: int = 1) -> Any:
+    """Score a new model on the catalogue, on one process or as one of several."""
+    index_set, eval_set, space = sets(data)
+    torch.manual_seed(0)
+    model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32))
+    config = resolve_preprocessing(model.pretrained_cfg, {"input_size": (3, 32, 32)})
+    running = {"num_workers": 0, "device": torch.device("cpu"), "use_prefetcher": True, "distributed": processes > 1}
+    loaders = [create_eval_loader(dataset, config, 4, running) for dataset in (index_set, eval_set)]
+    before = [value.clone() for value in model.state_dict().values()]
+    result = neighbor_metrics(model, *loaders, nullcontext, lambda images: images, space)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return result
+
+
+def _score_as_one_of_several(data: Path) -> Any:
+    return score(data, dist.get_world_size())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_catalogue(tmp_path_factory.mktemp("catalogue"), train=50, val=17)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_find_what_one_finds(data: Path, processes: int) -> None:
+    accuracies, spread = score(data)
+    assert all(0 < value <= 100 for values in accuracies.values() for value in values)
+    for others, its_spread in run_on_processes(processes, _score_as_one_of_several, data):
+        assert others == accuracies
+        assert its_spread == pytest.approx(spread, rel=1e-4)
+
+
+# Which images vote
+
+
+def test_the_index_holds_every_labelled_image_once_or_a_sample_that_the_seed_settles(data: Path) -> None:
+    whole, _, _ = sets(data)
+    labelled = [row for row, target in enumerate(whole.source.targets.tolist()) if max(target) >= 0]
+    assert whole.rows.tolist() == labelled
+    assert len(labelled) < len(whole.source)
+    first, again, other = (IndexSet(whole.source, 20, seed).rows.tolist() for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(set(first)) == 20
+    assert set(first) < set(labelled)
+
+
+def test_without_a_label_the_index_is_of_all_images(data: Path) -> None:
+    whole, _, _ = sets(data)
+    whole.source.targets = torch.full_like(whole.source.targets, -100)
+    assert len(IndexSet(whole.source, 30, 0)) == 30
+
+
+def test_index_images_are_seen_as_in_evaluation_and_the_unreadable_have_no_vote(tmp_path: Path) -> None:
+    data = draw_catalogue(tmp_path / "data", train=8, val=8, blanks=False)
+    index_set, _, space = sets(data)
+    plain = TableDataset(index_set.source.table, index_set.source.targets.numpy(), None)
+    model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32))
+    config = resolve_preprocessing(model.pretrained_cfg, {"input_size": (3, 32, 32)})
+    running = {"num_workers": 0, "device": torch.device("cpu"), "use_prefetcher": True}
+    [(images, targets)], [(expected, labels)] = (
+        list(create_eval_loader(dataset, config, 8, running)) for dataset in (index_set, plain)
+    )
+    assert torch.equal(images, expected)
+    assert torch.equal(targets, labels)
+    (data / "images" / "train-2.png").write_bytes(b"no image")
+    assert index_set[2][1].tolist() == [-100, -100]
+    assert not index_set.source.unreadable.any()  # that would change what training draws

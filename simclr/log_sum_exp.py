@@ -248,9 +248,7 @@ def _differentiable_gradient(
     pieces = slice(0, own.start), own, slice(own.stop, exponents.shape[1])
     for columns in pieces:
         pairs.leave_out(left_out[:, columns], own, columns)
-    hidden = left_out == -math.inf
-    hidden &= ~hidden.all(dim=1, keepdim=True)  # an empty sum has no gradient, and its formula would make it NaN
-    result = exponents.masked_fill(hidden, -math.inf).logsumexp(dim=1)
+    result = exponents.masked_fill(left_out == -math.inf, -math.inf).logsumexp(dim=1)
     weights = [block for columns in pieces if (block := pairs.weights(own, columns)) is not None]
     if weights:
         everyones = torch.cat(weights, dim=1)

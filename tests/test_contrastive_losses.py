@@ -243,6 +243,20 @@ def test_an_anchor_without_negatives_leaves_the_others_as_they_are(temperature):
         assert found[1][1].count_nonzero() > 0
 
 
+@pytest.mark.parametrize("temperature", [0.5, 0.002])
+@pytest.mark.parametrize("loss", [nt_xent_loss, dcl_loss])
+def test_without_negatives_a_gradient_made_to_be_differentiated_is_the_same(loss, temperature):
+    labels = torch.tensor([[0, UNKNOWN], [0, 1], [0, 2]])
+    z_i, z_j = two_views(3).requires_grad_()
+    plain, again = (
+        torch.autograd.grad(loss(z_i, z_j, temperature, labels), z_i, create_graph=create_graph)[0]
+        for create_graph in (False, True)
+    )
+    torch.testing.assert_close(again, plain, rtol=1e-7, atol=1e-9)
+    (second,) = torch.autograd.grad(again.square().sum(), z_i)
+    assert second.isfinite().all()
+
+
 # How it computes
 
 

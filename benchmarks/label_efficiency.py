@@ -44,17 +44,57 @@ ATTRIBUTES = ("article", "kids")
 FRACTIONS = [0.05, 0.1, 0.25, 1.0]
 STARTS = ["scratch", "imagenet"]
 TUNING_FRACTION = 0.1
-TUNING_SEEDS = (100, 101)
+TUNING_SEEDS = (100,)
 SHORT_SIDE = 80  # pixels: the photographs are shrunk to the size of a small catalogue's
 
 COMMON = (
-    "--model tf_efficientnet_lite0 --img-size 64 -b 64 --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs "
-    "2 --warmup-lr 1e-6 --min-lr 1e-6 --cooldown-epochs 0 --clip-grad 5 --views simclr -j 1 --val-interval 1000 "
-    "--checkpoint-hist 1 --log-interval 1000"
+    "--img-size 64 --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 2 --warmup-lr 1e-6 --min-lr 1e-6 "
+    "--cooldown-epochs 0 --clip-grad 5 --views simclr -j 1 --val-interval 1000 --checkpoint-hist 1 --knn-interval 0 "
+    "--log-interval 1000"
 )
-# The settings that are tried of each method, equally many; of each setting the stages, what each call of train.py adds
-# to COMMON. A stage after the first starts from the checkpoint of the one before it.
+MODELS = {
+    "scratch": "--model mobilenetv3_small_100",
+    "imagenet": "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1",
+}
+LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
+LABELS = "--train-split labelled"  # the rows with labels alone
+
+# The settings that are tried of each method from each start, equally many: of each setting its stages, what each call
+# of train.py adds to COMMON. A stage after the first starts from the checkpoint of the one before it. --steps is not
+# of train.py: the epochs are as many as make about so many steps, whatever the fraction of labels.
+SETTINGS = 4
 METHODS: dict[str, dict[str, list[list[str]]]] = {}
+
+
+def _methods() -> None:
+    """Fill METHODS."""
+    for start, steps, rates in ("scratch", 540, (1e-3, 2e-3)), ("imagenet", 180, (2e-4, 5e-4)):
+        slow, fast = (f"--lr {rate:g}" for rate in rates)
+        mixed = f"{LABELS} -b 32 --unlabeled-ratio 3 -t 0.2 --steps {steps}"
+        joint = [
+            [f"{mixed} {fast} -wls 0.5 -wlc 0.5"],
+            [f"{mixed} {slow} -wls 0.5 -wlc 0.5"],
+            [f"{mixed} {fast} -wls 0.1 -wlc 0.9"],
+            [f"{mixed} {fast} -wls 0.5 -wlc 0.5 --classify-view weak"],
+        ]
+        alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {3 * steps}"
+        pretrained = [f"-b 128 -wls 1 -wlc 0 {fast} -t {t} --steps {2 * steps}" for t in (0.1, 0.5)]
+        probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {3 * steps}"
+        tuned = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
+        settings = {
+            "classification": [[f"{alone} {rate}{views}"] for rate in (slow, fast) for views in ("", f" {LIGHT}")],
+            "joint": joint,
+            "joint, masked": [[f"{stage} --mask-false-negatives"] for (stage,) in joint],
+            "joint, SupCon": [[f"{stage} --contrastive supcon"] for (stage,) in joint],
+            "pretrain, probe": [[first, f"{probe} --lr {rate}"] for first in pretrained for rate in (3e-3, 3e-2)],
+            "pretrain, fine-tune": [[first, f"{tuned} {rate}"] for first in pretrained for rate in (slow, fast)],
+        }
+        for method, tried in settings.items():
+            assert len(tried) == SETTINGS
+            METHODS.setdefault(method, {})[start] = tried
+
+
+_methods()
 
 Cell = dict[str, Any]
 Row = dict[str, str]
@@ -157,12 +197,13 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
     stages = cell["stages"][: index + 1]
     # Pretraining reads no label, so that all fractions of a seed share it.
     labels = "no labels" if all("-wlc 0" in stage for stage in stages) else f"{cell['fraction']:g}"
-    what = json.dumps([cell["start"], labels, cell["seed"], COMMON, stages])
+    what = json.dumps([cell["start"], labels, cell["seed"], COMMON, MODELS[cell["start"]], stages])
     folder = WORK / "runs" / hashlib.sha256(what.encode()).hexdigest()[:16]
     with _stage_locks[folder.name]:
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            flags = [*COMMON.split(), *stages[-1].split(), "--seed", f"{cell['seed']}"]
+            flags = [*COMMON.split(), *MODELS[cell["start"]].split(), *train_flags(stages[-1], tables)]
+            flags += ["--seed", f"{cell['seed']}"]
             if checkpoint:
                 flags += ["--initial-checkpoint", f"{checkpoint}"]
             elif cell["start"] == "imagenet":
@@ -173,6 +214,24 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
                 other.unlink()
             (folder / "done").touch()
     return folder / "last.pth.tar"
+
+
+def train_flags(stage: str, tables: Path) -> list[str]:
+    """Return a stage's flags for train.py: --steps as --epochs, and --unlabeled the rows without labels, if any."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--unlabeled-ratio", type=int, default=0)
+    parser.add_argument("-b", type=int)
+    parser.add_argument("--train-split", default="train")
+    known, flags = parser.parse_known_args(stage.split())
+    rows, all_rows = (len(read_rows(tables / f"{name}.csv")) for name in (known.train_split, "train"))
+    batch = known.b
+    if known.unlabeled_ratio and rows < all_rows:
+        flags += ["--unlabeled", f"{tables / 'train.csv'}", "--unlabeled-ratio", f"{known.unlabeled_ratio}"]
+    else:
+        batch *= 1 + known.unlabeled_ratio  # with every label the rows themselves make as large a batch
+    epochs = max(3, round(known.steps / max(1, rows // batch)))
+    return [*flags, "--train-split", known.train_split, "-b", f"{batch}", "--epochs", f"{epochs}"]
 
 
 def predict(checkpoint: Path, table: Path) -> list[Row]:

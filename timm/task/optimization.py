@@ -60,11 +60,12 @@ def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float)
 def fused(args: Namespace) -> dict[str, bool]:
     """Return the argument that makes an optimizer of PyTorch's update all weights in one kernel, where it has one.
 
-    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, or another form that it has, goes before it.
+    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, `--opt-foreach` or another form goes before it.
     """
     device = torch.device(args.device).type
     optimizer = get_optimizer_class(_base_name(args), bind_defaults=False)
-    chosen = {"fused", "foreach", "capturable", "differentiable"} & args.opt_kwargs.keys()
+    forms = {"fused", "foreach", "capturable", "differentiable"} & args.opt_kwargs.keys()
+    chosen = bool(forms) or args.opt_foreach is not None
     return {"fused": True} if optimizer in _FUSED and device in ("cpu", "cuda") and not chosen else {}
 
 

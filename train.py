@@ -55,6 +55,7 @@ from timm.data.table import build_label_space, encode_targets, find_label_table,
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
 from timm.data.unlabeled import MixedSampler, unlabeled_per_batch, with_unlabeled
+from timm.data.view_advice import view_advice
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
@@ -63,6 +64,7 @@ from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.models.pretrained_weights import pretrained_weights
 from timm.task import load_task_ema_checkpoint
 from timm.task.attribute_evaluator import Metrics
+from timm.task.class_imbalance import class_weights, logit_margins
 from timm.task.contrastive_loss import ContrastiveLoss, reads_labels
 from timm.task.evaluate import evaluate
 from timm.task.frozen_features import feature_loaders
@@ -173,7 +175,7 @@ def train(args: Namespace) -> None:
     model = make_model(args, plan, label_space, fresh=resumed is None).to(device=device, dtype=dtype)
     data_config = model.config["data_config"]
     train_loader, eval_loader, index_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
-    task = make_task(args, model, plan, device, dtype)
+    task = make_task(args, model, plan, train_set.targets, device, dtype)
     optimizer = make_optimizer(args, model)
     start = prepare_task(args, task, optimizer, backward, resumed)
     decreasing = lower_is_better(args.eval_metric, label_space.attributes)
@@ -408,9 +410,14 @@ def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None
 
 
 def make_task(
-    args: Namespace, model: MultiLabelModel, plan: ViewPlan, device: torch.device, dtype: torch.dtype
+    args: Namespace,
+    model: MultiLabelModel,
+    plan: ViewPlan,
+    targets: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> SimCLRClassificationTask:
-    """Join model and losses."""
+    """Join model and losses; the training table's targets [rows, A] tell which classes are rare."""
     contrastive = None
     if plan.contrast is not None:
         contrastive = ContrastiveLoss(args.contrastive, args.temperature, args.mask_false_negatives)
@@ -438,6 +445,8 @@ def make_task(
         smoothing=args.smoothing,
         jsd=args.jsd,
         mixup=mixup,
+        class_weights=class_weights(targets, model.label_space, args.class_weights),
+        logit_margins=logit_margins(targets, model.label_space, args.logit_adjustment),
         device=device,
         dtype=dtype,
     )
@@ -555,6 +564,8 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         images = args.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)
         pairs = images * chunks_per_step(args) * args.world_size
         _logger.info(run.task.contrastive.at_chance(pairs))
+    for sentence in view_advice(args, label_space):
+        _logger.warning(sentence)
     _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
     if run.folder:
         _logger.info(f"Output: {run.folder}")

@@ -190,6 +190,19 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
     assert evaluated == again
 
 
+@shows("class_weights", "logit_adjustment")
+def test_rare_classes_count_more_in_training_and_as_ever_in_scoring(prepare: Prepare) -> None:
+    losses, logits = [], []
+    for words in ([], ["--class-weights", "inverse"], ["--class-weights", "effective"], ["--logit-adjustment", 1]):
+        run = prepare(*words)
+        images, target = batch_of(run)
+        result = run.task(images, target)
+        losses.append(result["classification_loss"].item())
+        logits.append(result["output"])
+    assert len(set(losses)) == 4
+    assert all(torch.equal(one["color"], logits[0]["color"]) for one in logits)
+
+
 @shows("head_grad")
 def test_heads_may_watch_the_backbone_without_training_it(prepare: Prepare) -> None:
     moved = {}

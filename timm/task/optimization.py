@@ -60,7 +60,7 @@ def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float)
 def fused(args: Namespace) -> dict[str, bool]:
     """Return the argument that makes an optimizer of PyTorch's update all weights in one kernel, where it has one.
 
-    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, `--opt-foreach` or another form goes before it.
+    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, --opt-foreach or another form goes before it.
     """
     device = torch.device(args.device).type
     optimizer = get_optimizer_class(_base_name(args), bind_defaults=False)

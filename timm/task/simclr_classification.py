@@ -37,6 +37,8 @@ class SimCLRClassificationTask(ClassificationTask):
         smoothing: label smoothing, 0-1.
         jsd: AugMix's Jensen-Shannon loss between the classified views.
         mixup: mixes the classified views and their labels, or None.
+        class_weights: of `timm.task.class_imbalance`, or None.
+        logit_margins: the same.
         device: where the task's tensors live.
         dtype: of the model's parameters.
     """
@@ -55,10 +57,13 @@ class SimCLRClassificationTask(ClassificationTask):
         smoothing: float = 0.0,
         jsd: bool = False,
         mixup: MultiLabelMixup | None = None,
+        class_weights: Sequence[Tensor] | None = None,
+        logit_margins: Sequence[Tensor] | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        criterion = AttributeLoss(model.label_space, smoothing, jsd_splits=len(plan.classify) if jsd else 0)
+        splits = len(plan.classify) if jsd else 0
+        criterion = AttributeLoss(model.label_space, smoothing, splits, class_weights, logit_margins).to(device)
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=False)
         self.plan = plan
         self.simclr_loss_weight = simclr_loss_weight

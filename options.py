@@ -526,6 +526,7 @@ def _optimizer(group: Group) -> None:
     add("--weight-decay", NONNEGATIVE, 1e-4, "weight decay")
     add("--clip-grad", POSITIVE, None, "limit of the gradient (default: no limit)")
     add("--clip-mode", ["norm", "value", "agc"], "norm", "limit the norm of all, each entry, or adaptively each unit")
+    group.switch("--gradient-centralization", "take from each output's gradient its mean (arXiv:2004.01461)")
     add("--backbone-lr-scale", POSITIVE, 1.0, "factor on the learning rate of the backbone, but not of the heads")
     add("--layer-decay", POSITIVE, None, "factor on the learning rate from each layer to the one before it")
     add("--layer-decay-min-scale", NONNEGATIVE, 0.0, "smallest factor that the layer decay may reach")

@@ -176,7 +176,7 @@ SAMPLES = """
 --views simclr | --views simclr-keepcolor --view-strength 0.5
 --views simclr --augment-on device --cache device
 --unlabeled more others.csv --unlabeled-ratio 2 | --unlabeled more --unlabeled others.csv
---class-weights effective --logit-adjustment 1
+--class-weights effective --logit-adjustment 1 --gradient-centralization
 --freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --cache ram | --cache disk --cache-dir a
 """

@@ -203,6 +203,17 @@ def test_rare_classes_count_more_in_training_and_as_ever_in_scoring(prepare: Pre
     assert all(torch.equal(one["color"], logits[0]["color"]) for one in logits)
 
 
+@shows("gradient_centralization")
+def test_gradients_lose_their_mean_before_an_update(prepare: Prepare) -> None:
+    for words, centred in ([], False), (["--gradient-centralization"], True):
+        run = prepare(*words)
+        images, target = batch_of(run)
+        run.task(images, target)["loss"].backward()
+        run.optimizer.step()
+        means = [p.grad.flatten(1).mean(dim=1).abs().max() for p in model_of(run).parameters() if p.ndim > 1]
+        assert (max(means) < 1e-6) == centred
+
+
 @shows("head_grad")
 def test_heads_may_watch_the_backbone_without_training_it(prepare: Prepare) -> None:
     moved = {}

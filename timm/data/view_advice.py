@@ -67,10 +67,8 @@ def changes_color(args: Namespace) -> bool:
     if args.classify_view == "weak" or args.no_aug:
         return False
     if args.views != "timm":
-        return args.views == "simclr"
-    if args.grayscale_prob:
-        return True
-    if args.aa:  # in place of the jitter; brightness, contrast, posterising, inverting and the like
+        return bool(args.views == "simclr")
+    if args.grayscale_prob or args.aa:  # policies posterize, solarize, invert
         return True
     jitter: list[float] = args.color_jitter if isinstance(args.color_jitter, list) else [args.color_jitter] * 3
     return max(jitter[2:], default=0.0) > _SLIGHT

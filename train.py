@@ -640,7 +640,8 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         update = (step + 1) % accum == 0 or last
         chunks[:] = [(run.to_device(images), target.to(run.device, non_blocking=True)) for images, target in chunks]
         if args.save_images and step % args.log_interval == 0 and run.folder:
-            save_view_sheet(run.folder / f"train-{epoch}-{step}.png", chunks[0][0], len(run.plan), run.data_config)
+            sheet = run.folder / f"train-{epoch}-{step}.png"
+            save_view_sheet(sheet, *chunks[0], run.plan.kinds, run.data_config, task.label_space.classes)
         log.data_ready()
         lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
         per_update = accum * chunks_each

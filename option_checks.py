@@ -296,7 +296,7 @@ def _schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong with training a part of the model."""
-    for dest, off in ("class_weights", "none"), ("logit_adjustment", 0):
+    for dest, off in ("class_weights", "none"), ("logit_adjustment", 0), ("balance", "fixed"):
         if getattr(args, dest) != off and not args.classification_loss_weight:
             yield f"{flag(dest)} needs -wlc above 0: it is about the classification loss"
     if args.class_weights != "none" and args.jsd:

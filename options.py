@@ -467,6 +467,8 @@ def _attributes(group: Group) -> None:
     add = group.value
     add("--attributes", "NAME", None, "columns to learn (default: every one but image_path)", nargs="+")
     group.pairs("--attribute-weights", check.weight, "NAME=X", "weights in the classification loss: color=2; else 1")
+    balance = "whether the attributes' weights stay, or each is divided by a variance that it learns (arXiv:1705.07115)"
+    add("--balance", ["fixed", "uncertainty"], "fixed", balance)
     rare = "weigh classes by one over their number of labels, or over their effective number (arXiv:1901.05555)"
     add("--class-weights", ["none", "inverse", "effective"], "none", rare)
     add("--logit-adjustment", NONNEGATIVE, 0.0, "factor on the logarithm of a class's share, which trains as a margin")

@@ -92,6 +92,7 @@ from timm.task.watch import (
     projections_line,
     watched_columns,
     watched_row,
+    weights_line,
 )
 from timm.utils.curves import draw_curves
 from timm.utils.device import leaving_the_others, memory_format, open_device
@@ -299,6 +300,7 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace, fresh: 
             projection_dim=args.projection_dim if plan.contrast else 0,
             projection_layers=args.projection_layers,
             projection_norm=args.projection_norm,
+            balance=args.balance,
         )
     model.config["data_config"] = resolve_preprocessing(
         model.pretrained_cfg, vars(args) | {"input_size": model.config["image_size"]}
@@ -596,7 +598,10 @@ def loop(run: Run, start: dict[str, Any]) -> None:
             evaluate_neighbors(run) if run.index_loader and is_due(epoch, args.knn_interval, run.num_epochs) else {}
         )
         report_unreadable(run)
-        numbers = train_metrics | neighbors
+        weights = task.weights()
+        if args.balance != "fixed":
+            _logger.info(f"Weights: {weights_line(weights)}")
+        numbers = train_metrics | neighbors | weights
         run.alarm.check(epoch, numbers)
         row = epoch_row(epoch, train_metrics, evaluated, averaged) | watched_row(columns, numbers)
         value = metric_value(row, args.eval_metric)

@@ -296,6 +296,11 @@ def _schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong with training a part of the model."""
+    for dest, off in ("class_weights", "none"), ("logit_adjustment", 0), ("balance", "fixed"):
+        if getattr(args, dest) != off and not args.classification_loss_weight:
+            yield f"{flag(dest)} needs -wlc above 0: it is about the classification loss"
+    if args.class_weights != "none" and args.jsd:
+        yield "--class-weights excludes --jsd, whose other term has no classes to weigh: use --logit-adjustment"
     if args.head_grad == "detach" and not args.simclr_loss_weight:
         yield "--head-grad detach needs -wls above 0: nothing else would train the backbone (--freeze-backbone says so)"
     if not args.freeze_backbone:

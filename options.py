@@ -467,6 +467,11 @@ def _attributes(group: Group) -> None:
     add = group.value
     add("--attributes", "NAME", None, "columns to learn (default: every one but image_path)", nargs="+")
     group.pairs("--attribute-weights", check.weight, "NAME=X", "weights in the classification loss: color=2; else 1")
+    balance = "whether the attributes' weights stay, or each is divided by a variance that it learns (arXiv:1705.07115)"
+    add("--balance", ["fixed", "uncertainty"], "fixed", balance)
+    rare = "weigh classes by one over their number of labels, or over their effective number (arXiv:1901.05555)"
+    add("--class-weights", ["none", "inverse", "effective"], "none", rare)
+    add("--logit-adjustment", NONNEGATIVE, 0.0, "factor on the logarithm of a class's share, which trains as a margin")
     add(
         "--classify-view",
         CLASSIFIED,
@@ -523,6 +528,7 @@ def _optimizer(group: Group) -> None:
     add("--weight-decay", NONNEGATIVE, 1e-4, "weight decay")
     add("--clip-grad", POSITIVE, None, "limit of the gradient (default: no limit)")
     add("--clip-mode", ["norm", "value", "agc"], "norm", "limit the norm of all, each entry, or adaptively each unit")
+    group.switch("--gradient-centralization", "take from each output's gradient its mean (arXiv:2004.01461)")
     add("--backbone-lr-scale", POSITIVE, 1.0, "factor on the learning rate of the backbone, but not of the heads")
     add("--layer-decay", POSITIVE, None, "factor on the learning rate from each layer to the one before it")
     add("--layer-decay-min-scale", NONNEGATIVE, 0.0, "smallest factor that the layer decay may reach")

@@ -55,6 +55,7 @@ from timm.data.table import build_label_space, encode_targets, find_label_table,
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
 from timm.data.unlabeled import MixedSampler, unlabeled_per_batch, with_unlabeled
+from timm.data.view_advice import view_advice
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
@@ -63,6 +64,7 @@ from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.models.pretrained_weights import pretrained_weights
 from timm.task import load_task_ema_checkpoint
 from timm.task.attribute_evaluator import Metrics
+from timm.task.class_imbalance import class_weights, logit_margins
 from timm.task.contrastive_loss import ContrastiveLoss, reads_labels
 from timm.task.evaluate import evaluate
 from timm.task.frozen_features import feature_loaders
@@ -90,6 +92,7 @@ from timm.task.watch import (
     projections_line,
     watched_columns,
     watched_row,
+    weights_line,
 )
 from timm.utils.curves import draw_curves
 from timm.utils.device import leaving_the_others, memory_format, open_device
@@ -173,7 +176,7 @@ def train(args: Namespace) -> None:
     model = make_model(args, plan, label_space, fresh=resumed is None).to(device=device, dtype=dtype)
     data_config = model.config["data_config"]
     train_loader, eval_loader, index_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
-    task = make_task(args, model, plan, device, dtype)
+    task = make_task(args, model, plan, train_set.targets, device, dtype)
     optimizer = make_optimizer(args, model)
     start = prepare_task(args, task, optimizer, backward, resumed)
     decreasing = lower_is_better(args.eval_metric, label_space.attributes)
@@ -297,6 +300,7 @@ def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace, fresh: 
             projection_dim=args.projection_dim if plan.contrast else 0,
             projection_layers=args.projection_layers,
             projection_norm=args.projection_norm,
+            balance=args.balance,
         )
     model.config["data_config"] = resolve_preprocessing(
         model.pretrained_cfg, vars(args) | {"input_size": model.config["image_size"]}
@@ -408,9 +412,14 @@ def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None
 
 
 def make_task(
-    args: Namespace, model: MultiLabelModel, plan: ViewPlan, device: torch.device, dtype: torch.dtype
+    args: Namespace,
+    model: MultiLabelModel,
+    plan: ViewPlan,
+    targets: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> SimCLRClassificationTask:
-    """Join model and losses."""
+    """Join model and losses; the training table's targets [rows, A] tell which classes are rare."""
     contrastive = None
     if plan.contrast is not None:
         contrastive = ContrastiveLoss(args.contrastive, args.temperature, args.mask_false_negatives)
@@ -438,6 +447,8 @@ def make_task(
         smoothing=args.smoothing,
         jsd=args.jsd,
         mixup=mixup,
+        class_weights=class_weights(targets, model.label_space, args.class_weights),
+        logit_margins=logit_margins(targets, model.label_space, args.logit_adjustment),
         device=device,
         dtype=dtype,
     )
@@ -555,6 +566,8 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         images = args.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)
         pairs = images * chunks_per_step(args) * args.world_size
         _logger.info(run.task.contrastive.at_chance(pairs))
+    for sentence in view_advice(args, label_space):
+        _logger.warning(sentence)
     _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
     if run.folder:
         _logger.info(f"Output: {run.folder}")
@@ -585,7 +598,10 @@ def loop(run: Run, start: dict[str, Any]) -> None:
             evaluate_neighbors(run) if run.index_loader and is_due(epoch, args.knn_interval, run.num_epochs) else {}
         )
         report_unreadable(run)
-        numbers = train_metrics | neighbors
+        weights = task.weights()
+        if args.balance != "fixed":
+            _logger.info(f"Weights: {weights_line(weights)}")
+        numbers = train_metrics | neighbors | weights
         run.alarm.check(epoch, numbers)
         row = epoch_row(epoch, train_metrics, evaluated, averaged) | watched_row(columns, numbers)
         value = metric_value(row, args.eval_metric)
@@ -629,7 +645,8 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         update = (step + 1) % accum == 0 or last
         chunks[:] = [(run.to_device(images), target.to(run.device, non_blocking=True)) for images, target in chunks]
         if args.save_images and step % args.log_interval == 0 and run.folder:
-            save_view_sheet(run.folder / f"train-{epoch}-{step}.png", chunks[0][0], len(run.plan), run.data_config)
+            sheet = run.folder / f"train-{epoch}-{step}.png"
+            save_view_sheet(sheet, *chunks[0], run.plan.kinds, run.data_config, task.label_space.classes)
         log.data_ready()
         lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
         per_update = accum * chunks_each

@@ -119,6 +119,24 @@ def cached(task: SimCLRClassificationTask, chunks: Chunks, autocast=nullcontext,
     return joint_result(results)
 
 
+def test_learned_variances_have_the_joint_batchs_gradients() -> None:
+    def balanced() -> SimCLRClassificationTask:
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 10), nn.Tanh())
+        model = MultiLabelModel(body, SPACE, 6, balance="uncertainty", image_size=(3, 4, 4)).double()
+        model.log_variances.data = torch.tensor([0.7, -0.4], dtype=torch.float64)
+        return SimCLRClassificationTask(model, plan_views(True), dtype=torch.float64).train()
+
+    chunks = draw([3, 2, 3])
+    chunks[1][1][:, 1] = -100  # a chunk without a label of one attribute
+    one, many = balanced(), balanced()
+    expected = in_one_graph(one, copied(chunks))
+    expected["loss"].backward()
+    result = cached(many, copied(chunks))
+    torch.testing.assert_close(result["classification_loss"], expected["classification_loss"].detach())
+    torch.testing.assert_close(many.log_variances.grad, one.log_variances.grad)
+
+
 def test_the_projections_of_chunks_are_those_of_the_joint_batch() -> None:
     task, chunks = tiny_task().eval(), draw([3, 2, 3])
     task.trainable_module.train()  # of the model, which then returns projections

@@ -54,3 +54,42 @@ def test_one_kernel_changes_the_weights_as_the_loop_does(name: str) -> None:
         after.append([parameter.detach() for parameter in model.parameters()])
     for one, other in zip(*after, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lookahead_sgd", "adamp"])
+def test_centralized_gradients_have_no_mean_over_the_inputs_of_an_output(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
+    optimizer = make_optimizer(args_of("--opt", name, "--gradient-centralization"), model)
+    model(torch.randn(2, 3, 3, 3)).square().sum().backward()
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    optimizer.step()
+    for parameter, gradient in zip(model.parameters(), before, strict=True):
+        if gradient.ndim == 1:
+            torch.testing.assert_close(parameter.grad, gradient)
+            continue
+        for own, given in zip(parameter.grad, gradient, strict=True):
+            torch.testing.assert_close(own, given - given.sum() / given.numel())
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_biases_and_norms_are_neither_decayed_nor_scaled_by_layer(name: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    flags = ["--opt", name, "--weight-decay", "0.1", "--lr", "0.1"]
+    optimizer = make_optimizer(args_of(*flags), model)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(model[0].weight), id(model[2].weight)}
+    moved = {}
+    for size in 1.0, 1000.0:  # of the weights: a trust ratio grows with it
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(size)
+                parameter.grad = torch.full_like(parameter, 0.5)
+        make_optimizer(args_of(*flags), model).step()
+        moved[size] = [(size - parameter.detach()).mean().item() for parameter in model.parameters()]
+    names = [name for name, _ in model.named_parameters()]
+    for parameter, one, other in zip(names, *moved.values(), strict=True):
+        if parameter in ("0.weight", "2.weight"):
+            assert other > 50 * one
+        else:
+            assert other == pytest.approx(one, rel=1e-2)

@@ -176,6 +176,7 @@ SAMPLES = """
 --views simclr | --views simclr-keepcolor --view-strength 0.5
 --views simclr --augment-on device --cache device
 --unlabeled more others.csv --unlabeled-ratio 2 | --unlabeled more --unlabeled others.csv
+--class-weights effective --logit-adjustment 1 --balance uncertainty --gradient-centralization
 --freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --cache ram | --cache disk --cache-dir a
 """
@@ -353,6 +354,10 @@ MISTAKES = [
     ("--unlabeled-ratio 2", "--unlabeled-ratio needs --unlabeled: "),
     ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
     ("--unlabeled more -b 2 --unlabeled-ratio 1.5 --mixup 1", "--mixup and --cutmix mix in pairs: choose an "),
+    ("--class-weights inverse -wlc 0", "--class-weights needs -wlc above 0: "),
+    ("--balance uncertainty -wlc 0", "--balance needs -wlc above 0: "),
+    ("--logit-adjustment 1 -wlc 0", "--logit-adjustment needs -wlc above 0: "),
+    ("--class-weights effective --aug-splits 3 --jsd", "--class-weights excludes --jsd"),
     ("--head-grad detach -wls 0", "--head-grad detach needs -wls above 0: "),
     ("--freeze-backbone --pretrained", "--freeze-backbone needs -wls 0: "),
     ("--freeze-backbone -wls 0", "--freeze-backbone needs weights to keep: "),

@@ -74,6 +74,36 @@ def test_a_contrastive_loss_reads_the_labels_of_the_images_as_they_were_before_m
     assert (found - nt_xent_loss(*z.chunk(len(plan))[-2:], 0.5)).abs() > 1e-3
 
 
+def _balanced_task(variances: list[float]) -> SimCLRClassificationTask:
+    torch.manual_seed(0)
+    model = MultiLabelModel(Tiny(), SPACE, 6, balance="uncertainty", image_size=(3, 4, 4))
+    model.log_variances.data = torch.tensor(variances).log()
+    return SimCLRClassificationTask(model, plan_views(True), attribute_weights={"gender": 3.0}).train()
+
+
+def test_learned_variances_weigh_the_attributes_as_in_the_paper() -> None:
+    images, target = _batch(6)
+    task = _balanced_task([2.0, 0.5])
+    result = task(images, target)
+    gender, colour = result["gender_loss"], result["colour_loss"]
+    expected = 0.75 * (gender / 2 + math.log(2) / 2) + 0.25 * (colour / 0.5 + math.log(0.5) / 2)
+    torch.testing.assert_close(result["classification_loss"], expected)
+    result["classification_loss"].backward()
+    torch.testing.assert_close(
+        task.log_variances.grad, torch.stack([0.75 * (0.5 - gender / 2), 0.25 * (0.5 - colour / 0.5)])
+    )
+    assert task.weights()["gender_weight"] == pytest.approx(0.75 / 2)
+
+
+def test_the_variance_of_an_attribute_without_labels_in_the_batch_stays() -> None:
+    images, target = _batch(6)
+    target[:, 1] = UNKNOWN
+    task = _balanced_task([2.0, 0.5])
+    task(images, target)["classification_loss"].backward()
+    assert task.log_variances.grad[0] != 0
+    assert task.log_variances.grad[1] == 0
+
+
 def test_attribute_weights_weigh_a_mean() -> None:
     images, target = _batch(6)
     result = _task(attribute_weights={"colour": 3.0})(images, target)

@@ -38,6 +38,7 @@ import train
 from option_checks import TRAIN_REFUSALS
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.data.data_error import DataError
+from timm.models.multi_label import MultiLabelModel
 from timm.utils.usage_error import UsageError
 
 CALM = ["--weight-decay", 0, "--lr", 0.1]  # what moves a weight is its gradient alone
@@ -188,6 +189,54 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
     assert seen == (2 if features else 4)
     again, _ = train.evaluate_epoch(run)  # with --no-aug from the features that the first pass made
     assert evaluated == again
+
+
+@shows("class_weights", "logit_adjustment")
+def test_rare_classes_count_more_in_training_and_as_ever_in_scoring(prepare: Prepare) -> None:
+    losses, logits = [], []
+    for words in ([], ["--class-weights", "inverse"], ["--class-weights", "effective"], ["--logit-adjustment", 1]):
+        run = prepare(*words)
+        images, target = batch_of(run)
+        result = run.task(images, target)
+        losses.append(result["classification_loss"].item())
+        logits.append(result["output"])
+    assert len(set(losses)) == 4
+    assert all(torch.equal(one["color"], logits[0]["color"]) for one in logits)
+
+
+@shows("balance")
+def test_attributes_learn_what_their_losses_weigh(prepare: Prepare, data: Path, tmp_path: Path) -> None:
+    run = prepare("--balance", "uncertainty", "--lr", 0.5)
+    named = dict(model_of(run).named_parameters())
+    assert named["log_variances"].tolist() == [0, 0]
+    (group,) = [
+        group for group in run.optimizer.param_groups if any(p is named["log_variances"] for p in group["params"])
+    ]
+    assert group["weight_decay"] == 0
+    gradients_of(run)
+    assert (named["log_variances"] != 0).all()
+    assert "log_variances" not in dict(model_of(prepare()).named_parameters())
+    weights = run.task.weights()
+    assert weights["color_weight"] == pytest.approx(0.5 * math.exp(-named["log_variances"][0].item()))
+    folder, text = train_through(data, tmp_path / "runs", "--balance", "uncertainty", "--model-ema")
+    assert "Weights: simclr: 0.500  classification: 0.500  " in text
+    (row,) = read_rows(folder / "summary.csv")
+    assert row["simclr_weight"] == "0.5"
+    saved = torch.load(folder / "last.pth.tar", weights_only=True)
+    assert float(row["color_weight"]) == pytest.approx(0.5 * math.exp(-saved["state_dict"]["log_variances"][0]))
+    assert MultiLabelModel.from_checkpoint(folder / "last.pth.tar").log_variances.shape == (2,)
+    prepare("--initial-checkpoint", folder / "last.pth.tar")  # without a balance it is left behind
+
+
+@shows("gradient_centralization")
+def test_gradients_lose_their_mean_before_an_update(prepare: Prepare) -> None:
+    for words, centred in ([], False), (["--gradient-centralization"], True):
+        run = prepare(*words)
+        images, target = batch_of(run)
+        run.task(images, target)["loss"].backward()
+        run.optimizer.step()
+        means = [p.grad.flatten(1).mean(dim=1).abs().max() for p in model_of(run).parameters() if p.ndim > 1]
+        assert (max(means) < 1e-6) == centred
 
 
 @shows("head_grad")

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from timm.utils.view_sheet import save_view_sheet
+from timm.data.label_space import UNKNOWN
+from timm.utils.view_sheet import GAP, LINE, save_view_sheet
 
 CONFIG = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-HEIGHT, WIDTH, GAP = 5, 4, 2  # pixels; torchvision leaves a gap around each picture
+HEIGHT, WIDTH = 5, 4  # pixels
+CLASSES = {"kind": ("shoe", "bag"), "color": ("red", "blue")}
 
 
 def _pixels(views: int, images: int, channels: int = 3) -> Tensor:
@@ -33,8 +35,13 @@ def _read(path: Path) -> Tensor:
         return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
+def _save(path: Path, images: Tensor, views: int, config: dict[str, list[float]] = CONFIG, label: int = 0) -> None:
+    target = torch.full((len(images), 2), label)
+    save_view_sheet(path, images, target, [f"view {view}" for view in range(views)], config, CLASSES)
+
+
 def _cell(sheet: Tensor, row: int, column: int) -> Tensor:
-    top, left = GAP + row * (HEIGHT + GAP), GAP + column * (WIDTH + GAP)
+    top, left = LINE + GAP + row * (HEIGHT + GAP + 2 * LINE), GAP + column * (WIDTH + GAP)
     return sheet[:, top : top + HEIGHT, left : left + WIDTH]
 
 
@@ -45,7 +52,7 @@ def test_an_images_views_stand_side_by_side_with_the_pixels_they_had(
     tmp_path: Path, views: int, images: int, by_row: int
 ) -> None:
     pixels = _pixels(views, images)
-    save_view_sheet(tmp_path / "sheet.png", _normalised(pixels), views, CONFIG)
+    _save(tmp_path / "sheet.png", _normalised(pixels), views)
     sheet = _read(tmp_path / "sheet.png")
     columns = min(by_row, images) * views
     assert sheet.shape[2] == GAP + columns * (WIDTH + GAP)
@@ -57,8 +64,8 @@ def test_an_images_views_stand_side_by_side_with_the_pixels_they_had(
 
 def test_only_the_first_sixteen_images_are_shown(tmp_path: Path) -> None:
     pixels = _pixels(2, 20)
-    save_view_sheet(tmp_path / "twenty.png", _normalised(pixels), 2, CONFIG)
-    save_view_sheet(tmp_path / "sixteen.png", _normalised(pixels[:, :16]), 2, CONFIG)
+    _save(tmp_path / "twenty.png", _normalised(pixels), 2)
+    _save(tmp_path / "sixteen.png", _normalised(pixels[:, :16]), 2)
     assert torch.equal(_read(tmp_path / "twenty.png"), _read(tmp_path / "sixteen.png"))
     assert torch.equal(_cell(_read(tmp_path / "twenty.png"), 3, 7), pixels[1, 15])
 
@@ -67,27 +74,39 @@ def test_a_batch_may_be_channels_last_and_is_left_as_it_was(tmp_path: Path) -> N
     pixels = _pixels(2, 6)
     images = _normalised(pixels).contiguous(memory_format=torch.channels_last)
     before = images.clone()
-    save_view_sheet(tmp_path / "sheet.png", images, 2, CONFIG)
+    _save(tmp_path / "sheet.png", images, 2)
     assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 1, 3), pixels[1, 5])
     assert torch.equal(images, before)
 
 
 def test_half_precision_costs_a_few_shades_not_the_picture(tmp_path: Path) -> None:
     pixels = _pixels(2, 6)
-    save_view_sheet(tmp_path / "sheet.png", _normalised(pixels).bfloat16(), 2, CONFIG)
+    _save(tmp_path / "sheet.png", _normalised(pixels).bfloat16(), 2)
     cell = _cell(_read(tmp_path / "sheet.png"), 0, 2)
     assert (cell.int() - pixels[0, 1].int()).abs().max() <= 2
 
 
 def test_grey_images_are_shown_in_grey(tmp_path: Path) -> None:
     pixels, config = _pixels(2, 6, channels=1), {"mean": [0.4], "std": [0.2]}
-    save_view_sheet(tmp_path / "sheet.png", _normalised(pixels, config), 2, config)
+    _save(tmp_path / "sheet.png", _normalised(pixels, config), 2, config)
     assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 0, 2), pixels[0, 1].expand(3, -1, -1))
 
 
 def test_what_lies_outside_black_and_white_is_clipped(tmp_path: Path) -> None:
     images = torch.stack([torch.full((3, HEIGHT, WIDTH), 50.0), torch.full((3, HEIGHT, WIDTH), -50.0)])
-    save_view_sheet(tmp_path / "sheet.png", images, 2, CONFIG)
+    _save(tmp_path / "sheet.png", images, 2)
     sheet = _read(tmp_path / "sheet.png")
     assert (_cell(sheet, 0, 0) == 255).all()
     assert (_cell(sheet, 0, 1) == 0).all()
+
+
+def test_the_labels_stand_below_an_images_views_and_the_kinds_above(tmp_path: Path) -> None:
+    pixels, sheets = torch.zeros(2, 3, 3, 40, 40), {}
+    for label in (0, 1, UNKNOWN):
+        _save(tmp_path / "sheet.png", _normalised(pixels), 2, label=label)
+        sheets[label] = _read(tmp_path / "sheet.png").float()
+    below = {label: sheet[:, LINE + GAP + 40 :] for label, sheet in sheets.items()}
+    assert all(strip.max() > 200 for strip in below.values())
+    assert not torch.equal(below[0], below[1])
+    assert below[UNKNOWN].sum() < below[0].sum(), "a dash is less ink than a word"
+    assert sheets[0][:, :LINE].max() > 200

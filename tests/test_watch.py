@@ -13,11 +13,13 @@ from timm.task.watch import (
     projections_line,
     watched_columns,
     watched_row,
+    weights_line,
 )
 from timm.utils.run_folder import lower_is_better, metric_names
 from timm.utils.usage_error import UsageError
 
 NAMES = ("color", "shape")
+WEIGHTS = ["simclr_weight", "classification_weight", "color_weight", "shape_weight"]
 
 
 @pytest.mark.parametrize(("steps", "measured"), [(1, 1), (7, 7), (39, 39), (40, 20), (1000, 20), (1010, 21)])
@@ -39,15 +41,17 @@ def test_every_number_has_its_column_and_what_was_not_measured_is_blank() -> Non
         f"train_{name}": float(place) for place, name in enumerate(PROJECTION_METRICS)
     }
     asked = named_accuracies({20: [50.0, 70.0], 200: [40.0, math.nan]}, NAMES, [1.0, 3.0])
-    row = watched_row(columns, numbers | asked | {"effective_rank_h": 7.0, "variance_h": 0.5})
+    weights = dict.fromkeys(WEIGHTS, 0.5)
+    row = watched_row(columns, numbers | asked | weights | {"effective_rank_h": 7.0, "variance_h": 0.5})
     assert None not in row.values()
     assert (row["eval_knn20"], row["color_knn20"], row["shape_knn20"]) == (65, 50, 70)  # weighted
     assert (row["eval_knn200"], row["train_effective_rank_h"]) == (40, 7)
 
 
 def test_columns_are_there_only_for_what_is_watched() -> None:
-    assert watched_columns(NAMES, contrast=False, neighbors=False) == []
-    assert watched_columns((), contrast=False, neighbors=True) == ["train_effective_rank_h", "train_variance_h"]
+    assert watched_columns(NAMES, contrast=False, neighbors=False) == WEIGHTS
+    of_no_attribute = ["train_effective_rank_h", "train_variance_h", *WEIGHTS[:2]]
+    assert watched_columns((), contrast=False, neighbors=True) == of_no_attribute
     assert not [name for name in watched_columns(NAMES, contrast=True, neighbors=False) if "knn" in name]
 
 
@@ -72,3 +76,4 @@ def test_the_lines_name_every_number() -> None:
         "k = 200: 50.000  color: 40.000  shape: 60.000",
     ]
     assert neighbors_lines({}, ()) == []
+    assert weights_line({"simclr_weight": 0.1, "color_weight": 1.25}) == "simclr: 0.100  color: 1.250"

@@ -68,6 +68,8 @@ def _named_as_ours(model: MultiLabelModel, path: str | Path) -> StateDict:
 def _heads_by_attribute(model: MultiLabelModel, source: MultiLabelModel) -> StateDict:
     """Return the source's weights with its heads moved to this model's places, where their classes are the same."""
     weights = {n: v for n, v in without_auxiliary_norms(source.state_dict()).items() if not n.startswith("heads.")}
+    if source.label_space.attributes != model.label_space.attributes:
+        weights.pop("log_variances", None)  # it would be another attribute's
     sources = list(source.label_space.attributes)
     for index, attribute in enumerate(model.label_space.attributes):
         if source.label_space.classes.get(attribute) == model.label_space.classes[attribute]:

@@ -28,6 +28,8 @@ class MultiLabelModel(nn.Module):
         projection_layers: linear layers of the projection head; all but the last keep D and end in ReLU.
         projection_norm: "none", "batch" or "layer" normalisation after each but the last linear layer.
         drop_rate: dropout probability in front of each attribute head; h itself is projected undropped.
+        balance: "uncertainty" gives each attribute a log-variance to learn (arXiv:1705.07115), by which the task weighs
+            its loss; "fixed" none.
         image_size: (C, H, W) of an image that the backbone takes, used once to measure D.
 
     Attributes:
@@ -42,6 +44,7 @@ class MultiLabelModel(nn.Module):
         projection_layers: int = 2,
         projection_norm: str = "none",
         drop_rate: float = 0.0,
+        balance: str = "fixed",
         image_size: tuple[int, int, int] = (3, 224, 224),
     ) -> None:
         super().__init__()
@@ -55,6 +58,9 @@ class MultiLabelModel(nn.Module):
         # A list, not a ModuleDict: attribute names are the user's and may hold dots or shadow a method of a module.
         self.heads = nn.ModuleList(nn.Linear(self.num_features, k) for k in label_space.num_classes.values())
         self.projector = _projection_head(self.num_features, projection_dim, projection_layers, projection_norm)
+        learned = balance == "uncertainty"
+        # Here and not in the task, so that DistributedDataParallel, the average and checkpoints have it.
+        self.log_variances = nn.Parameter(torch.zeros(len(label_space))) if learned else None
         self.config: dict[str, Any] = {}
         self.detach_heads = False
         self._frozen = False
@@ -144,9 +150,10 @@ class MultiLabelModel(nn.Module):
         return {f"backbone.{name}" for name in own()} if own else set()
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the attribute heads and of the projection head."""
+        """Return the parameters of the attribute heads, of their balance, and of the projection head."""
         projector = [] if self.projector is None else list(self.projector.parameters())
-        return [*self.heads.parameters(), *projector]
+        balance = [] if self.log_variances is None else [self.log_variances]
+        return [*self.heads.parameters(), *balance, *projector]
 
     @classmethod
     def from_checkpoint(
@@ -193,7 +200,7 @@ def create_multi_label_model(
         drop_path_rate: stochastic depth of the backbone, a probability.
         drop_block_rate: DropBlock of the backbone, a probability.
         model_kwargs: further arguments of the backbone.
-        head_kwargs: MultiLabelModel's projection_* and drop_rate.
+        head_kwargs: MultiLabelModel's projection_*, drop_rate and balance.
 
     Raises:
         UsageError: timm has no such model, or the backbone does not take an argument.

@@ -88,7 +88,7 @@ def chunk_forwards(
     loss, gradients = _contrast(task, views, labels)
     surrogates = [partial(_surrogate, loss / len(chunks), gradient) for gradient in gradients]
     return [
-        partial(_forward_again, task, images, own, counts, state, surrogate)
+        partial(_forward_again, task, images, own, counts, state, surrogate, 1 / len(chunks))
         for (images, _), own, state, surrogate in zip(chunks, targets, states, surrogates, strict=True)
     ]
 
@@ -148,11 +148,12 @@ def _forward_again(
     counts: Tensor,
     state: list[Tensor],
     contrast: Callable[[Tensor, Tensor], Tensor],
+    part: float,
 ) -> Result:
     """Make a chunk's second pass, with the random numbers of the first."""
     with replayed_random_state(state, task.device):
         outputs = task.trainable_module(images)
-    return task.losses(outputs, targets, counts, contrast)
+    return task.losses(outputs, targets, counts, contrast, part)
 
 
 def _surrogate(value: Tensor, gradients: Views, z_i: Tensor, z_j: Tensor) -> Tensor:

@@ -42,7 +42,24 @@ def make_optimizer(args: Namespace, model: MultiLabelModel) -> torch.optim.Optim
         raise UsageError(f"--opt {args.opt}: {error}") from error
     if args.backbone_lr_scale != 1:
         _scale_rate(optimizer, model.backbone, args.backbone_lr_scale)
+    if args.gradient_centralization:
+        inner = getattr(optimizer, "_base_optimizer", optimizer)  # lookahead's own hooks are never called
+        inner.register_step_pre_hook(lambda stepping, *_: centralize_gradients(stepping))
     return optimizer
+
+
+@torch.no_grad()
+def centralize_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Take from the gradient of each output of a weight its mean over the inputs (arXiv:2004.01461, equation 1).
+
+    A weight is what has two dimensions or more, the first being the outputs. It comes after clipping and before
+    momentum and decay, and as it is linear a loss scaler's factor does not matter.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.ndim > 1:
+                gradient.sub_(gradient.mean(dim=tuple(range(1, gradient.ndim)), keepdim=True))
 
 
 def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float) -> None:
@@ -60,7 +77,7 @@ def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float)
 def fused(args: Namespace) -> dict[str, bool]:
     """Return the argument that makes an optimizer of PyTorch's update all weights in one kernel, where it has one.
 
-    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, `--opt-foreach` or another form goes before it.
+    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, --opt-foreach or another form goes before it.
     """
     device = torch.device(args.device).type
     optimizer = get_optimizer_class(_base_name(args), bind_defaults=False)

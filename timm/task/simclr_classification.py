@@ -37,6 +37,8 @@ class SimCLRClassificationTask(ClassificationTask):
         smoothing: label smoothing, 0-1.
         jsd: AugMix's Jensen-Shannon loss between the classified views.
         mixup: mixes the classified views and their labels, or None.
+        class_weights: of `timm.task.class_imbalance`, or None.
+        logit_margins: the same.
         device: where the task's tensors live.
         dtype: of the model's parameters.
     """
@@ -55,10 +57,13 @@ class SimCLRClassificationTask(ClassificationTask):
         smoothing: float = 0.0,
         jsd: bool = False,
         mixup: MultiLabelMixup | None = None,
+        class_weights: Sequence[Tensor] | None = None,
+        logit_margins: Sequence[Tensor] | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        criterion = AttributeLoss(model.label_space, smoothing, jsd_splits=len(plan.classify) if jsd else 0)
+        splits = len(plan.classify) if jsd else 0
+        criterion = AttributeLoss(model.label_space, smoothing, splits, class_weights, logit_margins).to(device)
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=False)
         self.plan = plan
         self.simclr_loss_weight = simclr_loss_weight
@@ -106,6 +111,7 @@ class SimCLRClassificationTask(ClassificationTask):
         targets: Targets,
         counts: Tensor | None = None,
         contrast: Callable[[Tensor, Tensor], Tensor] | None = None,
+        part: float = 1.0,
     ) -> dict[str, Any]:
         """Return what `forward` returns, of what the model gives for a batch, or for a chunk of one.
 
@@ -116,11 +122,14 @@ class SimCLRClassificationTask(ClassificationTask):
                 the chunk's summands of the batch's.
             contrast: gives the contrastive loss for two views' projections [B, P], or with a chunk its summand;
                 without it they are contrasted without labels.
+            part: of the batch, that the chunk stands for in terms that are not sums over images.
         """
         logits, projections = outputs
         classified = {name: self._rows(values, self.plan.classify) for name, values in logits.items()}
+        if counts is None and self.log_variances is not None:
+            counts = self.criterion.joint_counts([targets])
         losses = self.criterion(classified, targets, counts)
-        classification_loss = (losses * self._shares).sum()
+        classification_loss = (self._balanced(losses, counts, part) * self.get_buffer("_shares")).sum()
         result = {
             "output": classified,
             "classification_loss": classification_loss,
@@ -134,6 +143,30 @@ class SimCLRClassificationTask(ClassificationTask):
             loss = loss + result["simclr_loss"] * self.simclr_loss_weight
         result["loss"] = loss
         return result
+
+    @property
+    def log_variances(self) -> Tensor | None:
+        """The attributes' learned log-variances [A], None where their weights are fixed."""
+        learned: Tensor | None = unwrap_model(self.get_trainable_module()).log_variances
+        return learned
+
+    def weights(self) -> dict[str, float]:
+        """Return the factors in force: of both losses, and within the second one of each attribute."""
+        factors: Tensor = self.get_buffer("_shares")
+        if self.log_variances is not None:
+            factors = factors * (-self.log_variances.detach()).exp()
+        both = {"simclr": self.simclr_loss_weight, "classification": self.classification_loss_weight}
+        named = both | dict(zip(self.label_space.attributes, factors.tolist(), strict=True))
+        return {f"{name}_weight": value for name, value in named.items()}
+
+    def _balanced(self, losses: Tensor, counts: Tensor | None, part: float) -> Tensor:
+        """Return the losses [A], with learned variances v each as loss / v + log(v) / 2 (arXiv:1705.07115, eq. 10)."""
+        if self.log_variances is None:
+            return losses
+        assert counts is not None
+        s = self.log_variances.to(losses.dtype)
+        # An attribute without a label in the batch says nothing about its variance.
+        return losses * (-s).exp() + s * (counts > 0) * (part / 2)
 
     def classified_targets(self, target: Tensor) -> Tensor:
         """Return the targets [N, A] of `output`'s rows, of a batch's targets [V*B, A]."""

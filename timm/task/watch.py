@@ -37,7 +37,7 @@ def watched_columns(attributes: Sequence[str], contrast: bool, neighbors: bool) 
         columns += [f"train_{name}" for name in _INDEX_METRICS]
         for k in NEIGHBORS if attributes else ():
             columns += [f"eval_knn{k}", *(f"{name}_knn{k}" for name in attributes)]
-    return columns
+    return columns + [f"{name}_weight" for name in ("simclr", "classification", *attributes)]
 
 
 def watched_row(columns: Sequence[str], numbers: Mapping[str, float]) -> Row:
@@ -84,3 +84,8 @@ def neighbors_lines(accuracies: Mapping[str, float], attributes: Sequence[str]) 
         for k in NEIGHBORS
         if attributes
     ]
+
+
+def weights_line(weights: Mapping[str, float]) -> str:
+    """Return the weights of the losses and of the attributes as one line."""
+    return "  ".join(f"{name.removesuffix('_weight')}: {value:.3f}" for name, value in weights.items())

@@ -1,0 +1,119 @@
+"""Weights and margins of rare classes, and the classification loss with them."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from distributed import run_on_processes
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from timm.data.label_space import UNKNOWN, LabelSpace
+from timm.task.attribute_loss import AttributeLoss
+from timm.task.class_imbalance import BETA, class_weights, logit_margins
+
+SPACE = LabelSpace.numbered({"kind": 3, "color": 4})
+
+
+def targets_of(*counts: tuple[int, ...]) -> Tensor:
+    """Return targets [N, A] with so many labels of each class of each attribute, the other cells blank."""
+    columns = [torch.cat([torch.full((n,), label) for label, n in enumerate(of)]) for of in counts]
+    rows = max(map(len, columns))
+    return torch.stack([F.pad(column, (0, rows - len(column)), value=UNKNOWN) for column in columns], dim=1)
+
+
+def test_inverse_weights_make_classes_count_alike() -> None:
+    weights = class_weights(targets_of((6, 3, 1), (2, 2, 2, 2)), SPACE, "inverse")
+    assert weights is not None
+    assert weights[0].tolist() == pytest.approx([10 / (3 * n) for n in (6, 3, 1)])
+    assert weights[1].tolist() == pytest.approx([1.0] * 4)
+
+
+def test_effective_weights_follow_the_papers_formula_and_level_out() -> None:
+    counts = (20_000, 10_000, 1)
+    weights = class_weights(targets_of(counts, (1, 1, 1, 1)), SPACE, "effective")
+    assert weights is not None
+    raw = [(1 - BETA) / (1 - BETA**n) for n in counts]
+    scale = sum(counts) / sum(w * n for w, n in zip(raw, counts, strict=True))
+    assert weights[0].tolist() == pytest.approx([w * scale for w in raw], rel=1e-5)
+    assert float(weights[0][1] / weights[0][0]) < 1.001, "both have all that there is to see"
+    assert float(weights[0][2] / weights[0][1]) == pytest.approx(1 / (1 - BETA), rel=1e-2)
+
+
+@given(st.lists(st.integers(0, 50), min_size=3, max_size=3), st.sampled_from(["inverse", "effective"]))
+def test_the_mean_weight_of_the_training_labels_is_one(counts: list[int], kind: str) -> None:
+    targets = targets_of(tuple(counts), (1, 0, 0, 0))
+    weights = class_weights(targets, SPACE, kind)
+    assert weights is not None
+    assert all(weight.isfinite().all() for weight in weights)
+    labels = targets[:, 0][targets[:, 0] >= 0]
+    if len(labels):
+        assert float(weights[0][labels].mean()) == pytest.approx(1, rel=1e-4)
+
+
+def test_margins_are_logarithms_of_shares_and_finite_for_classes_without_labels() -> None:
+    margins = logit_margins(targets_of((6, 3, 1), (4, 0, 0, 0)), SPACE, 2.0)
+    assert margins is not None
+    assert margins[0].tolist() == pytest.approx([2 * math.log(n / 10) for n in (6, 3, 1)])
+    assert margins[1].tolist() == pytest.approx([0, *[2 * math.log(1 / 4)] * 3])
+    assert logit_margins(targets_of((1, 1, 1), (1, 1, 1, 1)), SPACE, 0) is None
+    assert class_weights(targets_of((1, 1, 1), (1, 1, 1, 1)), SPACE, "none") is None
+
+
+def drawn(rows: int) -> tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]:
+    """Return logits, targets with blanks, weights and margins."""
+    g = torch.Generator().manual_seed(0)
+    logits = {name: torch.randn(rows, k, generator=g, dtype=torch.float64) for name, k in SPACE.num_classes.items()}
+    target = torch.stack([torch.randint(k, (rows,), generator=g) for k in SPACE.num_classes.values()], dim=1)
+    target = target.masked_fill(torch.rand(target.shape, generator=g) < 0.3, UNKNOWN)
+    sizes = SPACE.num_classes.values()
+    weights, margins = ([torch.rand(k, generator=g) + 0.1 for k in sizes] for _ in range(2))
+    return logits, target, weights, margins
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_pytorchs_weighted_mean_of_the_shifted_logits(smoothing: float) -> None:
+    logits, target, weights, margins = drawn(40)
+    losses = AttributeLoss(SPACE, smoothing, 0, weights, margins)(logits, target)
+    for index, name in enumerate(SPACE.attributes):
+        expected = F.cross_entropy(
+            logits[name] + margins[index], target[:, index], weights[index].double(), ignore_index=UNKNOWN,
+            label_smoothing=smoothing,
+        )  # fmt: skip
+        assert losses[index].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_soft_targets_that_are_hard_give_the_same_loss() -> None:
+    logits, target, weights, margins = drawn(40)
+    soft = [
+        F.one_hot(column.clamp(min=0), k) * (column >= 0)[:, None].double()
+        for column, k in zip(target.unbind(1), SPACE.num_classes.values(), strict=True)
+    ]
+    criterion = AttributeLoss(SPACE, 0.1, 0, weights, margins)
+    torch.testing.assert_close(criterion(logits, soft), criterion(logits, target))
+
+
+def losses_of_a_share(rank_rows: list[list[int]]) -> Tensor:
+    import torch.distributed as dist
+
+    logits, target, weights, margins = drawn(40)
+    rows = rank_rows[dist.get_rank()]
+    criterion = AttributeLoss(SPACE, 0.1, 0, weights, margins)
+    return criterion({name: values[rows] for name, values in logits.items()}, target[rows])
+
+
+def test_several_processes_have_the_joint_batchs_weighted_mean() -> None:
+    logits, target, weights, margins = drawn(40)
+    expected = AttributeLoss(SPACE, 0.1, 0, weights, margins)(logits, target)
+    shares = [list(range(7)), list(range(7, 40))]
+    torch.testing.assert_close(torch.stack(run_on_processes(2, losses_of_a_share, shares)).mean(dim=0), expected)
+
+
+def test_margins_do_not_reach_the_divergence_of_splits() -> None:
+    logits, target, _, margins = drawn(40)
+    alike = {name: values[:20].repeat(2, 1) for name, values in logits.items()}
+    repeated = target[:20].repeat(2, 1)
+    split = AttributeLoss(SPACE, 0.0, 2, None, margins)(alike, repeated)
+    torch.testing.assert_close(split, AttributeLoss(SPACE, 0.0, 0, None, margins)(alike, repeated))

@@ -51,7 +51,7 @@ lint: $(ENV)
 figures: demo
 	@mkdir -p imgs
 	$(BIN)/python fashion-product-images/make_sample.py --sheet imgs/sample.jpg
-	cp $(DEMO)/accuracy.png $(DEMO)/losses.png imgs/
+	cp $(DEMO)/accuracy.png $(DEMO)/losses.png $(DEMO)/representation.png imgs/
 
 # The benchmarks, small and without writing anything; benchmarks/README.md tells how to run them in full.
 bench: $(ENV)

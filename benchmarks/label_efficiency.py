@@ -53,7 +53,7 @@ COMMON = (
     "--log-interval 1000"
 )
 MODELS = {
-    "scratch": "--model mobilenetv3_small_100",
+    "scratch": "--model mobilenetv3_small_050",
     "imagenet": "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1",
 }
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
@@ -68,14 +68,14 @@ METHODS: dict[str, dict[str, list[list[str]]]] = {}
 
 def _methods() -> None:
     """Fill METHODS."""
-    for start, steps, rates in ("scratch", 540, (1e-3, 2e-3)), ("imagenet", 180, (2e-4, 5e-4)):
+    for start, steps, rates in ("scratch", 540, (1e-3, 3e-3)), ("imagenet", 180, (2e-4, 5e-4)):
         slow, fast = (f"--lr {rate:g}" for rate in rates)
         mixed = f"{LABELS} -b 32 --unlabeled-ratio 3 -t 0.2 --steps {steps}"
         joint = [
-            [f"{mixed} {fast} -wls 0.5 -wlc 0.5"],
-            [f"{mixed} {slow} -wls 0.5 -wlc 0.5"],
-            [f"{mixed} {fast} -wls 0.1 -wlc 0.9"],
             [f"{mixed} {fast} -wls 0.5 -wlc 0.5 --classify-view weak"],
+            [f"{mixed} {slow} -wls 0.5 -wlc 0.5 --classify-view weak"],
+            [f"{mixed} {fast} -wls 0.1 -wlc 0.9 --classify-view weak"],
+            [f"{mixed} {fast} -wls 0.5 -wlc 0.5"],
         ]
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {3 * steps}"
         pretrained = [f"-b 128 -wls 1 -wlc 0 {fast} -t {t} --steps {2 * steps}" for t in (0.1, 0.5)]

@@ -100,6 +100,7 @@ Cell = dict[str, Any]
 Row = dict[str, str]
 
 _results_lock = Lock()
+_tables_lock = Lock()
 _stage_locks: dict[str, Lock] = defaultdict(Lock)
 
 
@@ -177,7 +178,8 @@ def best_setting(start: str, method: str) -> list[str]:
 def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
     """Train a cell's stages, label the test or the held-out images, and append the cell to the results."""
     begin = time.time()
-    tables = make_tables(args.data, cell["fraction"], cell["seed"])
+    with _tables_lock:  # cells of other methods read the same tables
+        tables = make_tables(args.data, cell["fraction"], cell["seed"])
     checkpoint = None
     for index in range(len(cell["stages"])):
         checkpoint = run_stage(cell, index, checkpoint, tables, args)
@@ -275,7 +277,7 @@ def make_tables(data: Path, fraction: float, seed: int) -> Path:
         "all": everything,
     }
     for name, table in tables.items():
-        partial = folder / f"{name}.{os.getpid()}.{seed}.partial"  # cells of other methods read the same tables
+        partial = folder / f"{name}.partial"  # a cell that is running reads the table meanwhile
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["image_path", *ATTRIBUTES])
             writer.writeheader()

@@ -7,8 +7,9 @@
 
 An input is an image, a folder (with all folders below it), or a table with a column image_path. For each image there
 is a row with its path, and for each attribute the most probable class and its probability; with --topk K the K most
-probable. Architecture, classes and preprocessing come from the checkpoint. An image that cannot be read keeps its
-row, blank, with the reason in a column `error`.
+probable. Of a multi-valued attribute there are the values from the threshold on that was chosen in training, split by
+"|", and their probabilities. Architecture, classes and preprocessing come from the checkpoint. An image that cannot be
+read keeps its row, blank, with the reason in a column `error`.
 """
 
 from options import parse_inference_args
@@ -31,6 +32,7 @@ from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.evaluate import predict
 from timm.task.evaluation_model import EvaluationModel, load_evaluation_model
 from timm.task.top_classes import top_classes
+from timm.task.value_set_meter import predicted_values
 from timm.utils.device import open_device
 from timm.utils.distributed import is_distributed_env
 from timm.utils.usage_error import UsageError, told_in_one_sentence
@@ -56,10 +58,14 @@ def inference(args: Namespace) -> None:
     lists = list_images(args.input)
     ready = load_evaluation_model(Path(args.checkpoint), read_checkpoint(args.checkpoint), args, device)
     dataset = ImageFiles(lists, ready.channels)
+    several = set(ready.label_space.attributes) <= set(ready.thresholds)
+    if args.topk > 1 and several:
+        raise UsageError(f"--topk {args.topk}: {args.checkpoint} lists the values above a threshold: leave --topk out")
     predictions = Predictions(ready.label_space, len(dataset), args.topk)
     predictions.check_columns(output)
-    attributes = ", ".join(f"{name} ({count})" for name, count in ready.label_space.num_classes.items())
-    _logger.info(f"{args.checkpoint}: {ready.model.config['arch']}; classes: {attributes}")
+    _logger.info(f"{args.checkpoint}: {ready.model.config['arch']}; classes: {ready.label_space}")
+    for name, threshold in ready.thresholds.items():
+        _logger.info(f"{name}: values of probability {threshold:.4f} and above")
     _logger.info(f"{len(dataset)} images, {ready.data_config}")
     start = time.perf_counter()
     label(args, ready, dataset, predictions)
@@ -83,6 +89,10 @@ def label(args: Namespace, ready: EvaluationModel, dataset: ImageFiles, predicti
         rows = rows.cpu().numpy()
         for attribute, values in logits.items():
             values = values.float()
+            if attribute in ready.thresholds:
+                predicted = predicted_values(values, ready.thresholds[attribute])
+                predictions.put_set(attribute, rows, values.sigmoid().cpu().numpy(), predicted.cpu().numpy())
+                continue
             best = top_classes(values, args.topk)
             probabilities = values.softmax(dim=1).gather(1, best)
             predictions.put(attribute, rows, best.cpu().numpy(), probabilities.cpu().numpy())

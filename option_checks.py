@@ -270,6 +270,8 @@ def _loss_conflicts(args: argparse.Namespace) -> Iterator[str]:
     strangers = [name for name in args.attribute_weights if names and name not in names]
     if strangers:
         yield f"--attribute-weights names '{strangers[0]}', which --attributes leaves out: {' '.join(names)}"
+    if names and (strangers := [name for name in args.multi_valued or [] if name not in names]):
+        yield f"--multi-valued names '{strangers[0]}', which --attributes leaves out: {' '.join(names)}"
     if names and not any(args.attribute_weights.get(name, 1.0) for name in names):
         yield "--attribute-weights are all 0: use -wlc 0 to train without labels"
 
@@ -296,7 +298,8 @@ def _schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong with training a part of the model."""
-    for dest, off in ("class_weights", "none"), ("logit_adjustment", 0), ("balance", "fixed"):
+    about_labels = {"class_weights": "none", "logit_adjustment": 0, "balance": "fixed", "multi_valued_loss": "bce"}
+    for dest, off in about_labels.items():
         if getattr(args, dest) != off and not args.classification_loss_weight:
             yield f"{flag(dest)} needs -wlc above 0: it is about the classification loss"
     if args.class_weights != "none" and args.jsd:

@@ -208,7 +208,8 @@ class Parser(argparse.ArgumentParser):
         else:
             kind = "one value" if action.nargs in (None, "?") else "true or false" if action.nargs == 0 else "a list"
             self.error(f"'{key}' takes {kind}")
-        return [name, *items] if items else []
+        # An empty list says nothing where a flag needs a value, and that there is none where it does not.
+        return [name, *items] if items or (action.nargs == "*" and not isinstance(action, Mapped)) else []
 
     def _scalar_words(self, name: str, action: argparse.Action, node: yaml.ScalarNode) -> list[str]:
         """Return what one would type for a single value.
@@ -466,6 +467,9 @@ def _dataset(group: Group) -> None:
 def _attributes(group: Group) -> None:
     add = group.value
     add("--attributes", "NAME", None, "columns to learn (default: every one but image_path)", nargs="+")
+    several = "columns whose cells hold several values, split by | (default: those with a | in a cell; no NAME: none)"
+    add("--multi-valued", "NAME", None, several, nargs="*")
+    add("--multi-valued-loss", ["bce", "asl"], "bce", "binary cross-entropy or the asymmetric loss (arXiv:2009.14119)")
     group.pairs("--attribute-weights", check.weight, "NAME=X", "weights in the classification loss: color=2; else 1")
     balance = "whether the attributes' weights stay, or each is divided by a variance that it learns (arXiv:1705.07115)"
     add("--balance", ["fixed", "uncertainty"], "fixed", balance)

@@ -216,9 +216,8 @@ def read_data(
         label_space = LabelSpace({})
     else:
         label_path = find_label_table(args.data_dir, train_path)
-        label_space = build_label_space(
-            train_table if label_path == train_path else read_table(label_path, args.attributes)
-        )
+        label_table = train_table if label_path == train_path else read_table(label_path, args.attributes)
+        label_space = build_label_space(label_table, args.multi_valued)
     if unknown := [name for name in args.attribute_weights if name not in label_space.attributes]:
         raise UsageError(
             f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"
@@ -261,10 +260,15 @@ def check_run(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
     """Refuse what would fail later, before there is a model or a folder: the metric, the log, too small a batch."""
     contrast = plan.contrast is not None
     watched = watched_columns(label_space.attributes, contrast, args.knn_interval > 0)
-    names = metric_names(label_space.attributes, args.model_ema, contrast, watched)
+    names = metric_names(label_space.attributes, args.model_ema, contrast, watched, label_space.multi_valued)
     if args.eval_metric not in names:
         ema = "; ema_ metrics need --model-ema" if args.eval_metric.startswith("ema_") and not args.model_ema else ""
         raise UsageError(f"--eval-metric {args.eval_metric} is not logged{ema}; there are {', '.join(names)}")
+    if label_space.multi_valued and args.jsd:
+        several = ", ".join(sorted(label_space.multi_valued))
+        raise UsageError(f"--jsd compares classes that exclude each other, and {several} has several: leave it out")
+    if args.multi_valued_loss != "bce" and not label_space.multi_valued:
+        raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is --multi-valued")
     if args.log_wandb and not find_spec("wandb"):
         raise UsageError("--log-wandb needs the package wandb: pip install wandb")
     if plan.contrast is not None and args.batch_size * args.world_size < 2:
@@ -419,7 +423,7 @@ def make_task(
     device: torch.device,
     dtype: torch.dtype,
 ) -> SimCLRClassificationTask:
-    """Join model and losses; the training table's targets [rows, A] tell which classes are rare."""
+    """Join model and losses; the training table's targets [rows, C] tell which classes are rare."""
     contrastive = None
     if plan.contrast is not None:
         contrastive = ContrastiveLoss(args.contrastive, args.temperature, args.mask_false_negatives)
@@ -449,6 +453,7 @@ def make_task(
         mixup=mixup,
         class_weights=class_weights(targets, model.label_space, args.class_weights),
         logit_margins=logit_margins(targets, model.label_space, args.logit_adjustment),
+        multi_valued_loss=args.multi_valued_loss,
         device=device,
         dtype=dtype,
     )
@@ -467,6 +472,7 @@ def prepare_task(
     and the EMA must copy neither wrapper.
     """
     start = resume_task(args, task, optimizer, backward, resumed) if resumed else {"epoch": 0, "batch": 0}
+    task.thresholds = {name: resumed[name] for name in ("thresholds", "thresholds_ema") if resumed and name in resumed}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
     if args.model_ema:
@@ -547,10 +553,9 @@ def greet(run: Run, label_space: LabelSpace) -> None:
     """Log what is about to happen, once."""
     args, train_set = run.args, run.train_loader.dataset
     model = utils.model.unwrap_model(run.task.get_trainable_module())
-    classes = ", ".join(f"{name} ({count})" for name, count in label_space.num_classes.items()) or "none"
     unlabelled = int((train_set.targets < 0).all(dim=1).sum())
     _logger.info(
-        f"{train_set.table.path}: {len(train_set)} images, {unlabelled} of them unlabelled; classes: {classes}"
+        f"{train_set.table.path}: {len(train_set)} images, {unlabelled} of them unlabelled; classes: {label_space}"
     )
     if run.eval_loader is None:
         _logger.info("No attribute: nothing is scored, and the contrastive loss trains the backbone alone")
@@ -589,7 +594,7 @@ def loop(run: Run, start: dict[str, Any]) -> None:
         again = start if epoch == start["epoch"] and start["batch"] else None
         train_metrics = train_one_epoch(run, epoch, again)
         share_batch_norm(run)
-        blank = no_metrics(task.label_space.attributes)
+        blank = no_metrics(task.label_space.attributes, task.label_space.multi_valued)
         evaluated, averaged = blank, blank if args.model_ema else None
         due = (epoch + 1) % args.val_interval == 0 or epoch + 1 == run.num_epochs
         if due and run.eval_loader is not None:
@@ -630,7 +635,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
     """
     args, task, optimizer = run.args, run.task, run.optimizer
     task.train()
-    meter, accuracy, projections = LossMeter(), task.create_evaluator(), ProjectionMeter()
+    meter, accuracy, projections = LossMeter(), task.create_evaluator(keep_scores=False), ProjectionMeter()
     batches, chunks_each, accum = len(run.train_loader), chunks_per_step(args), args.grad_accum_steps
     steps = steps_per_epoch(args, batches)
     updates = math.ceil(steps / accum)
@@ -646,7 +651,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         chunks[:] = [(run.to_device(images), target.to(run.device, non_blocking=True)) for images, target in chunks]
         if args.save_images and step % args.log_interval == 0 and run.folder:
             sheet = run.folder / f"train-{epoch}-{step}.png"
-            save_view_sheet(sheet, *chunks[0], run.plan.kinds, run.data_config, task.label_space.classes)
+            save_view_sheet(sheet, *chunks[0], run.plan.kinds, run.data_config, task.label_space.describe)
         log.data_ready()
         lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
         per_update = accum * chunks_each
@@ -657,7 +662,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         run.watch.check(meter.names, losses)
         accuracy.update(result["output"], torch.cat([task.classified_targets(target) for _, target in chunks]))
         if run.plan.contrast is not None and is_measured(step, steps):
-            labels = torch.cat([target.chunk(len(run.plan))[0] for _, target in chunks])
+            labels = torch.cat([task.contrasted_labels(target) for _, target in chunks])
             projections.update(result["projections"], labels)
         chunks.clear()  # the loader's list: the images of a step make room for those of the next
         run.train_loader.dataset.check_readable()
@@ -762,6 +767,9 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
                 after_batch=lambda *_: bar.update(),
             )
         rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
+        if several := task.label_space.multi_valued:
+            chosen = {attribute: metrics["attributes"][attribute]["threshold"] for attribute in sorted(several)}
+            task.thresholds["thresholds_ema" if ema else "thresholds"] = chosen
         _logger.info(f"{name}: {metrics_line(metrics)}  ({rate:.1f}/s)")
         _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
         return metrics

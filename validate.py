@@ -154,6 +154,7 @@ def score(
         attribute_weights(checkpoint, ready.label_space),
         device,
         confusion=folder is not None,
+        thresholds=ready.thresholds,
     )
     loader = make_loader(args, ready, dataset)
     start = time.perf_counter()
@@ -181,7 +182,7 @@ def score(
                 f"{ready.model.config['arch']}, {file.parent.absolute().name}/{file.name}{averaged}, {table.path.name}"
             )
             arrays = {attribute: matrix.numpy() for attribute, matrix in matrices.items()}
-            write_per_class(folder, arrays, ready.label_space.classes, title)
+            write_per_class(folder, arrays, ready.label_space.classes, title, ready.label_space.multi_valued)
             _logger.info(f"Classes: {folder}")
     return result_row(args, ready, file, checkpoint, table, metrics) | cost | {
         "images_per_second": round(rate, 2),
@@ -279,12 +280,14 @@ def progress(args: Namespace, batches: int) -> Callable[[int, AttributeEvaluator
 def report(metrics: Metrics, rate: float) -> None:
     """Log the metrics of each attribute as a table, and their means."""
     width = max(9, *(len(name) for name in metrics["attributes"]))
-    _logger.info(f"{'attribute':<{width}}   labels     loss    Acc@1    Acc@5  balanced       F1")
+    sets = f"  {'mAP':>7}" if "map" in metrics else ""
+    _logger.info(f"{'attribute':<{width}}   labels     loss    Acc@1    Acc@5  balanced       F1{sets}")
     rows = {**metrics["attributes"], "mean": metrics}
     for name, values in rows.items():
         _logger.info(
             f"{name:<{width}}  {values.get('count', ''):>7}  {values['loss']:>7.4f}  {values['top1']:>7.3f}  "
             f"{values['top5']:>7.3f}  {values['balanced_accuracy']:>8.3f}  {values['macro_f1']:>7.3f}"
+            + (f"  {values['map']:>7.3f}" if "map" in values else "")
         )
     _logger.info(f"Every label of an image right (exact match): {metrics['exact_match']:.3f}  ({rate:.1f} images/s)")
     top1, top5 = metrics["top1"], metrics["top5"]
@@ -307,7 +310,7 @@ def result_row(
         "top5": metrics["top5"],
         "top5_err": 100 - metrics["top5"],
         "loss": metrics["loss"],
-        **{name: metrics[name] for name in ("exact_match", "balanced_accuracy", "macro_f1")},
+        **{name: metrics[name] for name in ("exact_match", "balanced_accuracy", "macro_f1", "map") if name in metrics},
         **attribute_columns(metrics["attributes"]),
     }
 

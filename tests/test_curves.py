@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from timm.utils.curves import best_epoch, draw_curves, main, read_summary
+from timm.utils.curves import Summary, _attribute_curves, best_epoch, draw_curves, main, read_summary
 from timm.utils.usage_error import UsageError
 
 
@@ -67,6 +67,12 @@ def test_any_number_of_attributes_is_drawn(tmp_path: Path, attributes: tuple[str
 def test_a_run_without_simclr_and_ema_has_no_such_columns(tmp_path: Path) -> None:
     path = write_summary(tmp_path / "summary.csv", simclr_loss="drop", ema_loss="drop", ema_top1="drop")
     assert_drawn(path, tmp_path / "out")
+
+
+def test_of_a_multi_valued_attribute_the_accuracy_drawn_is_map() -> None:
+    rows = [{"epoch": 0.0, "tags": 3.0, "tags_map": 60.0, "color": 50.0}]
+    curves = _attribute_curves(Summary(rows, ["color", "tags"]), "")
+    assert [(curve.column, curve.label) for curve in curves] == [("color", "color"), ("tags_map", "tags, mAP")]
 
 
 def test_odd_attribute_names_are_drawn_as_they_are(tmp_path: Path) -> None:

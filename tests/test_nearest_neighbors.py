@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from timm.data.index_set import IndexSet
+from timm.data.label_space import LabelSpace
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
 from timm.data.table import build_label_space, encode_targets, read_table
 from timm.data.table_dataset import TableDataset
@@ -23,6 +24,8 @@ from timm.models.multi_label import create_multi_label_model
 from timm.task.nearest_neighbors import NEIGHBORS, neighbor_accuracies, neighbor_metrics
 
 SIZES = (3, 5)
+TWO = LabelSpace.numbered({"a": 2})
+SPACE = LabelSpace.numbered({"a": 3, "b": 5})
 
 
 def draw(rows: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -59,13 +62,13 @@ def slowly(index: Tensor, labels: Tensor, queries: Tensor, targets: Tensor, k: i
 def test_accuracies_are_those_of_neighbours_that_vote_one_by_one(k: int) -> None:
     index, queries = draw(90, 0), draw(40, 1)
     expected = slowly(*index, *queries, k)
-    assert neighbor_accuracies(*index, *queries, SIZES, [k])[k] == pytest.approx(expected)
+    assert neighbor_accuracies(*index, *queries, SPACE, [k])[k] == pytest.approx(expected)
     assert 20 < expected[0] < 100
 
 
 def test_another_library_says_the_same() -> None:
     (index, labels), (queries, targets) = draw(400, 2), draw(300, 3)
-    found = neighbor_accuracies(index, labels, queries, targets, SIZES)
+    found = neighbor_accuracies(index, labels, queries, targets, SPACE)
     for k in NEIGHBORS:
         for attribute in range(len(SIZES)):
             known, asked = labels[:, attribute] >= 0, targets[:, attribute] >= 0
@@ -80,14 +83,14 @@ def test_another_library_says_the_same() -> None:
 def test_a_class_outside_the_label_space_is_wrong_and_a_blank_is_not_asked() -> None:
     index, labels = torch.eye(2), torch.tensor([[0], [1]])
     targets = torch.tensor([[0], [-1], [-100], [-100]])
-    assert neighbor_accuracies(index, labels, index.repeat(2, 1), targets, (2,), [1]) == {1: [50.0]}
+    assert neighbor_accuracies(index, labels, index.repeat(2, 1), targets, TWO, [1]) == {1: [50.0]}
 
 
 def test_without_a_label_on_either_side_there_is_no_accuracy() -> None:
     index, blank, known = torch.eye(2), torch.tensor([[-100], [-100]]), torch.tensor([[0], [1]])
     for labels, targets in ((blank, known), (known, blank)):
-        assert math.isnan(neighbor_accuracies(index, labels, index, targets, (2,), [1])[1][0])
-    assert neighbor_accuracies(index, blank[:, :0], index, blank[:, :0], (), [1]) == {1: []}
+        assert math.isnan(neighbor_accuracies(index, labels, index, targets, TWO, [1])[1][0])
+    assert neighbor_accuracies(index, blank[:, :0], index, blank[:, :0], LabelSpace({}), [1]) == {1: []}
 
 
 # With a model and images

@@ -177,6 +177,7 @@ SAMPLES = """
 --views simclr --augment-on device --cache device
 --unlabeled more others.csv --unlabeled-ratio 2 | --unlabeled more --unlabeled others.csv
 --class-weights effective --logit-adjustment 1 --balance uncertainty --gradient-centralization
+--multi-valued tags fit --multi-valued-loss asl | --multi-valued
 --freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --cache ram | --cache disk --cache-dir a
 """
@@ -355,6 +356,8 @@ MISTAKES = [
     ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
     ("--unlabeled more -b 2 --unlabeled-ratio 1.5 --mixup 1", "--mixup and --cutmix mix in pairs: choose an "),
     ("--class-weights inverse -wlc 0", "--class-weights needs -wlc above 0: "),
+    ("--multi-valued-loss asl -wlc 0", "--multi-valued-loss needs -wlc above 0: "),
+    ("--attributes a b --multi-valued c", "--multi-valued names 'c', which --attributes leaves out: a b"),
     ("--balance uncertainty -wlc 0", "--balance needs -wlc above 0: "),
     ("--logit-adjustment 1 -wlc 0", "--logit-adjustment needs -wlc above 0: "),
     ("--class-weights effective --aug-splits 3 --jsd", "--class-weights excludes --jsd"),

@@ -204,6 +204,17 @@ def test_rare_classes_count_more_in_training_and_as_ever_in_scoring(prepare: Pre
     assert all(torch.equal(one["color"], logits[0]["color"]) for one in logits)
 
 
+@shows("multi_valued", "multi_valued_loss")
+def test_an_attribute_may_have_several_classes_an_image(prepare: Prepare) -> None:
+    assert not prepare().task.label_space.multi_valued
+    losses = []
+    for kind in ("bce", "asl"):
+        run = prepare("--multi-valued", "color", "--multi-valued-loss", kind)
+        assert run.task.label_space.multi_valued == {"color"}
+        losses.append(run.task(*batch_of(run))["color_loss"].item())
+    assert losses[0] != losses[1]
+
+
 @shows("balance")
 def test_attributes_learn_what_their_losses_weigh(prepare: Prepare, data: Path, tmp_path: Path) -> None:
     run = prepare("--balance", "uncertainty", "--lr", 0.5)

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from timm.data.label_space import UNKNOWN
+from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.utils.view_sheet import GAP, LINE, save_view_sheet
 
 CONFIG = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 HEIGHT, WIDTH = 5, 4  # pixels
-CLASSES = {"kind": ("shoe", "bag"), "color": ("red", "blue")}
+SPACE = LabelSpace({"kind": ("shoe", "bag"), "color": ("red", "blue")})
 
 
 def _pixels(views: int, images: int, channels: int = 3) -> Tensor:
@@ -37,7 +37,7 @@ def _read(path: Path) -> Tensor:
 
 def _save(path: Path, images: Tensor, views: int, config: dict[str, list[float]] = CONFIG, label: int = 0) -> None:
     target = torch.full((len(images), 2), label)
-    save_view_sheet(path, images, target, [f"view {view}" for view in range(views)], config, CLASSES)
+    save_view_sheet(path, images, target, [f"view {view}" for view in range(views)], config, SPACE.describe)
 
 
 def _cell(sheet: Tensor, row: int, column: int) -> Tensor:

@@ -91,7 +91,7 @@ class DrawViews:
 
 
 def collate_drawn(batch: Sequence[tuple[DrawnImage, Tensor]]) -> tuple[DrawnBatch, Tensor]:
-    """Batch images and what was drawn for them; the targets [B, A] are repeated for each view, [V*B, A]."""
+    """Batch images and what was drawn for them; the targets [B, C] are repeated for each view, [V*B, C]."""
     images, targets = zip(*batch, strict=True)
     parameters = torch.stack([image.parameters for image in images], dim=1)  # [V, B, PARAMETERS]
     places = torch.stack([image.place for image in images])

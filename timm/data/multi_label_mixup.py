@@ -10,12 +10,14 @@ from torch import Tensor
 
 from timm.data import Mixup
 from timm.data.label_space import LabelSpace
+from timm.data.value_sets import by_attribute, value_sets
 
 
 class MultiLabelMixup:
     """Mixes images with timm's Mixup, and with the same shares their labels, attribute by attribute.
 
-    A blank cell has no mass to give: a row's soft target for an attribute sums to the share of its labelled halves.
+    A blank cell has no mass to give: a row's soft target for an attribute sums to the share of its labelled halves. Of
+    a multi-valued attribute this share is a column of its own, behind those of the values.
 
     Args:
         label_space: the attributes and their classes.
@@ -23,7 +25,9 @@ class MultiLabelMixup:
     """
 
     def __init__(self, label_space: LabelSpace, **options: Any) -> None:
-        self.classes = list(label_space.num_classes.values())
+        self.label_space = label_space
+        sizes = label_space.num_classes.items()
+        self.classes = [k + 1 if name in label_space.multi_valued else k for name, k in sizes]
         # Dense targets without smoothing pass through timm's mixing as plain weighted sums.
         self.mixup = Mixup(label_smoothing=0.0, num_classes=sum(self.classes), multi_label=True, **options)
 
@@ -36,14 +40,20 @@ class MultiLabelMixup:
 
         Args:
             images: [B, C, H, W], B even; changed in place.
-            target: int64 [B, A], negative where unknown.
+            target: int64 [B, C] of the label space.
 
         Returns:
-            The images, and for each attribute the soft targets [B, K], float32.
+            The images, and for each attribute the soft targets [B, K], of a multi-valued one [B, K + 1], float32.
         """
-        dense = [
-            F.one_hot(column.clamp(min=0), k).float() * (column >= 0).unsqueeze(1)
-            for column, k in zip(target.unbind(1), self.classes, strict=True)
-        ]
+        columns = by_attribute(target, self.label_space)
+        dense = [_dense(own, width) for own, width in zip(columns, self.classes, strict=True)]
         images, mixed = self.mixup(images, torch.cat(dense, dim=1))
         return images, list(mixed.split(self.classes, dim=1))
+
+
+def _dense(own: Tensor, width: int) -> Tensor:
+    """Return an attribute's targets as float32 [B, width], 0 in a row without a label."""
+    if own.ndim == 1:
+        return F.one_hot(own.clamp(min=0), width).float() * (own >= 0).unsqueeze(1)
+    sets = value_sets(own, width - 1)
+    return torch.cat([sets.values, sets.known[:, None]], dim=1).float()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from timm.data.label_space import LabelSpace
+from timm.data.label_space import SEPARATOR, LabelSpace
 from timm.utils.usage_error import UsageError
 from timm.utils.whole_file import check_writable, whole_file
 
@@ -26,6 +26,8 @@ _ROWS = 1 << 16  # so many are turned into Python's objects at a time
 class Predictions:
     """The best classes of each image and their probabilities: 8 bytes for each class kept.
 
+    Of a multi-valued attribute it is each value's probability, 4 bytes, NaN where the value is not predicted.
+
     Args:
         label_space: the attributes and their classes.
         rows: number of images.
@@ -34,7 +36,14 @@ class Predictions:
 
     def __init__(self, label_space: LabelSpace, rows: int, topk: int = 1) -> None:
         self.label_space = label_space
-        kept = {name: min(topk, count) for name, count in label_space.num_classes.items()}
+        sizes = label_space.num_classes
+        kept = {name: min(topk, count) for name, count in sizes.items() if name not in label_space.multi_valued}
+        self.sets = {
+            name: np.full((rows, k), np.nan, np.float32)
+            for name, k in sizes.items()
+            if name in label_space.multi_valued
+        }
+        self.readable = np.ones(rows, dtype=bool)
         self.codes = {name: np.full((rows, k), -1, dtype=np.int32) for name, k in kept.items()}
         self.probabilities = {name: np.full((rows, k), np.nan, dtype=np.float32) for name, k in kept.items()}
         self.topk = topk
@@ -44,8 +53,15 @@ class Predictions:
         self.codes[attribute][rows] = codes
         self.probabilities[attribute][rows] = probabilities
 
+    def put_set(self, attribute: str, rows: Any, probabilities: Any, predicted: Any) -> None:
+        """Keep a multi-valued attribute's probabilities for some rows, [rows, K], where bool [rows, K] says so."""
+        self.sets[attribute][rows] = np.where(predicted, probabilities, np.nan)
+
     def blank(self, rows: Any) -> None:
         """Forget what was predicted for rows whose image could not be read."""
+        self.readable[rows] = False
+        for probabilities in self.sets.values():
+            probabilities[rows] = np.nan
         for name in self.codes:
             self.codes[name][rows] = -1
             self.probabilities[name][rows] = np.nan
@@ -54,10 +70,18 @@ class Predictions:
         """Return for each class that is kept: the column of its name, that of its probability, attribute, rank."""
         return [
             (column, f"{column}_probability", name, rank)
-            for name, codes in self.codes.items()
-            for rank in range(codes.shape[1])
-            for column in [name if self.topk == 1 else f"{name}_{rank + 1}"]
+            for name in self.label_space.attributes
+            for rank in range(1 if name in self.sets else self.codes[name].shape[1])
+            for column in [name if self.topk == 1 or name in self.sets else f"{name}_{rank + 1}"]
         ]
+
+    def set_of(self, attribute: str, row: int) -> list[tuple[str, float]]:
+        """Return a multi-valued attribute's values for an image with their probabilities, the most probable first."""
+        own = self.sets[attribute][row]
+        order = np.argsort(-own, kind="stable")[: np.isfinite(own).sum()]
+        names = self.label_space.classes[attribute]
+        # float(str()) is the shortest number that is this float32.
+        return [(names[code], float(str(own[code]))) for code in order.tolist()]
 
     def check_columns(self, path: Path) -> None:
         """Refuse a file in which two columns would have one name, before there are hours of work to write to it.
@@ -66,7 +90,7 @@ class Predictions:
             UsageError: attributes are called as another's probability, or as `image_path` or `error`.
         """
         nested = path.suffix.lower() == ".json"
-        own = list(self.codes) if nested else [name for pair in self.columns() for name in pair[:2]]
+        own = list(self.label_space.attributes) if nested else [name for pair in self.columns() for name in pair[:2]]
         names = [_IMAGE_PATH, _ERROR, *own]
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             remedy = "rename the attribute" if nested or twice[0] in (_IMAGE_PATH, _ERROR) else "write to a .json file"
@@ -109,12 +133,29 @@ def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Map
         rows = slice(start, start + len(paths))
         columns: dict[str, Any] = {_IMAGE_PATH: paths}
         for column, probability, name, rank in predictions.columns():
+            if name in predictions.sets:
+                columns |= dict(zip((column, probability), _joined_sets(predictions, name, rows), strict=True))
+                continue
             codes, values = (kept[name][rows, rank] for kept in (predictions.codes, predictions.probabilities))
             columns[column] = pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), classes[name])
             columns[probability] = pa.array(values, mask=codes < 0)
         if errors:
             columns[_ERROR] = pa.array([errors.get(row) for row in range(rows.start, rows.stop)], pa.string())
         yield pa.table(columns)
+
+
+def _joined_sets(predictions: Predictions, attribute: str, rows: slice) -> tuple[pa.Array, pa.Array]:
+    """Return for some rows a multi-valued attribute's values and their probabilities, each split by "|"."""
+    texts: list[tuple[str | None, str | None]] = []
+    for row in range(rows.start, rows.stop):
+        pairs = predictions.set_of(attribute, row)
+        # A lone separator is the set without values, and a blank one that is not known: as in the tables read.
+        values, probabilities = (
+            (SEPARATOR.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (SEPARATOR, SEPARATOR)
+        )
+        texts.append((values, probabilities) if predictions.readable[row] else (None, None))
+    names, numbers = zip(*texts, strict=True)
+    return pa.array(names, pa.string()), pa.array(numbers, pa.string())
 
 
 def _write_csv(path: Path, predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> None:
@@ -154,8 +195,11 @@ def _entries(
     classes = predictions.label_space.classes
     for row, image_path in enumerate(image_paths):
         entry: dict[str, Any] = {_IMAGE_PATH: image_path.as_py()}
-        for name, codes in predictions.codes.items():
-            pairs = zip(codes[row].tolist(), predictions.probabilities[name][row], strict=True)
+        for name in classes:
+            if name in predictions.sets:
+                entry[name] = [{"class": value, "probability": p} for value, p in predictions.set_of(name, row)]
+                continue
+            pairs = zip(predictions.codes[name][row].tolist(), predictions.probabilities[name][row], strict=True)
             # float(str()) is the shortest number that is this float32.
             entry[name] = [
                 {"class": classes[name][code], "probability": float(str(value))} for code, value in pairs if code >= 0

@@ -27,7 +27,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from timm.data.data_error import DataError
-from timm.data.label_space import UNSEEN, LabelSpace
+from timm.data.label_space import BITS, SEPARATOR, UNSEEN, LabelSpace, values_of
 
 _logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
@@ -127,23 +127,27 @@ def read_table(
     return Table(path, image_paths, columns, chosen=attributes is not None)
 
 
-def check_attributes(table: Table) -> None:
+def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
     """Checks that a label space can be made of a table's attributes, and warns of those that look like free text.
 
     This is for the table that the classes come from: a validation table may well have one class only.
+
+    Args:
+        table: The table.
+        multi_valued: Its attributes whose cells hold several values.
 
     Raises:
         DataError: If an attribute has fewer than two classes, is an id, or is one-hot columns.
     """
     if not table.chosen:
         _check_one_hot(table)
-    faults = {attribute: _fault(column) for attribute, column in table.columns.items()}
+    faults = {name: _fault(column, name in multi_valued) for name, column in table.columns.items()}
     sound = [attribute for attribute, fault in faults.items() if not fault]
     for attribute, fault in faults.items():
         if fault:
             remedy = f"leave it out with --attributes {shlex.join(sound)}" if sound else "it has no other to learn"
             raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
-        classes, labelled = _count(table.columns[attribute])
+        classes, labelled = _count(table.columns[attribute], attribute in multi_valued)
         if labelled >= _FEW_ROWS and classes > labelled / 2:
             _logger.warning(
                 f"{table.path.name} column {attribute!r} has {classes} classes in {labelled} labelled rows: "
@@ -151,14 +155,26 @@ def check_attributes(table: Table) -> None:
             )
 
 
-def build_label_space(table: Table) -> LabelSpace:
+def build_label_space(table: Table, multi_valued: Collection[str] | None = None) -> LabelSpace:
     """Returns the label space of a table: attributes in the header's order, classes sorted by name.
 
+    Args:
+        table: The table.
+        multi_valued: The attributes whose cells hold several values; by default those with a `|` in a cell.
+
     Raises:
-        DataError: If an attribute cannot be learned (`check_attributes`).
+        DataError: If an attribute cannot be learned (`check_attributes`), or is said to be multi-valued and not there.
     """
-    check_attributes(table)
-    return LabelSpace({name: tuple(sorted(column.dictionary.to_pylist())) for name, column in table.columns.items()})
+    if multi_valued is None:
+        multi_valued = [name for name, column in table.columns.items() if _has_separator(column)]
+    if strangers := [name for name in multi_valued if name not in table.columns]:
+        raise DataError(
+            f"{table.path.name} has no attribute {strangers[0]!r}, which is said to be multi-valued; it has "
+            f"{_quoted(table.attributes) or 'none'}"
+        )
+    check_attributes(table, multi_valued)
+    names = {name: _class_names(column, name in multi_valued) for name, column in table.columns.items()}
+    return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
 
 
 def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.NDArray[np.int64]:
@@ -171,7 +187,7 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
             and a class is `UNSEEN`, an attribute that the table lacks `UNKNOWN`.
 
     Returns:
-        int64 [rows, A]: a class's code, `UNKNOWN` for a blank cell.
+        int64 [rows, C]: a class's code, `UNKNOWN` for a blank cell; of a multi-valued attribute the bits of its set.
 
     Raises:
         DataError: If `strict` and a class or an attribute is not known, or if the table has none of the attributes.
@@ -186,21 +202,33 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
         _logger.warning(f"{table.path.name} has no column {_quoted(missing)}: taken as blank in every row")
     blank = pa.nulls(len(table), pa.string())
     columns = [label_space.encode(a, table.columns.get(a, blank)) for a in label_space.attributes]
-    targets = np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.int64)
-    unseen = targets == UNSEEN
-    if not unseen.any():
-        return targets
-    if strict:
-        raise _unseen_class(table, label_space, *np.argwhere(unseen)[0])
-    for attribute, count in zip(label_space.attributes, unseen.sum(axis=0), strict=True):
-        if count:
-            known = set(label_space.classes[attribute])
-            names = [name for name in table.columns[attribute].dictionary.to_pylist() if name not in known]
-            _logger.warning(
-                f"{table.path.name}: {count} images have a class of {attribute!r} that the model does not know "
-                f"({_quoted(names)}): counted as wrong"
-            )
+    targets = np.concatenate([np.empty((len(table), 0), dtype=np.int64), *columns], axis=1)
+    unseen = {
+        attribute: rows
+        for attribute, encoded in zip(label_space.attributes, columns, strict=True)
+        if len(rows := np.flatnonzero(_is_unseen(encoded, label_space, attribute)))
+    }
+    if unseen and strict:
+        attribute, rows = min(unseen.items(), key=lambda found: found[1][0])
+        raise _unseen_class(table, label_space, int(rows[0]), attribute)
+    for attribute, rows in unseen.items():
+        known = set(label_space.classes[attribute])
+        names = _class_names(table.columns[attribute], attribute in label_space.multi_valued)
+        _logger.warning(
+            f"{table.path.name}: {len(rows)} images have a class of {attribute!r} that the model does not know "
+            f"({_quoted([name for name in names if name not in known])}): counted as wrong"
+        )
     return targets
+
+
+def _is_unseen(encoded: npt.NDArray[np.int64], label_space: LabelSpace, attribute: str) -> npt.NDArray[np.bool_]:
+    """Returns in which rows of an attribute's columns a class is that the label space lacks."""
+    if attribute not in label_space.multi_valued:
+        unseen: npt.NDArray[np.bool_] = encoded[:, 0] == UNSEEN
+        return unseen
+    outside = 1 << len(label_space.classes[attribute]) % BITS
+    in_last: npt.NDArray[np.bool_] = (encoded[:, -1] >= 0) & (encoded[:, -1] & outside > 0)
+    return in_last
 
 
 def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
@@ -494,11 +522,13 @@ def _not_text(path: Path) -> DataError:
 # Faults of attributes.
 
 
-def _fault(column: pa.DictionaryArray) -> str | None:
+def _fault(column: pa.DictionaryArray, multi_valued: bool) -> str | None:
     """Returns why a column cannot be learned, as the rest of a sentence; None if it can."""
-    classes, labelled = _count(column)
-    if not classes:
+    classes, labelled = _count(column, multi_valued)
+    if not labelled:
         return "is blank in every row"
+    if multi_valued:
+        return None if classes else "has no value in any row"
     if classes == 1:
         return f"has one class only, {column.dictionary[0].as_py()!r}"
     if labelled >= _FEW_ROWS and classes == labelled:
@@ -506,9 +536,19 @@ def _fault(column: pa.DictionaryArray) -> str | None:
     return None
 
 
-def _count(column: pa.DictionaryArray) -> tuple[int, int]:
+def _count(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, int]:
     """Returns the numbers of classes and of labelled rows."""
-    return len(column.dictionary), len(column) - column.null_count
+    return len(_class_names(column, multi_valued)), len(column) - column.null_count
+
+
+def _class_names(column: pa.DictionaryArray, multi_valued: bool) -> list[str]:
+    """Returns the classes in a column, each once."""
+    cells = column.dictionary.to_pylist()
+    return list(dict.fromkeys(value for cell in cells for value in values_of(cell))) if multi_valued else cells
+
+
+def _has_separator(column: pa.DictionaryArray) -> bool:
+    return any(SEPARATOR in cell for cell in column.dictionary.to_pylist())
 
 
 def _check_one_hot(table: Table) -> None:
@@ -547,13 +587,14 @@ def _is_one_hot(columns: Sequence[pa.DictionaryArray]) -> bool:
     return bool((yes[labelled] == 1).all())
 
 
-def _unseen_class(table: Table, label_space: LabelSpace, row: int, index: int) -> DataError:
+def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: str) -> DataError:
     """Returns the error for a class that training does not know."""
-    attribute = label_space.attributes[index]
-    name = table.columns[attribute][int(row)].as_py()
+    name = table.columns[attribute][row].as_py()
     known = label_space.classes[attribute]
+    if attribute in label_space.multi_valued:
+        name = next(value for value in values_of(name) if value not in known)
     return DataError(
-        f"{table.place(int(row))}: {attribute} {name!r} is not one of {len(known)} known classes"
+        f"{table.place(row)}: {attribute} {name!r} is not one of {len(known)} known classes"
         f"{_nearest(name, known) or '; correct it, or add it to the table that the classes come from'}"
     )
 

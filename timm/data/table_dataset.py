@@ -37,7 +37,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
 
     Args:
         table: the rows.
-        targets: int64 [rows, A]; timm.data.label_space tells the codes.
+        targets: int64 [rows, C]; timm.data.label_space tells the codes.
         plan: the views of a training image; None gives one view and no replacement (evaluation).
         channels: 3 for colour, 1 for grey.
         light_transform: makes the "light" views of the plan, of pixels.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from timm.data.label_space import LabelSpace
 from timm.models import clean_state_dict, load_state_dict
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import (
@@ -72,10 +73,16 @@ def _heads_by_attribute(model: MultiLabelModel, source: MultiLabelModel) -> Stat
         weights.pop("log_variances", None)  # it would be another attribute's
     sources = list(source.label_space.attributes)
     for index, attribute in enumerate(model.label_space.attributes):
-        if source.label_space.classes.get(attribute) == model.label_space.classes[attribute]:
+        if _same_head(source.label_space, model.label_space, attribute):
             head: StateDict = source.heads[sources.index(attribute)].state_dict()
             weights |= {f"heads.{index}.{part}": value for part, value in head.items()}
     return weights
+
+
+def _same_head(one: LabelSpace, other: LabelSpace, attribute: str) -> bool:
+    """Whether an attribute has the same classes in both, and in both one or several an image."""
+    several = [attribute in space.multi_valued for space in (one, other)]
+    return one.classes.get(attribute) == other.classes.get(attribute) and several[0] == several[1]
 
 
 def _part(model: MultiLabelModel, name: str) -> str:

@@ -33,6 +33,7 @@ class MultiLabelModel(nn.Module):
         image_size: (C, H, W) of an image that the backbone takes, used once to measure D.
 
     Attributes:
+        thresholds: of multi-valued attributes the probability from which a value is predicted; 0.5 where there is none.
         detach_heads: the attribute heads' gradients stop at h, so that they watch the backbone and do not train it.
     """
 
@@ -62,6 +63,7 @@ class MultiLabelModel(nn.Module):
         # Here and not in the task, so that DistributedDataParallel, the average and checkpoints have it.
         self.log_variances = nn.Parameter(torch.zeros(len(label_space))) if learned else None
         self.config: dict[str, Any] = {}
+        self.thresholds: dict[str, float] = {}
         self.detach_heads = False
         self._frozen = False
 

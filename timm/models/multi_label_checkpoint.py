@@ -64,6 +64,7 @@ def build_model(
     config = checkpoint["multi_label"]
     model = model_from_config(config)
     model.load_state_dict(without_auxiliary_norms(weights))
+    model.thresholds = dict(checkpoint.get("thresholds_ema" if use_ema else "thresholds") or {})
     return model.eval()
 
 

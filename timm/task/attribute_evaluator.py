@@ -11,9 +11,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from simclr import gather_rows
 from timm.data.label_space import UNKNOWN, LabelSpace
+from timm.data.value_sets import by_attribute, value_sets
 from timm.task import ClassificationEvaluator
 from timm.task.top_classes import top_classes
+from timm.task.value_set_meter import DEFAULT_THRESHOLD, ValueSetMeter, predicted_values
 
 ATTRIBUTE_METRICS = ("loss", "top1", "top5", "balanced_accuracy", "macro_f1")
 
@@ -24,7 +27,7 @@ class AttributeEvaluator(ClassificationEvaluator):
     """Counts, for each attribute, what its metrics need, in int64 on the device and without reading any back.
 
     A blank cell counts in nothing. A label of a class outside the label space counts as wrong, as one further class
-    with recall 0, and in no loss.
+    with recall 0, and in no loss. Of a multi-valued attribute the scores are kept, see `ValueSetMeter`.
 
     Args:
         label_space: the attributes and their classes.
@@ -32,7 +35,11 @@ class AttributeEvaluator(ClassificationEvaluator):
         device: where the counts live: the logits' device.
         max_samples: count the first so many images only (a distributed sampler pads behind them).
         confusion: also count a confusion matrix [K + 1, K] for each attribute (row: label, the last one for classes
-            outside the label space; column: prediction).
+            outside the label space; column: prediction); of a multi-valued one [K + 1, 3], by value: the images that
+            have it, those of them predicted, and all predicted.
+        keep_scores: False keeps no scores of multi-valued attributes, as in training: of their metrics there are
+            `top1`, at a threshold of 0.5, and `loss`.
+        thresholds: by multi-valued attribute the probability from which a value is predicted; without one it is chosen.
     """
 
     metric_names: tuple[str, ...] = (*ATTRIBUTE_METRICS, "exact_match")  # type: ignore[assignment]  # timm has three
@@ -45,10 +52,14 @@ class AttributeEvaluator(ClassificationEvaluator):
         *,
         max_samples: int | None = None,
         confusion: bool = False,
+        keep_scores: bool = True,
+        thresholds: Mapping[str, float] | None = None,
     ) -> None:
         self.label_space = label_space
         self.weights = list(weights) if weights is not None else [1.0] * len(label_space.attributes)
         self.confusion = confusion
+        self.keep_scores = keep_scores
+        self.thresholds = dict(thresholds or {})
         super().__init__(device, max_samples=max_samples)
 
     def reset(self) -> None:
@@ -58,9 +69,19 @@ class AttributeEvaluator(ClassificationEvaluator):
         precise = torch.float32 if self.device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros(len(sizes), dtype=precise, device=self.device)
         # One buffer for one all-reduce: [exact matches, images with a label], top-5 hits of each attribute, then for
-        # each attribute by class: labels, hits, predictions, and perhaps the confusion matrix.
-        lengths = [2, len(sizes), *(k + 1 for k in sizes for _ in range(3))]
-        lengths += [(k + 1) * k for k in sizes] if self.confusion else []
+        # each attribute by class: labels, hits, predictions, and perhaps the confusion matrix. A set counts as a whole.
+        multi = [name in self.label_space.multi_valued for name in self.label_space.attributes]
+        by_class = [1 if several else k + 1 for k, several in zip(sizes, multi, strict=True)]
+        lengths = [2, len(sizes), *(length for length in by_class for _ in range(3))]
+        if self.confusion:
+            lengths += [0 if several else (k + 1) * k for k, several in zip(sizes, multi, strict=True)]
+        self.meters = {
+            name: ValueSetMeter(k, self.thresholds.get(name), self.device)
+            for name, k in self.label_space.num_classes.items()
+            if name in self.label_space.multi_valued and self.keep_scores
+        }
+        # Where sets are judged later: of each image whether its classes are right, and whether it has a label.
+        self.rows = [torch.empty(0, 2, dtype=torch.bool, device=self.device)] if self.meters else []
         self.counts = torch.zeros(sum(lengths), dtype=torch.int64, device=self.device)
         self._parts = lengths
 
@@ -76,20 +97,26 @@ class AttributeEvaluator(ClassificationEvaluator):
 
         Args:
             output: logits by attribute, [B, K].
-            target: int64 [B, A]; -100 unknown, -1 a class outside the label space.
+            target: int64 [B, C] of the label space.
 
         Raises:
             ValueError: the shapes do not belong together.
         """
-        if target.ndim != 2 or target.shape[1] != len(self.weights):
-            raise ValueError(f"expected targets of shape [B, {len(self.weights)}], got {list(target.shape)}")
+        if target.ndim != 2 or target.shape[1] != self.label_space.width:
+            raise ValueError(f"expected targets of shape [B, {self.label_space.width}], got {list(target.shape)}")
         room = len(target) if self.max_samples is None else max(0, self.max_samples - self.num_samples)
         target = target[:room]
         self.num_samples += len(target)
         exact, top5, by_class, confusions = self._split(self.counts)
         right = torch.ones(len(target), dtype=torch.bool, device=target.device)
-        for index, (name, labels) in enumerate(zip(self.label_space.attributes, target.unbind(1), strict=True)):
+        for index, (name, labels) in enumerate(
+            zip(self.label_space.attributes, by_attribute(target, self.label_space), strict=True)
+        ):
             logits = output[name][:room].detach().float()
+            counts = by_class[3 * index : 3 * index + 3]
+            if labels.ndim == 2:
+                right &= self._update_sets(index, name, logits, labels, counts)
+                continue
             classes = logits.shape[1]
             known, seen = labels != UNKNOWN, labels >= 0
             # Rows are counted by weight, 1 or 0, not picked: picking would need their number on the host.
@@ -101,14 +128,28 @@ class AttributeEvaluator(ClassificationEvaluator):
             loss = F.cross_entropy(logits, torch.where(seen, labels, UNKNOWN), ignore_index=UNKNOWN, reduction="sum")
             self.loss_sum[index] += loss
             top5[index] += ((best == labels.unsqueeze(1)).any(dim=1) & seen).sum()
-            for count, where, weight in zip(
-                by_class[3 * index : 3 * index + 3], (rows, rows, predicted), (known, hits, known), strict=True
-            ):
+            for count, where, weight in zip(counts, (rows, rows, predicted), (known, hits, known), strict=True):
                 count.index_add_(0, where, weight.to(count.dtype))
             if self.confusion:
                 confusions[index].index_add_(0, rows * classes + predicted, known.to(exact.dtype))
         labelled = (target != UNKNOWN).any(dim=1)
-        exact += torch.stack([(right & labelled).sum(), labelled.sum()])
+        if self.meters:
+            self.rows.append(torch.stack([right, labelled], dim=1))
+        else:
+            exact += torch.stack([(right & labelled).sum(), labelled.sum()])
+
+    def _update_sets(self, index: int, name: str, logits: Tensor, words: Tensor, counts: list[Tensor]) -> Tensor:
+        """Count a batch of a multi-valued attribute; return which images are not wrong, as far as is known now [B]."""
+        sets = value_sets(words, logits.shape[1])
+        loss = F.binary_cross_entropy_with_logits(logits, sets.values.float(), reduction="none").mean(dim=1)
+        self.loss_sum[index] += (loss * sets.known).sum()
+        if name in self.meters:
+            self.meters[name].update(logits, words)
+            return torch.ones_like(sets.known)
+        hits = (predicted_values(logits, DEFAULT_THRESHOLD) == sets.values).all(dim=1) & ~sets.unseen
+        for count, weight in zip(counts[:2], (sets.known, hits & sets.known), strict=True):
+            count += weight.sum()
+        return hits | ~sets.known
 
     def compute(self, distributed: bool = False) -> Metrics:
         """Return the metrics of all processes; the same on each.
@@ -117,7 +158,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             `loss`, and in percent `top1`, `top5`, `balanced_accuracy`, `macro_f1`: means over the attributes that
             have labels, weighted; `exact_match`, the percentage of labelled images whose every known label is
             predicted; and `attributes`, the first five for each attribute with its number of labels (`count`), NaN
-            where it has none.
+            where it has none. With multi-valued attributes also `map`, and for these what `ValueSetMeter` gives.
         """
         loss_sum, counts = self.loss_sum.clone(), self.counts.clone()
         if distributed:
@@ -125,10 +166,24 @@ class AttributeEvaluator(ClassificationEvaluator):
             dist.all_reduce(counts)
         exact, top5, by_class, _ = self._split(counts.cpu())
         attributes = {
-            name: _attribute_metrics(float(loss_sum[index]), int(top5[index]), *by_class[3 * index : 3 * index + 3])
+            name: _set_metrics(float(loss_sum[index]), *by_class[3 * index : 3 * index + 2])
+            if name in self.label_space.multi_valued
+            else _attribute_metrics(float(loss_sum[index]), int(top5[index]), *by_class[3 * index : 3 * index + 3])
             for index, name in enumerate(self.label_space.attributes)
         }
+        if self.rows:
+            rows = torch.cat(self.rows)
+            right, labelled = (gather_rows(rows) if distributed else rows).unbind(1)
+            for name, meter in self.meters.items():
+                metrics, exactly, sets = meter.compute(distributed)
+                index = self.label_space.attributes.index(name)
+                loss = float(loss_sum[index]) / metrics["count"] if metrics["count"] else math.nan
+                attributes[name] = {"loss": loss} | metrics
+                right = right & (exactly | ~sets.known)
+            exact = torch.stack([(right & labelled).sum(), labelled.sum()]).cpu()
         means = {metric: self._mean([values[metric] for values in attributes.values()]) for metric in ATTRIBUTE_METRICS}
+        if self.label_space.multi_valued:
+            means["map"] = self._mean([values.get("map", math.nan) for values in attributes.values()])
         return {**means, "exact_match": _percent(int(exact[0]), int(exact[1])), "attributes": attributes}
 
     def summary(self) -> Metrics:
@@ -136,7 +191,7 @@ class AttributeEvaluator(ClassificationEvaluator):
         return self.compute()
 
     def confusion_matrices(self, distributed: bool = False) -> dict[str, Tensor]:
-        """Return each attribute's confusion matrix [K + 1, K], int64 on the CPU."""
+        """Return each attribute's confusion matrix [K + 1, K], of a multi-valued one [K + 1, 3], int64 on the CPU."""
         if not self.confusion:
             raise ValueError("AttributeEvaluator(confusion=True) counts confusion matrices")
         counts = self.counts.clone()
@@ -144,7 +199,10 @@ class AttributeEvaluator(ClassificationEvaluator):
             dist.all_reduce(counts)
         matrices = self._split(counts.cpu())[3]
         sizes = self.label_space.num_classes
-        return {name: m.view(k + 1, k) for (name, k), m in zip(sizes.items(), matrices, strict=True)}
+        return {
+            name: self.meters[name].counts(distributed).cpu() if name in self.meters else matrix.view(k + 1, k)
+            for (name, k), matrix in zip(sizes.items(), matrices, strict=True)
+        }
 
     def _mean(self, values: list[float]) -> float:
         """Weighted mean over the attributes that have labels."""
@@ -166,6 +224,19 @@ def _attribute_metrics(loss_sum: float, top5: int, labels: Tensor, hits: Tensor,
         "top5": _percent(top5, count),
         "balanced_accuracy": 100 * float(recall.mean()) if count else math.nan,
         "macro_f1": 100 * float(f1.mean()) if count else math.nan,
+        "count": count,
+    }
+
+
+def _set_metrics(loss_sum: float, known: Tensor, hits: Tensor) -> dict[str, float]:
+    """Metrics of a multi-valued attribute whose scores were not kept."""
+    count = int(known)
+    blank = dict.fromkeys(("top5", "balanced_accuracy", "macro_f1", "micro_f1", "map"), math.nan)
+    return {
+        "loss": loss_sum / count if count else math.nan,
+        "top1": _percent(int(hits), count),
+        **blank,
+        "threshold": DEFAULT_THRESHOLD,
         "count": count,
     }
 

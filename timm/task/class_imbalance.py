@@ -4,14 +4,20 @@
 - logit adjustment: Menon et al., 2020, https://arxiv.org/abs/2007.07314 (equation 10)
 
 Both follow from the labels of the training table, so that every process has the same, and act in training alone.
+
+A value of a multi-valued attribute is there or not: two classes. Its weight is that of having it over that of not
+having it, and what is added to its one logit is the difference of the two margins.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from timm.data.label_space import LabelSpace
+from timm.data.value_sets import by_attribute, value_sets
 
 BETA = 0.999  # of the effective number: the paper's for about a thousand images that differ within a class
 
@@ -19,8 +25,10 @@ BETA = 0.999  # of the effective number: the paper's for about a thousand images
 def class_weights(targets: Tensor, label_space: LabelSpace, kind: str) -> list[Tensor] | None:
     """Return the weight of each class, for each attribute float32 [K], 1 in the mean over the training labels.
 
+    Those of a multi-valued attribute weigh a value where an image has it, against 1 where it has not.
+
     Args:
-        targets: int64 [rows, A] of the training table, below 0 where unknown.
+        targets: int64 [rows, C] of the training table, below 0 where unknown.
         label_space: the attributes and their classes.
         kind: "inverse" weighs a class by one over its number of labels n, "effective" by (1 - b) / (1 - b^n), which
             grows no more where n is far beyond 1 / (1 - b), b = BETA; "none" returns None.
@@ -28,11 +36,18 @@ def class_weights(targets: Tensor, label_space: LabelSpace, kind: str) -> list[T
     if kind == "none":
         return None
     weights = []
-    for counts in _counts(targets, label_space):
-        few = counts.clamp(min=1)  # a class without a label has no image to weigh
-        raw = 1 / few if kind == "inverse" else (1 - BETA) / (1 - BETA**few)
-        weights.append((raw * counts.sum() / (raw * counts).sum().clamp(min=1e-30)).float())
+    for counts, others in _counts(targets, label_space):
+        raw, of_others = (None if n is None else _weight(n.clamp(min=1), kind) for n in (counts, others))
+        assert raw is not None
+        if of_others is not None:
+            weights.append((raw / of_others).float())
+        else:
+            weights.append((raw * counts.sum() / (raw * counts).sum().clamp(min=1e-30)).float())
     return weights
+
+
+def _weight(counts: Tensor, kind: str) -> Tensor:
+    return 1 / counts if kind == "inverse" else (1 - BETA) / (1 - BETA**counts)
 
 
 def logit_margins(targets: Tensor, label_space: LabelSpace, tau: float) -> list[Tensor] | None:
@@ -46,13 +61,18 @@ def logit_margins(targets: Tensor, label_space: LabelSpace, tau: float) -> list[
     if tau == 0:
         return None
     # A class without a label is taken for as rare as one with a single one: its logarithm has no end.
-    return [tau * (n.clamp(min=1) / n.sum().clamp(min=1)).log().float() for n in _counts(targets, label_space)]
-
-
-def _counts(targets: Tensor, label_space: LabelSpace) -> list[Tensor]:
-    """Return how many labels each class has, for each attribute float64 [K]."""
-    sizes = label_space.num_classes.values()
     return [
-        torch.bincount(labels[labels >= 0], minlength=classes).double()
-        for labels, classes in zip(targets.unbind(1), sizes, strict=True)
+        tau * (n.clamp(min=1) / (n.sum() if others is None else others).clamp(min=1)).log().float()
+        for n, others in _counts(targets, label_space)
     ]
+
+
+def _counts(targets: Tensor, label_space: LabelSpace) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield for each attribute how many labels each class has, float64 [K], and of a set how many images lack it."""
+    for own, classes in zip(by_attribute(targets, label_space), label_space.num_classes.values(), strict=True):
+        if own.ndim == 2:
+            sets = value_sets(own, classes)
+            counts = sets.values.sum(dim=0).double()
+            yield counts, sets.known.sum() - counts
+        else:
+            yield torch.bincount(own[own >= 0], minlength=classes).double(), None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from simclr import DCLLoss, NTXentLoss, SupConLoss, chance_level, dcl_chance_level
@@ -65,12 +64,12 @@ class ContrastiveLoss(nn.Module):
         Args:
             z_i: projections of view 0 of the images, [B, P].
             z_j: those of view 1, [B, P].
-            labels: int64 [B, A], below 0 where unknown; None only where they are not read.
+            labels: a code each [B, A], below 0 where unknown; None only where they are not read.
         """
         inputs = [z_i, z_j]
         if self.reads_labels:
             assert labels is not None
-            inputs.append(labels.to(torch.int32))  # half as much to compare and to send
+            inputs.append(labels)
         loss: Tensor = self.loss(*inputs)
         return loss
 

@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         model: gives logits by attribute in evaluation mode, in which it is left.
-        loader: batches of images [B, C, H, W] and targets [B, A]; on several processes each its share.
+        loader: batches of images [B, C, H, W] and targets [B, C]; on several processes each its share.
         evaluator: counts; it is reset first.
         autocast: the precision's context.
         to_device: moves images to the model's device and memory format.

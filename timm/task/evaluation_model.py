@@ -18,6 +18,7 @@ from timm.data.table import build_label_space, find_label_table, find_split, rea
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import CheckpointError, build_model
 from timm.task.precision import Autocast, resolve_precision
+from timm.task.value_set_meter import DEFAULT_THRESHOLD
 from timm.utils.device import memory_format
 from timm.utils.usage_error import UsageError, first_line
 
@@ -52,6 +53,11 @@ class EvaluationModel:
     def label_space(self) -> LabelSpace:
         """The attributes it predicts and their classes."""
         return self.model.label_space
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Of each multi-valued attribute the probability from which a value is predicted."""
+        return {name: self.model.thresholds.get(name, DEFAULT_THRESHOLD) for name in self.label_space.multi_valued}
 
     @property
     def channels(self) -> int:

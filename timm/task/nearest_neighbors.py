@@ -4,7 +4,8 @@
 
 Nothing is trained: an image gets the class that the training images most similar to it vote for. Representations are
 compared by cosine similarity. Each attribute has its own neighbours, the k most similar images whose label for it is
-known, so that its accuracy is that of a table with this column alone; an image whose label is unknown is not asked.
+known, so that its accuracy is that of a table with this column alone; an image whose label is unknown is not asked. Of
+a multi-valued attribute whole sets are voted for, and one that no voter has cannot be told.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from simclr import effective_rank, gather_rows, unit_variance
 from timm.data.label_space import UNKNOWN, LabelSpace
+from timm.data.value_sets import label_codes
 from timm.models.multi_label import MultiLabelModel
 from timm.task import evaluation_sample_limit
 
@@ -38,13 +40,13 @@ Accuracies = dict[int, list[float]]  # by k: each attribute's, in percent, NaN w
 def represent(
     model: MultiLabelModel, loader: Iterable[Any], autocast: Autocast, to_device: ToDevice
 ) -> tuple[Tensor, Tensor]:
-    """Return the representations of a loader's images scaled to length 1 [n, D], float32, and their targets [n, A].
+    """Return the representations of a loader's images scaled to length 1 [n, D], float32, and their targets [n, C].
 
     On several processes each returns its share, without what a distributed sampler pads.
 
     Args:
         model: put into evaluation mode, in which it is left.
-        loader: batches of images [B, C, H, W] and targets [B, A].
+        loader: batches of images [B, C, H, W] and targets [B, C].
         autocast: the precision's context.
         to_device: moves images to the model's device and memory format.
     """
@@ -83,8 +85,7 @@ def neighbor_metrics(
     """
     index, labels = (_in_order(part) for part in represent(model, index_loader, autocast, to_device))
     queries, targets = represent(model, eval_loader, autocast, to_device)
-    sizes = list(label_space.num_classes.values())
-    accuracies = neighbor_accuracies(index, labels, queries, targets, sizes)
+    accuracies = neighbor_accuracies(index, labels, queries, targets, label_space)
     sample = index[:: math.ceil(len(index) / _MEASURED)]
     return accuracies, {"effective_rank_h": effective_rank(sample), "variance_h": unit_variance(sample)}
 
@@ -94,30 +95,32 @@ def neighbor_accuracies(
     labels: Tensor,
     queries: Tensor,
     targets: Tensor,
-    sizes: Sequence[int],
+    label_space: LabelSpace,
     neighbors: Sequence[int] = NEIGHBORS,
 ) -> Accuracies:
     """Return the accuracy of each attribute for each k, over the queries of all processes.
 
     Args:
         index: unit rows [M, D], the same on every process.
-        labels: int64 [M, A], negative where unknown.
+        labels: int64 [M, C], their targets.
         queries: this process's unit rows [n, D].
-        targets: int64 [n, A]; -100 unknown, -1 a class outside the label space, which counts as wrong.
-        sizes: the number of classes of each attribute, A of them.
+        targets: int64 [n, C]; a class outside the label space counts as wrong.
+        label_space: the attributes and their classes.
         neighbors: each k; where fewer are labelled these vote.
     """
-    counts = torch.zeros(len(neighbors) + 1, len(sizes), dtype=torch.int64, device=queries.device)
-    for attribute, classes in enumerate(sizes):
-        voters = (labels[:, attribute] >= 0).nonzero().flatten()
-        asked = (targets[:, attribute] != UNKNOWN).nonzero().flatten()
+    attributes = label_space.attributes
+    counts = torch.zeros(len(neighbors) + 1, len(attributes), dtype=torch.int64, device=queries.device)
+    codes, wanted = (label_codes(rows, label_space) for rows in (labels, targets))
+    for attribute in range(len(attributes)):
+        voters = (codes[:, attribute] >= 0).nonzero().flatten()
+        asked = (wanted[:, attribute] != UNKNOWN).nonzero().flatten()
         if not len(voters):
             continue
-        known, classes_of = index[voters], labels[voters, attribute]
+        voted, classes_of = codes[voters, attribute].unique(return_inverse=True)
         counts[-1, attribute] += len(asked)
         for rows in asked.split(_QUERIES):
-            predictions = classify_by_neighbors(known, classes_of, queries[rows], classes, neighbors)
-            counts[:-1, attribute] += (predictions == targets[rows, attribute]).sum(dim=1)
+            predictions = classify_by_neighbors(index[voters], classes_of, queries[rows], len(voted), neighbors)
+            counts[:-1, attribute] += (voted[predictions] == wanted[rows, attribute]).sum(dim=1)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)
     *hits, total = counts.tolist()

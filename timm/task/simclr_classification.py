@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.data.value_sets import label_codes
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label import MultiLabelModel
 from timm.task import ClassificationTask
@@ -39,6 +40,7 @@ class SimCLRClassificationTask(ClassificationTask):
         mixup: mixes the classified views and their labels, or None.
         class_weights: of `timm.task.class_imbalance`, or None.
         logit_margins: the same.
+        multi_valued_loss: of `timm.task.value_set_loss`.
         device: where the task's tensors live.
         dtype: of the model's parameters.
     """
@@ -59,11 +61,14 @@ class SimCLRClassificationTask(ClassificationTask):
         mixup: MultiLabelMixup | None = None,
         class_weights: Sequence[Tensor] | None = None,
         logit_margins: Sequence[Tensor] | None = None,
+        multi_valued_loss: str = "bce",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         splits = len(plan.classify) if jsd else 0
-        criterion = AttributeLoss(model.label_space, smoothing, splits, class_weights, logit_margins).to(device)
+        criterion = AttributeLoss(
+            model.label_space, smoothing, splits, class_weights, logit_margins, multi_valued_loss
+        ).to(device)
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=False)
         self.plan = plan
         self.simclr_loss_weight = simclr_loss_weight
@@ -72,6 +77,8 @@ class SimCLRClassificationTask(ClassificationTask):
         self.mixup = mixup
         self.label_space = model.label_space
         self.attribute_weights = [(attribute_weights or {}).get(name, 1.0) for name in self.label_space.attributes]
+        # Of multi-valued attributes, by validation: of the model ("thresholds") and of its average ("thresholds_ema").
+        self.thresholds: dict[str, dict[str, float]] = {}
         # Entries that the run adds to each checkpoint, by key, read when it is written.
         self.checkpoint_extras: dict[str, Callable[[], Any]] = {}
         weights = torch.tensor(self.attribute_weights, device=device)
@@ -82,7 +89,7 @@ class SimCLRClassificationTask(ClassificationTask):
 
         Args:
             input: [V*B, C, H, W], view 0 first; with mixup its classified views are changed in place.
-            target: int64 [V*B, A], the labels repeated for each view, -100 where unknown.
+            target: int64 [V*B, C] of the label space, repeated for each view, -100 where unknown.
 
         Returns:
             `loss`, to go backward from; `classification_loss` and, with two views, `simclr_loss`, unweighted; one
@@ -101,7 +108,7 @@ class SimCLRClassificationTask(ClassificationTask):
             target: as in `forward`.
 
         Returns:
-            int64 [N, A] of class indices, or with mixup soft targets [N, K] for each attribute.
+            int64 [N, C], or with mixup soft targets for each attribute.
         """
         return self.classified_targets(target) if self.mixup is None else self._mix(input, target)
 
@@ -169,7 +176,7 @@ class SimCLRClassificationTask(ClassificationTask):
         return losses * (-s).exp() + s * (counts > 0) * (part / 2)
 
     def classified_targets(self, target: Tensor) -> Tensor:
-        """Return the targets [N, A] of `output`'s rows, of a batch's targets [V*B, A]."""
+        """Return the targets [N, C] of `output`'s rows, of a batch's targets [V*B, C]."""
         return self._rows(target, self.plan.classify)
 
     def contrasted_views(self, projections: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,8 +186,8 @@ class SimCLRClassificationTask(ClassificationTask):
         return self._rows(projections, (view_i,)), self._rows(projections, (view_j,))
 
     def contrasted_labels(self, target: Tensor) -> Tensor:
-        """Return the labels [B, A] of the images that are contrasted, of a batch's targets [V*B, A]."""
-        return self._rows(target, (0,))
+        """Return a code [B, A] for each label of the images that are contrasted, of a batch's targets [V*B, C]."""
+        return label_codes(self._rows(target, (0,)), self.label_space)
 
     def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
         """Return the rows of some views of a batch [V*B, ...], in their order."""
@@ -188,7 +195,7 @@ class SimCLRClassificationTask(ClassificationTask):
         return torch.cat([chunks[view] for view in views]) if len(views) > 1 else chunks[views[0]]
 
     def _mix(self, input: Tensor, target: Tensor) -> list[Tensor]:
-        """Mix each classified view in place; return the soft targets [N, K] of each attribute."""
+        """Mix each classified view in place; return the soft targets of each attribute, as `MultiLabelMixup` does."""
         assert self.mixup is not None
         images, targets = input.chunk(len(self.plan)), target.chunk(len(self.plan))
         mixed = [self.mixup(images[view], targets[view])[1] for view in self.plan.classify]
@@ -211,4 +218,4 @@ class SimCLRClassificationTask(ClassificationTask):
             return state
         config = unwrap_fn(self.get_trainable_module()).config
         extras = {key: read() for key, read in self.checkpoint_extras.items()}
-        return state | {"arch": config["arch"], "multi_label": config} | extras
+        return state | {"arch": config["arch"], "multi_label": config} | self.thresholds | extras

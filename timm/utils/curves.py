@@ -233,10 +233,13 @@ def _draw_representation(run: Summary) -> Figure:
 def _attribute_curves(run: Summary, suffix: str) -> list[_Curve]:
     """Return a curve for each attribute; none for a single one, whose curve is the mean's."""
     names = run.attributes if len(run.attributes) > 1 else []
-    return [
-        _Curve(name + suffix, _shortened(name), _COLORS[i % len(_COLORS)], _MARKERS[1 + i % (len(_MARKERS) - 1)])
-        for i, name in enumerate(names)
-    ]
+    curves = []
+    for i, name in enumerate(names):
+        column, label = name + suffix, _shortened(name)
+        if not suffix and any(f"{name}_map" in row for row in run.rows):  # a whole set is seldom right
+            column, label = f"{name}_map", f"{label}, mAP"
+        curves.append(_Curve(column, label, _COLORS[i % len(_COLORS)], _MARKERS[1 + i % (len(_MARKERS) - 1)]))
+    return curves
 
 
 def _shortened(name: str) -> str:

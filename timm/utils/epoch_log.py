@@ -92,13 +92,21 @@ class EpochLog:
 
 def metrics_line(metrics: Mapping[str, Any]) -> str:
     """Return the means over the attributes as one line."""
+    sets = f"mAP: {metrics['map']:.3f}  " if "map" in metrics else ""
     return (
         f"Loss: {metrics['loss']:.4f}  Acc@1: {metrics['top1']:.3f}  Acc@5: {metrics['top5']:.3f}  "
         f"Balanced: {metrics['balanced_accuracy']:.3f}  F1: {metrics['macro_f1']:.3f}  "
-        f"Exact match: {metrics['exact_match']:.3f}"
+        f"{sets}Exact match: {metrics['exact_match']:.3f}"
     )
 
 
 def attribute_line(metrics: Mapping[str, Any]) -> str:
-    """Return each attribute's accuracy as one line."""
-    return "  ".join(f"{name}: {values['top1']:.3f}" for name, values in metrics["attributes"].items())
+    """Return each attribute's accuracy as one line, of multi-valued ones also how well each value is told."""
+
+    def told(values: Mapping[str, float]) -> str:
+        if "map" not in values:
+            return f"{values['top1']:.3f}"
+        by_value = f"mAP {values['map']:.3f}, F1 {values['micro_f1']:.3f} from {values['threshold']:.3f}"
+        return f"{values['top1']:.3f} ({by_value})"
+
+    return "  ".join(f"{name}: {told(values)}" for name, values in metrics["attributes"].items())

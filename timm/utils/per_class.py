@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,20 @@ def class_scores(matrix: Matrix) -> dict[str, Floats]:
         matrix: [K + 1, K] counts, row label (the last one outside the label space), column prediction.
     """
     hits = np.diagonal(matrix).astype(np.float64)
-    support, predicted = matrix.sum(axis=1)[:-1].astype(np.float64), matrix.sum(axis=0).astype(np.float64)
+    return _scores(matrix.sum(axis=1)[:-1].astype(np.float64), hits, matrix.sum(axis=0).astype(np.float64))
+
+
+def value_scores(counts: Matrix) -> dict[str, Floats]:
+    """Return what `class_scores` does for each value of a multi-valued attribute.
+
+    Args:
+        counts: [K + 1, 3] the images that have a value, those of them for which it is predicted, all for which it is;
+            the last row is of values outside the label space.
+    """
+    return _scores(*counts[:-1].T.astype(np.float64))
+
+
+def _scores(support: Floats, hits: Floats, predicted: Floats) -> dict[str, Floats]:
     return {
         "precision": _percent(hits, predicted),
         "recall": _percent(hits, support),
@@ -51,15 +64,22 @@ def class_scores(matrix: Matrix) -> dict[str, Floats]:
 
 
 def write_per_class(
-    folder: Path, matrices: Mapping[str, Matrix], classes: Mapping[str, Sequence[str]], title: str = ""
+    folder: Path,
+    matrices: Mapping[str, Matrix],
+    classes: Mapping[str, Sequence[str]],
+    title: str = "",
+    multi_valued: Collection[str] = (),
 ) -> list[Path]:
     """Write `<attribute>.csv`, `<attribute>-confusion.csv` and `<attribute>-confusion.png` for each attribute.
 
+    Of a multi-valued one there is the first alone: a set that is wrong went to no other class.
+
     Args:
         folder: where they go; it is created.
-        matrices: by attribute [K + 1, K], as `class_scores` takes them.
+        matrices: by attribute [K + 1, K], as `class_scores` takes them, of a multi-valued one as `value_scores` does.
         classes: by attribute, in the order of the matrices.
         title: what was scored, for the pictures.
+        multi_valued: the attributes with several values an image.
 
     Returns:
         The files.
@@ -68,6 +88,10 @@ def write_per_class(
     for (attribute, matrix), stem in zip(matrices.items(), file_stems(matrices), strict=True):
         names = list(classes[attribute])
         table, confusion, picture = (folder / f"{stem}{end}" for end in (".csv", "-confusion.csv", "-confusion.png"))
+        if attribute in multi_valued:
+            _write_scores(table, names, value_scores(matrix))
+            written.append(table)
+            continue
         _write_scores(table, names, class_scores(matrix))
         _write_confusion(confusion, names, matrix)
         figure = draw_confusion(attribute, names, matrix, title)

@@ -15,6 +15,7 @@ from timm.utils.whole_file import check_writable, whole_file
 Result = dict[str, Any]
 
 _WITHIN_ATTRIBUTE = ("top1", "top5", "loss", "balanced_accuracy", "macro_f1")
+_OF_SETS = ("map", "micro_f1", "threshold")  # only multi-valued attributes have them
 
 
 def check_results_path(text: str) -> Path | None:
@@ -39,7 +40,8 @@ def attribute_columns(attributes: dict[str, dict[str, float]]) -> Result:
     """
     columns: Result = {}
     for name, values in attributes.items():
-        columns |= {f"{name}_{metric}": values[metric] for metric in _WITHIN_ATTRIBUTE}
+        metrics = (*_WITHIN_ATTRIBUTE, *(metric for metric in _OF_SETS if metric in values))
+        columns |= {f"{name}_{metric}": values[metric] for metric in metrics}
         columns[f"{name}_labels"] = int(values["count"])
     return columns
 

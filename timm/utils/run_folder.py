@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ Row = dict[str, float | int | None]
 
 _WITHIN_ATTRIBUTE = ("loss", "top5", "balanced_accuracy", "macro_f1")
 _LOWER = ("train_alignment", "train_uniformity", "train_false_negatives")  # less is better
+_OF_SETS = ("map", "micro_f1")  # only multi-valued attributes have them
 _OVERALL = ("balanced_accuracy", "macro_f1", "exact_match")
 
 
@@ -38,22 +39,32 @@ def epoch_row(
     row |= {f"eval_{name}": evaluated[name] for name in ("loss", "top1", "top5")}
     row |= {name: train.get(name) for name in ("lr", "simclr_loss", "classification_loss")}
     row |= {name: values["top1"] for name, values in evaluated["attributes"].items()}
-    row |= {f"eval_{name}": evaluated[name] for name in _OVERALL}
+    row |= {f"eval_{name}": evaluated[name] for name in _overall(evaluated)}
     row |= _by_attribute("", evaluated)
     if averaged is not None:
-        row |= {f"ema_{name}": averaged[name] for name in ("loss", "top1", "top5", *_OVERALL)}
+        row |= {f"ema_{name}": averaged[name] for name in ("loss", "top1", "top5", *_overall(averaged))}
         row |= {f"ema_{name}": values["top1"] for name, values in averaged["attributes"].items()}
         row |= _by_attribute("ema_", averaged)
     return row
 
 
-def no_metrics(attributes: Sequence[str]) -> dict[str, Any]:
+def no_metrics(attributes: Sequence[str], multi_valued: Collection[str] = ()) -> dict[str, Any]:
     """Return what stands for the metrics of an epoch without validation: blanks."""
-    within = dict.fromkeys(("top1", *_WITHIN_ATTRIBUTE))
-    return dict.fromkeys(("loss", "top1", "top5", *_OVERALL)) | {"attributes": dict.fromkeys(attributes, within)}
+    within = ("top1", *_WITHIN_ATTRIBUTE)
+    blanks = {
+        name: dict.fromkeys((*within, *_OF_SETS) if name in multi_valued else within, None) for name in attributes
+    }
+    overall = ("loss", "top1", "top5", *_OVERALL, *(["map"] if multi_valued else []))
+    return dict.fromkeys(overall) | {"attributes": blanks}
 
 
-def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True, watched: Sequence[str] = ()) -> list[str]:
+def metric_names(
+    attributes: Sequence[str],
+    ema: bool,
+    contrast: bool = True,
+    watched: Sequence[str] = (),
+    multi_valued: Collection[str] = (),
+) -> list[str]:
     """Return what --eval-metric takes: the columns of summary.csv, those of the validation also without `eval_`.
 
     Args:
@@ -61,11 +72,12 @@ def metric_names(attributes: Sequence[str], ema: bool, contrast: bool = True, wa
         ema: whether there is an averaged model.
         contrast: whether there is a contrastive loss.
         watched: the columns behind those of `epoch_row`.
+        multi_valued: the attributes with several values an image.
 
     Raises:
         UsageError: an attribute has the name of another column.
     """
-    blank, none = no_metrics(attributes), no_metrics(())
+    blank, none = no_metrics(attributes, multi_valued), no_metrics((), multi_valued)
     train = dict.fromkeys(("loss", "top1", "lr", "simclr_loss", "classification_loss"), 0.0)
     columns = [*epoch_row(0, train, blank, blank if ema else None), *watched]
     taken = {
@@ -128,5 +140,10 @@ def _by_attribute(prefix: str, metrics: Mapping[str, Any]) -> Row:
     return {
         f"{prefix}{name}_{metric}": values[metric]
         for name, values in metrics["attributes"].items()
-        for metric in _WITHIN_ATTRIBUTE
+        for metric in (*_WITHIN_ATTRIBUTE, *_OF_SETS)
+        if metric in values
     }
+
+
+def _overall(metrics: Mapping[str, Any]) -> list[str]:
+    return [*_OVERALL, *(["map"] if "map" in metrics else [])]

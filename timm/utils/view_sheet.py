@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,23 @@ def save_view_sheet(
     target: Tensor,
     kinds: Sequence[str],
     data_config: Mapping[str, Any],
-    classes: Mapping[str, Sequence[str]],
+    describe: Callable[[Sequence[int]], list[str]],
 ) -> None:
     """Write a PNG of a batch's first images.
 
     Args:
         path: of the PNG.
         images: [V*B, C, H, W], normalised, view 0 first.
-        target: int64 [V*B, A], below 0 where unknown.
+        target: int64 [V*B, C], the labels.
         kinds: what each of the V views is called.
         data_config: its `mean` and `std` undo the normalisation.
-        classes: the names of each attribute's classes.
+        describe: puts an image's labels into words, a text for each attribute.
     """
     views = len(kinds)
     mean, std = (torch.tensor(data_config[key], device=images.device).view(-1, 1, 1) for key in ("mean", "std"))
     by_image = images.float().view(views, -1, *images.shape[1:])[:, :IMAGES].transpose(0, 1)
     pixels = (by_image * std + mean).clamp(0, 1).mul(255).add(0.5).clamp(0, 255).to(torch.uint8).cpu()
-    captions = [_caption(row, classes) for row in target[: len(pixels)].tolist()]
+    captions = [describe(row) for row in target[: len(pixels)].tolist()]
     _sheet(pixels, list(kinds), captions).save(path)
 
 
@@ -62,11 +62,6 @@ def _sheet(pixels: Tensor, kinds: list[str], captions: list[list[str]]) -> Image
         for line, text in enumerate(captions[index]):
             _write(sheet, text, GAP + left, top + height + line * LINE, block[0] - 2 * GAP, "white")
     return sheet
-
-
-def _caption(codes: list[int], classes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return an image's class of each attribute, a dash where it is unknown."""
-    return [names[code] if code >= 0 else "\u2013" for code, names in zip(codes, classes.values(), strict=True)]
 
 
 def _write(sheet: Image.Image, text: str, left: int, top: int, width: int, color: str) -> None:

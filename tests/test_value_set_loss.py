@@ -1,0 +1,122 @@
+"""The loss of multi-valued attributes: against loops in float64, with blanks, weights, mixing, and on processes."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from distributed import run_on_processes
+from torch import Tensor
+
+from timm.data.label_space import UNKNOWN, LabelSpace
+from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.task.attribute_loss import AttributeLoss
+from timm.task.class_imbalance import BETA, class_weights, logit_margins
+from timm.task.value_set_loss import KINDS
+
+K = 4
+SPACE = LabelSpace({"size": ("L", "S"), "tags": ("a", "b", "c", "d")}, ["tags"])
+# The last image has a value outside the label space.
+TARGET = torch.tensor([[0, 0b0011], [1, 0b1000], [UNKNOWN, 0], [0, UNKNOWN], [1, 0b10110]])
+
+
+def _logits(rows: int = len(TARGET)) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(rows)
+    return {name: 2 * torch.randn(rows, k, generator=random).double() for name, k in SPACE.num_classes.items()}
+
+
+def _bce(p: float, y: float, weight: float) -> float:
+    return -(weight * y * math.log(p) + (1 - y) * math.log(1 - p))
+
+
+def _asl(p: float, y: float, weight: float) -> float:
+    """Equation 7 of arXiv:2009.14119 for a target that is 0 or 1."""
+    shifted = max(p - 0.05, 0)
+    return -(weight * (1 - p) * math.log(p) if y else shifted**4 * math.log(1 - shifted))
+
+
+def _slow(logits: Tensor, one: Callable[[float, float, float], float], mean: bool, weights: list[float]) -> float:
+    """The mean over known sets of what each value contributes, by loops."""
+    by_image = []
+    for row, words in zip(logits.tolist(), TARGET[:, 1].tolist(), strict=True):
+        if words >= 0:
+            terms = [
+                one(1 / (1 + math.exp(-x)), words >> i & 1, w)
+                for i, (x, w) in enumerate(zip(row, weights, strict=True))
+            ]
+            by_image.append(sum(terms) / (K if mean else 1))
+    return sum(by_image) / len(by_image)
+
+
+@pytest.mark.parametrize(("kind", "one"), [("bce", _bce), ("asl", _asl)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_is_that_of_a_loop_over_values(kind: str, one: Callable[..., float], weighted: bool) -> None:
+    weights = [1.0, 2.0, 0.5, 7.0] if weighted else [1.0] * K
+    given = [torch.ones(2), torch.tensor(weights)] if weighted else None
+    logits = _logits()
+    losses = AttributeLoss(SPACE, weights=given, multi_valued_loss=kind)(logits, TARGET)
+    assert losses[1].item() == pytest.approx(_slow(logits["tags"], one, kind == "bce", weights), rel=1e-5)
+
+
+def test_smoothing_moves_each_value_towards_one_half() -> None:
+    logits = _logits()
+    loss = AttributeLoss(SPACE, smoothing=0.2)(logits, TARGET)[1].item()
+    hard, even = (_slow(logits["tags"], one, True, [1] * K) for one in (_bce, lambda p, y, w: _bce(p, 0.5, w)))
+    assert loss == pytest.approx(0.8 * hard + 0.2 * even)
+
+
+def test_a_margin_is_added_to_the_logits() -> None:
+    logits, margin = _logits(), torch.tensor([1.0, -2.0, 0.0, 3.0])
+    moved = {"size": logits["size"], "tags": logits["tags"] + margin}
+    given = AttributeLoss(SPACE, margins=[torch.zeros(2), margin])(logits, TARGET)
+    assert torch.allclose(given, AttributeLoss(SPACE)(moved, TARGET))
+
+
+def test_a_batch_without_a_known_set_has_loss_and_gradient_zero() -> None:
+    tags = torch.randn(2, K, requires_grad=True)
+    loss = AttributeLoss(SPACE)({"size": torch.zeros(2, 2), "tags": tags}, torch.tensor([[0, UNKNOWN]] * 2))[1]
+    loss.backward()
+    assert tags.grad is not None
+    assert (loss.item(), tags.grad.abs().max().item()) == (0, 0)
+
+
+@pytest.mark.parametrize("lam", [0.3, 1.0])
+def test_the_loss_of_mixed_images_is_the_mix_of_their_losses(lam: float) -> None:
+    mixup = MultiLabelMixup(SPACE, mixup_alpha=1.0)
+    mixup.mixup._params_per_batch = lambda: (lam, False)
+    target = TARGET[[0, 1, 2, 3]]
+    _, soft = mixup(torch.zeros(4, 3, 2, 2), target)
+    logits = _logits(4)
+    loss = AttributeLoss(SPACE)
+    counted = loss.joint_counts([soft])
+    assert counted[1].item() == pytest.approx(3)
+    alone, other = ([loss(_row(logits, i), t[i : i + 1])[1].item() for i in range(4)] for t in (target, target.flip(0)))
+    expected = sum(lam * a + (1 - lam) * b for a, b in zip(alone, other, strict=True))
+    assert loss(logits, soft)[1].item() * counted[1].item() == pytest.approx(expected, rel=1e-5)
+
+
+def _row(logits: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    return {name: values[row : row + 1] for name, values in logits.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_average_to_the_loss_of_the_joint_batch(kind: str) -> None:
+    logits = _logits()
+    whole = AttributeLoss(SPACE, multi_valued_loss=kind)(logits, TARGET)
+    parts = run_on_processes(2, _share_of_loss, logits, TARGET, kind)
+    assert torch.allclose(torch.stack(parts).mean(dim=0), whole, rtol=1e-6)
+
+
+def _share_of_loss(logits: dict[str, Tensor], target: Tensor, kind: str) -> Tensor:
+    own = slice(0, 2) if torch.distributed.get_rank() == 0 else slice(2, None)
+    return AttributeLoss(SPACE, multi_valued_loss=kind)({n: v[own] for n, v in logits.items()}, target[own])
+
+
+def test_a_value_is_weighed_by_how_many_have_it_over_how_many_lack_it() -> None:
+    # Of the four known sets, a: 1 has it, b: 2, c: 1, d: 1.
+    _, weights = class_weights(TARGET, SPACE, "inverse") or []
+    assert weights.tolist() == pytest.approx([3, 1, 3, 3])
+    _, effective = class_weights(TARGET, SPACE, "effective") or []
+    assert effective[0].item() == pytest.approx((1 - BETA**3) / (1 - BETA))
+    _, margins = logit_margins(TARGET, SPACE, 2.0) or []
+    assert margins.tolist() == pytest.approx([2 * math.log(1 / 3), 0, 2 * math.log(1 / 3), 2 * math.log(1 / 3)])

@@ -1,0 +1,163 @@
+"""Metrics of multi-valued attributes: against scikit-learn, slow searches, and one process."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from distributed import run_on_processes
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+from torch import Tensor
+
+from timm.data.label_space import BITS, UNKNOWN, LabelSpace
+from timm.task.attribute_evaluator import AttributeEvaluator
+from timm.task.value_set_meter import ValueSetMeter, best_threshold, predicted_values
+
+K = 5
+SPACE = LabelSpace({"size": ("L", "S"), "tags": tuple("abcde")}, ["tags"])
+
+
+def _data(rows: int = 40, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    """Return logits and targets; some unknown, all of the first three values there somewhere."""
+    random = torch.Generator().manual_seed(seed)
+    truth = torch.rand(rows, K, generator=random) < torch.tensor([0.5, 0.3, 0.2, 0.1, 0.0])
+    tags = 3 * (truth + torch.randn(rows, K, generator=random)) - 2
+    words = (truth.long() << torch.arange(K)).sum(dim=1)
+    words[::7] = UNKNOWN
+    size = torch.randint(2, (rows,), generator=random)
+    size[::5] = UNKNOWN
+    return {"size": torch.randn(rows, 2, generator=random), "tags": tags}, torch.stack([size, words], dim=1)
+
+
+def _known(logits: Tensor, words: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    rows = words >= 0
+    return logits[rows].sigmoid().numpy(), ((words[rows, None] >> torch.arange(K)) & 1).numpy()
+
+
+@pytest.mark.parametrize("threshold", [0.3, None])
+def test_another_library_says_the_same(threshold: float | None) -> None:
+    logits, target = _data()
+    meter = ValueSetMeter(K, threshold)
+    for rows in (slice(0, 13), slice(13, None)):
+        meter.update(logits["tags"][rows], target[rows, 1:])
+    found, right, _ = meter.compute()
+    scores, truth = _known(logits["tags"], target[:, 1])
+    guess = scores >= found["threshold"]
+    occurs = truth.any(axis=0)
+    either = occurs | guess.any(axis=0)
+    assert not occurs.all()
+    assert found["map"] == pytest.approx(100 * sk.average_precision_score(truth[:, occurs], scores[:, occurs]))
+    assert found["micro_f1"] == pytest.approx(100 * sk.f1_score(truth, guess, average="micro"))
+    assert found["macro_f1"] == pytest.approx(100 * sk.f1_score(truth[:, either], guess[:, either], average="macro"))
+    balanced = [sk.balanced_accuracy_score(truth[:, i], guess[:, i]) for i in range(K) if occurs[i]]
+    assert found["balanced_accuracy"] == pytest.approx(100 * np.mean(balanced))
+    assert found["top1"] == pytest.approx(100 * sk.accuracy_score(truth, guess))
+    assert int(right.sum()) == (truth == guess).all(axis=1).sum()
+    assert found["count"] == len(truth)
+    assert math.isnan(found["top5"])
+
+
+@given(st.lists(st.tuples(st.sampled_from([-3.0, -1.0, 0.0, 0.5, 4.0]), st.booleans()), min_size=1, max_size=30))
+def test_no_other_threshold_has_a_better_f1(pairs: list[tuple[float, bool]]) -> None:
+    logits, truth = (torch.tensor(column)[:, None] for column in zip(*pairs, strict=True))
+    threshold = best_threshold(logits, truth)
+    assert 0 < threshold < 1
+
+    def f1(at: float) -> float:
+        guess = predicted_values(logits, at)
+        return 2 * int((guess & truth).sum()) / max(1, int(guess.sum() + truth.sum()))
+
+    assert f1(threshold) >= max(f1(at) for at in np.linspace(0.001, 0.999, 100)) - 1e-12
+    if not truth.any():
+        assert threshold == 0.5
+
+
+def test_the_evaluator_joins_sets_with_classes() -> None:
+    logits, target = _data()
+    evaluator = AttributeEvaluator(SPACE, [1, 3])
+    for rows in (slice(0, 25), slice(25, None)):
+        evaluator.update({name: values[rows] for name, values in logits.items()}, target[rows])
+    found = evaluator.compute()
+    own = found["attributes"]
+    classes, words = target.unbind(1)
+    scores, truth = _known(logits["tags"], words)
+    assert own["tags"]["loss"] == pytest.approx(sk.log_loss(truth.ravel(), scores.ravel()), rel=1e-4)
+    assert found["top1"] == pytest.approx((own["size"]["top1"] + 3 * own["tags"]["top1"]) / 4)
+    assert found["top5"] == own["size"]["top5"] == 100
+    assert found["map"] == pytest.approx(own["tags"]["map"])
+    guess = predicted_values(logits["tags"], own["tags"]["threshold"])
+    sets = ((words.clamp(min=0)[:, None] >> torch.arange(K)) & 1).bool()
+    right = (classes < 0) | (logits["size"].argmax(dim=1) == classes)
+    right &= (words < 0) | (guess == sets).all(dim=1)
+    labelled = (target >= 0).any(dim=1)
+    assert found["exact_match"] == pytest.approx(100 * float(right[labelled].float().mean()))
+
+
+def test_without_scores_sets_are_judged_at_one_half() -> None:
+    logits, target = _data()
+    kept = AttributeEvaluator(SPACE, thresholds={"tags": 0.5})
+    light = AttributeEvaluator(SPACE, keep_scores=False)
+    for evaluator in (kept, light):
+        evaluator.update(logits, target)
+    one, other = kept.compute(), light.compute()
+    assert (one["top1"], one["exact_match"], one["loss"]) == pytest.approx(
+        (other["top1"], other["exact_match"], other["loss"])
+    )
+    assert math.isnan(other["map"])
+    assert not light.meters
+
+
+def test_a_value_outside_the_label_space_is_wrong() -> None:
+    logits = {"size": torch.tensor([[1.0, 0.0]] * 2), "tags": torch.tensor([[5.0, -5, -5, -5, -5]] * 2)}
+    target = torch.tensor([[0, 0b000001], [0, 0b100001]])
+    evaluator = AttributeEvaluator(SPACE, thresholds={"tags": 0.5}, confusion=True)
+    evaluator.update(logits, target)
+    found = evaluator.compute()
+    assert (found["attributes"]["tags"]["top1"], found["exact_match"]) == (50, 50)
+    assert found["attributes"]["tags"]["macro_f1"] == 50  # of a, and of the one value that is never predicted
+    counts = evaluator.confusion_matrices()["tags"]
+    assert counts.tolist() == [[2, 2, 2], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_processes_count_what_one_counts() -> None:
+    logits, target = _data(rows=9)
+    alone = AttributeEvaluator(SPACE)
+    alone.update(logits, target)
+    expected = alone.compute()
+    for found in run_on_processes(3, _counted, logits, target):
+        for name, values in (expected["attributes"] | {"all": expected}).items():
+            mine = (found["attributes"] | {"all": found})[name]
+            numbers = [key for key in values if key != "attributes"]
+            assert [mine[key] for key in numbers] == pytest.approx([values[key] for key in numbers], nan_ok=True)
+
+
+def _counted(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:
+    """Process 0 has nothing at all."""
+    rank = torch.distributed.get_rank()
+    evaluator = AttributeEvaluator(SPACE)
+    if rank:
+        own = slice(0, 4) if rank == 1 else slice(4, None)
+        evaluator.update({name: values[own] for name, values in logits.items()}, target[own])
+    return evaluator.compute(distributed=True)
+
+
+def test_without_a_known_set_there_is_no_metric() -> None:
+    evaluator = AttributeEvaluator(SPACE)
+    evaluator.update({"size": torch.zeros(2, 2), "tags": torch.zeros(2, K)}, torch.tensor([[0, UNKNOWN]] * 2))
+    own = evaluator.compute()["attributes"]["tags"]
+    assert own["count"] == 0
+    assert all(math.isnan(own[name]) for name in ("loss", "top1", "map", "micro_f1", "macro_f1", "balanced_accuracy"))
+
+
+def test_an_attribute_may_have_more_values_than_a_column_has_bits() -> None:
+    count = BITS + 8
+    space = LabelSpace({"tags": tuple(f"v{i:03}" for i in range(count))}, ["tags"])
+    target = torch.from_numpy(space.encode("tags", ["v000|v069", "v062", "|", None]))
+    logits = torch.full((4, count), -4.0)
+    logits[0, [0, 69]] = 4
+    logits[1, 62] = 4
+    evaluator = AttributeEvaluator(space)
+    evaluator.update({"tags": logits}, target)
+    assert evaluator.compute()["attributes"]["tags"]["top1"] == 100

@@ -26,6 +26,15 @@ def test_without_amp_everything_is_float32_and_nothing_is_scaled() -> None:
     assert isinstance(backward, PlainBackward)
 
 
+@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_amp_on_a_processor_without_bfloat16_is_warned_of(
+    capability: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    resolve_precision(CPU, amp=True, amp_dtype=None, model_dtype=None)
+    assert ("this processor has no bfloat16 instructions" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("amp_dtype", [None, "bfloat16"])
 def test_amp_on_the_cpu_multiplies_in_bfloat16_and_keeps_float32_weights(amp_dtype: str | None) -> None:
     autocast, backward, dtype = resolve_precision(CPU, amp=True, amp_dtype=amp_dtype, model_dtype="float32")

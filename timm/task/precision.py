@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from timm.utils import NativeScaler, dispatch_clip_grad
 from timm.utils.usage_error import UsageError
+
+_logger = logging.getLogger(__name__)
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -61,5 +64,10 @@ def resolve_precision(
     cast = getattr(torch, amp_dtype or ("float16" if device.type == "cuda" else "bfloat16"))
     if device.type == "cpu" and cast is torch.float16:
         raise UsageError("--amp-dtype float16 needs a GPU: on the CPU --amp means bfloat16")
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        _logger.warning(
+            "--amp: this processor has no bfloat16 instructions, and emulating them is several times slower than "
+            "float32: leave it out"
+        )
     autocast = partial(torch.autocast, device_type=device.type, dtype=cast)
     return autocast, NativeScaler(device.type) if cast is torch.float16 else PlainBackward(), dtype

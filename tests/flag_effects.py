@@ -21,6 +21,7 @@ from torch import Tensor
 
 import options
 import train
+import train_loop
 from timm.utils.model import unwrap_model
 from timm.utils.random_state import seed_all
 
@@ -137,7 +138,7 @@ def gradients_of(run: train.Run) -> list[list[Tensor]]:
     run.optimizer.register_step_pre_hook(note)
     seed_all(0)
     with silence():
-        train.train_one_epoch(run, 0, None)
+        train_loop.train_one_epoch(run, 0, None)
     return found
 
 
@@ -146,7 +147,7 @@ def loop_through(run: train.Run) -> list[tuple[Tensor, Tensor]]:
     batches: list[tuple[Tensor, Tensor]] = []
     run.task.register_forward_pre_hook(lambda task, inputs: batches.append((inputs[0].clone(), inputs[0])))
     with silence():
-        train.loop(run, {"epoch": 0, "batch": 0})
+        train_loop.loop(run, {"epoch": 0, "batch": 0})
     return batches
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import train
+import train_loop
 from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
@@ -423,7 +423,7 @@ def weights_after(shares: list[list[int]], alone: bool, name: str, masked: bool)
         else:
             first = sum(len(own) for own in shares[: dist.get_rank()])
             own_chunks = chunks[first : first + len(shares[dist.get_rank()])]
-            result = train.backpropagate(run, own_chunks, 0.5, update)
+            result = train_loop.backpropagate(run, own_chunks, 0.5, update)
         losses.append(result["simclr_loss"].detach())
         if update:
             optimizer.zero_grad()
@@ -459,7 +459,7 @@ def count_all_reduces(shares: list[list[int]]) -> int:
     run: Any = SimpleNamespace(
         args=args, task=task, optimizer=optimizer, backward=PlainBackward(), autocast=nullcontext
     )
-    train.backpropagate(run, draw(shares[dist.get_rank()]), 1.0, True)
+    train_loop.backpropagate(run, draw(shares[dist.get_rank()]), 1.0, True)
     return len(averaged)
 
 

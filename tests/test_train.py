@@ -18,6 +18,7 @@ from catalogue import COLORS, SHAPES, draw_catalogue, read_rows, write_table
 from PIL import Image
 
 import train
+import train_loop
 from timm.models.multi_label import MultiLabelModel
 from timm.utils.random_state import seed_all
 
@@ -243,7 +244,7 @@ def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.FiniteWatch, "check", stop)
+        patch.setattr(train_loop.FiniteWatch, "check", stop)
         with pytest.raises(StoppedError):
             run(data, stopped, *words, "--epochs", 2, "--recovery-interval", 2)
     recovery = stopped / "run" / "recovery-1-1.pth.tar"
@@ -504,7 +505,7 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = []
-    train_one_epoch = train.train_one_epoch
+    train_one_epoch = train_loop.train_one_epoch
 
     def interrupted(run: train.Run, epoch: int, again: Any) -> Any:
         if epoch == 1:
@@ -512,7 +513,7 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(
         epochs.append(epoch)
         return train_one_epoch(run, epoch, again)
 
-    monkeypatch.setattr(train, "train_one_epoch", interrupted)
+    monkeypatch.setattr(train_loop, "train_one_epoch", interrupted)
     with pytest.raises(SystemExit) as end:
         run(data, tmp_path, "--epochs", 3)
     assert end.value.code == 130
@@ -534,14 +535,14 @@ def test_an_attribute_that_the_table_of_classes_lacks_is_not_passed_over(
 
 def test_scoring_reads_one_view_of_each_row_and_nothing_random(data: Path, tmp_path: Path) -> None:
     batches: list[torch.Tensor] = []
-    evaluate = train.evaluate
+    evaluate = train_loop.evaluate
 
     def watched(model: Any, loader: Any, *args: Any, **kwargs: Any) -> Any:
         batches.append(torch.cat([images.clone() for images, _ in loader]))
         return evaluate(model, loader, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "evaluate", watched)
+        patch.setattr(train_loop, "evaluate", watched)
         run(data, tmp_path, "--epochs", 2, "--classify-view", "both")
     assert [len(images) for images in batches] == [10, 10]
     assert torch.equal(*batches)

@@ -35,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import options
 import timm
 import train
+import train_loop
 from option_checks import TRAIN_REFUSALS
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.data.data_error import DataError
@@ -184,10 +185,10 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved
     assert all(name.startswith("heads.") for name in moved)
-    evaluated, _ = train.evaluate_epoch(run)
+    evaluated, _ = train_loop.evaluate_epoch(run)
     seen = next(iter(run.train_loader))[0].ndim
     assert seen == (2 if features else 4)
-    again, _ = train.evaluate_epoch(run)  # with --no-aug from the features that the first pass made
+    again, _ = train_loop.evaluate_epoch(run)  # with --no-aug from the features that the first pass made
     assert evaluated == again
 
 
@@ -930,10 +931,10 @@ def test_an_average_follows_the_weights_and_is_scored(prepare: Prepare) -> None:
     assert not prepare().task.has_ema()
     run = prepare("--model-ema")
     model_of(run).heads[0].bias.data[0] += 1
-    evaluated, averaged = train.evaluate_epoch(run)
+    evaluated, averaged = train_loop.evaluate_epoch(run)
     assert averaged is not None
     assert averaged["loss"] != evaluated["loss"]
-    assert train.evaluate_epoch(prepare())[1] is None
+    assert train_loop.evaluate_epoch(prepare())[1] is None
     before = run.task.trainable_module_ema.module.heads[1].weight.clone()
     gradients_of(run)
     assert not torch.equal(run.task.trainable_module_ema.module.heads[1].weight, before)

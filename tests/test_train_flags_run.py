@@ -38,6 +38,7 @@ from torch import Tensor
 
 import options
 import train
+import train_loop
 from timm.data import table_dataset
 from timm.data.label_space import UNKNOWN
 from timm.utils.device import open_device
@@ -194,7 +195,7 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Prepare) -> None:
                     values = (logits[name] + others[name]) / 2 if mirrored else logits[name]
                     losses.append(F.cross_entropy(values, target[:, index], reduction="none")[target[:, index] >= 0])
         expected = sum(torch.cat(losses).mean() for losses in terms.values()) / 2
-        assert train.evaluate_epoch(run)[0]["loss"] == pytest.approx(float(expected), rel=1e-4)
+        assert train_loop.evaluate_epoch(run)[0]["loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
 WANDB = """
@@ -407,7 +408,7 @@ def test_numbers_have_the_format_asked_for(prepare: Prepare) -> None:
     for words in ([], ["--no-prefetcher"]):
         run = prepare("--model-dtype", "bfloat16", *words)
         assert precision(run) == (bf16, bf16, "PlainBackward")
-        assert math.isfinite(train.evaluate_epoch(run)[0]["loss"])
+        assert math.isfinite(train_loop.evaluate_epoch(run)[0]["loss"])
     with pytest.raises(UsageError, match="--model-dtype float16 has no room for gradients"):
         prepare("--model-dtype", "float16")
 

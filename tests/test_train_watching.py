@@ -12,7 +12,7 @@ from flag_effects import Prepare, model_of, silence, train_through
 from flag_effects import prepare as make_ready
 from torch import Tensor
 
-import train
+import train_loop
 
 SENTENCES = ("has been at chance", "projections have collapsed", "representations have collapsed")
 
@@ -101,7 +101,7 @@ def told(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> Told:
                 parameter.data.zero_()
         caplog.clear()
         with caplog.at_level(logging.INFO), silence():
-            train.loop(run, {"epoch": 0, "batch": 0})
+            train_loop.loop(run, {"epoch": 0, "batch": 0})
         assert ("Contrastive Acc@1" in caplog.text) == (run.plan.contrast is not None)
         return {sentence: caplog.text.count(sentence) for sentence in SENTENCES}
 

@@ -1,6 +1,6 @@
 """Pictures of a training run: accuracy, losses and representation by epoch, drawn from its summary.csv.
 
-A run redraws them after each epoch. To redraw them by hand:
+A run redraws them as it goes. To redraw them by hand:
 
     python -m timm.utils.curves output/train/RUN/summary.csv
     python -m timm.utils.curves SUMMARY.csv FOLDER

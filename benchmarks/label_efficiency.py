@@ -8,8 +8,8 @@
 DATA is the Clothing dataset (README: measured), whose val.csv is the test split here and is used for nothing else. Of
 train.csv a fixed sixth is held out for tuning. Each cell of the grid keeps the labels of a fraction of the rest, the
 same rows for every method of a seed (and those of a smaller fraction among them); all other rows stay, unlabelled.
-Methods of a seed also start from the same weights. Each method's settings are the best of an equal number by the
-held-out images at one fraction, with seeds that the grid does not use; the last epoch counts, none is chosen.
+Methods of a seed also start from the same weights. Each method's settings are the best of a few by the held-out images
+at one fraction, with a seed that the grid does not use; the last epoch counts, none is chosen.
 
 A finished cell is a line of benchmarks/results/label-efficiency.jsonl, with its prediction for every test image; what
 is there is not run again, so that the grid can be stopped and gone on with at any time.
@@ -31,7 +31,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -59,38 +59,32 @@ MODELS = {
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
-# The settings that are tried of each method from each start, equally many: of each setting its stages, what each call
-# of train.py adds to COMMON. A stage after the first starts from the checkpoint of the one before it. --steps is not
-# of train.py: the epochs are as many as make about so many steps, whatever the fraction of labels.
-SETTINGS = 4
+# The settings that are tried of each method from each start, of each setting its stages, what each call of train.py
+# adds to COMMON: two of each method, and of classification alone, the one to beat, four. A stage after the first starts
+# from the checkpoint of the one before it. --steps is not of train.py: the epochs are as many as make about so many
+# steps, whatever the fraction of labels.
 METHODS: dict[str, dict[str, list[list[str]]]] = {}
 
 
 def _methods() -> None:
     """Fill METHODS."""
-    for start, steps, rates in ("scratch", 540, (1e-3, 3e-3)), ("imagenet", 180, (2e-4, 5e-4)):
+    for start, steps, pretraining, rates in ("scratch", 1620, 2160, (1e-3, 3e-3)), ("imagenet", 270, 270, (2e-4, 5e-4)):
         slow, fast = (f"--lr {rate:g}" for rate in rates)
-        mixed = f"{LABELS} -b 32 --unlabeled-ratio 3 -t 0.2 --steps {steps}"
-        joint = [
-            [f"{mixed} {fast} -wls 0.5 -wlc 0.5 --classify-view weak"],
-            [f"{mixed} {slow} -wls 0.5 -wlc 0.5 --classify-view weak"],
-            [f"{mixed} {fast} -wls 0.1 -wlc 0.9 --classify-view weak"],
-            [f"{mixed} {fast} -wls 0.5 -wlc 0.5"],
-        ]
-        alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {3 * steps}"
-        pretrained = [f"-b 128 -wls 1 -wlc 0 {fast} -t {t} --steps {2 * steps}" for t in (0.1, 0.5)]
-        probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {3 * steps}"
-        tuned = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
+        alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
+        mixed = f"{LABELS} -b 32 --unlabeled-ratio 1 -t 0.2 --steps {steps} {fast}"
+        joint = [[f"{mixed} -wls 0.5 -wlc 0.5"], [f"{mixed} -wls 0.1 -wlc 0.9"]]
+        pretrained = f"-b 128 -wls 1 -wlc 0 {fast} -t 0.1 --steps {pretraining}"
+        probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {steps}"
+        tuned = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps // 3}"
         settings = {
             "classification": [[f"{alone} {rate}{views}"] for rate in (slow, fast) for views in ("", f" {LIGHT}")],
+            "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (3e-3, 3e-2)],
+            "pretrain, fine-tune": [[pretrained, f"{tuned} {rate}"] for rate in (slow, fast)],
             "joint": joint,
-            "joint, masked": [[f"{stage} --mask-false-negatives"] for (stage,) in joint],
             "joint, SupCon": [[f"{stage} --contrastive supcon"] for (stage,) in joint],
-            "pretrain, probe": [[first, f"{probe} --lr {rate}"] for first in pretrained for rate in (3e-3, 3e-2)],
-            "pretrain, fine-tune": [[first, f"{tuned} {rate}"] for first in pretrained for rate in (slow, fast)],
+            "joint, masked": [[f"{stage} --mask-false-negatives"] for (stage,) in joint],
         }
         for method, tried in settings.items():
-            assert len(tried) == SETTINGS
             METHODS.setdefault(method, {})[start] = tried
 
 
@@ -101,6 +95,7 @@ Row = dict[str, str]
 
 _results_lock = Lock()
 _tables_lock = Lock()
+_slots = Semaphore()
 _stage_locks: dict[str, Lock] = defaultdict(Lock)
 
 
@@ -117,7 +112,9 @@ def main() -> None:
     done = {cell_key(cell) for cell in read_cells()}
     missing = [cell for cell in cells if cell_key(cell) not in done]
     print(f"{len(cells)} cells, {len(cells) - len(missing)} of them done", flush=True)
-    with ThreadPoolExecutor(args.jobs) as pool:
+    global _slots
+    _slots = Semaphore(args.jobs)
+    with ThreadPoolExecutor(16) as pool:  # more than run at a time: some wait for a stage that another one trains
         for cell in pool.map(lambda cell: run_cell(cell, args), missing):
             what = f"{cell['start']}, {cell['method']}, {cell['fraction']:g} of the labels, seed {cell['seed']}"
             print(f"{what}: held-out images {cell['held_out']:.2f}, {cell['seconds']:.0f} s", flush=True)
@@ -248,7 +245,7 @@ def call(script: str, arguments: list[str], log: Path) -> None:
     """Run one of the scripts on one thread; when it fails, stop with the end of what it said."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with log.open("w") as file:
+    with _slots, log.open("w") as file:
         done = subprocess.run(
             [sys.executable, script, *arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
         )

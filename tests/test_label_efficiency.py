@@ -1,0 +1,104 @@
+"""The study of label efficiency: which images a cell sees, and what the report makes of its predictions."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import label_efficiency as study
+import label_efficiency_report as report
+
+ARTICLES = ["shirt"] * 40 + ["hat"] * 11 + ["sock"] * 3 + [""] * 6
+ROWS = [{"image_path": f"{i}.jpg", "article": name, "kids": f"{i % 4 == 0}"} for i, name in enumerate(ARTICLES)]
+
+
+def paths(rows: list[dict[str, str]]) -> set[str]:
+    return {row["image_path"] for row in rows}
+
+
+def test_a_smaller_fraction_is_contained_in_a_greater_one_with_every_class() -> None:
+    few, many = (study.stratified(ROWS, fraction, seed=3) for fraction in (0.1, 0.25))
+    assert paths(few) < paths(many) < paths(ROWS)
+    assert {row["article"] for row in few} == set(ARTICLES)
+    assert [sum(row["article"] == name for row in many) for name in ("shirt", "hat", "sock", "")] == [10, 3, 1, 2]
+    assert paths(few) != paths(study.stratified(ROWS, 0.1, seed=4))
+
+
+def test_no_cell_sees_a_label_that_it_should_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "WORK", tmp_path / "work")
+    for name in ("train", "val"):
+        lines = [",".join(row.values()) for row in ROWS]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["image_path,article,kids", *lines]) + "\n")
+    folder = study.make_tables(tmp_path, 0.1, seed=0)
+    train, labelled, val = (study.read_rows(folder / f"{name}.csv") for name in ("train", "labelled", "val"))
+    assert len(train) + len(val) == len(ROWS)
+    assert not paths(train) & paths(val)
+    assert paths(labelled) < paths(train)
+    assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labelled)
+    assert [row["image_path"] for row in val] == [
+        row["image_path"] for row in study.read_rows(study.make_tables(tmp_path, 0.25, seed=7) / "val.csv")
+    ]
+
+
+def _runs(accuracies: list[float], images: int = 400) -> list[np.ndarray]:
+    """Return what `right` gives for some runs: two attributes, an image in ten without the first one's label."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for accuracy in accuracies:
+        hits = (rng.random((2, images)) < accuracy).astype(float)
+        hits[0, ::10] = np.nan
+        runs.append(hits)
+    return runs
+
+
+def test_the_interval_is_that_of_a_loop_over_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "DRAWS", 4000)
+    ours, theirs = _runs([0.7, 0.8, 0.75]), _runs([0.6, 0.65, 0.7])
+    rng, values = np.random.default_rng(1), []
+    for _ in range(4000):
+        images, seeds = rng.integers(400, size=400), rng.integers(3, size=3)
+        drawn = [[100 * np.nanmean(run[:, images], axis=1).mean() for run in runs] for runs in (ours, theirs)]
+        values.append(np.mean([drawn[0][seed] - drawn[1][seed] for seed in seeds]))
+    assert report.interval(ours, theirs) == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.35)
+    assert report.interval(ours, ours) == (0, 0)
+
+
+def test_scores_leave_blanks_out() -> None:
+    labels = [{"article": a, "kids": k} for a, k in [("x", "1"), ("x", "0"), ("y", ""), ("", "")]]
+    predicted = {"article": ["x", "y", "y", "y"], "kids": ["1", "0", "1", "1"]}
+    assert report.score(predicted, labels) == pytest.approx(
+        {
+            "accuracy": (200 / 3 + 100) / 2,
+            "article": 200 / 3,
+            "kids": 100,
+            "balanced_accuracy": 87.5,
+            "exact_match": 200 / 3,
+        }
+    )
+    hits = report.right(predicted, labels)
+    assert np.array_equal(hits, [[1, 0, 1, np.nan], [1, 1, np.nan, np.nan]], equal_nan=True)
+
+
+def test_a_difference_is_of_the_seeds_that_both_methods_have() -> None:
+    labels = [{"article": "x", "kids": "1"}] * 4
+    right, half = ({"article": ["x"] * n + ["y"] * (4 - n), "kids": ["1"] * 4} for n in (4, 2))
+    runs = {("scratch", 0.1, "joint"): {0: right, 1: half}, ("scratch", 0.1, "classification"): {0: half, 2: right}}
+    row = report.summary(("scratch", 0.1, "joint"), runs, labels)
+    assert (row["accuracy"], row["seeds"], row["paired_seeds"]) == (87.5, 2, 1)
+    assert row["difference"] == 25
+
+
+@pytest.mark.parametrize(
+    ("labelled", "batch", "epochs", "mixed"),
+    [(96, 32, 54, True), (640, 64, 16, False)],  # 162 steps of 3 and of 10 batches an epoch
+)
+def test_steps_become_epochs(tmp_path: Path, labelled: int, batch: int, epochs: int, mixed: bool) -> None:
+    rows = ["image_path,article", *(f"{i}.jpg,a" for i in range(640))]
+    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "labelled.csv").write_text("\n".join(rows[: labelled + 1]) + "\n")
+    flags = study.train_flags("--train-split labelled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1", tmp_path)
+    assert flags[-4:] == ["-b", f"{batch}", "--epochs", f"{epochs}"]
+    assert ("--unlabeled" in flags) == mixed

@@ -50,7 +50,7 @@ SHORT_SIDE = 80  # pixels: the photographs are shrunk to the size of a small cat
 COMMON = (
     "--img-size 64 --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 2 --warmup-lr 1e-6 --min-lr 1e-6 "
     "--cooldown-epochs 0 --clip-grad 5 --views simclr -j 1 --val-interval 1000 --checkpoint-hist 1 --knn-interval 0 "
-    "--log-interval 1000"
+    "--log-interval 1000 --use-multi-epochs-loader"
 )
 MODELS = {
     "scratch": "--model mobilenetv3_small_050",

@@ -55,6 +55,12 @@ def test_heads_are_taken_by_attribute_where_the_classes_are_the_same(tmp_path, c
     assert caplog.messages[-1].endswith("took backbone, head gender, projector; new: head color, head season")
 
 
+def test_a_head_of_one_class_an_image_is_not_one_of_several(tmp_path, caplog):
+    source, model = make(0), make(1, LabelSpace(SPACE.classes, {"color"}))
+    load_initial_checkpoint(model, save(source, tmp_path / "a.pth"))
+    assert caplog.messages == [f"{tmp_path}/a.pth: took backbone, head gender, projector; new: head color"]
+
+
 def test_a_projection_head_of_another_shape_stays_new(tmp_path, caplog):
     model, before = make(1, projection_dim=16), make(1, projection_dim=16)
     load_initial_checkpoint(model, save(make(0), tmp_path / "a.pth"))

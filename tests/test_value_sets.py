@@ -1,5 +1,7 @@
 """Multi-valued attributes: sets of any size go through int64 columns and come back, and have one code each."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -102,6 +104,21 @@ def test_a_value_that_training_does_not_know_is_told_with_its_line(tmp_path, cap
     targets = encode_targets(_table(tmp_path, TEXT), space, strict=False)
     assert targets[:, 1].tolist() == [0b11, 0b01, 0, UNKNOWN]  # the bit behind the classes stands for those outside
     assert "1 images have a class of 'tags' that the model does not know ('striped'): counted as wrong" in caplog.text
+
+
+def test_parquet_may_hold_sets_as_lists(tmp_path) -> None:
+    tags = [["striped", "cotton"], [], None, ["cotton"]]
+    pq.write_table(pa.table({"image_path": list("abcd"), "tags": tags}), tmp_path / "train.parquet")
+    table = read_table(tmp_path / "train.parquet")
+    assert table.columns["tags"].to_pylist() == ["striped|cotton", "|", None, "cotton"]
+    targets = encode_targets(table, build_label_space(table), strict=True)
+    assert targets.tolist() == [[0b11], [0], [UNKNOWN], [0b01]]
+
+
+def test_several_values_where_the_classes_are_single_are_told_the_flag(tmp_path) -> None:
+    space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
+    with pytest.raises(DataError, match=r"line 2: tags 'striped\|cotton' is not .* say --multi-valued tags"):
+        encode_targets(_table(tmp_path, TEXT), space, strict=True)
 
 
 def test_a_multi_valued_column_needs_a_value(tmp_path) -> None:

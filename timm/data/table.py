@@ -370,6 +370,9 @@ def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
             column = pc.if_else(pc.is_nan(floats), None, column)
             if pc.all(pc.and_(pc.is_finite(floats), pc.equal(floats, pc.floor(floats)))).as_py() is not False:
                 column = column.cast(pa.int64())
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):  # a set: as in CSV, split by |
+            joined = pc.binary_join(column.cast(pa.list_(pa.string())), SEPARATOR)
+            return pc.if_else(pc.equal(joined, ""), SEPARATOR, joined)
         if not pa.types.is_nested(column.type):
             return column.cast(pa.string())
     except pa.ArrowException:
@@ -591,12 +594,15 @@ def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: st
     """Returns the error for a class that training does not know."""
     name = table.columns[attribute][row].as_py()
     known = label_space.classes[attribute]
+    remedy = "; correct it, or add it to the table that the classes come from"
     if attribute in label_space.multi_valued:
         name = next(value for value in values_of(name) if value not in known)
-    return DataError(
-        f"{table.place(row)}: {attribute} {name!r} is not one of {len(known)} known classes"
-        f"{_nearest(name, known) or '; correct it, or add it to the table that the classes come from'}"
-    )
+        remedy = _nearest(name, known) or remedy
+    elif SEPARATOR in name:
+        remedy = f"; where its cells hold several values, say --multi-valued {shlex.quote(attribute)}"
+    else:
+        remedy = _nearest(name, known) or remedy
+    return DataError(f"{table.place(row)}: {attribute} {name!r} is not one of {len(known)} known classes{remedy}")
 
 
 # Finding files, and wording.

@@ -516,7 +516,7 @@ def _simclr(group: Group) -> None:
     group.switch("--mask-false-negatives", "images whose known labels all agree are not contrasted (ntxent, dcl)")
     add("--temperature -t", POSITIVE, 0.5, "divisor of the similarities in the SimCLR loss")
     add("--simclr-loss-weight -wls", NONNEGATIVE, 0.5, "factor on the SimCLR loss; 0 leaves it out")
-    add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "factor on the classification loss; 0 uses no labels")
+    add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "factor on the classification loss; 0 trains no heads")
     add("--projection-dim", COUNT, 64, "length of the projections that the SimCLR loss compares")
     add("--projection-layers", COUNT, 2, "linear layers of the projection head")
     add("--projection-norm", ["none", "batch", "layer"], "none", "normalisation between these layers")

@@ -109,6 +109,8 @@ def train(args: Namespace) -> None:
         aug_splits=args.aug_splits,
     )
     label_space, train_set, eval_set = read_data(args, plan, resumed)
+    if args.eval_metric == "top1" and label_space.multi_valued == set(label_space.attributes) != set():
+        args.eval_metric = "map"  # whole sets may never be right
     autocast, backward, dtype = resolve_precision(device, args.amp, args.amp_dtype, args.model_dtype)
     check_run(args, label_space, plan)
     seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
@@ -157,6 +159,16 @@ def read_data(
         label_path = find_label_table(args.data_dir, train_path)
         label_table = train_table if label_path == train_path else read_table(label_path, args.attributes)
         label_space = build_label_space(label_table, args.multi_valued)
+    if args.multi_valued is not None and label_space.multi_valued != set(args.multi_valued):
+        several = ", ".join(sorted(label_space.multi_valued)) or "no attribute"
+        raise UsageError(
+            f"--multi-valued {' '.join(args.multi_valued)}: "
+            + (
+                f"in {args.resume} it is {several}, which stays: leave it out, or start anew with --initial-checkpoint"
+                if resumed
+                else f"{train_path.name} has no attribute: leave it out"
+            )
+        )
     if unknown := [name for name in args.attribute_weights if name not in label_space.attributes]:
         raise UsageError(
             f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"

@@ -294,8 +294,10 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
             )
         rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
         if several := task.label_space.multi_valued:
-            chosen = {attribute: metrics["attributes"][attribute]["threshold"] for attribute in sorted(several)}
-            task.thresholds["thresholds_ema" if ema else "thresholds"] = chosen
+            own = {attribute: metrics["attributes"][attribute] for attribute in sorted(several)}
+            # Where no image of the split has a label, an earlier threshold, of a stage before this one, is the better.
+            kept_thresholds = task.thresholds.setdefault("thresholds_ema" if ema else "thresholds", {})
+            kept_thresholds.update({name: values["threshold"] for name, values in own.items() if values["count"]})
         _logger.info(f"{name}: {metrics_line(metrics)}  ({rate:.1f}/s)")
         _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
         return metrics

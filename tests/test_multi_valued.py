@@ -183,3 +183,20 @@ def test_a_model_of_tags_alone_has_no_second_best(
     with pytest.raises(SystemExit):
         predict(data, folder / "last.pth.tar", tmp_path / "p.csv", "--topk", 2)
     assert "lists the values above a threshold: leave --topk out" in capsys.readouterr().err
+
+
+def test_a_run_of_tags_alone_is_led_by_their_map(data: Path, tmp_path: Path) -> None:
+    _, text = train_through(data, tmp_path, "--epochs", 1, "--attributes", "tags")
+    assert "*** Best map" in text
+
+
+def test_multi_valued_that_contradicts_a_checkpoint_or_a_table_is_refused(
+    trained: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    last = trained[0] / "last.pth.tar"
+    with pytest.raises(UsageError, match=r"--multi-valued color: in .*last.pth.tar it is tags, which stays: leave it"):
+        prepare(data, tmp_path, "--resume", last, "--multi-valued", "color")
+    prepare(data, tmp_path, "--resume", last, "--multi-valued", "tags")
+    write_table(tmp_path / "train.csv", [{"image_path": row["image_path"]} for row in read_rows(data / "train.csv")])
+    with pytest.raises(UsageError, match=r"--multi-valued tags: train.csv has no attribute: leave it out"):
+        prepare(tmp_path, tmp_path / "out", "-wlc", 0, "--multi-valued", "tags")

@@ -59,7 +59,10 @@ def test_another_library_says_the_same(threshold: float | None) -> None:
     assert math.isnan(found["top5"])
 
 
-@given(st.lists(st.tuples(st.sampled_from([-3.0, -1.0, 0.0, 0.5, 4.0]), st.booleans()), min_size=1, max_size=30))
+LOGITS = [-40.0, -3.0, -1.0, 0.0, 0.5, 4.0, 15.0, 20.0, 40.0]  # float32 has the probability of the last two as 1
+
+
+@given(st.lists(st.tuples(st.sampled_from(LOGITS), st.booleans()), min_size=1, max_size=30))
 def test_no_other_threshold_has_a_better_f1(pairs: list[tuple[float, bool]]) -> None:
     logits, truth = (torch.tensor(column)[:, None] for column in zip(*pairs, strict=True))
     threshold = best_threshold(logits, truth)
@@ -69,9 +72,49 @@ def test_no_other_threshold_has_a_better_f1(pairs: list[tuple[float, bool]]) -> 
         guess = predicted_values(logits, at)
         return 2 * int((guess & truth).sum()) / max(1, int(guess.sum() + truth.sum()))
 
-    assert f1(threshold) >= max(f1(at) for at in np.linspace(0.001, 0.999, 100)) - 1e-12
+    others = [1e-30, *np.linspace(0.001, 0.999, 100), 1 - 1e-7]
+    assert f1(threshold) >= max(f1(at) for at in others) - 1e-12
     if not truth.any():
         assert threshold == 0.5
+
+
+def test_scores_that_are_not_numbers_end_in_no_error() -> None:
+    """A model that diverged is told of by its loss."""
+    logits, target = _data()
+    nan = {name: torch.full_like(values, torch.nan) for name, values in logits.items()}
+    evaluator = AttributeEvaluator(SPACE)
+    evaluator.update(nan, target)
+    found = evaluator.compute()["attributes"]["tags"]
+    assert 0 < found["threshold"] < 1
+    assert (found["micro_f1"], found["macro_f1"]) == (0, 0)
+    logits["tags"][3] = torch.nan
+    known = target[:, 1] >= 0
+    truth = ((target[known, 1:] >> torch.arange(K)) & 1).bool()
+    assert best_threshold(logits["tags"][known], truth) == pytest.approx(
+        best_threshold(logits["tags"][known].nan_to_num(-50), truth)
+    )
+
+
+def test_a_batch_may_be_overwritten_by_the_next() -> None:
+    logits, target = _data()
+    meter, reused, words = ValueSetMeter(K), torch.empty(20, K), torch.empty(20, 1, dtype=torch.int64)
+    for rows in (slice(0, 20), slice(20, None)):
+        reused.copy_(logits["tags"][rows])
+        words.copy_(target[rows, 1:])
+        meter.update(reused, words)
+    whole = ValueSetMeter(K)
+    whole.update(logits["tags"], target[:, 1:])
+    assert meter.compute()[0]["map"] == whole.compute()[0]["map"]
+
+
+def test_the_scores_so_far_are_of_the_threshold_given_and_need_no_ranking() -> None:
+    logits, target = _data()
+    evaluator = AttributeEvaluator(SPACE, thresholds={"tags": 0.3})
+    evaluator.update(logits, target)
+    so_far, whole = evaluator.summary(), evaluator.compute()
+    names = ("loss", "top1", "exact_match")
+    assert [so_far[name] for name in names] == pytest.approx([whole[name] for name in names])
+    assert math.isnan(so_far["map"])
 
 
 def test_the_evaluator_joins_sets_with_classes() -> None:
@@ -116,7 +159,9 @@ def test_a_value_outside_the_label_space_is_wrong() -> None:
     evaluator.update(logits, target)
     found = evaluator.compute()
     assert (found["attributes"]["tags"]["top1"], found["exact_match"]) == (50, 50)
-    assert found["attributes"]["tags"]["macro_f1"] == 50  # of a, and of the one value that is never predicted
+    own = found["attributes"]["tags"]
+    # Of a, and of the one value that is never predicted.
+    assert (own["macro_f1"], own["map"], own["micro_f1"]) == pytest.approx((50, 50, 80))
     counts = evaluator.confusion_matrices()["tags"]
     assert counts.tolist() == [[2, 2, 2], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
 

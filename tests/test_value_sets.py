@@ -115,9 +115,60 @@ def test_parquet_may_hold_sets_as_lists(tmp_path) -> None:
     assert targets.tolist() == [[0b11], [0], [UNKNOWN], [0b01]]
 
 
+def _parquet(tmp_path, **columns: object):
+    pq.write_table(pa.table({"image_path": list("abcd")} | columns), tmp_path / "train.parquet")
+    return read_table(tmp_path / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags", "cells"),
+    [
+        (pa.list_(pa.string()), [["a"], ["b"], [], ["a"]], ["a", "b", "|", "a"]),
+        (pa.list_(pa.string()), [["a", None], [None], None, ["b", " "]], ["a", "|", None, "b|"]),
+        (pa.large_list(pa.int32()), [[1, 2], [2], None, [1]], ["1|2", "2", None, "1"]),
+        (pa.list_(pa.large_string(), 2), [["a", "b"], None, ["b", "b"], ["a", "b"]], ["a|b", None, "b|b", "a|b"]),
+        (pa.list_(pa.dictionary(pa.int8(), pa.string())), [["a"], ["b", "a"], [], None], ["a", "b|a", "|", None]),
+    ],
+)
+def test_lists_are_sets_even_where_each_has_one_value(tmp_path, kind, tags, cells) -> None:
+    table = _parquet(tmp_path, tags=pa.array(tags, kind), size=list("SLSL"))
+    assert table.columns["tags"].to_pylist() == [cell.strip() if cell else cell for cell in cells]
+    assert build_label_space(table).multi_valued == {"tags"}
+
+
+def test_a_list_that_is_no_set_is_refused_or_left_out_where_no_attribute_is_needed(tmp_path, caplog) -> None:
+    vectors = pa.array([[0.5, 1.0]] * 4, pa.list_(pa.float32()))
+    with pytest.raises(DataError, match=r"train.parquet column 'vector' holds list<.*float>, not names: choose"):
+        _parquet(tmp_path, vector=vectors, size=list("SLSL"))
+    table = read_table(tmp_path / "train.parquet", require_attributes=False)
+    assert table.attributes == ("size",)
+    assert "train.parquet column 'vector' holds list<element: float>, not names: left out" in caplog.text
+    assert read_table(tmp_path / "train.parquet", ["size"]).attributes == ("size",)
+    with pytest.raises(DataError, match="column 'vector' holds"):
+        read_table(tmp_path / "train.parquet", ["vector"], require_attributes=False)
+
+
+def test_a_separator_within_a_value_of_a_list_is_told_with_its_row(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"train.parquet row 3: tags has a value 'a\|b', and \| separates values"):
+        _parquet(tmp_path, tags=[["a"], [], ["b", "a|b"], None])
+
+
+def test_a_column_of_texts_with_separators_is_no_attribute(tmp_path) -> None:
+    rows = "".join(f"{i},{'SL'[i % 2]},text {i}|more {i}\n" for i in range(8))
+    table = _table(tmp_path, f"image_path,size,title\n{rows}")
+    with pytest.raises(DataError, match="column 'title' has no value twice in its 8 labelled rows, so it is an id"):
+        build_label_space(table)
+
+
+def test_several_values_in_evaluation_where_classes_are_single_are_told_the_flag(tmp_path, caplog) -> None:
+    space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
+    encode_targets(_table(tmp_path, TEXT), space, strict=False)
+    assert "counted as wrong; where its cells hold several values, train from the start with --multi" in caplog.text
+
+
 def test_several_values_where_the_classes_are_single_are_told_the_flag(tmp_path) -> None:
     space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
-    with pytest.raises(DataError, match=r"line 2: tags 'striped\|cotton' is not .* say --multi-valued tags"):
+    with pytest.raises(DataError, match=r"line 2: tags 'striped\|cotton' is not .* train .* with --multi-valued tags"):
         encode_targets(_table(tmp_path, TEXT), space, strict=True)
 
 

@@ -66,7 +66,7 @@ def create_train_loader(
     on_device: bool = False,
     mixed: MixedSampler | None = None,
 ) -> Any:
-    """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, A].
+    """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, C].
 
     Args:
         dataset: with a view plan.

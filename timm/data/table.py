@@ -52,6 +52,7 @@ class Table:
         image_paths: Arrow strings, one a row, none blank.
         columns: The attributes in the header's order: each a dictionary-encoded Arrow array in which null is blank.
         chosen: Whether the user named the attributes, rather than the header.
+        lists: The attributes whose cells are lists in the file, here joined by `|`.
         unlabeled: How many rows at the end are not of the file: images without labels that were added to it.
     """
 
@@ -59,6 +60,7 @@ class Table:
     image_paths: pa.LargeStringArray
     columns: dict[str, pa.DictionaryArray]
     chosen: bool = False
+    lists: frozenset[str] = frozenset()
     unlabeled: int = 0
 
     @property
@@ -94,12 +96,14 @@ def read_table(
 
     Cells are stripped of surrounding whitespace; an empty one, and Parquet's null, is blank. Every other text is a
     class name, "NA" and "null" too. Empty lines are ignored. Parquet's numbers are read as CSV writes them: the whole
-    number 3 is "3", even where blanks made the column floating-point, and booleans are "True" and "False".
+    number 3 is "3", even where blanks made the column floating-point, and booleans are "True" and "False". Its lists of
+    names are joined by `|`; an empty list is a lone `|`.
 
     Args:
         path: The file; its extension says the format.
         attributes: The columns to read as attributes; by default every column but `image_path`.
-        require_attributes: Whether a table with no attribute is an error; pretraining and inference need none.
+        require_attributes: Whether a table with no attribute is an error; pretraining and inference need none. Where
+            it is not, nor are columns that hold no names, unless they are named: they are left out with a warning.
 
     Raises:
         DataError: If the file is missing, is no such table, or a row has no image path.
@@ -111,9 +115,10 @@ def read_table(
     header = _check_header(path, raw_header)
     names = _choose_attributes(path, list(header), attributes, require_attributes)
     raw_names = [header[name] for name in (IMAGE_PATH, *names)]
-    cells = _read_text(path, raw_header, raw_names) if is_text else _read_parquet(path, raw_names)
+    lenient = attributes is None and not require_attributes
+    cells = _read_text(path, raw_header, raw_names) if is_text else _read_parquet(path, raw_names, lenient)
 
-    image_paths = pc.utf8_trim_whitespace(cells[0]).cast(pa.large_string()).combine_chunks()
+    image_paths = pc.utf8_trim_whitespace(cells[raw_names[0]]).cast(pa.large_string()).combine_chunks()
     image_paths = pc.fill_null(image_paths, "")
     blank = pc.equal(image_paths, "")
     if is_text and len(header) == 1:
@@ -123,8 +128,9 @@ def read_table(
         raise DataError(f"{path.name} {place}: {IMAGE_PATH} is blank: fill it in or delete the row")
     if not len(image_paths):
         raise _no_rows(path)
-    columns = {name: _encode(column) for name, column in zip(names, cells[1:], strict=True)}
-    return Table(path, image_paths, columns, chosen=attributes is not None)
+    columns = {name: _encode(cells[header[name]]) for name in names if header[name] in cells}
+    lists = frozenset() if is_text else frozenset(_list_columns(path)).intersection(columns)
+    return Table(path, image_paths, columns, chosen=attributes is not None, lists=lists)
 
 
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
@@ -160,13 +166,14 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
 
     Args:
         table: The table.
-        multi_valued: The attributes whose cells hold several values; by default those with a `|` in a cell.
+        multi_valued: The attributes whose cells hold several values; by default those that are lists, or have a `|` in
+            a cell.
 
     Raises:
         DataError: If an attribute cannot be learned (`check_attributes`), or is said to be multi-valued and not there.
     """
     if multi_valued is None:
-        multi_valued = [name for name, column in table.columns.items() if _has_separator(column)]
+        multi_valued = [name for name, cells in table.columns.items() if name in table.lists or _has_separator(cells)]
     if strangers := [name for name in multi_valued if name not in table.columns]:
         raise DataError(
             f"{table.path.name} has no attribute {strangers[0]!r}, which is said to be multi-valued; it has "
@@ -214,9 +221,12 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
     for attribute, rows in unseen.items():
         known = set(label_space.classes[attribute])
         names = _class_names(table.columns[attribute], attribute in label_space.multi_valued)
+        strangers = [name for name in names if name not in known]
+        several = attribute not in label_space.multi_valued and any(SEPARATOR in name for name in strangers)
+        remedy = f"; {_say_multi_valued(attribute)}" if several else ""
         _logger.warning(
             f"{table.path.name}: {len(rows)} images have a class of {attribute!r} that the model does not know "
-            f"({_quoted([name for name in names if name not in known])}): counted as wrong"
+            f"({_quoted(strangers)}): counted as wrong{remedy}"
         )
     return targets
 
@@ -318,7 +328,7 @@ def _parquet_header(path: Path) -> list[str]:
     return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]  # pandas' index is no attribute
 
 
-def _read_text(path: Path, raw_header: list[str], raw_names: list[str]) -> list[pa.ChunkedArray]:
+def _read_text(path: Path, raw_header: list[str], raw_names: list[str]) -> dict[str, pa.ChunkedArray]:
     """Reads the columns of these names from a text table, as its header spells them."""
     data = path.read_bytes()
     if b"\0" in data:
@@ -345,17 +355,36 @@ def _read_text(path: Path, raw_header: list[str], raw_names: list[str]) -> list[
     if (quotes := data.count(b'"')) and (quotes % 2 or _count_lines(data) != len(cells) + 1):
         for _ in _rows(path, strict=True):
             pass
-    return [cells[name] for name in raw_names]
+    return {name: cells[name] for name in raw_names}
 
 
-def _read_parquet(path: Path, raw_names: list[str]) -> list[pa.ChunkedArray]:
-    """Reads the columns of these names from a Parquet table, as strings."""
+def _read_parquet(path: Path, raw_names: list[str], lenient: bool) -> dict[str, pa.ChunkedArray]:
+    """Reads the columns of these names from a Parquet table, as strings; if lenient, without those that hold none."""
     try:
         # ParquetFile, because read_table would make columns of folders called "a=b".
         cells = pq.ParquetFile(path).read(columns=raw_names)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} is damaged ({_first_line(error)}): write it again, or as .csv") from None
-    return [_as_strings(path, name, cells[name]) for name in raw_names]
+    columns = {}
+    for name in raw_names:
+        try:
+            columns[name] = _as_strings(path, name, cells[name])
+        except DataError as error:
+            if not lenient or name == raw_names[0]:
+                raise
+            _logger.warning(f"{str(error).rpartition(': ')[0]}: left out")
+    return columns
+
+
+def _list_columns(path: Path) -> Iterator[str]:
+    """Yields the names, stripped, of a Parquet table's columns whose cells are lists."""
+    for column in pq.read_schema(path):
+        if _is_list(column.type):
+            yield column.name.strip()
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -370,9 +399,8 @@ def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
             column = pc.if_else(pc.is_nan(floats), None, column)
             if pc.all(pc.and_(pc.is_finite(floats), pc.equal(floats, pc.floor(floats)))).as_py() is not False:
                 column = column.cast(pa.int64())
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):  # a set: as in CSV, split by |
-            joined = pc.binary_join(column.cast(pa.list_(pa.string())), SEPARATOR)
-            return pc.if_else(pc.equal(joined, ""), SEPARATOR, joined)
+        if _is_list(column.type) and _can_name(column.type.value_type):
+            return _joined(path, name, column.combine_chunks())
         if not pa.types.is_nested(column.type):
             return column.cast(pa.string())
     except pa.ArrowException:
@@ -380,6 +408,31 @@ def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
     raise DataError(
         f"{path.name} column {name!r} holds {column.type}, not names: choose the other columns with --attributes"
     )
+
+
+def _can_name(kind: pa.DataType) -> bool:
+    """Says whether values of a type can be names in a list: a list of floats is a vector, not a set."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))
+
+
+def _joined(path: Path, name: str, lists: pa.Array) -> pa.ChunkedArray:
+    """Joins lists of names by `|`, as sets are in CSV; an empty one is a lone `|`, and a null in a list is no value."""
+    values = pc.list_flatten(lists)
+    values = (values.dictionary_decode() if pa.types.is_dictionary(values.type) else values).cast(pa.string())
+    rows = pc.list_parent_indices(lists)
+    if (wrong := pc.index(pc.match_substring(values, SEPARATOR), True).as_py()) >= 0:
+        raise DataError(
+            f"{path.name} row {rows[wrong].as_py() + 1}: {name} has a value {values[wrong].as_py()!r}, and "
+            f"{SEPARATOR} separates values: write it without"
+        )
+    present = values.is_valid()
+    lengths = np.bincount(rows.filter(present).to_numpy(), minlength=len(lists))
+    offsets = pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int64())
+    sets = pa.LargeListArray.from_arrays(offsets, values.filter(present))
+    joined = pc.binary_join(sets, SEPARATOR)
+    joined = pc.if_else(pc.equal(joined, ""), SEPARATOR, joined)
+    return pa.chunked_array([pc.if_else(lists.is_valid(), joined, None)])
 
 
 def _encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
@@ -531,7 +584,11 @@ def _fault(column: pa.DictionaryArray, multi_valued: bool) -> str | None:
     if not labelled:
         return "is blank in every row"
     if multi_valued:
-        return None if classes else "has no value in any row"
+        if not classes:
+            return "has no value in any row"
+        if labelled >= _FEW_ROWS and classes == _count_values(column):
+            return f"has no value twice in its {labelled} labelled rows, so it is an id or text and not an attribute"
+        return None
     if classes == 1:
         return f"has one class only, {column.dictionary[0].as_py()!r}"
     if labelled >= _FEW_ROWS and classes == labelled:
@@ -542,6 +599,12 @@ def _fault(column: pa.DictionaryArray, multi_valued: bool) -> str | None:
 def _count(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, int]:
     """Returns the numbers of classes and of labelled rows."""
     return len(_class_names(column, multi_valued)), len(column) - column.null_count
+
+
+def _count_values(column: pa.DictionaryArray) -> int:
+    """Returns how many values a multi-valued column has in all its rows together."""
+    rows = np.bincount(column.indices.drop_null().to_numpy(), minlength=len(column.dictionary))
+    return sum(n * len(values_of(cell)) for n, cell in zip(rows.tolist(), column.dictionary.to_pylist(), strict=True))
 
 
 def _class_names(column: pa.DictionaryArray, multi_valued: bool) -> list[str]:
@@ -599,10 +662,14 @@ def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: st
         name = next(value for value in values_of(name) if value not in known)
         remedy = _nearest(name, known) or remedy
     elif SEPARATOR in name:
-        remedy = f"; where its cells hold several values, say --multi-valued {shlex.quote(attribute)}"
+        remedy = f"; {_say_multi_valued(attribute)}"
     else:
         remedy = _nearest(name, known) or remedy
     return DataError(f"{table.place(row)}: {attribute} {name!r} is not one of {len(known)} known classes{remedy}")
+
+
+def _say_multi_valued(attribute: str) -> str:
+    return f"where its cells hold several values, train from the start with --multi-valued {shlex.quote(attribute)}"
 
 
 # Finding files, and wording.

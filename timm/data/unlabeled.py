@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
         name: pa.concat_arrays([column, pa.DictionaryArray.from_arrays(_blanks(column, len(new)), column.dictionary)])
         for name, column in table.columns.items()
     }
-    return Table(table.path, image_paths, columns, table.chosen, unlabeled=len(new))
+    return replace(table, image_paths=image_paths, columns=columns, unlabeled=len(new))
 
 
 def _blanks(column: pa.DictionaryArray, count: int) -> pa.Array:

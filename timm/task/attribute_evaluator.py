@@ -38,7 +38,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             outside the label space; column: prediction); of a multi-valued one [K + 1, 3], by value: the images that
             have it, those of them predicted, and all predicted.
         keep_scores: False keeps no scores of multi-valued attributes, as in training: of their metrics there are
-            `top1`, at a threshold of 0.5, and `loss`.
+            `top1`, at the threshold given or 0.5, and `loss`.
         thresholds: by multi-valued attribute the probability from which a value is predicted; without one it is chosen.
     """
 
@@ -80,7 +80,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             for name, k in self.label_space.num_classes.items()
             if name in self.label_space.multi_valued and self.keep_scores
         }
-        # Where sets are judged later: of each image whether its classes are right, and whether it has a label.
+        # Where sets are judged in the end: of each image whether its classes are right, and whether it has a label.
         self.rows = [torch.empty(0, 2, dtype=torch.bool, device=self.device)] if self.meters else []
         self.counts = torch.zeros(sum(lengths), dtype=torch.int64, device=self.device)
         self._parts = lengths
@@ -109,13 +109,14 @@ class AttributeEvaluator(ClassificationEvaluator):
         self.num_samples += len(target)
         exact, top5, by_class, confusions = self._split(self.counts)
         right = torch.ones(len(target), dtype=torch.bool, device=target.device)
+        sets_right = right
         for index, (name, labels) in enumerate(
             zip(self.label_space.attributes, by_attribute(target, self.label_space), strict=True)
         ):
             logits = output[name][:room].detach().float()
             counts = by_class[3 * index : 3 * index + 3]
             if labels.ndim == 2:
-                right &= self._update_sets(index, name, logits, labels, counts)
+                sets_right = sets_right & self._update_sets(index, name, logits, labels, counts)
                 continue
             classes = logits.shape[1]
             known, seen = labels != UNKNOWN, labels >= 0
@@ -135,21 +136,24 @@ class AttributeEvaluator(ClassificationEvaluator):
         labelled = (target != UNKNOWN).any(dim=1)
         if self.meters:
             self.rows.append(torch.stack([right, labelled], dim=1))
-        else:
-            exact += torch.stack([(right & labelled).sum(), labelled.sum()])
+        exact += torch.stack([(right & sets_right & labelled).sum(), labelled.sum()])
 
     def _update_sets(self, index: int, name: str, logits: Tensor, words: Tensor, counts: list[Tensor]) -> Tensor:
-        """Count a batch of a multi-valued attribute; return which images are not wrong, as far as is known now [B]."""
+        """Count a batch of a multi-valued attribute; return which images are not wrong at the threshold so far [B]."""
         sets = value_sets(words, logits.shape[1])
         loss = F.binary_cross_entropy_with_logits(logits, sets.values.float(), reduction="none").mean(dim=1)
         self.loss_sum[index] += (loss * sets.known).sum()
         if name in self.meters:
             self.meters[name].update(logits, words)
-            return torch.ones_like(sets.known)
-        hits = (predicted_values(logits, DEFAULT_THRESHOLD) == sets.values).all(dim=1) & ~sets.unseen
+        predicted = predicted_values(logits, self._threshold(name))
+        hits = (predicted == sets.values).all(dim=1) & ~sets.unseen
         for count, weight in zip(counts[:2], (sets.known, hits & sets.known), strict=True):
             count += weight.sum()
         return hits | ~sets.known
+
+    def _threshold(self, name: str) -> float:
+        """Return the probability from which a multi-valued attribute's values are predicted until one is chosen."""
+        return self.thresholds.get(name, DEFAULT_THRESHOLD)
 
     def compute(self, distributed: bool = False) -> Metrics:
         """Return the metrics of all processes; the same on each.
@@ -160,26 +164,30 @@ class AttributeEvaluator(ClassificationEvaluator):
             predicted; and `attributes`, the first five for each attribute with its number of labels (`count`), NaN
             where it has none. With multi-valued attributes also `map`, and for these what `ValueSetMeter` gives.
         """
+        return self._compute(distributed, self.meters)
+
+    def _compute(self, distributed: bool, meters: Mapping[str, ValueSetMeter]) -> Metrics:
+        """Return the metrics, of multi-valued attributes without a meter those that are counted batch by batch."""
         loss_sum, counts = self.loss_sum.clone(), self.counts.clone()
         if distributed:
             dist.all_reduce(loss_sum)
             dist.all_reduce(counts)
         exact, top5, by_class, _ = self._split(counts.cpu())
         attributes = {
-            name: _set_metrics(float(loss_sum[index]), *by_class[3 * index : 3 * index + 2])
+            name: _set_metrics(self._threshold(name), float(loss_sum[index]), *by_class[3 * index : 3 * index + 2])
             if name in self.label_space.multi_valued
             else _attribute_metrics(float(loss_sum[index]), int(top5[index]), *by_class[3 * index : 3 * index + 3])
             for index, name in enumerate(self.label_space.attributes)
         }
-        if self.rows:
+        if meters:
             rows = torch.cat(self.rows)
             right, labelled = (gather_rows(rows) if distributed else rows).unbind(1)
-            for name, meter in self.meters.items():
+            for name, meter in meters.items():
                 metrics, exactly, sets = meter.compute(distributed)
                 index = self.label_space.attributes.index(name)
                 loss = float(loss_sum[index]) / metrics["count"] if metrics["count"] else math.nan
                 attributes[name] = {"loss": loss} | metrics
-                right = right & (exactly | ~sets.known)
+                right = right & (exactly | ~sets.known).to(right.device)
             exact = torch.stack([(right & labelled).sum(), labelled.sum()]).cpu()
         means = {metric: self._mean([values[metric] for values in attributes.values()]) for metric in ATTRIBUTE_METRICS}
         if self.label_space.multi_valued:
@@ -187,8 +195,8 @@ class AttributeEvaluator(ClassificationEvaluator):
         return {**means, "exact_match": _percent(int(exact[0]), int(exact[1])), "attributes": attributes}
 
     def summary(self) -> Metrics:
-        """Return this process's metrics so far."""
-        return self.compute()
+        """Return this process's metrics so far, without those that need all scores of a multi-valued attribute."""
+        return self._compute(False, {})
 
     def confusion_matrices(self, distributed: bool = False) -> dict[str, Tensor]:
         """Return each attribute's confusion matrix [K + 1, K], of a multi-valued one [K + 1, 3], int64 on the CPU."""
@@ -228,7 +236,7 @@ def _attribute_metrics(loss_sum: float, top5: int, labels: Tensor, hits: Tensor,
     }
 
 
-def _set_metrics(loss_sum: float, known: Tensor, hits: Tensor) -> dict[str, float]:
+def _set_metrics(threshold: float, loss_sum: float, known: Tensor, hits: Tensor) -> dict[str, float]:
     """Metrics of a multi-valued attribute whose scores were not kept."""
     count = int(known)
     blank = dict.fromkeys(("top5", "balanced_accuracy", "macro_f1", "micro_f1", "map"), math.nan)
@@ -236,7 +244,7 @@ def _set_metrics(loss_sum: float, known: Tensor, hits: Tensor) -> dict[str, floa
         "loss": loss_sum / count if count else math.nan,
         "top1": _percent(int(hits), count),
         **blank,
-        "threshold": DEFAULT_THRESHOLD,
+        "threshold": threshold,
         "count": count,
     }
 

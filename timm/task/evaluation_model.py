@@ -132,7 +132,7 @@ def _name_classes(
         return model
     # The original sorted the classes of all.csv by name; of other columns that the table has it knew nothing.
     label_path = find_label_table(data, find_split(data, "train"))
-    label_space = build_label_space(read_table(label_path, model.label_space.attributes))
+    label_space = build_label_space(read_table(label_path, model.label_space.attributes), multi_valued=())
     _logger.info(f"{path} holds no class names: they are those of {label_path}")
     return build_model(path, checkpoint, use_ema, label_space)
 

@@ -49,7 +49,7 @@ def feature_loaders(
 
 
 def _of_each_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
-    """Return the representation [rows, D] and the target [rows, A] of each row, on the CPU, on every process."""
+    """Return the representation [rows, D] and the target [rows, C] of each row, on the CPU, on every process."""
     theirs = getattr(loader, "loader", loader)
     rows = torch.arange(len(loader.dataset))
     own = rows[rank() :: world_size()]

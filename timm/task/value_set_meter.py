@@ -13,7 +13,8 @@ from timm.data.value_sets import ValueSets, value_sets
 from timm.task import MultiLabelClassificationEvaluator
 
 DEFAULT_THRESHOLD = 0.5
-_NEVER = -1e4  # the logit of a value that the model has no output for
+_CERTAIN = 1 - 2**-24  # the highest probability below 1 in float32, since a threshold must be below 1
+_ROWS = 8192  # whose sets are taken apart at a time: the bits are int64 meanwhile
 
 Metrics = dict[str, float]
 
@@ -36,8 +37,8 @@ class ValueSetMeter:
 
     def update(self, logits: Tensor, words: Tensor) -> None:
         """Keep a batch: logits [B, K] in float32, and the attribute's columns of the targets, int64 [B, W]."""
-        self.logits.append(logits)
-        self.words.append(words)
+        self.logits.append(logits.clone())  # a captured graph writes each batch's output to the same place
+        self.words.append(words.clone())
 
     def compute(self, distributed: bool = False) -> tuple[Metrics, Tensor, ValueSets]:
         """Return the metrics of all images, which of them are predicted exactly [N], and their sets.
@@ -82,7 +83,10 @@ class ValueSetMeter:
         logits, words = torch.cat(self.logits), torch.cat(self.words)
         if distributed:
             logits, words = gather_rows(logits), gather_rows(words)
-        return logits, value_sets(words, self.count)
+        if logits.device.type == "mps":  # it has no float64
+            logits, words = logits.cpu(), words.cpu()
+        sets = [value_sets(part, self.count) for part in words.split(_ROWS)]
+        return logits, ValueSets(*map(torch.cat, zip(*sets, strict=True)))
 
 
 def predicted_values(logits: Tensor, threshold: float) -> Tensor:
@@ -94,44 +98,54 @@ def best_threshold(logits: Tensor, truth: Tensor) -> float:
     """Return the probability from which predicting values gives the best micro F1, halfway to the next lower one.
 
     Args:
-        logits: [N, K], float32.
+        logits: [N, K], float32; NaN is never predicted.
         truth: bool [N, K]; without any value the threshold is 0.5.
     """
     if not truth.any():
         return DEFAULT_THRESHOLD
-    scores, order = logits.flatten().sort(descending=True)
+    # In the precision that they are compared in: where probabilities are equal, no threshold tells the logits apart.
+    probability = logits.float().sigmoid().nan_to_num(0).clamp(max=_CERTAIN)
+    scores, order = probability.flatten().sort(descending=True)
     hits = truth.flatten()[order].cumsum(0)
     f1 = 2 * hits.double() / (torch.arange(1, len(scores) + 1, device=hits.device) + hits[-1])
-    # Of equal scores all are predicted or none.
+    # Of equal ones all are predicted or none.
     ends = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])
     last = int(torch.where(ends, f1, -1).argmax())
-    lower = float(scores[last + 1].double().sigmoid()) if last + 1 < len(scores) else 0.0
-    return min(max((float(scores[last].double().sigmoid()) + lower) / 2, 1e-6), 1 - 1e-6)
+    upper, lower = scores[last], scores[last + 1] if last + 1 < len(scores) else torch.zeros_like(scores[0])
+    halfway = (upper + lower) / 2
+    return max(float(halfway if halfway > lower else upper), 1e-30)
 
 
 def _metrics(scores: Tensor, truth: Tensor, unseen: Tensor, threshold: float) -> Metrics:
     """Return the metrics that are of values, for images whose set is known."""
-    if unseen.any():
-        scores = torch.cat([scores, torch.full_like(scores[:, :1], _NEVER)], dim=1)
-        truth = torch.cat([truth, unseen[:, None]], dim=1)
     predicted = predicted_values(scores, threshold)
     occurs = truth.any(dim=0)
     both = occurs & ~truth.all(dim=0)
     recall = (predicted & truth).sum(dim=0) / truth.sum(dim=0)
     specificity = (~predicted & ~truth).sum(dim=0) / (~truth).sum(dim=0)
     balanced = (recall + specificity)[both].double().mean() / 2
-    return {
-        "map": _timm_metric("map", scores, truth, occurs, threshold),
-        "macro_f1": _timm_metric("macro_f1", scores, truth, occurs | predicted.any(dim=0), threshold),
-        "micro_f1": _timm_metric("micro_f1", scores, truth, occurs | predicted.any(dim=0), threshold),
-        "balanced_accuracy": 100 * float(balanced),
-    }
+    return _timm_metrics(scores, truth, unseen, threshold) | {"balanced_accuracy": 100 * float(balanced)}
 
 
-def _timm_metric(name: str, scores: Tensor, truth: Tensor, columns: Tensor, threshold: float) -> float:
-    """Return a metric of timm's evaluator for some of the values, which would count absent ones as zero."""
-    if not len(scores) or not columns.any():
-        return math.nan
+def _timm_metrics(scores: Tensor, truth: Tensor, unseen: Tensor, threshold: float) -> Metrics:
+    """Return the metrics of timm's evaluator, which would count absent values as zero.
+
+    The values outside the label space are one more that is never found: nothing in a sum, one in what it is divided by.
+    """
+    names = ("map", "macro_f1", "micro_f1")
+    predicted = predicted_values(scores, threshold)
+    occurs = truth.any(dim=0)
+    either = occurs | predicted.any(dim=0)
+    outside = int(unseen.any())
+    if not int(either.sum()) + outside:
+        return dict.fromkeys(names, math.nan)
     evaluator = MultiLabelClassificationEvaluator(threshold=threshold)
-    evaluator.update(scores[:, columns].cpu(), truth[:, columns].float().cpu())
-    return float(evaluator.compute()[name])
+    evaluator.update(scores[:, either].cpu(), truth[:, either].float().cpu())
+    found = evaluator.compute() if either.any() else dict.fromkeys(names, 0.0)
+    values, hits = int(either.sum()), int(predicted.sum() + truth.sum())
+    occurring = int(occurs.sum()) + outside
+    return {
+        "map": found["map"] * values / occurring if occurring else math.nan,
+        "macro_f1": found["macro_f1"] * values / (values + outside),
+        "micro_f1": found["micro_f1"] * hits / max(1, hits + int(unseen.sum())),
+    }

@@ -8,7 +8,7 @@
 DATA is the Clothing dataset (README: measured), whose val.csv is the test split here and is used for nothing else. Of
 train.csv a fixed sixth is held out for tuning. Each cell of the grid keeps the labels of a fraction of the rest, the
 same rows for every method of a seed (and those of a smaller fraction among them); all other rows stay, unlabelled.
-Methods of a seed also start from the same weights. Each method's settings are the best of a few by the held-out images
+Methods of a seed also start from the same weights. Each method's settings are the best of four by the held-out images
 at one fraction, with a seed that the grid does not use; the last epoch counts, none is chosen.
 
 A finished cell is a line of benchmarks/results/label-efficiency.jsonl, with its prediction for every test image; what
@@ -53,36 +53,45 @@ COMMON = (
     "--log-interval 1000 --use-multi-epochs-loader"
 )
 MODELS = {
-    "scratch": "--model mobilenetv3_small_050",
+    "scratch": "--model test_efficientnet",
     "imagenet": "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1",
 }
+MILD = "--view-strength 0.5 --scale 0.2 1"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
-# The settings that are tried of each method from each start, of each setting its stages, what each call of train.py
-# adds to COMMON: two of each method, and of classification alone, the one to beat, four. A stage after the first starts
-# from the checkpoint of the one before it. --steps is not of train.py: the epochs are as many as make about so many
-# steps, whatever the fraction of labels.
+# The settings that are tried of each method from each start, four of each: of a setting its stages, what each call of
+# train.py adds to COMMON. A stage after the first starts from the checkpoint of the one before it. --steps is not of
+# train.py: the epochs are as many as make about so many steps, whatever the fraction of labels.
 METHODS: dict[str, dict[str, list[list[str]]]] = {}
+
+# How the heads could read the views instead: joint's best setting with one more flag, and no tuning of its own.
+VARIANTS = {"joint, both views": "--classify-view both", "joint, weak view": "--classify-view weak"}
 
 
 def _methods() -> None:
     """Fill METHODS."""
-    for start, steps, pretraining, rates in ("scratch", 1620, 2160, (1e-3, 3e-3)), ("imagenet", 270, 270, (2e-4, 5e-4)):
-        slow, fast = (f"--lr {rate:g}" for rate in rates)
+    for start, steps, pretraining, rates, gentle in (
+        ("scratch", 1620, 9200, (1e-3, 3e-3), ""),
+        ("imagenet", 270, 450, (2e-4, 5e-4), LIGHT),
+    ):
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
-        mixed = f"{LABELS} -b 32 --unlabeled-ratio 1 -t 0.2 --steps {steps} {fast}"
-        joint = [[f"{mixed} -wls 0.5 -wlc 0.5"], [f"{mixed} -wls 0.1 -wlc 0.9"]]
-        pretrained = f"-b 128 -wls 1 -wlc 0 {fast} -t 0.1 --steps {pretraining}"
+        supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]
+        pretrained = f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {pretraining}"
         probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {steps}"
-        tuned = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps // 3}"
+        mixed = f"{LABELS} -b 32 --unlabeled-ratio 1 -t 0.1 --steps {steps} --lr {rates[1]:g}"
+        joint = [
+            f"{mixed} -wls {weight:g} -wlc {1 - weight:g} {views}".rstrip()
+            for weight in (0.5, 0.1)
+            for views in (MILD, "")
+        ]
         settings = {
-            "classification": [[f"{alone} {rate}{views}"] for rate in (slow, fast) for views in ("", f" {LIGHT}")],
-            "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (3e-3, 3e-2)],
-            "pretrain, fine-tune": [[pretrained, f"{tuned} {rate}"] for rate in (slow, fast)],
-            "joint": joint,
-            "joint, SupCon": [[f"{stage} --contrastive supcon"] for (stage,) in joint],
-            "joint, masked": [[f"{stage} --mask-false-negatives"] for (stage,) in joint],
+            "classification": [[stage] for stage in supervised],
+            "pretrain, fine-tune": [[pretrained, stage] for stage in supervised],
+            "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (1e-3, 3e-3, 1e-2, 3e-2)],
+            "joint": [[stage] for stage in joint],
+            "joint, SupCon": [[f"{stage} --contrastive supcon"] for stage in joint],
+            "joint, masked": [[f"{stage} --mask-false-negatives"] for stage in joint],
         }
         for method, tried in settings.items():
             METHODS.setdefault(method, {})[start] = tried
@@ -126,7 +135,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="folder of the Clothing dataset, with train.csv and val.csv")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of tf_efficientnet_lite0, for that start")
     parser.add_argument("--start", nargs="+", choices=STARTS, default=STARTS, help="the first weights (default: both)")
-    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
+    parser.add_argument(
+        "--method", nargs="+", choices=[*METHODS, *VARIANTS], default=list(METHODS), help="(default: all but variants)"
+    )
     parser.add_argument("--fraction", nargs="+", type=float, default=FRACTIONS, help="of labels (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
     parser.add_argument("--tune", action="store_true", help="try each method's settings on the held-out images")
@@ -156,12 +167,14 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
         for seed in TUNING_SEEDS
         for start in args.start
         for method in args.method
-        for setting in METHODS[method][start]
+        for setting in METHODS.get(method, {start: []})[start]
     ]
 
 
 def best_setting(start: str, method: str) -> list[str]:
     """Return the stages that did best on the held-out images, in the mean over the tuning seeds."""
+    if method in VARIANTS:
+        return [f"{stage} {VARIANTS[method]}" for stage in best_setting(start, "joint")]
     scores = defaultdict(list)
     for cell in read_cells():
         if (cell["start"], cell["method"]) == (start, method) and cell["seed"] in TUNING_SEEDS:

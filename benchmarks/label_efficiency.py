@@ -56,7 +56,8 @@ MODELS = {
     "scratch": "--model test_efficientnet",
     "imagenet": "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1",
 }
-MILD = "--view-strength 0.5 --scale 0.2 1"
+CROPS = "--scale 0.2 1"  # SimCLR's views, with crops that show something in 64 pixels
+MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
@@ -72,18 +73,16 @@ VARIANTS = {"joint, both views": "--classify-view both", "joint, weak view": "--
 def _methods() -> None:
     """Fill METHODS."""
     for start, steps, pretraining, rates, gentle in (
-        ("scratch", 1620, 9200, (1e-3, 3e-3), ""),
+        ("scratch", 1620, 4600, (1e-3, 3e-3), ""),
         ("imagenet", 270, 450, (2e-4, 5e-4), LIGHT),
     ):
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
         supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]
-        pretrained = f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {pretraining}"
+        pretrained = f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {pretraining} {CROPS}"
         probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {steps}"
         mixed = f"{LABELS} -b 32 --unlabeled-ratio 1 -t 0.1 --steps {steps} --lr {rates[1]:g}"
         joint = [
-            f"{mixed} -wls {weight:g} -wlc {1 - weight:g} {views}".rstrip()
-            for weight in (0.5, 0.1)
-            for views in (MILD, "")
+            f"{mixed} -wls {weight:g} -wlc {1 - weight:g} {views}" for weight in (0.5, 0.1) for views in (MILD, CROPS)
         ]
         settings = {
             "classification": [[stage] for stage in supervised],
@@ -221,7 +220,8 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
             elif cell["start"] == "imagenet":
                 flags += ["--pretrained", "--pretrained-path", f"{args.weights}"]
             place = ["--output", f"{folder.parent}", "--experiment", folder.name]
-            call("train.py", [f"{tables}", *flags, *place], folder.with_suffix(".log"))
+            with _slots:  # labelling images, which is short, does not wait for one
+                call("train.py", [f"{tables}", *flags, *place], folder.with_suffix(".log"))
             for other in [*folder.glob("checkpoint-*"), *folder.glob("model_best*")]:
                 other.unlink()
             (folder / "done").touch()
@@ -258,7 +258,7 @@ def call(script: str, arguments: list[str], log: Path) -> None:
     """Run one of the scripts on one thread; when it fails, stop with the end of what it said."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with _slots, log.open("w") as file:
+    with log.open("w") as file:
         done = subprocess.run(
             [sys.executable, script, *arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
         )

@@ -14,13 +14,25 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from label_efficiency import ATTRIBUTES, METHODS, RESULTS, ROOT, STARTS, TUNING_SEEDS, read_cells, read_rows
+from label_efficiency import (
+    ATTRIBUTES,
+    COMMON,
+    METHODS,
+    MODELS,
+    RESULTS,
+    ROOT,
+    STARTS,
+    TUNING_SEEDS,
+    VARIANTS,
+    read_cells,
+    read_rows,
+)
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 DRAWS = 10_000
-BASELINE = "classification"
+BASELINE = dict.fromkeys(METHODS, "classification") | dict.fromkeys(VARIANTS, "joint")
 FIGURE = ROOT / "imgs" / "experiments.png"
 PAGE = ROOT / "benchmarks" / "README.md"
 
@@ -50,12 +62,15 @@ def report(data: Path) -> None:
             }
             for row in rows
         )
-    write_tables(rows)
-    draw(rows)
+    of_methods, of_variants = ([row for row in rows if row["method"] in names] for names in (METHODS, VARIANTS))
+    write_into_page("label-efficiency", tables(of_methods))
+    write_into_page("classified-view", tables(of_variants))
+    write_into_page("tuning", tuning_table())
+    draw(of_methods)
 
 
 def summary(key: Key, runs: dict[Key, dict[int, dict[str, list[str]]]], labels: list[dict[str, str]]) -> dict[str, Any]:
-    """Return the figures of one method, in percent, and its paired difference to classification alone."""
+    """Return the figures of one method, in percent, and its paired difference to what it is compared with."""
     start, fraction, method = key
     seeds = sorted(runs[key])
     scores = [score(runs[key][seed], labels) for seed in seeds]
@@ -64,9 +79,9 @@ def summary(key: Key, runs: dict[Key, dict[int, dict[str, list[str]]]], labels: 
     row |= {"accuracy": float(np.mean([one["accuracy"] for one in scores])), "low": low, "high": high}
     row["deviation"] = float(np.std([one["accuracy"] for one in scores], ddof=1)) if len(seeds) > 1 else float("nan")
     row |= {name: float(np.mean([one[name] for one in scores])) for name in scores[0] if name != "accuracy"}
-    base = runs.get((start, fraction, BASELINE), {})
+    base = runs.get((start, fraction, BASELINE[method]), {})
     both = [seed for seed in seeds if seed in base]
-    if method == BASELINE or not both:
+    if method == BASELINE[method] or not both:
         return row | dict.fromkeys(("paired_seeds", "difference", "difference_low", "difference_high"), "")
     ours, theirs = ([right(run[seed], labels) for seed in both] for run in (runs[key], base))
     low, high = interval(ours, theirs)
@@ -138,17 +153,17 @@ def _accuracy(runs: list[Array]) -> Array:
     return 100 * np.array([np.nanmean(run, axis=1).mean() for run in runs])
 
 
-def write_tables(rows: list[dict[str, Any]]) -> None:
-    """Write a table for each start into benchmarks/README.md, and print them."""
+def tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a Markdown table for each start."""
     lines = []
     for start in STARTS:
         of_start = [row for row in rows if row["start"] == start]
         if not of_start:
             continue
+        base = "classification only" if of_start[0]["method"] in METHODS else "the first view"
         lines += [f"**{TITLES[start]}**", ""]
         lines += [
-            "| labels | method | seeds | accuracy | difference to classification only "
-            "| article | kids | balanced | exact match |"
+            f"| labels | method | seeds | accuracy | difference to {base} | article | kids | balanced | exact match |"
         ]
         lines += ["|---" * 9 + "|"]
         for row in of_start:
@@ -166,11 +181,42 @@ def write_tables(rows: list[dict[str, Any]]) -> None:
             ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
+    return lines
+
+
+def tuning_table() -> list[str]:
+    """Return the lines of a Markdown table of the settings that were tried, each method's best one in bold."""
+    scores: dict[tuple[str, str, tuple[str, ...]], list[float]] = defaultdict(list)
+    for cell in read_cells():
+        if cell["seed"] in TUNING_SEEDS:
+            scores[cell["start"], cell["method"], tuple(cell["stages"])].append(cell["held_out"])
+    lines = [
+        f"All: `{COMMON}`",
+        "",
+        "| start | method | flags, a stage after the other | held-out images |",
+        "|---" * 4 + "|",
+    ]
+    for start in STARTS:
+        for method, settings in METHODS.items():
+            tried = {
+                stages: np.mean(scores[key])
+                for stages in map(tuple, settings[start])
+                if (key := (start, method, stages)) in scores
+            }
+            for stages, score in tried.items():
+                text = f"**{score:.1f}**" if score == max(tried.values()) else f"{score:.1f}"
+                flags = "<br>".join(f"`{stage}`" for stage in stages)
+                lines.append(f"| {start}: `{MODELS[start]}` | {method} | {flags} | {text} |")
+    return [*lines, ""]
+
+
+def write_into_page(name: str, lines: list[str]) -> None:
+    """Write lines between the marks of this name in benchmarks/README.md, and print them."""
     print("\n".join(lines))
-    begin, end = "<!-- label-efficiency -->", "<!-- end of label-efficiency -->"
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     text = PAGE.read_text(encoding="utf-8")
-    table = "\n".join([begin, "", *lines, end])
-    PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
+    part = "\n".join([begin, "", *lines, end])
+    PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: part, text, flags=re.DOTALL), encoding="utf-8")
 
 
 TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
@@ -187,7 +233,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     for column, start in enumerate(starts):
         top, bottom = axes[:, column]
         top.set_title(TITLES[start], loc="left", weight="bold")
-        bottom.axhline(0, color=COLORS[BASELINE], linewidth=1)
+        bottom.axhline(0, color=COLORS["classification"], linewidth=1)
         for number, method in enumerate(METHODS):
             line = [row for row in rows if (row["start"], row["method"]) == (start, method)]
             shift = 1 + 0.02 * (number - len(METHODS) / 2)  # so that error bars stand side by side
@@ -217,4 +263,4 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
 def _order(key: Key) -> tuple[int, float, int]:
     start, fraction, method = key
-    return STARTS.index(start), fraction, list(METHODS).index(method)
+    return STARTS.index(start), fraction, [*METHODS, *VARIANTS].index(method)

@@ -129,7 +129,7 @@ NEEDS = [
     ("no_resume_opt", "resume", "there is no optimizer state to leave out"),
     ("resplit", "reprob", "nothing is erased at probability 0"),
     ("unlabeled", "simclr_loss_weight", "images without labels teach the contrastive loss alone"),
-    ("unlabeled_ratio", "unlabeled", "there are none to mix in"),
+    ("unlabeled_ratio", "simclr_loss_weight", "images without labels teach the contrastive loss alone"),
     ("torchcompile_mode", "torchcompile", "it is a setting of the compiler"),
     ("wandb_project", "log_wandb", "nothing is sent otherwise"),
 ]
@@ -323,13 +323,14 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
     mixing = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
     if mixing and args.batch_size % 2:
         yield f"--mixup and --cutmix need an even --batch-size, not {args.batch_size}: they mix images in pairs"
-    extra = round(args.unlabeled_ratio * args.batch_size) if args.unlabeled else 0
-    if args.unlabeled and not extra:
-        yield f"--unlabeled-ratio {args.unlabeled_ratio:g} of --batch-size {args.batch_size} is no image: raise either"
+    ratio = args.unlabeled_ratio or (1.0 if args.unlabeled else 0.0)
+    extra = round(ratio * args.batch_size)
+    if ratio and not extra:
+        yield f"--unlabeled-ratio {ratio:g} of --batch-size {args.batch_size} is no image: raise either"
     if mixing and extra % 2:
         yield f"--mixup and --cutmix mix in pairs: choose an --unlabeled-ratio that makes {extra} an even number"
-    if args.unlabeled and args.aug_repeats:
-        yield "--unlabeled excludes --aug-repeats: each has an order of its own"
+    if ratio and args.aug_repeats:
+        yield "--unlabeled and --unlabeled-ratio exclude --aug-repeats: each has an order of its own"
     if mixing and (args.aug_splits or args.jsd):
         yield "--mixup and --cutmix exclude --aug-splits and --jsd: mixed images have no single label to compare"
     if args.aug_splits == 1:

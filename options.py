@@ -42,6 +42,8 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     args = _parse(train_parser(), argv, check.TRAIN_REFUSALS, check.train_conflicts)
     args.pretrained = args.pretrained or bool(args.pretrained_path)
+    if args.unlabeled and args.unlabeled_ratio is None:
+        args.unlabeled_ratio = 1.0
     if args.classification_loss_weight == 0 and args.eval_metric == "top1":
         args.eval_metric = "simclr_loss"  # heads that nothing trains guess
     return args
@@ -457,8 +459,9 @@ def _dataset(group: Group) -> None:
     add(
         "--unlabeled-ratio",
         POSITIVE,
-        1.0,
-        "unlabelled images in a batch for each of the --batch-size rows of the table",
+        None,
+        "unlabelled images, of --unlabeled and of the table, in a batch for each of its --batch-size labelled ones "
+        "(1 with --unlabeled; without either rows come as they are in the table)",
     )
     add("--val-split", "NAME", "validation", "table to score after an epoch; validation means val.csv")
     add("--max-unreadable", FRACTION, 0.01, _UNREADABLE)

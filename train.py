@@ -31,6 +31,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,9 +185,16 @@ def read_data(
     channels = args.input_size[0] if args.input_size else 3
     if args.unlabeled:
         train_table = with_unlabeled(train_table, args.unlabeled)
+    targets = encode_targets(train_table, label_space, strict=True)
+    labelled = (targets >= 0).any(axis=1)
+    if not args.simclr_loss_weight and not labelled.all():
+        if not labelled.any():
+            raise UsageError(f"{train_path} has no label, and -wls 0 learns from labels alone: label some of its rows")
+        _logger.info(f"{train_path}: {(~labelled).sum()} rows without a label are left out, as -wls 0 needs labels")
+        train_table, targets = train_table.take(np.flatnonzero(labelled)), targets[labelled]
     train_set = TableDataset(
         train_table,
-        encode_targets(train_table, label_space, strict=True),
+        targets,
         plan,
         channels,
         max_unreadable=args.max_unreadable,
@@ -358,12 +366,24 @@ def make_loaders(
 
 
 def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None:
-    """Return the order that mixes unlabelled images into each batch; None without any."""
-    if not args.unlabeled:
+    """Return the order that mixes unlabelled images into each batch; None where rows come as they are in the table.
+
+    Where nothing reads labels, as in pretraining, those of --unlabeled are mixed with all rows of the table.
+    """
+    if not args.unlabeled_ratio:
         return None
-    table, extra = train_set.table, unlabeled_per_batch(args.unlabeled_ratio, args.batch_size)
+    extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size)
+    labelled = (train_set.targets >= 0).any(dim=1).numpy()
+    if not args.classification_loss_weight and not reads_labels(args.contrastive, args.mask_false_negatives):
+        labelled = np.arange(len(train_set)) < len(train_set) - train_set.table.unlabeled
+    if labelled.all():
+        raise UsageError(
+            f"--unlabeled-ratio {args.unlabeled_ratio:g}: {train_set.table.path} has no row without a label: name "
+            "others with --unlabeled, or leave it out"
+        )
     where = {"seed": args.seed, "rank": args.rank, "processes": args.world_size}
-    return MixedSampler(len(table) - table.unlabeled, table.unlabeled, args.batch_size, extra, **where)
+    rows = np.flatnonzero(labelled), np.flatnonzero(~labelled)
+    return MixedSampler(*rows, args.batch_size, extra, **where)
 
 
 def make_task(
@@ -508,6 +528,11 @@ def greet(run: Run, label_space: LabelSpace) -> None:
     _logger.info(
         f"{train_set.table.path}: {len(train_set)} images, {unlabelled} of them unlabelled; classes: {label_space}"
     )
+    if args.classification_loss_weight and not args.unlabeled_ratio and 2 * unlabelled > len(train_set):
+        share = args.batch_size * (1 - unlabelled / len(train_set))
+        _logger.info(
+            f"Of a batch about {share:.1f} images have a label; --unlabeled-ratio 1 makes it {args.batch_size}"
+        )
     if run.eval_loader is None:
         _logger.info("No attribute: nothing is scored, and the contrastive loss trains the backbone alone")
     else:

@@ -352,7 +352,7 @@ MISTAKES = [
     ("--views simclr --aa rand-m9", "--aa needs --views timm: --views simclr is a policy of its own"),
     ("--views simclr-keepcolor --color-jitter 0.1", "--color-jitter needs --views timm: "),
     ("--unlabeled more -wls 0", "--unlabeled needs --simclr-loss-weight: "),
-    ("--unlabeled-ratio 2", "--unlabeled-ratio needs --unlabeled: "),
+    ("--unlabeled-ratio 2 -wls 0", "--unlabeled-ratio needs --simclr-loss-weight: "),
     ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
     ("--unlabeled more -b 2 --unlabeled-ratio 1.5 --mixup 1", "--mixup and --cutmix mix in pairs: choose an "),
     ("--class-weights inverse -wlc 0", "--class-weights needs -wlc above 0: "),

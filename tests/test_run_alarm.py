@@ -65,7 +65,7 @@ def test_what_was_not_measured_is_not_bad() -> None:
 
 def flags(**values: Any) -> Namespace:
     defaults = {"batch_size": 4, "contrastive_batch_size": None, "world_size": 2, "temperature": 0.5}
-    loss = {"contrastive": "ntxent", "mask_false_negatives": False, "unlabeled": None, "unlabeled_ratio": 1.0}
+    loss = {"contrastive": "ntxent", "mask_false_negatives": False, "unlabeled": None, "unlabeled_ratio": None}
     return Namespace(**(defaults | loss | {"sched": "cosine", "warmup_epochs": 3, "rank": 0} | values))
 
 

@@ -527,3 +527,11 @@ def test_no_image_at_all_is_an_error_that_names_both_folders(tmp_path, monkeypat
     text = message(image_roots, read_table(path))
     assert text.startswith("train.csv: no readable image at all: first path 'images/1.jpg' is neither in ")
     assert f"neither in {tmp_path / 'data'} nor in {tmp_path}" in text
+
+
+def test_rows_that_are_taken_keep_their_places(tmp_path):
+    path = write(tmp_path / "train.csv", 'image_path,color\na,red\n"b",""\n\nc,teal\nd,red\n')
+    some = read_table(path).take(np.array([2, 0]))
+    assert [some.image_path(row) for row in range(2)] == ["c", "a"]
+    assert some.columns["color"].to_pylist() == ["teal", "red"]
+    assert [some.place(row) for row in range(2)] == ["train.csv line 5", "train.csv line 2"]

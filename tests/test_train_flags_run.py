@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from catalogue import draw_catalogue, read_rows
+from catalogue import draw_catalogue, read_rows, write_table
 from distributed import run_on_processes
 from flag_effects import (
     ON_GPU,
@@ -528,18 +528,65 @@ def test_images_without_labels_are_mixed_into_every_batch(prepare: Prepare, data
     for prefetcher in [], ["--no-prefetcher"]:
         run = prepare("--unlabeled", more, "--unlabeled-ratio", 0.5, *prefetcher)
         plain = prepare()
-        assert len(run.train_loader) == len(plain.train_loader)
+        assert len(run.train_loader) == 23 // 8  # the table's row without a label is of the others
         for images, target in run.train_loader:
             assert len(images) == 2 * (8 + 4)
             assert (target[8:12] == UNKNOWN).all()
             assert (target[12:] == target[:12]).all()
+            assert (target[:8] >= 0).any(dim=1).all()
         assert run.task.label_space == plain.task.label_space
-    seen = torch.cat([target[:8] for _, target in run.train_loader])
-    assert sorted(map(str, seen.tolist())) == sorted(map(str, run.train_loader.dataset.targets[:24].tolist()))
+    order = list(run.train_loader.sampler)
+    assert len({row for at in range(0, len(order), 12) for row in order[at : at + 8]}) == 16
     folder, text = train_through(data, tmp_path / "runs", "--unlabeled", more, "--unlabeled-ratio", 0.5)
     assert "44 images" in text
     assert "for N = 12 images" in text
     assert (folder / "last.pth.tar").exists()
+
+
+@pytest.fixture(scope="module")
+def few_labels(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalogue with the labels of its first ten rows alone."""
+    folder = tmp_path_factory.mktemp("few") / "catalogue"
+    shutil.copytree(data, folder)
+    rows = read_rows(folder / "train.csv")
+    write_table(folder / "train.csv", [*rows[:10], *(row | {"color": "", "shape": ""} for row in rows[10:])])
+    return folder
+
+
+def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels: Path, tmp_path: Path) -> None:
+    run = make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4)
+    assert len(run.train_loader) == 10 // 4
+    for _, target in run.train_loader:
+        known = (target >= 0).any(dim=1).tolist()
+        assert known == ([True] * 4 + [False] * 4) * 2
+    plain = make_ready(few_labels, tmp_path, "-b", 4)
+    assert len(plain.train_loader) == 24 // 4
+    _, text = train_through(few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1)
+    assert "Of a batch about 1.7 images have a label; --unlabeled-ratio 1 makes it 4" in text
+    write_table(few_labels / "labelled.csv", read_rows(few_labels / "train.csv")[:10])
+    with pytest.raises(UsageError, match=r"--unlabeled-ratio 1: .*labelled.csv has no row without a label: name"):
+        make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "--train-split", "labelled")
+
+
+def test_pretraining_mixes_other_images_with_all_rows_of_the_table(few_labels: Path, tmp_path: Path) -> None:
+    more = [few_labels / "images" / f"val-{index}.png" for index in range(3)]
+    flags = ["-wlc", 0, "-wls", 1, "-b", 4, "--unlabeled-ratio", 0.5]
+    run = make_ready(few_labels, tmp_path, *flags, "--unlabeled", *more)
+    assert len(run.train_loader) == 24 // 4
+    assert {row for step, row in enumerate(run.train_loader.sampler) if step % 6 >= 4} == {24, 25, 26}
+
+
+def test_classification_alone_passes_over_rows_without_a_label(few_labels: Path, tmp_path: Path) -> None:
+    run = make_ready(few_labels, tmp_path, "-wls", 0, "-b", 5)
+    assert len(run.train_loader.dataset) == 10
+    assert len(run.train_loader) == 2
+    _, text = train_through(few_labels, tmp_path / "runs", "-wls", 0, "-b", 5, "--epochs", 1)
+    assert "train.csv: 14 rows without a label are left out, as -wls 0 needs labels" in text
+    blank = [row | {"color": "", "shape": ""} for row in read_rows(few_labels / "train.csv")]
+    (tmp_path / "all.csv").write_bytes((few_labels / "train.csv").read_bytes())
+    write_table(tmp_path / "train.csv", blank)
+    with pytest.raises(UsageError, match=r"train.csv has no label, and -wls 0 learns from labels alone"):
+        make_ready(tmp_path, tmp_path, "-wls", 0)
 
 
 @shows("cache", "cache_dir")

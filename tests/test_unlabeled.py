@@ -80,7 +80,8 @@ def test_what_adds_nothing_is_told(shop, monkeypatch, inputs, sentence) -> None:
 )  # fmt: skip
 def test_each_batch_has_its_share_and_no_image_twice(labeled, unlabeled, batch, extra, processes, seed) -> None:
     def sampler(rank: int) -> MixedSampler:
-        return MixedSampler(labeled, unlabeled, batch, extra, seed=seed, rank=rank, processes=processes)
+        rows = range(labeled), range(labeled, labeled + unlabeled)
+        return MixedSampler(*rows, batch, extra, seed=seed, rank=rank, processes=processes)
 
     if unlabeled < extra * processes:
         with pytest.raises(UsageError, match="lower --unlabeled-ratio"):
@@ -110,7 +111,7 @@ def test_each_batch_has_its_share_and_no_image_twice(labeled, unlabeled, batch, 
 
 def test_epochs_turns_and_seeds_have_orders_of_their_own() -> None:
     def orders(seed: int) -> list[list[int]]:
-        sampler, found = MixedSampler(16, 8, 8, 4, seed=seed), []
+        sampler, found = MixedSampler(range(16), range(16, 24), 8, 4, seed=seed), []
         for epoch in range(3):
             sampler.set_epoch(epoch)
             found.append(list(sampler))

@@ -112,9 +112,10 @@ def create_train_loader(
     if mixed is not None:
         loader = _in_order(loader, mixed, batch_size + mixed.extra)
     if not len(loader):
-        rows = mixed.labeled // mixed.processes if mixed else len(loader.sampler)
+        rows = len(mixed.labeled) // mixed.processes if mixed else len(loader.sampler)
+        kind = "labelled rows" if mixed else "rows"
         raise UsageError(
-            f"{dataset.table.path} has {rows} rows for each process, fewer than one batch: lower "
+            f"{dataset.table.path} has {rows} {kind} for each process, fewer than one batch: lower "
             f"--batch-size ({batch_size})"
         )
     if prefetched:

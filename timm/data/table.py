@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Table:
         chosen: Whether the user named the attributes, rather than the header.
         lists: The attributes whose cells are lists in the file, here joined by `|`.
         unlabeled: How many rows at the end are not of the file: images without labels that were added to it.
+        rows: Which rows of the file these are, where some were left out.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Table:
     chosen: bool = False
     lists: frozenset[str] = frozenset()
     unlabeled: int = 0
+    rows: npt.NDArray[np.int64] | None = None
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -80,9 +82,15 @@ class Table:
 
         The file is read again to find it, so this is for messages.
         """
+        row = row if self.rows is None else int(self.rows[row])
         if self.path.suffix.lower() not in _DELIMITERS:
             return row + 1
         return _line(self.path, row)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Table":
+        """Returns a table of some of the file's rows, in this order."""
+        columns = {name: column.take(pa.array(rows)) for name, column in self.columns.items()}
+        return replace(self, image_paths=self.image_paths.take(pa.array(rows)), columns=columns, rows=rows)
 
     def place(self, row: int) -> str:
         """Returns where a row is, for a message: "train.csv line 7"."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,17 +93,17 @@ def _join(folder: str, path: str) -> str:
 
 
 class MixedSampler(Sampler[int]):
-    """The order of rows in which every batch has `batch` rows of the table and then `extra` unlabelled ones.
+    """The order of rows in which every batch has `batch` labelled rows and then `extra` unlabelled ones.
 
-    In an epoch each of the table's rows comes once, but for those that do not fill a batch. The unlabelled ones come
+    In an epoch each of the labelled rows comes once, but for those that do not fill a batch. The unlabelled ones come
     in turns that go on from epoch to epoch; in a turn each comes once, but for those that do not fill a batch. The
     order follows from the seed and the epoch alone.
 
     Args:
-        labeled: rows of the table.
-        unlabeled: images, whose rows come after the table's.
-        batch: rows of the table in a batch of one process.
-        extra: unlabelled images beside them.
+        labeled: rows of the data set.
+        unlabeled: further ones.
+        batch: labelled rows in a batch of one process.
+        extra: unlabelled ones beside them.
         seed: of the order.
         rank: of this process.
         processes: how many share the rows.
@@ -112,17 +113,26 @@ class MixedSampler(Sampler[int]):
     """
 
     def __init__(
-        self, labeled: int, unlabeled: int, batch: int, extra: int, *, seed: int, rank: int = 0, processes: int = 1
+        self,
+        labeled: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]],
+        unlabeled: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]],
+        batch: int,
+        extra: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
-        if unlabeled < extra * processes:
+        if len(unlabeled) < extra * processes:
             raise UsageError(
-                f"--unlabeled has {unlabeled} images, fewer than the {extra * processes} that a step of all processes "
-                "takes: lower --unlabeled-ratio"
+                f"there are {len(unlabeled)} images without labels, fewer than the {extra * processes} that a step of "
+                "all processes takes: lower --unlabeled-ratio"
             )
-        self.labeled, self.unlabeled, self.batch, self.extra = labeled, unlabeled, batch, extra
+        self.labeled, self.unlabeled = torch.as_tensor(labeled), torch.as_tensor(unlabeled)
+        self.batch, self.extra = batch, extra
         self.seed, self.rank, self.processes = seed, rank, processes
-        self.steps = labeled // (batch * processes)
-        self.turn = unlabeled // (extra * processes)  # steps
+        self.steps = len(labeled) // (batch * processes)
+        self.turn = len(unlabeled) // (extra * processes)  # steps
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -139,7 +149,7 @@ class MixedSampler(Sampler[int]):
             yield from self._share(rows, step, self.batch)
             turn, place = divmod(self.epoch * self.steps + step, self.turn)
             if turn not in order:
-                order = {turn: self._shuffled(self.unlabeled, 1, turn) + self.labeled}
+                order = {turn: self._shuffled(self.unlabeled, 1, turn)}
             yield from self._share(order[turn], place, self.extra)
 
     def _share(self, rows: torch.Tensor, step: int, count: int) -> list[int]:
@@ -147,7 +157,7 @@ class MixedSampler(Sampler[int]):
         share: list[int] = rows[first : first + count].tolist()
         return share
 
-    def _shuffled(self, count: int, kind: int, number: int) -> torch.Tensor:
+    def _shuffled(self, rows: torch.Tensor, kind: int, number: int) -> torch.Tensor:
         seed = np.random.SeedSequence([self.seed % 2**63, kind, number]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0]) % 2**63)
-        return torch.randperm(count, generator=generator)
+        return rows[torch.randperm(len(rows), generator=generator)]

@@ -101,7 +101,7 @@ def contrast_levels(args: Namespace, batches: int) -> tuple[float, float]:
     """
     chunks = chunks_per_step(args)
     steps = [chunks] * (batches // chunks) + [batches % chunks] * (batches % chunks > 0)
-    extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size) if args.unlabeled else 0
+    extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size) if args.unlabeled_ratio else 0
     images = [step * (args.batch_size + extra) * args.world_size for step in steps]
     chance = sum(n * chance_level(n) for n in images) / sum(images)
     best = sum(n * best_level(n, args.temperature) for n in images) / sum(images)

@@ -47,7 +47,7 @@ from timm.data.multi_label_loader import (
 )
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.resident_images import load_resident
-from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
+from timm.data.table import Table, build_label_space, encode_targets, find_label_table, find_split, read_table
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
 from timm.data.unlabeled import MixedSampler, unlabeled_per_batch, with_unlabeled
@@ -146,30 +146,46 @@ def train(args: Namespace) -> None:
 def read_data(
     args: Namespace, plan: ViewPlan, resumed: dict[str, Any] | None
 ) -> tuple[LabelSpace, TableDataset, TableDataset | None]:
-    """Read the tables and settle the label space: the resumed checkpoint's, else all.csv's or the training split's.
+    """Read the tables and settle the label space.
 
     Without the classification loss a table may have no attribute; then there is nothing to score, and no second set.
     """
     train_path = find_split(args.data_dir, args.train_split)
     train_table = read_table(train_path, args.attributes, require_attributes=args.classification_loss_weight > 0)
+    label_space = settle_label_space(args, train_table, resumed)
+    check_label_space(args, label_space, train_table, resumed)
+    train_set = make_train_set(args, plan, train_table, label_space)
+    if not len(label_space):
+        return label_space, train_set, None
+    eval_table = read_table(find_split(args.data_dir, args.val_split), None, require_attributes=False)
+    targets = encode_targets(eval_table, label_space, strict=False)
+    eval_set = TableDataset(eval_table, targets, None, _channels(args), max_unreadable=args.max_unreadable)
+    return label_space, train_set, eval_set
+
+
+def settle_label_space(args: Namespace, train_table: Table, resumed: dict[str, Any] | None) -> LabelSpace:
+    """Return the label space: the resumed checkpoint's, else all.csv's or the training table's."""
     if resumed and "multi_label" in resumed:
-        label_space = LabelSpace.from_dict(resumed["multi_label"]["label_space"])
-    elif not train_table.attributes:
-        label_space = LabelSpace({})
-    else:
-        label_path = find_label_table(args.data_dir, train_path)
-        label_table = train_table if label_path == train_path else read_table(label_path, args.attributes)
-        label_space = build_label_space(label_table, args.multi_valued)
+        return LabelSpace.from_dict(resumed["multi_label"]["label_space"])
+    if not train_table.attributes:
+        return LabelSpace({})
+    path = find_label_table(args.data_dir, train_table.path)
+    table = train_table if path == train_table.path else read_table(path, args.attributes)
+    return build_label_space(table, args.multi_valued)
+
+
+def check_label_space(
+    args: Namespace, label_space: LabelSpace, train_table: Table, resumed: dict[str, Any] | None
+) -> None:
+    """Refuse flags about attributes that there are not, and a training table with others than the label space's."""
     if args.multi_valued is not None and label_space.multi_valued != set(args.multi_valued):
         several = ", ".join(sorted(label_space.multi_valued)) or "no attribute"
-        raise UsageError(
-            f"--multi-valued {' '.join(args.multi_valued)}: "
-            + (
+        reason = f"{train_table.path.name} has no attribute: leave it out"
+        if resumed:
+            reason = (
                 f"in {args.resume} it is {several}, which stays: leave it out, or start anew with --initial-checkpoint"
-                if resumed
-                else f"{train_path.name} has no attribute: leave it out"
             )
-        )
+        raise UsageError(f"--multi-valued {' '.join(args.multi_valued)}: {reason}")
     if unknown := [name for name in args.attribute_weights if name not in label_space.attributes]:
         raise UsageError(
             f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"
@@ -177,42 +193,34 @@ def read_data(
     strangers = [name for name in train_table.columns if name not in label_space.attributes]
     if strangers and not resumed:
         raise UsageError(
-            f"{find_label_table(args.data_dir, train_path).name} has no column {strangers[0]!r}, which "
-            f"{train_path.name} has: add it there, or choose with --attributes {' '.join(label_space.attributes)}"
+            f"{find_label_table(args.data_dir, train_table.path).name} has no column {strangers[0]!r}, which "
+            f"{train_table.path.name} has: add it there, or choose with --attributes {' '.join(label_space.attributes)}"
         )
     if len(label_space) and not any(args.attribute_weights.get(name, 1.0) for name in label_space.attributes):
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
-    channels = args.input_size[0] if args.input_size else 3
+
+
+def make_train_set(args: Namespace, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TableDataset:
+    """Return the training images: those of --unlabeled too, and for classification alone those with a label."""
+    path = table.path
     if args.unlabeled:
-        train_table = with_unlabeled(train_table, args.unlabeled)
-    targets = encode_targets(train_table, label_space, strict=True)
+        table = with_unlabeled(table, args.unlabeled)
+    targets = encode_targets(table, label_space, strict=True)
     labelled = (targets >= 0).any(axis=1)
+    if reads_labels(args.contrastive, args.mask_false_negatives) and not labelled.any():
+        flag = "--mask-false-negatives" if args.mask_false_negatives else f"--contrastive {args.contrastive}"
+        raise UsageError(f"{flag} reads labels, and {path} has none: leave it out")
     if not args.simclr_loss_weight and not labelled.all():
         if not labelled.any():
-            raise UsageError(f"{train_path} has no label, and -wls 0 learns from labels alone: label some of its rows")
-        _logger.info(f"{train_path}: {(~labelled).sum()} rows without a label are left out, as -wls 0 needs labels")
-        train_table, targets = train_table.take(np.flatnonzero(labelled)), targets[labelled]
-    train_set = TableDataset(
-        train_table,
-        targets,
-        plan,
-        channels,
-        max_unreadable=args.max_unreadable,
-    )
-    if reads_labels(args.contrastive, args.mask_false_negatives) and not (train_set.targets >= 0).any():
-        flag = "--mask-false-negatives" if args.mask_false_negatives else f"--contrastive {args.contrastive}"
-        raise UsageError(f"{flag} reads labels, and {train_path} has none: leave it out")
-    if not len(label_space):
-        return label_space, train_set, None
-    eval_table = read_table(find_split(args.data_dir, args.val_split), None, require_attributes=False)
-    eval_set = TableDataset(
-        eval_table,
-        encode_targets(eval_table, label_space, strict=False),
-        None,
-        channels,
-        max_unreadable=args.max_unreadable,
-    )
-    return label_space, train_set, eval_set
+            raise UsageError(f"{path} has no label, and -wls 0 learns from labels alone: label some of its rows")
+        _logger.info(f"{path}: {(~labelled).sum()} rows without a label are left out, as -wls 0 needs labels")
+        table, targets = table.take(np.flatnonzero(labelled)), targets[labelled]
+    return TableDataset(table, targets, plan, _channels(args), max_unreadable=args.max_unreadable)
+
+
+def _channels(args: Namespace) -> int:
+    """Return how many channels the images have."""
+    return int(args.input_size[0]) if args.input_size else 3
 
 
 def check_run(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:

@@ -87,6 +87,7 @@ def _methods() -> None:
         settings = {
             "classification": [[stage] for stage in supervised],
             "pretrain, fine-tune": [[pretrained, stage] for stage in supervised],
+            "pretrain with DCL, fine-tune": [[f"{pretrained} --contrastive dcl", stage] for stage in supervised],
             "pretrain, joint": [[pretrained, stage] for stage in joint],
             "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (1e-3, 3e-3, 1e-2, 3e-2)],
             "joint": [[stage] for stage in joint],

@@ -323,7 +323,7 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
     mixing = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
     if mixing and args.batch_size % 2:
         yield f"--mixup and --cutmix need an even --batch-size, not {args.batch_size}: they mix images in pairs"
-    ratio = args.unlabeled_ratio or (1.0 if args.unlabeled else 0.0)
+    ratio = args.unlabeled_ratio or 0.0
     extra = round(ratio * args.batch_size)
     if ratio and not extra:
         yield f"--unlabeled-ratio {ratio:g} of --batch-size {args.batch_size} is no image: raise either"

@@ -40,13 +40,16 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Args:
         argv: The words after the script's name; those of this process by default.
     """
-    args = _parse(train_parser(), argv, check.TRAIN_REFUSALS, check.train_conflicts)
+    return _parse(train_parser(), argv, check.TRAIN_REFUSALS, check.train_conflicts, _follow)
+
+
+def _follow(args: argparse.Namespace) -> None:
+    """Set the options of train.py whose defaults follow from others."""
     args.pretrained = args.pretrained or bool(args.pretrained_path)
     if args.unlabeled and args.unlabeled_ratio is None:
         args.unlabeled_ratio = 1.0
     if args.classification_loss_weight == 0 and args.eval_metric == "top1":
         args.eval_metric = "simclr_loss"  # heads that nothing trains guess
-    return args
 
 
 def parse_validate_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -83,10 +86,12 @@ def _parse(
     argv: Sequence[str] | None,
     refusals: Mapping[str, str],
     conflicts: Callable[[argparse.Namespace], Iterator[str]],
+    follow: Callable[[argparse.Namespace], None] = lambda args: None,
 ) -> argparse.Namespace:
     typed = parser.read(sys.argv[1:] if argv is None else argv)
     recipe = parser.read_yaml(typed["config"]) if typed.get("config") else {}
     args = parser.combine(recipe, typed)
+    follow(args)
     mistakes = (check.refused(args, parser.defaults, refusals), check.missing(args, parser.defaults), conflicts(args))
     for mistake in chain(*mistakes):
         parser.error(mistake)

@@ -110,7 +110,7 @@ def train(args: Namespace) -> None:
         aug_splits=args.aug_splits,
     )
     label_space, train_set, eval_set = read_data(args, plan, resumed)
-    if args.eval_metric == "top1" and label_space.multi_valued == set(label_space.attributes) != set():
+    if args.eval_metric == "top1" and len(label_space) and label_space.multi_valued == set(label_space.attributes):
         args.eval_metric = "map"  # whole sets may never be right
     autocast, backward, dtype = resolve_precision(device, args.amp, args.amp_dtype, args.model_dtype)
     check_run(args, label_space, plan)

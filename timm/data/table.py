@@ -124,7 +124,11 @@ def read_table(
     names = _choose_attributes(path, list(header), attributes, require_attributes)
     raw_names = [header[name] for name in (IMAGE_PATH, *names)]
     lenient = attributes is None and not require_attributes
-    cells = _read_text(path, raw_header, raw_names) if is_text else _read_parquet(path, raw_names, lenient)
+    lists: Collection[str] = ()
+    if is_text:
+        cells = _read_text(path, raw_header, raw_names)
+    else:
+        cells, lists = _read_parquet(path, raw_names, lenient)
 
     image_paths = pc.utf8_trim_whitespace(cells[raw_names[0]]).cast(pa.large_string()).combine_chunks()
     image_paths = pc.fill_null(image_paths, "")
@@ -137,8 +141,8 @@ def read_table(
     if not len(image_paths):
         raise _no_rows(path)
     columns = {name: _encode(cells[header[name]]) for name in names if header[name] in cells}
-    lists = frozenset() if is_text else frozenset(_list_columns(path)).intersection(columns)
-    return Table(path, image_paths, columns, chosen=attributes is not None, lists=lists)
+    of_lists = frozenset(name for name in columns if header[name] in lists)
+    return Table(path, image_paths, columns, chosen=attributes is not None, lists=of_lists)
 
 
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
@@ -366,8 +370,11 @@ def _read_text(path: Path, raw_header: list[str], raw_names: list[str]) -> dict[
     return {name: cells[name] for name in raw_names}
 
 
-def _read_parquet(path: Path, raw_names: list[str], lenient: bool) -> dict[str, pa.ChunkedArray]:
-    """Reads the columns of these names from a Parquet table, as strings; if lenient, without those that hold none."""
+def _read_parquet(path: Path, raw_names: list[str], lenient: bool) -> tuple[dict[str, pa.ChunkedArray], list[str]]:
+    """Reads the columns of these names from a Parquet table, as strings; also returns which of them are lists.
+
+    If lenient, columns that hold no names are left out.
+    """
     try:
         # ParquetFile, because read_table would make columns of folders called "a=b".
         cells = pq.ParquetFile(path).read(columns=raw_names)
@@ -381,14 +388,7 @@ def _read_parquet(path: Path, raw_names: list[str], lenient: bool) -> dict[str, 
             if not lenient or name == raw_names[0]:
                 raise
             _logger.warning(f"{str(error).rpartition(': ')[0]}: left out")
-    return columns
-
-
-def _list_columns(path: Path) -> Iterator[str]:
-    """Yields the names, stripped, of a Parquet table's columns whose cells are lists."""
-    for column in pq.read_schema(path):
-        if _is_list(column.type):
-            yield column.name.strip()
+    return columns, [name for name in columns if _is_list(cells[name].type)]
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -124,28 +124,20 @@ def _metrics(scores: Tensor, truth: Tensor, unseen: Tensor, threshold: float) ->
     recall = (predicted & truth).sum(dim=0) / truth.sum(dim=0)
     specificity = (~predicted & ~truth).sum(dim=0) / (~truth).sum(dim=0)
     balanced = (recall + specificity)[both].double().mean() / 2
-    return _timm_metrics(scores, truth, unseen, threshold) | {"balanced_accuracy": 100 * float(balanced)}
-
-
-def _timm_metrics(scores: Tensor, truth: Tensor, unseen: Tensor, threshold: float) -> Metrics:
-    """Return the metrics of timm's evaluator, which would count absent values as zero.
-
-    The values outside the label space are one more that is never found: nothing in a sum, one in what it is divided by.
-    """
-    names = ("map", "macro_f1", "micro_f1")
-    predicted = predicted_values(scores, threshold)
-    occurs = truth.any(dim=0)
     either = occurs | predicted.any(dim=0)
-    outside = int(unseen.any())
-    if not int(either.sum()) + outside:
-        return dict.fromkeys(names, math.nan)
     evaluator = MultiLabelClassificationEvaluator(threshold=threshold)
-    evaluator.update(scores[:, either].cpu(), truth[:, either].float().cpu())
-    found = evaluator.compute() if either.any() else dict.fromkeys(names, 0.0)
-    values, hits = int(either.sum()), int(predicted.sum() + truth.sum())
-    occurring = int(occurs.sum()) + outside
+    evaluator.update(scores[:, either].cpu(), truth[:, either].float().cpu())  # absent values would count as zero
+    found = evaluator.compute() if either.any() else dict.fromkeys(("map", "macro_f1", "micro_f1"), 0.0)
+    # The values outside the label space are one more that is never found, for timm's sums nothing.
+    values, occurring, outside = int(either.sum()), int(occurs.sum()), int(unseen.any())
+    hits = int(predicted.sum() + truth.sum())
     return {
-        "map": found["map"] * values / occurring if occurring else math.nan,
-        "macro_f1": found["macro_f1"] * values / (values + outside),
-        "micro_f1": found["micro_f1"] * hits / max(1, hits + int(unseen.sum())),
+        "map": _per(found["map"] * values, occurring + outside),
+        "macro_f1": _per(found["macro_f1"] * values, values + outside),
+        "micro_f1": _per(found["micro_f1"] * hits, hits + int(unseen.sum())),
+        "balanced_accuracy": 100 * float(balanced),
     }
+
+
+def _per(total: float, count: int) -> float:
+    return total / count if count else math.nan

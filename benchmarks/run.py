@@ -31,7 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simc
 from harness import Result, machine  # noqa: E402
 from photographs import FOLDER  # noqa: E402
 
-BENCHMARKS = ["nt-xent", "label-losses", "views", "step", "shares", "growth"]
+BENCHMARKS = ["nt-xent", "label-losses", "views", "step", "step-amp", "shares", "growth"]
 
 
 def main() -> None:
@@ -50,8 +50,9 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in about.items() if value))
     found: dict[str, list[Result]] = {}
     for name in args.names or BENCHMARKS:
-        found[name] = import_module(name.replace("-", "_")).run(args.small)
-        print("\n" + "\n".join(table(found[name])))
+        if results := import_module(name.replace("-", "_")).run(args.small):
+            found[name] = results
+            print("\n" + "\n".join(table(results)))
     if not args.dry:
         save(about, found)
 

@@ -35,40 +35,37 @@ MODEL = "efficientnet_b0"
 CLASSES = {"gender": 5, "article": 141, "color": 47}  # the real data set's
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+Contenders = dict[str, Callable[[], Work]]
+
 
 def run(small: bool) -> list[Result]:
-    """Compare training steps in float32 and bfloat16, the bare backbone, and scoring."""
-    batch, size, rounds = (8, 64, 3) if small else (32, 224, 3)
-    note = f"{MODEL}, batch {batch}, two views of {size} pixels, {DEVICE.type}, {torch.get_num_threads()} threads"
+    """Compare training steps in float32, the bare backbone, and scoring."""
+    batch, size, images = sizes(small)
+    training: Contenders = {
+        "ours": partial(our_step, batch, size, False),
+        "the original's way": partial(original_step, batch, size, False),
+        "the bare backbone": partial(bare_backbone, batch, size, False),
+    }
+    scoring: Contenders = {
+        "ours": partial(our_scoring, images, size, False),
+        "the original's way": partial(original_scoring, images, size),
+    }
+    return compare(small, training, scoring, "")
 
-    def step(make: Callable[..., Work], amp: bool) -> Callable[[], Work]:
-        return partial(make, batch, size, amp)
 
-    training = {
-        "ours": step(our_step, False),
-        "the original's way": step(original_step, False),
-        "the bare backbone": step(bare_backbone, False),
-    }
-    mixed = {
-        "ours, --amp": step(our_step, True),
-        "the original's way, float32": step(original_step, False),
-        "the original's way, bfloat16": step(original_step, True),
-        "the bare backbone, bfloat16": step(bare_backbone, True),
-    }
-    scored = 32 if small else 128
-    scoring = {
-        "ours": partial(our_scoring, scored, size, False),
-        "the original's way": partial(original_scoring, scored, size),
-    }
-    mixed_scoring = {
-        "ours, --amp": partial(our_scoring, scored, size, True),
-        "the original's way": partial(original_scoring, scored, size),
-    }
+def sizes(small: bool) -> tuple[int, int, int]:
+    """Return the batch, the pixels of an image's side, and the images to score."""
+    return (8, 64, 32) if small else (32, 224, 128)
+
+
+def compare(small: bool, training: Contenders, scoring: Contenders, flag: str) -> list[Result]:
+    """Compare training steps and scoring; the flag is for their names."""
+    batch, size, images = sizes(small)
+    step = f"{MODEL}, batch {batch}, two views of {size} pixels, {DEVICE.type}, {torch.get_num_threads()} threads"
+    scored = f"{MODEL}, from the file, {size} pixels"
     return [
-        Comparison("training step", training, batch, rounds, note, apart=True).run(),
-        Comparison("training step, --amp", mixed, batch, rounds, note, apart=True).run(),
-        Comparison("scoring", scoring, scored, rounds, f"{MODEL}, from the file, {size} pixels", apart=True).run(),
-        Comparison("scoring, --amp", mixed_scoring, scored, rounds, "the same", apart=True).run(),
+        Comparison(f"training step{flag}", training, batch, 3, step, apart=True).run(),
+        Comparison(f"scoring{flag}", scoring, images, 3, scored, apart=True).run(),
     ]
 
 

@@ -42,6 +42,11 @@ class PlainBackward:
             optimizer.step()
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Return whether the device is a processor without instructions for bfloat16."""
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 def resolve_precision(
     device: torch.device, amp: bool, amp_dtype: str | None, model_dtype: str | None, training: bool = True
 ) -> tuple[Autocast, Any, torch.dtype]:
@@ -64,7 +69,7 @@ def resolve_precision(
     cast = getattr(torch, amp_dtype or ("float16" if device.type == "cuda" else "bfloat16"))
     if device.type == "cpu" and cast is torch.float16:
         raise UsageError("--amp-dtype float16 needs a GPU: on the CPU --amp means bfloat16")
-    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+    if emulates_bfloat16(device):
         _logger.warning(
             "--amp: this processor has no bfloat16 instructions, and emulating them is several times slower than "
             "float32: leave it out"

@@ -289,7 +289,8 @@ def make_tables(data: Path, fraction: float, seed: int) -> Path:
         "all": everything,
     }
     for name, table in tables.items():
-        partial = folder / f"{name}.partial"  # a cell that is running reads the table meanwhile
+        # A cell that is running reads the table meanwhile, and another process may write it as well.
+        partial = folder / f"{name}.{os.getpid()}.partial"
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["image_path", *ATTRIBUTES])
             writer.writeheader()

@@ -34,9 +34,11 @@ from matplotlib import pyplot as plt
 DRAWS = 10_000
 BASELINE = dict.fromkeys(METHODS, "classification") | dict.fromkeys(VARIANTS, "joint")
 FIGURE = ROOT / "imgs" / "experiments.png"
+PAIRED = ("paired_seeds", "difference", "difference_low", "difference_high", "held_out_difference", "held_out_wins")
 PAGE = ROOT / "benchmarks" / "README.md"
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Cell = dict[str, Any]
 Key = tuple[str, float, str]  # start, fraction, method
 
 
@@ -47,10 +49,10 @@ def report(data: Path) -> None:
         data: folder of the data set, whose val.csv has the test split's labels.
     """
     labels = read_rows(data / "val.csv")
-    runs: dict[Key, dict[int, dict[str, list[str]]]] = defaultdict(dict)
+    runs: dict[Key, dict[int, Cell]] = defaultdict(dict)
     for cell in read_cells():
         if cell["seed"] not in TUNING_SEEDS:
-            runs[cell["start"], cell["fraction"], cell["method"]][cell["seed"]] = cell["predicted"]
+            runs[cell["start"], cell["fraction"], cell["method"]][cell["seed"]] = cell
     rows = [summary(key, runs, labels) for key in sorted(runs, key=_order)]
     with RESULTS.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -69,29 +71,27 @@ def report(data: Path) -> None:
     draw(of_methods)
 
 
-def summary(key: Key, runs: dict[Key, dict[int, dict[str, list[str]]]], labels: list[dict[str, str]]) -> dict[str, Any]:
+def summary(key: Key, runs: dict[Key, dict[int, Cell]], labels: list[dict[str, str]]) -> dict[str, Any]:
     """Return the figures of one method, in percent, and its paired difference to what it is compared with."""
     start, fraction, method = key
     seeds = sorted(runs[key])
-    scores = [score(runs[key][seed], labels) for seed in seeds]
-    low, high = interval([right(runs[key][seed], labels) for seed in seeds])
+    scores = [score(runs[key][seed]["predicted"], labels) for seed in seeds]
+    low, high = interval([right(runs[key][seed]["predicted"], labels) for seed in seeds])
     row: dict[str, Any] = {"start": start, "fraction": fraction, "method": method, "seeds": len(seeds)}
     row |= {"accuracy": float(np.mean([one["accuracy"] for one in scores])), "low": low, "high": high}
     row["deviation"] = float(np.std([one["accuracy"] for one in scores], ddof=1)) if len(seeds) > 1 else float("nan")
     row |= {name: float(np.mean([one[name] for one in scores])) for name in scores[0] if name != "accuracy"}
+    row["held_out"] = float(np.mean([runs[key][seed]["held_out"] for seed in seeds]))
     base = runs.get((start, fraction, BASELINE[method]), {})
     both = [seed for seed in seeds if seed in base]
     if method == BASELINE[method] or not both:
-        return row | dict.fromkeys(("paired_seeds", "difference", "difference_low", "difference_high"), "")
-    ours, theirs = ([right(run[seed], labels) for seed in both] for run in (runs[key], base))
+        return row | dict.fromkeys(PAIRED, "")
+    ours, theirs = ([right(run[seed]["predicted"], labels) for seed in both] for run in (runs[key], base))
     low, high = interval(ours, theirs)
-    difference = _accuracy(ours).mean() - _accuracy(theirs).mean()
-    return row | {
-        "paired_seeds": len(both),
-        "difference": float(difference),
-        "difference_low": low,
-        "difference_high": high,
-    }
+    difference = float(_accuracy(ours).mean() - _accuracy(theirs).mean())
+    held_out = [runs[key][seed]["held_out"] - base[seed]["held_out"] for seed in both]
+    wins = sum(gain > 0 for gain in held_out)
+    return row | dict(zip(PAIRED, (len(both), difference, low, high, float(np.mean(held_out)), wins), strict=True))
 
 
 def score(predicted: dict[str, list[str]], labels: list[dict[str, str]]) -> dict[str, float]:
@@ -163,21 +163,24 @@ def tables(rows: list[dict[str, Any]]) -> list[str]:
         base = "classification only" if of_start[0]["method"] in METHODS else "the first view"
         lines += [f"**{TITLES[start]}**", ""]
         lines += [
-            f"| labels | method | seeds | accuracy | difference to {base} | article | kids | balanced | exact match |"
+            f"| labels | method | seeds | accuracy | difference to {base} | article | kids | balanced | exact match | "
+            "held-out |"
         ]
-        lines += ["|---" * 9 + "|"]
+        lines += ["|---" * 10 + "|"]
         for row in of_start:
-            difference = ""
+            difference, held_out = "", f"{row['held_out']:.1f}"
             if row["difference"] != "":
                 clear = row["difference_low"] > 0 or row["difference_high"] < 0
                 text = f"{row['difference']:+.1f} ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})"
                 difference = f"**{text}**" if clear else text
+                held_out += f" ({row['held_out_difference']:+.1f}, {row['held_out_wins']} of {row['paired_seeds']})"
             figures = [row["article"], row["kids"], row["balanced_accuracy"], row["exact_match"]]
             cells = [f"{row['fraction']:.0%}", row["method"], f"{row['seeds']}"]
             cells += [
                 f"{row['accuracy']:.1f} ± {row['deviation']:.1f}",
                 difference,
                 *(f"{value:.1f}" for value in figures),
+                held_out,
             ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")

@@ -84,11 +84,14 @@ def test_scores_leave_blanks_out() -> None:
 
 def test_a_difference_is_of_the_seeds_that_both_methods_have() -> None:
     labels = [{"article": "x", "kids": "1"}] * 4
-    right, half = ({"article": ["x"] * n + ["y"] * (4 - n), "kids": ["1"] * 4} for n in (4, 2))
+    right, half = (
+        {"predicted": {"article": ["x"] * n + ["y"] * (4 - n), "kids": ["1"] * 4}, "held_out": 20.0 * n} for n in (4, 2)
+    )
     runs = {("scratch", 0.1, "joint"): {0: right, 1: half}, ("scratch", 0.1, "classification"): {0: half, 2: right}}
     row = report.summary(("scratch", 0.1, "joint"), runs, labels)
     assert (row["accuracy"], row["seeds"], row["paired_seeds"]) == (87.5, 2, 1)
     assert row["difference"] == 25
+    assert (row["held_out"], row["held_out_difference"], row["held_out_wins"]) == (60, 40, 1)
 
 
 @pytest.mark.parametrize(

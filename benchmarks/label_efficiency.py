@@ -89,6 +89,7 @@ def _methods() -> None:
             "pretrain, fine-tune": [[pretrained, stage] for stage in supervised],
             "pretrain with DCL, fine-tune": [[f"{pretrained} --contrastive dcl", stage] for stage in supervised],
             "pretrain, joint": [[pretrained, stage] for stage in joint],
+            "pretrain, joint SupCon": [[pretrained, f"{stage} --contrastive supcon"] for stage in joint],
             "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (1e-3, 3e-3, 1e-2, 3e-2)],
             "joint": [[stage] for stage in joint],
             "joint, SupCon": [[f"{stage} --contrastive supcon"] for stage in joint],

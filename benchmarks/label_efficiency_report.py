@@ -223,7 +223,7 @@ def write_into_page(name: str, lines: list[str]) -> None:
 
 
 TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
-COLORS = dict(zip(METHODS, ["#1a1a1a", "#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00"], strict=False))
+COLORS = {method: "#1a1a1a" if not number else f"C{number - 1}" for number, method in enumerate(METHODS)}
 
 
 def draw(rows: list[dict[str, Any]]) -> None:

@@ -8,30 +8,33 @@
 DATA is the Clothing dataset (README: measured), whose val.csv is the test split here and is used for nothing else. Of
 train.csv a fixed sixth is held out for tuning. Each cell of the grid keeps the labels of a fraction of the rest, the
 same rows for every method of a seed (and those of a smaller fraction among them); all other rows stay, unlabelled.
-Methods of a seed also start from the same weights. Each method's settings are the best of four by the held-out images
-at one fraction, with a seed that the grid does not use; the last epoch counts, none is chosen.
+Methods of a seed also start from the same weights. Each method's settings are the best of four to six by the held-out
+images at one fraction, with a seed that the grid does not use; the last epoch counts, none is chosen.
 
 A finished cell is a line of benchmarks/results/label-efficiency.jsonl, with its prediction for every test image; what
-is there is not run again, so that the grid can be stopped and gone on with at any time.
+is there is not run again, so that the grid can be stopped and gone on with at any time, and several may run at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from threading import Lock, Semaphore
+from threading import Event, Lock, Semaphore
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -56,25 +59,25 @@ MODELS = {
     "scratch": "--model test_efficientnet",
     "imagenet": "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1",
 }
-CROPS = "--scale 0.2 1"  # SimCLR's views, with crops that show something in 64 pixels
+CROPS = "--scale 0.2 1"  # SimCLR's views, with crops that are not quite as small
 MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
-# The settings that are tried of each method from each start, four of each: of a setting its stages, what each call of
-# train.py adds to COMMON. A stage after the first starts from the checkpoint of the one before it. --steps is not of
-# train.py: the epochs are as many as make about so many steps, whatever the fraction of labels.
-METHODS: dict[str, dict[str, list[list[str]]]] = {}
+# The settings that are tried of each method from each start, four to six of each: of a setting its stages, what each
+# call of train.py adds to COMMON. A stage after the first starts from the checkpoint of the one before it. --steps is
+# not of train.py: the epochs are as many as make about so many steps, whatever the fraction of labels.
+Settings = dict[str, dict[str, list[list[str]]]]  # by method and start
 
 # How the heads could read the views instead: joint's best setting with one more flag, and no tuning of its own.
 VARIANTS = {"joint, both views": "--classify-view both", "joint, weak view": "--classify-view weak"}
 
 
-def _methods() -> None:
-    """Fill METHODS."""
+def _settings() -> Settings:
+    found: Settings = {}
     for start, steps, pretraining, rates, gentle in (
-        ("scratch", 1620, 4600, (1e-3, 3e-3), ""),
-        ("imagenet", 270, 450, (2e-4, 5e-4), LIGHT),
+        ("scratch", 1620, 4600, (1e-3, 3e-3, 1e-2), ""),
+        ("imagenet", 270, 450, (2e-4, 5e-4, 1e-3), LIGHT),
     ):
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
         supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]
@@ -90,16 +93,17 @@ def _methods() -> None:
             "pretrain with DCL, fine-tune": [[f"{pretrained} --contrastive dcl", stage] for stage in supervised],
             "pretrain, joint": [[pretrained, stage] for stage in joint],
             "pretrain, joint SupCon": [[pretrained, f"{stage} --contrastive supcon"] for stage in joint],
-            "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (1e-3, 3e-3, 1e-2, 3e-2)],
+            "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
             "joint": [[stage] for stage in joint],
             "joint, SupCon": [[f"{stage} --contrastive supcon"] for stage in joint],
             "joint, masked": [[f"{stage} --mask-false-negatives"] for stage in joint],
         }
         for method, tried in settings.items():
-            METHODS.setdefault(method, {})[start] = tried
+            found.setdefault(method, {})[start] = tried
+    return found
 
 
-_methods()
+METHODS = _settings()
 
 Cell = dict[str, Any]
 Row = dict[str, str]
@@ -107,7 +111,7 @@ Row = dict[str, str]
 _results_lock = Lock()
 _tables_lock = Lock()
 _slots = Semaphore()
-_stage_locks: dict[str, Lock] = defaultdict(Lock)
+_stopping = Event()
 
 
 def main() -> None:
@@ -126,9 +130,15 @@ def main() -> None:
     global _slots
     _slots = Semaphore(args.jobs)
     with ThreadPoolExecutor(16) as pool:  # more than run at a time: some wait for a stage that another one trains
-        for cell in pool.map(lambda cell: run_cell(cell, args), missing):
-            what = f"{cell['start']}, {cell['method']}, {cell['fraction']:g} of the labels, seed {cell['seed']}"
-            print(f"{what}: held-out images {cell['held_out']:.2f}, {cell['seconds']:.0f} s", flush=True)
+        try:
+            for future in as_completed([pool.submit(run_cell, cell, args) for cell in missing]):
+                cell = future.result()
+                what = f"{cell['start']}, {cell['method']}, {cell['fraction']:g} of the labels, seed {cell['seed']}"
+                print(f"{what}: held-out images {cell['held_out']:.2f}", flush=True)
+        except BaseException:  # what runs goes on to its end, unless it was interrupted too; nothing else begins
+            _stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def parse_args() -> argparse.Namespace:
@@ -169,7 +179,8 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
         for seed in TUNING_SEEDS
         for start in args.start
         for method in args.method
-        for setting in METHODS.get(method, {start: []})[start]
+        if method in METHODS  # variants have no settings of their own
+        for setting in METHODS[method][start]
     ]
 
 
@@ -177,19 +188,28 @@ def best_setting(start: str, method: str) -> list[str]:
     """Return the stages that did best on the held-out images, in the mean over the tuning seeds."""
     if method in VARIANTS:
         return [f"{stage} {VARIANTS[method]}" for stage in best_setting(start, "joint")]
-    scores = defaultdict(list)
+    scores, settings = tuning_scores(start, method), METHODS[method][start]
+    if len(scores) < len(settings):
+        sys.exit(f"{start}, {method}: {len(settings) - len(scores)} settings are not tuned yet; run with --tune first")
+    return list(max(scores.items(), key=lambda item: item[1])[0])
+
+
+def tuning_scores(start: str, method: str) -> dict[tuple[str, ...], float]:
+    """Return of each setting that was tried with all tuning seeds its mean accuracy on the held-out images."""
+    found: dict[tuple[str, ...], dict[int, float]] = {tuple(stages): {} for stages in METHODS[method][start]}
     for cell in read_cells():
-        if (cell["start"], cell["method"]) == (start, method) and cell["seed"] in TUNING_SEEDS:
-            scores[tuple(cell["stages"])].append(cell["held_out"])
-    settings = METHODS[method][start]
-    if untried := [stages for stages in settings if len(scores[tuple(stages)]) < len(TUNING_SEEDS)]:
-        sys.exit(f"{start}, {method}: {len(untried)} settings are not tuned yet; run with --tune first")
-    return max(settings, key=lambda stages: sum(scores[tuple(stages)]))
+        stages = tuple(cell["stages"])
+        if (cell["start"], cell["method"]) == (start, method) and cell["seed"] in TUNING_SEEDS and stages in found:
+            found[stages][cell["seed"]] = cell["held_out"]
+    return {
+        stages: sum(scores.values()) / len(scores)
+        for stages, scores in found.items()
+        if len(scores) == len(TUNING_SEEDS)
+    }
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
     """Train a cell's stages, label the test or the held-out images, and append the cell to the results."""
-    begin = time.time()
     with _tables_lock:  # cells of other methods read the same tables
         tables = make_tables(args.data, cell["fraction"], cell["seed"])
     checkpoint = None
@@ -200,7 +220,8 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
     if cell["seed"] not in TUNING_SEEDS:  # the test images have no say in the settings
         test = predict(checkpoint, tables / "test.csv")
         cell["predicted"] = {name: [row[name] for row in test] for name in ATTRIBUTES}
-    cell |= {"seconds": round(time.time() - begin), "commit": commit(), "date": f"{date.today()}"}
+    trained_by = (checkpoint.parent / "done").read_text()
+    cell |= {"common": common(cell["start"]), "commit": trained_by, "date": f"{date.today()}"}
     with _results_lock, RESULTS.open("a") as file:
         file.write(json.dumps(cell) + "\n")
     return cell
@@ -209,11 +230,8 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
 def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, args: argparse.Namespace) -> Path:
     """Train one stage, unless another cell has trained the very same; return its checkpoint."""
     stages = cell["stages"][: index + 1]
-    # Pretraining reads no label, so that all fractions of a seed share it.
-    labels = "no labels" if all("-wlc 0" in stage for stage in stages) else f"{cell['fraction']:g}"
-    what = json.dumps([cell["start"], labels, cell["seed"], COMMON, MODELS[cell["start"]], stages])
-    folder = WORK / "runs" / hashlib.sha256(what.encode()).hexdigest()[:16]
-    with _stage_locks[folder.name]:
+    folder = stage_folder(cell, stages)
+    with _locked(folder.with_suffix(".lock")) as lock:
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
             flags = [*COMMON.split(), *MODELS[cell["start"]].split(), *train_flags(stages[-1], tables)]
@@ -224,11 +242,28 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
                 flags += ["--pretrained", "--pretrained-path", f"{args.weights}"]
             place = ["--output", f"{folder.parent}", "--experiment", folder.name]
             with _slots:  # labelling images, which is short, does not wait for one
-                call("train.py", [f"{tables}", *flags, *place], folder.with_suffix(".log"))
+                call("train.py", [f"{tables}", *flags, *place], folder.with_suffix(".log"), lock)
             for other in [*folder.glob("checkpoint-*"), *folder.glob("model_best*")]:
                 other.unlink()
-            (folder / "done").touch()
+            (folder / "done").write_text(commit())
     return folder / "last.pth.tar"
+
+
+def stage_folder(cell: Cell, stages: list[str]) -> Path:
+    """Return the folder of the last of some stages of a cell."""
+    # Pretraining reads no label, so that all fractions of a seed share it.
+    labels = "no labels" if all(re.search(r"-wlc 0(?!\S)", stage) for stage in stages) else f"{cell['fraction']:g}"
+    what = json.dumps([cell["start"], labels, cell["seed"], COMMON, MODELS[cell["start"]], stages])
+    return WORK / "runs" / hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[int]:
+    """Hold a lock among threads and processes; yield its descriptor, which a child holds on to if it inherits it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield opened.fileno()
 
 
 def train_flags(stage: str, tables: Path) -> list[str]:
@@ -240,13 +275,12 @@ def train_flags(stage: str, tables: Path) -> list[str]:
     parser.add_argument("--train-split", default="train")
     known, flags = parser.parse_known_args(stage.split())
     rows, all_rows = (len(read_rows(tables / f"{name}.csv")) for name in (known.train_split, "train"))
-    batch = known.b
     if known.unlabeled_ratio and rows < all_rows:
         flags += ["--unlabeled", f"{tables / 'train.csv'}", "--unlabeled-ratio", f"{known.unlabeled_ratio}"]
-    else:
-        batch *= 1 + known.unlabeled_ratio  # with every label the rows themselves make as large a batch
-    epochs = max(3, round(known.steps / max(1, rows // batch)))
-    return [*flags, "--train-split", known.train_split, "-b", f"{batch}", "--epochs", f"{epochs}"]
+    epochs = max(3, round(known.steps / max(1, rows // known.b)))
+    if epochs < 20:  # two epochs of warm-up would be too much of it
+        flags += ["--warmup-epochs", f"{epochs // 6}"]
+    return [*flags, "--train-split", known.train_split, "-b", f"{known.b}", "--epochs", f"{epochs}"]
 
 
 def predict(checkpoint: Path, table: Path) -> list[Row]:
@@ -257,13 +291,27 @@ def predict(checkpoint: Path, table: Path) -> list[Row]:
     return read_rows(output)
 
 
-def call(script: str, arguments: list[str], log: Path) -> None:
-    """Run one of the scripts on one thread; when it fails, stop with the end of what it said."""
+def call(script: str, arguments: list[str], log: Path, *inherited: int) -> None:
+    """Run one of the scripts on one thread; when it fails, stop with the end of what it said.
+
+    Args:
+        script: its name.
+        arguments: what it is given.
+        log: where all that it prints goes.
+        inherited: descriptors of files that it keeps open.
+    """
+    if _stopping.is_set():
+        raise SystemExit("stopping")
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with log.open("w") as file:
         done = subprocess.run(
-            [sys.executable, script, *arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, script, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            pass_fds=inherited,
         )
     if done.returncode:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{log.read_text()[-2000:]}")
@@ -325,7 +373,9 @@ def shrink_photographs(data: Path) -> None:
                 image = ImageOps.exif_transpose(Image.open(data / row["image_path"])).convert("RGB")
                 scale = SHORT_SIDE / min(image.size)
                 size = (round(image.width * scale), round(image.height * scale))
-                image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(target, quality=95)
+                partial = target.with_suffix(f".{os.getpid()}.partial")
+                image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(partial, "JPEG", quality=95)
+                partial.replace(target)
 
 
 def small_photograph(path: str) -> Path:
@@ -343,8 +393,19 @@ def mean_accuracy(predicted: list[Row], rows: list[Row]) -> float:
 
 
 def read_cells() -> list[Cell]:
-    """Return the finished cells."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """Return the finished cells that have today's common flags."""
+    cells = []
+    for number, line in enumerate(RESULTS.read_text().splitlines() if RESULTS.exists() else [], 1):
+        try:
+            cells.append(json.loads(line))
+        except json.JSONDecodeError:
+            sys.exit(f"{RESULTS} line {number} is cut off: delete it")
+    return [cell for cell in cells if cell.get("common") == common(cell["start"])]
+
+
+def common(start: str) -> str:
+    """Return what all cells of a start have in common."""
+    return f"{MODELS[start]} {COMMON}, photographs of {SHORT_SIDE} pixels"
 
 
 def cell_key(cell: Cell) -> str:

@@ -1,13 +1,15 @@
 """The label-efficiency grid as a CSV file, Markdown tables and a figure, with intervals.
 
 Intervals are the middle 95% of 10,000 bootstrap draws over test images and over seeds at once; a difference to
-classification alone is paired, by both: each draw takes the same images and the same seeds of both methods.
+classification alone is paired, by both: each draw takes the same images and the same seeds of both methods. Of n seeds
+n - 1 are drawn, or the variance among so few would come out too small by a factor of (n - 1) / n.
+
+- J. N. K. Rao, C. F. J. Wu: Resampling inference with complex survey data, JASA 83, 1988, section 2
 """
 
 from __future__ import annotations
 
 import csv
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,13 @@ from label_efficiency import (
     STARTS,
     TUNING_SEEDS,
     VARIANTS,
+    Cell,
+    best_setting,
     read_cells,
     read_rows,
+    tuning_scores,
 )
+from page import write_into_page
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -34,11 +40,12 @@ from matplotlib import pyplot as plt
 DRAWS = 10_000
 BASELINE = dict.fromkeys(METHODS, "classification") | dict.fromkeys(VARIANTS, "joint")
 FIGURE = ROOT / "imgs" / "experiments.png"
-PAIRED = ("paired_seeds", "difference", "difference_low", "difference_high", "held_out_difference", "held_out_wins")
-PAGE = ROOT / "benchmarks" / "README.md"
+PAIRED = (
+    *("paired_seeds", "difference", "difference_low", "difference_high"),
+    *("article_difference", "article_low", "article_high", "held_out_difference", "held_out_wins"),
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Cell = dict[str, Any]
 Key = tuple[str, float, str]  # start, fraction, method
 
 
@@ -51,7 +58,7 @@ def report(data: Path) -> None:
     labels = read_rows(data / "val.csv")
     runs: dict[Key, dict[int, Cell]] = defaultdict(dict)
     for cell in read_cells():
-        if cell["seed"] not in TUNING_SEEDS:
+        if cell["seed"] not in TUNING_SEEDS and cell["stages"] == best_setting(cell["start"], cell["method"]):
             runs[cell["start"], cell["fraction"], cell["method"]][cell["seed"]] = cell
     rows = [summary(key, runs, labels) for key in sorted(runs, key=_order)]
     with RESULTS.with_suffix(".csv").open("w", newline="") as file:
@@ -65,7 +72,7 @@ def report(data: Path) -> None:
             for row in rows
         )
     of_methods, of_variants = ([row for row in rows if row["method"] in names] for names in (METHODS, VARIANTS))
-    write_into_page("label-efficiency", tables(of_methods))
+    write_into_page("label-efficiency", [*tables(of_methods), majority_line(labels)])
     write_into_page("classified-view", tables(of_variants))
     write_into_page("tuning", tuning_table())
     draw(of_methods)
@@ -89,27 +96,27 @@ def summary(key: Key, runs: dict[Key, dict[int, Cell]], labels: list[dict[str, s
     ours, theirs = ([right(run[seed]["predicted"], labels) for seed in both] for run in (runs[key], base))
     low, high = interval(ours, theirs)
     difference = float(_accuracy(ours).mean() - _accuracy(theirs).mean())
+    article = float(_accuracy([run[:1] for run in ours]).mean() - _accuracy([run[:1] for run in theirs]).mean())
+    article_interval = interval([run[:1] for run in ours], [run[:1] for run in theirs])
     held_out = [runs[key][seed]["held_out"] - base[seed]["held_out"] for seed in both]
     wins = sum(gain > 0 for gain in held_out)
-    return row | dict(zip(PAIRED, (len(both), difference, low, high, float(np.mean(held_out)), wins), strict=True))
+    test = len(both), difference, low, high, article, *article_interval
+    return row | dict(zip(PAIRED, (*test, float(np.mean(held_out)), wins), strict=True))
 
 
 def score(predicted: dict[str, list[str]], labels: list[dict[str, str]]) -> dict[str, float]:
     """Return mean accuracy, each attribute's, mean balanced accuracy and exact match of one run, in percent."""
-    accuracies, balanced = {}, []
-    exact = np.ones(len(labels), dtype=bool)
-    for name in ATTRIBUTES:
-        truth, guess = np.array([row[name] for row in labels]), np.array(predicted[name])
-        known, hit = truth != "", truth == guess
-        accuracies[name] = 100 * float(hit[known].mean())
-        balanced.append(np.mean([hit[truth == kind].mean() for kind in sorted(set(truth[known]))]))
-        exact &= hit | ~known
-    any_label = np.array([any(row[name] for name in ATTRIBUTES) for row in labels])
+    hits = right(predicted, labels)
+    balanced = []
+    for name, hit in zip(ATTRIBUTES, hits, strict=True):
+        truth = np.array([row[name] for row in labels])
+        balanced.append(np.mean([hit[truth == kind].mean() for kind in sorted({*truth} - {""})]))
+    labelled = ~np.isnan(hits).all(axis=0)
     return {
-        "accuracy": sum(accuracies.values()) / len(accuracies),
-        **accuracies,
+        "accuracy": float(_accuracy([hits])[0]),
+        **{name: 100 * float(np.nanmean(hit)) for name, hit in zip(ATTRIBUTES, hits, strict=True)},
         "balanced_accuracy": 100 * float(np.mean(balanced)),
-        "exact_match": 100 * float(exact[any_label].mean()),
+        "exact_match": 100 * float(np.nanmin(hits[:, labelled], axis=0).mean()),
     }
 
 
@@ -132,7 +139,8 @@ def interval(ours: list[Array], theirs: list[Array] | None = None) -> tuple[floa
     rng = np.random.default_rng(0)
     seeds, (_, images) = len(ours), ours[0].shape
     image_weights = rng.multinomial(images, np.full(images, 1 / images), size=DRAWS).astype(np.float64)  # [draws, N]
-    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS) / seeds  # [draws, seeds]
+    drawn = max(1, seeds - 1)
+    seed_weights = rng.multinomial(drawn, np.full(seeds, 1 / seeds), size=DRAWS) / drawn  # [draws, seeds]
     values = _drawn(ours, image_weights) - (0 if theirs is None else _drawn(theirs, image_weights))
     low, high = np.percentile((values * seed_weights).sum(axis=1), [2.5, 97.5])
     return float(low), float(high)
@@ -168,17 +176,17 @@ def tables(rows: list[dict[str, Any]]) -> list[str]:
         ]
         lines += ["|---" * 10 + "|"]
         for row in of_start:
-            difference, held_out = "", f"{row['held_out']:.1f}"
+            difference, article, held_out = "", f"{row['article']:.1f}", f"{row['held_out']:.1f}"
             if row["difference"] != "":
-                clear = row["difference_low"] > 0 or row["difference_high"] < 0
-                text = f"{row['difference']:+.1f} ({row['difference_low']:+.1f} to {row['difference_high']:+.1f})"
-                difference = f"**{text}**" if clear else text
+                difference = _with_interval(row, "difference", "difference_low", "difference_high")
+                article += f"; {_with_interval(row, 'article_difference', 'article_low', 'article_high')}"
                 held_out += f" ({row['held_out_difference']:+.1f}, {row['held_out_wins']} of {row['paired_seeds']})"
-            figures = [row["article"], row["kids"], row["balanced_accuracy"], row["exact_match"]]
+            figures = [row["kids"], row["balanced_accuracy"], row["exact_match"]]
             cells = [f"{row['fraction']:.0%}", row["method"], f"{row['seeds']}"]
             cells += [
                 f"{row['accuracy']:.1f} ± {row['deviation']:.1f}",
                 difference,
+                article,
                 *(f"{value:.1f}" for value in figures),
                 held_out,
             ]
@@ -187,12 +195,24 @@ def tables(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _with_interval(row: dict[str, Any], name: str, low: str, high: str) -> str:
+    """Return a difference with its interval, in bold if that is clear of 0."""
+    text = f"{row[name]:+.1f} ({row[low]:+.1f} to {row[high]:+.1f})"
+    return f"**{text}**" if row[low] > 0 or row[high] < 0 else text
+
+
+def majority_line(labels: list[dict[str, str]]) -> str:
+    """Return a sentence on what the most frequent class of each attribute of the test split would get."""
+    shares = []
+    for name in ATTRIBUTES:
+        known = [row[name] for row in labels if row[name]]
+        kind = max(set(known), key=known.count)
+        shares.append(f"`{name}` {100 * known.count(kind) / len(known):.1f} ({kind})")
+    return f"Always guessing the test split's most frequent class would get {' and '.join(shares)}."
+
+
 def tuning_table() -> list[str]:
-    """Return the lines of a Markdown table of the settings that were tried, each method's best one in bold."""
-    scores: dict[tuple[str, str, tuple[str, ...]], list[float]] = defaultdict(list)
-    for cell in read_cells():
-        if cell["seed"] in TUNING_SEEDS:
-            scores[cell["start"], cell["method"], tuple(cell["stages"])].append(cell["held_out"])
+    """Return the lines of a Markdown table of the settings that were tried, each finished method's best one in bold."""
     lines = [
         f"All: `{COMMON}`",
         "",
@@ -201,25 +221,13 @@ def tuning_table() -> list[str]:
     ]
     for start in STARTS:
         for method, settings in METHODS.items():
-            tried = {
-                stages: np.mean(scores[key])
-                for stages in map(tuple, settings[start])
-                if (key := (start, method, stages)) in scores
-            }
+            tried = tuning_scores(start, method)
+            finished = len(tried) == len(settings[start])
             for stages, score in tried.items():
-                text = f"**{score:.1f}**" if score == max(tried.values()) else f"{score:.1f}"
+                text = f"**{score:.1f}**" if finished and score == max(tried.values()) else f"{score:.1f}"
                 flags = "<br>".join(f"`{stage}`" for stage in stages)
                 lines.append(f"| {start}: `{MODELS[start]}` | {method} | {flags} | {text} |")
-    return [*lines, ""]
-
-
-def write_into_page(name: str, lines: list[str]) -> None:
-    """Write lines between the marks of this name in benchmarks/README.md, and print them."""
-    print("\n".join(lines))
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    text = PAGE.read_text(encoding="utf-8")
-    part = "\n".join([begin, "", *lines, end])
-    PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: part, text, flags=re.DOTALL), encoding="utf-8")
+    return lines
 
 
 TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
@@ -258,7 +266,8 @@ def draw(rows: list[dict[str, Any]]) -> None:
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("accuracy, mean of the attributes, %")
     axes[1, 0].set_ylabel("difference to classification only, points")
-    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    lines = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[0, -1].legend(lines.values(), lines, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110)
     plt.close(figure)

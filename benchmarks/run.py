@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simclr
 
 from harness import Result, machine  # noqa: E402
+from page import PAGE, write_into_page  # noqa: E402
 from photographs import FOLDER  # noqa: E402
 
 BENCHMARKS = ["nt-xent", "label-losses", "views", "step", "step-amp", "shares", "growth"]
@@ -86,20 +87,11 @@ def save(about: dict[str, Any], found: dict[str, list[Result]]) -> None:
     earlier = json.loads(file.read_text())["results"] if file.exists() else {}
     results = earlier | {name: [asdict(result) for result in group] for name, group in found.items()}
     file.write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
-    readme = HERE / "README.md"
-    text = readme.read_text()
     for name, group in found.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         command = f"`python benchmarks/run.py {name}`, {about['gpu'] or about['processor']}, {about['cores']} cores, "
         versions = f"Python {about['python']}, torch {about['torch']}, {date.today()}"
-        body = "\n".join([begin, "", command + versions, "", *table(group), "", end])
-        before, found_begin, rest = text.partition(begin)
-        _, found_end, after = rest.partition(end)
-        text = before + body + after
-        if not (found_begin and found_end):
-            raise SystemExit(f"{readme} has no place for {name}: add {begin} and {end}")
-    readme.write_text(text)
-    print(f"\nWritten: {file.relative_to(HERE.parent)} and {readme.relative_to(HERE.parent)}")
+        write_into_page(name, [command + versions, "", *table(group)])
+    print(f"\nWritten: {file.relative_to(HERE.parent)} and {PAGE.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

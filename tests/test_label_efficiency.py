@@ -1,5 +1,8 @@
 """The study of label efficiency: which images a cell sees, and what the report makes of its predictions."""
 
+import fcntl
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def test_the_interval_is_that_of_a_loop_over_draws(monkeypatch: pytest.MonkeyPat
     ours, theirs = _runs([0.7, 0.8, 0.75]), _runs([0.6, 0.65, 0.7])
     rng, values = np.random.default_rng(1), []
     for _ in range(4000):
-        images, seeds = rng.integers(400, size=400), rng.integers(3, size=3)
+        images, seeds = rng.integers(400, size=400), rng.integers(3, size=2)
         drawn = [[100 * np.nanmean(run[:, images], axis=1).mean() for run in runs] for runs in (ours, theirs)]
         values.append(np.mean([drawn[0][seed] - drawn[1][seed] for seed in seeds]))
     assert report.interval(ours, theirs) == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.35)
@@ -95,13 +98,54 @@ def test_a_difference_is_of_the_seeds_that_both_methods_have() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labelled", "batch", "epochs", "mixed"),
-    [(96, 32, 54, True), (640, 64, 16, False)],  # 162 steps of 3 and of 10 batches an epoch
+    ("labelled", "epochs", "mixed"),
+    [(96, 54, True), (640, 8, False)],  # 162 steps of 3 and of 20 batches an epoch
 )
-def test_steps_become_epochs(tmp_path: Path, labelled: int, batch: int, epochs: int, mixed: bool) -> None:
+def test_steps_become_epochs(tmp_path: Path, labelled: int, epochs: int, mixed: bool) -> None:
     rows = ["image_path,article", *(f"{i}.jpg,a" for i in range(640))]
     (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "labelled.csv").write_text("\n".join(rows[: labelled + 1]) + "\n")
     flags = study.train_flags("--train-split labelled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1", tmp_path)
-    assert flags[-4:] == ["-b", f"{batch}", "--epochs", f"{epochs}"]
+    assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
     assert ("--unlabeled" in flags) == mixed
+    assert ("--warmup-epochs" in flags) == (epochs < 20)
+
+
+@pytest.mark.parametrize("start", study.STARTS)
+def test_fractions_share_pretraining_and_nothing_else(start: str) -> None:
+    for method, settings in study.METHODS.items():
+        for stages in settings[start]:
+            cells = [{"start": start, "fraction": fraction, "seed": 0} for fraction in study.FRACTIONS]
+            for index in range(len(stages)):
+                folders = {study.stage_folder(cell, stages[: index + 1]) for cell in cells}
+                shared = index == 0 and method.startswith("pretrain")
+                assert len(folders) == (1 if shared else len(cells)), (method, index)
+
+
+def test_a_setting_counts_once_a_seed_and_a_half_written_line_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results.jsonl")
+    settings = study.METHODS["classification"]["scratch"]
+    cells = [
+        {"start": "scratch", "method": "classification", "fraction": 0.1, "seed": study.TUNING_SEEDS[0]}
+        | {"stages": stages, "held_out": held_out, "common": study.common("scratch")}
+        for stages, held_out in zip(settings, range(60, 60 + len(settings)), strict=True)
+    ]
+    cells += [cells[0], cells[0] | {"held_out": 99, "common": "other flags"}]
+    study.RESULTS.write_text("".join(f"{json.dumps(cell)}\n" for cell in cells))
+    assert study.best_setting("scratch", "classification") == settings[-1]
+    study.RESULTS.write_text(study.RESULTS.read_text()[:-9])
+    with pytest.raises(SystemExit, match=f"line {len(cells)} is cut off"):
+        study.read_cells()
+
+
+def test_a_lock_keeps_other_processes_out_until_the_child_that_holds_it_ends(tmp_path: Path) -> None:
+    lock = tmp_path / "stage.lock"
+    with study._locked(lock) as held:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held])
+    with lock.open() as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        child.communicate(b"\n")
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,6 +38,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 DRAWS = 10_000
+FEWEST_SEEDS = 3  # a method with fewer is left out: its spread is not known
 BASELINE = dict.fromkeys(METHODS, "classification") | dict.fromkeys(VARIANTS, "joint")
 FIGURE = ROOT / "imgs" / "experiments.png"
 PAIRED = (
@@ -50,7 +51,7 @@ Key = tuple[str, float, str]  # start, fraction, method
 
 
 def report(data: Path) -> None:
-    """Write the report on every cell that is finished.
+    """Write the report on every method, start and fraction that has enough finished cells.
 
     Args:
         data: folder of the data set, whose val.csv has the test split's labels.
@@ -60,7 +61,8 @@ def report(data: Path) -> None:
     for cell in read_cells():
         if cell["seed"] not in TUNING_SEEDS and cell["stages"] == best_setting(cell["start"], cell["method"]):
             runs[cell["start"], cell["fraction"], cell["method"]][cell["seed"]] = cell
-    rows = [summary(key, runs, labels) for key in sorted(runs, key=_order)]
+    finished = [key for key in sorted(runs, key=_order) if len(runs[key]) >= FEWEST_SEEDS]
+    rows = [summary(key, runs, labels) for key in finished]
     with RESULTS.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -86,7 +88,7 @@ def summary(key: Key, runs: dict[Key, dict[int, Cell]], labels: list[dict[str, s
     low, high = interval([right(runs[key][seed]["predicted"], labels) for seed in seeds])
     row: dict[str, Any] = {"start": start, "fraction": fraction, "method": method, "seeds": len(seeds)}
     row |= {"accuracy": float(np.mean([one["accuracy"] for one in scores])), "low": low, "high": high}
-    row["deviation"] = float(np.std([one["accuracy"] for one in scores], ddof=1)) if len(seeds) > 1 else float("nan")
+    row["deviation"] = float(np.std([one["accuracy"] for one in scores], ddof=1))
     row |= {name: float(np.mean([one[name] for one in scores])) for name in scores[0] if name != "accuracy"}
     row["held_out"] = float(np.mean([runs[key][seed]["held_out"] for seed in seeds]))
     base = runs.get((start, fraction, BASELINE[method]), {})

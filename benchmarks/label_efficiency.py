@@ -64,17 +64,18 @@ MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
-# The settings that are tried of each method from each start, four to six of each: of a setting its stages, what each
-# call of train.py adds to COMMON. A stage after the first starts from the checkpoint of the one before it. --steps is
-# not of train.py: the epochs are as many as make about so many steps, whatever the fraction of labels.
-Settings = dict[str, dict[str, list[list[str]]]]  # by method and start
-
 # How the heads could read the views instead: joint's best setting with one more flag, and no tuning of its own.
 VARIANTS = {"joint, both views": "--classify-view both", "joint, weak view": "--classify-view weak"}
 
 
-def _settings() -> Settings:
-    found: Settings = {}
+def _settings() -> dict[str, dict[str, list[list[str]]]]:
+    """Return by method and start the settings that are tried, four to six of each.
+
+    Of a setting its stages: what each call of train.py adds to COMMON. A stage after the first starts from the
+    checkpoint of the one before it. --steps is not of train.py: the epochs are as many as make about so many steps,
+    whatever the fraction of labels.
+    """
+    found: dict[str, dict[str, list[list[str]]]] = {}
     for start, steps, pretraining, rates, gentle in (
         ("scratch", 1620, 4600, (1e-3, 3e-3, 1e-2), ""),
         ("imagenet", 270, 450, (2e-4, 5e-4, 1e-3), LIGHT),
@@ -123,8 +124,9 @@ def main() -> None:
         report(args.data)
         return
     shrink_photographs(args.data)
-    cells = tuning_cells(args) if args.tune else grid_cells(args)
-    done = {cell_key(cell) for cell in read_cells()}
+    finished = read_cells()
+    cells = tuning_cells(args) if args.tune else grid_cells(args, finished)
+    done = {cell_key(cell) for cell in finished}
     missing = [cell for cell in cells if cell_key(cell) not in done]
     print(f"{len(cells)} cells, {len(cells) - len(missing)} of them done", flush=True)
     global _slots
@@ -161,10 +163,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def grid_cells(args: argparse.Namespace) -> list[Cell]:
+def grid_cells(args: argparse.Namespace, finished: list[Cell]) -> list[Cell]:
     """Return the grid's cells, a seed after the other: a part of them is a smaller grid."""
+    best = {(start, method): best_setting(start, method, finished) for start in args.start for method in args.method}
     return [
-        {"start": start, "method": method, "fraction": fraction, "seed": seed, "stages": best_setting(start, method)}
+        {"start": start, "method": method, "fraction": fraction, "seed": seed, "stages": best[start, method]}
         for seed in range(args.seeds)
         for fraction in args.fraction
         for start in args.start
@@ -184,20 +187,20 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def best_setting(start: str, method: str) -> list[str]:
+def best_setting(start: str, method: str, finished: list[Cell]) -> list[str]:
     """Return the stages that did best on the held-out images, in the mean over the tuning seeds."""
     if method in VARIANTS:
-        return [f"{stage} {VARIANTS[method]}" for stage in best_setting(start, "joint")]
-    scores, settings = tuning_scores(start, method), METHODS[method][start]
+        return [f"{stage} {VARIANTS[method]}" for stage in best_setting(start, "joint", finished)]
+    scores, settings = tuning_scores(start, method, finished), METHODS[method][start]
     if len(scores) < len(settings):
         sys.exit(f"{start}, {method}: {len(settings) - len(scores)} settings are not tuned yet; run with --tune first")
     return list(max(scores.items(), key=lambda item: item[1])[0])
 
 
-def tuning_scores(start: str, method: str) -> dict[tuple[str, ...], float]:
+def tuning_scores(start: str, method: str, finished: list[Cell]) -> dict[tuple[str, ...], float]:
     """Return of each setting that was tried with all tuning seeds its mean accuracy on the held-out images."""
     found: dict[tuple[str, ...], dict[int, float]] = {tuple(stages): {} for stages in METHODS[method][start]}
-    for cell in read_cells():
+    for cell in finished:
         stages = tuple(cell["stages"])
         if (cell["start"], cell["method"]) == (start, method) and cell["seed"] in TUNING_SEEDS and stages in found:
             found[stages][cell["seed"]] = cell["held_out"]

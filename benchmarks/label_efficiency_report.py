@@ -58,8 +58,11 @@ def report(data: Path) -> None:
     """
     labels = read_rows(data / "val.csv")
     runs: dict[Key, dict[int, Cell]] = defaultdict(dict)
-    for cell in read_cells():
-        if cell["seed"] not in TUNING_SEEDS and cell["stages"] == best_setting(cell["start"], cell["method"]):
+    cells = read_cells()
+    tested = [cell for cell in cells if cell["seed"] not in TUNING_SEEDS]
+    best = {pair: best_setting(*pair, cells) for pair in {(cell["start"], cell["method"]) for cell in tested}}
+    for cell in tested:
+        if cell["stages"] == best[cell["start"], cell["method"]]:
             runs[cell["start"], cell["fraction"], cell["method"]][cell["seed"]] = cell
     finished = [key for key in sorted(runs, key=_order) if len(runs[key]) >= FEWEST_SEEDS]
     rows = [summary(key, runs, labels) for key in finished]
@@ -74,9 +77,14 @@ def report(data: Path) -> None:
             for row in rows
         )
     of_methods, of_variants = ([row for row in rows if row["method"] in names] for names in (METHODS, VARIANTS))
-    write_into_page("label-efficiency", [*tables(of_methods), majority_line(labels)])
-    write_into_page("classified-view", tables(of_variants))
-    write_into_page("tuning", tuning_table())
+    pages = {
+        "label-efficiency": [*tables(of_methods), majority_line(labels)],
+        "classified-view": tables(of_variants),
+        "tuning": tuning_table(cells),
+    }
+    for name, lines in pages.items():
+        print("\n".join(lines))
+        write_into_page(name, lines)
     draw(of_methods)
 
 
@@ -213,7 +221,7 @@ def majority_line(labels: list[dict[str, str]]) -> str:
     return f"Always guessing the test split's most frequent class would get {' and '.join(shares)}."
 
 
-def tuning_table() -> list[str]:
+def tuning_table(cells: list[Cell]) -> list[str]:
     """Return the lines of a Markdown table of the settings that were tried, each finished method's best one in bold."""
     lines = [
         f"All: `{COMMON}`",
@@ -223,7 +231,7 @@ def tuning_table() -> list[str]:
     ]
     for start in STARTS:
         for method, settings in METHODS.items():
-            tried = tuning_scores(start, method)
+            tried = tuning_scores(start, method, cells)
             finished = len(tried) == len(settings[start])
             for stages, score in tried.items():
                 text = f"**{score:.1f}**" if finished and score == max(tried.values()) else f"{score:.1f}"

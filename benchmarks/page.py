@@ -15,4 +15,4 @@ def write_into_page(name: str, lines: Sequence[str]) -> None:
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
         raise SystemExit(f"{PAGE} has no place for {name}: add {begin} and {end}")
-    PAGE.write_text("\n".join([before + begin, "", *lines, "", end + after]), encoding="utf-8")
+    PAGE.write_text("\n".join([before + begin, "", "\n".join(lines).strip(), "", end + after]), encoding="utf-8")

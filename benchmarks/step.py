@@ -35,32 +35,30 @@ MODEL = "efficientnet_b0"
 CLASSES = {"gender": 5, "article": 141, "color": 47}  # the real data set's
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-Contenders = dict[str, Callable[[], Work]]
-
 
 def run(small: bool) -> list[Result]:
     """Compare training steps in float32, the bare backbone, and scoring."""
-    batch, size, images = sizes(small)
-    training: Contenders = {
-        "ours": partial(our_step, batch, size, False),
-        "the original's way": partial(original_step, batch, size, False),
-        "the bare backbone": partial(bare_backbone, batch, size, False),
+    steps = {"ours": our_step, "the original's way": original_step, "the bare backbone": bare_backbone}
+    return compare(small, {name: (make, False) for name, make in steps.items()}, amp=False)
+
+
+def compare(small: bool, steps: dict[str, tuple[Callable[..., Work], bool]], amp: bool) -> list[Result]:
+    """Compare training steps and scoring.
+
+    Args:
+        small: smaller sizes.
+        steps: by name what makes a step, and whether in mixed precision; ours first.
+        amp: whether our scoring is in mixed precision.
+    """
+    batch, size, images = (8, 64, 32) if small else (32, 224, 128)
+    flag = ", --amp" if amp else ""
+    training: dict[str, Callable[[], Work]] = {
+        name: partial(make, batch, size, mixed) for name, (make, mixed) in steps.items()
     }
-    scoring: Contenders = {
-        "ours": partial(our_scoring, images, size, False),
+    scoring: dict[str, Callable[[], Work]] = {
+        f"ours{flag}": partial(our_scoring, images, size, amp),
         "the original's way": partial(original_scoring, images, size),
     }
-    return compare(small, training, scoring, "")
-
-
-def sizes(small: bool) -> tuple[int, int, int]:
-    """Return the batch, the pixels of an image's side, and the images to score."""
-    return (8, 64, 32) if small else (32, 224, 128)
-
-
-def compare(small: bool, training: Contenders, scoring: Contenders, flag: str) -> list[Result]:
-    """Compare training steps and scoring; the flag is for their names."""
-    batch, size, images = sizes(small)
     step = f"{MODEL}, batch {batch}, two views of {size} pixels, {DEVICE.type}, {torch.get_num_threads()} threads"
     scored = f"{MODEL}, from the file, {size} pixels"
     return [

@@ -134,7 +134,7 @@ def test_a_setting_counts_once_a_seed_and_a_half_written_line_is_named(
     ]
     cells += [cells[0], cells[0] | {"held_out": 99, "common": "other flags"}]
     study.RESULTS.write_text("".join(f"{json.dumps(cell)}\n" for cell in cells))
-    assert study.best_setting("scratch", "classification") == settings[-1]
+    assert study.best_setting("scratch", "classification", study.read_cells()) == settings[-1]
     study.RESULTS.write_text(study.RESULTS.read_text()[:-9])
     with pytest.raises(SystemExit, match=f"line {len(cells)} is cut off"):
         study.read_cells()

@@ -82,7 +82,10 @@ def _settings() -> dict[str, dict[str, list[list[str]]]]:
     ):
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
         supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]
-        pretrained = f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {pretraining} {CROPS}"
+        pretrained, long = (
+            f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {many} {CROPS}"
+            for many in (pretraining, 3 * pretraining)
+        )
         probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {steps}"
         mixed = f"{LABELS} -b 32 --unlabeled-ratio 1 -t 0.1 --steps {steps} --lr {rates[1]:g}"
         joint = [
@@ -91,6 +94,7 @@ def _settings() -> dict[str, dict[str, list[list[str]]]]:
         settings = {
             "classification": [[stage] for stage in supervised],
             "pretrain, fine-tune": [[pretrained, stage] for stage in supervised],
+            "pretrain for long, fine-tune": [[long, stage] for stage in supervised],
             "pretrain with DCL, fine-tune": [[f"{pretrained} --contrastive dcl", stage] for stage in supervised],
             "pretrain, joint": [[pretrained, stage] for stage in joint],
             "pretrain, joint SupCon": [[pretrained, f"{stage} --contrastive supcon"] for stage in joint],

@@ -168,8 +168,8 @@ def processes_against_throughput(small: bool) -> Points:
     for _ in range(1 if small else 3):
         for processes, seen in rates.items():
             command = [
-                sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", __file__,
-                str(32 // processes), "1" if small else "4",
+                sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+                __file__, str(32 // processes), "1" if small else "4",
             ]  # fmt: skip
             out = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
             seen.append(float(out.stdout.split()[-1]))

@@ -78,7 +78,7 @@ def _settings() -> dict[str, dict[str, list[list[str]]]]:
     found: dict[str, dict[str, list[list[str]]]] = {}
     for start, steps, pretraining, rates, gentle in (
         ("scratch", 1620, 4600, (1e-3, 3e-3, 1e-2), ""),
-        ("imagenet", 270, 450, (2e-4, 5e-4, 1e-3), LIGHT),
+        ("imagenet", 270, 450, (5e-4, 1e-3, 2e-3), LIGHT),
     ):
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
         supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]

@@ -15,7 +15,8 @@ read keeps its row, blank, with the reason in a column `error`.
 from options import parse_inference_args
 
 if __name__ == "__main__":
-    parse_inference_args()  # --help and a misspelt flag answer at once, not after the seconds torch takes to import
+    # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
+    parse_inference_args(look=True)
 
 import logging
 import time

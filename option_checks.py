@@ -6,11 +6,13 @@ it says what to type instead. `options.py` reports the first.
 
 import argparse
 import ast
+import glob
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -196,6 +198,24 @@ def missing(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[s
         yield "--cache device needs --augment-on device: views that workers make need their images in the host's memory"
     if views == "timm" and "views" in defaults and args.view_strength != defaults["view_strength"]:
         yield "--view-strength needs --views simclr or simclr-keepcolor: timm's views have flags of their own"
+
+
+def missing_files(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what an option names and is not there, so that it is said before torch is imported."""
+    given = vars(args)
+    for folder, split in (("data_dir", "train_split"), ("data", "split")):
+        # A split may be a file, wherever it is, and needs no folder then.
+        if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given[split]).is_file():
+            yield f"no such data folder: {given[folder]}"
+    for path in given.get("input", ()):
+        if not Path(path).exists():
+            yield f"no such image, folder or table: {path}"
+    # A run that is resumed has its weights from there: those that it once began with may be gone.
+    weights = ("resume",) if given.get("resume") else ("checkpoint", "initial_checkpoint", "pretrained_path")
+    for dest in weights:
+        path = given.get(dest)
+        if path and not Path(path).exists() and not glob.has_magic(path):
+            yield f"{flag(dest)}: no such file: {path}"
 
 
 def _device_conflicts(args: argparse.Namespace) -> Iterator[str]:

@@ -34,13 +34,14 @@ CONTRASTIVE = ["ntxent", "dcl", "supcon", "none"]
 VIEWS = ["timm", "simclr", "simclr-keepcolor"]
 
 
-def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_train_args(argv: Sequence[str] | None = None, look: bool = False) -> argparse.Namespace:
     """Return the options of `train.py`; on a mistake, say so in a sentence and exit with status 2.
 
     Args:
         argv: The words after the script's name; those of this process by default.
+        look: Whether a folder or file that is not there is a mistake too, before it is opened.
     """
-    return _parse(train_parser(), argv, check.TRAIN_REFUSALS, check.train_conflicts, _follow)
+    return _parse(train_parser(), argv, look, check.TRAIN_REFUSALS, check.train_conflicts, _follow)
 
 
 def _follow(args: argparse.Namespace) -> None:
@@ -52,14 +53,14 @@ def _follow(args: argparse.Namespace) -> None:
         args.eval_metric = "simclr_loss"  # heads that nothing trains guess
 
 
-def parse_validate_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_validate_args(argv: Sequence[str] | None = None, look: bool = False) -> argparse.Namespace:
     """Return the options of `validate.py`, as `parse_train_args` does."""
-    return _parse(validate_parser(), argv, check.VALIDATE_REFUSALS, check.validate_conflicts)
+    return _parse(validate_parser(), argv, look, check.VALIDATE_REFUSALS, check.validate_conflicts)
 
 
-def parse_inference_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_inference_args(argv: Sequence[str] | None = None, look: bool = False) -> argparse.Namespace:
     """Return the options of `inference.py`, as `parse_train_args` does."""
-    return _parse(inference_parser(), argv, {}, check.inference_conflicts)
+    return _parse(inference_parser(), argv, look, {}, check.inference_conflicts)
 
 
 def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
@@ -84,6 +85,7 @@ def _plain(value: Any) -> Any:
 def _parse(
     parser: "Parser",
     argv: Sequence[str] | None,
+    look: bool,
     refusals: Mapping[str, str],
     conflicts: Callable[[argparse.Namespace], Iterator[str]],
     follow: Callable[[argparse.Namespace], None] = lambda args: None,
@@ -93,7 +95,7 @@ def _parse(
     args = parser.combine(recipe, typed)
     follow(args)
     mistakes = (check.refused(args, parser.defaults, refusals), check.missing(args, parser.defaults), conflicts(args))
-    for mistake in chain(*mistakes):
+    for mistake in chain(*mistakes, check.missing_files(args) if look else ()):
         parser.error(mistake)
     return args
 

@@ -12,7 +12,8 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 from options import args_text, parse_train_args
 
 if __name__ == "__main__":
-    parse_train_args()  # --help and a misspelt flag answer at once, not after the seconds that torch takes to import
+    # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
+    parse_train_args(look=True)
 
 import os
 

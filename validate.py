@@ -15,7 +15,8 @@ nothing; a class that the model does not know counts as wrong.
 from options import parse_validate_args
 
 if __name__ == "__main__":
-    parse_validate_args()  # --help and a misspelt flag answer at once, not after the seconds that torch takes to import
+    # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
+    parse_validate_args(look=True)
 
 import gc
 import json

@@ -10,6 +10,7 @@ n - 1 are drawn, or the variance among so few would come out too small by a fact
 from __future__ import annotations
 
 import csv
+import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,11 @@ def report(data: Path) -> None:
         "tuning": tuning_table(cells),
     }
     for name, lines in pages.items():
-        print("\n".join(lines))
         write_into_page(name, lines)
     draw(of_methods)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader of the output may have seen enough, as head has
+    for lines in pages.values():
+        print("\n".join(lines))
 
 
 def summary(key: Key, runs: dict[Key, dict[int, Cell]], labels: list[dict[str, str]]) -> dict[str, Any]:

@@ -137,6 +137,32 @@ def test_reading_arguments_imports_no_slow_package() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "it").write_text("")
+    there, gone = str(tmp_path), str(tmp_path / "gone")
+    for script, words, told in (
+        ("train", [gone], f"no such data folder: {gone}"),
+        ("train", [gone, "--train-split", f"{there}/it"], None),
+        ("train", [there, "--resume", gone], f"--resume: no such file: {gone}"),
+        ("train", [there, "--initial-checkpoint", gone], f"--initial-checkpoint: no such file: {gone}"),
+        ("train", [there, "--pretrained-path", gone], f"--pretrained-path: no such file: {gone}"),
+        ("train", [there, "--resume", f"{there}/it", "--initial-checkpoint", gone], None),
+        ("validate", [gone, "--checkpoint", f"{there}/it"], f"no such data folder: {gone}"),
+        ("validate", [there, "--checkpoint", gone], f"--checkpoint: no such file: {gone}"),
+        ("validate", [there, "--checkpoint", f"{gone}*"], None),
+        ("inference", [gone, "--checkpoint", f"{there}/it"], f"no such image, folder or table: {gone}"),
+        ("inference", [there, "--checkpoint", gone], f"--checkpoint: no such file: {gone}"),
+    ):
+        args = getattr(options, f"parse_{script}_args")(words)
+        assert next(option_checks.missing_files(args), None) == told
+    # Where torch cannot be imported at all, as here, the sentence still comes.
+    for script, *flags in (["train.py"], ["validate.py", "--checkpoint", gone], ["inference.py", "--checkpoint", gone]):
+        code = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_path('{script}', run_name='__main__')"
+        done = subprocess.run([sys.executable, "-c", code, gone, *flags], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{script}: error: no such ")
+
+
 # YAML
 
 # For each option one value that is not its default, with what else that value needs.

@@ -261,17 +261,21 @@ def draw(rows: list[dict[str, Any]]) -> None:
         for number, method in enumerate(METHODS):
             line = [row for row in rows if (row["start"], row["method"]) == (start, method)]
             shift = 1 + 0.02 * (number - len(METHODS) / 2)  # so that error bars stand side by side
-            for axis, name, ends in [
+            for axis, name, bounds in [
                 (top, "accuracy", ("low", "high")),
                 (bottom, "difference", ("difference_low", "difference_high")),
             ]:
                 points = [
-                    (row["fraction"] * shift, row[name], row[ends[0]], row[ends[1]]) for row in line if row[name] != ""
+                    (row["fraction"] * shift, row[name], *(row[bound] for bound in bounds))
+                    for row in line
+                    if row[name] != ""
                 ]
                 if points:
                     x, y, low, high = np.array(points).T
                     axis.errorbar(x, y, (y - low, high - y), color=COLORS[method], marker="o", capsize=3, label=method)
-        bottom.set(xscale="log", xlabel="share of labels kept", xticks=fractions)
+        # Wide enough that the methods of a fraction stand around its tick, also where it is the only one.
+        ends = (fractions[0] / 1.3, fractions[-1] * 1.3)
+        bottom.set(xscale="log", xlabel="share of labels kept", xticks=fractions, xlim=ends)
         bottom.set_xticks([], minor=True)
         bottom.set_xticklabels([f"{fraction:.0%}" for fraction in fractions])
         for axis in (top, bottom):

@@ -347,8 +347,6 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
     extra = round(ratio * args.batch_size)
     if ratio and not extra:
         yield f"--unlabeled-ratio {ratio:g} of --batch-size {args.batch_size} is no image: raise either"
-    if mixing and extra % 2:
-        yield f"--mixup and --cutmix mix in pairs: choose an --unlabeled-ratio that makes {extra} an even number"
     if ratio and args.aug_repeats:
         yield "--unlabeled and --unlabeled-ratio exclude --aug-repeats: each has an order of its own"
     if mixing and (args.aug_splits or args.jsd):

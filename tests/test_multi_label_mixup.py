@@ -43,6 +43,39 @@ def test_a_blank_cell_gives_no_mass_and_its_partner_keeps_its_share() -> None:
     assert colour[0].tolist() == pytest.approx([1 - share, 0, 0, 0])
 
 
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_images_without_a_label_are_left_out_and_the_others_are_mixed_with_one_another(mode: str) -> None:
+    space = LabelSpace.numbered({"number": 6})
+    target = torch.tensor([[0], [1], [UNKNOWN], [2], [3], [4], [UNKNOWN], [5], [UNKNOWN]])
+    images, labelled = torch.rand(9, 3, 8, 8), target[:, 0] >= 0
+    _seed()
+    mixed, (soft,) = MultiLabelMixup(space, **OPTIONS | {"mode": mode})(images.clone(), target)
+    assert torch.equal(mixed[~labelled], images[~labelled])
+    assert not soft[~labelled].any()
+    assert ((soft[labelled] > 0).sum(1) == 2).all()
+    torch.testing.assert_close(soft[labelled].sum(1), torch.ones(6))
+    torch.testing.assert_close(mixed[labelled], torch.einsum("nk,kchw->nchw", soft[labelled], images[labelled]))
+
+
+def test_of_an_odd_number_with_a_label_one_is_mixed_with_an_image_without() -> None:
+    space = LabelSpace.numbered({"number": 3})
+    images = torch.rand(6, 3, 8, 8)
+    target = torch.tensor([[UNKNOWN], [0], [1], [2], [UNKNOWN], [UNKNOWN]])
+    _seed()
+    mixed, (soft,) = MultiLabelMixup(space, **OPTIONS | {"mode": "elem"})(images.clone(), target)
+    assert torch.equal(mixed[4:], images[4:])
+    assert (soft[2] > 0).sum() == 2
+    assert 0 < soft[3].sum() < 1
+    assert 0 < soft[0].sum() < 1  # the image without a label that took part
+
+
+def test_a_batch_without_a_label_is_not_mixed() -> None:
+    images, target = torch.rand(4, 3, 8, 8), torch.full((4, 2), UNKNOWN)
+    mixed, soft = MultiLabelMixup(SPACE, **OPTIONS)(images.clone(), target)
+    assert torch.equal(mixed, images)
+    assert not any(each.any() for each in soft)
+
+
 def test_switched_off_it_leaves_images_alone_and_targets_one_hot() -> None:
     mixup = MultiLabelMixup(SPACE, **OPTIONS)
     mixup.set_enabled(False)

@@ -380,7 +380,6 @@ MISTAKES = [
     ("--unlabeled more -wls 0", "--unlabeled needs --simclr-loss-weight: "),
     ("--unlabeled-ratio 2 -wls 0", "--unlabeled-ratio needs --simclr-loss-weight: "),
     ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
-    ("--unlabeled more -b 2 --unlabeled-ratio 1.5 --mixup 1", "--mixup and --cutmix mix in pairs: choose an "),
     ("--class-weights inverse -wlc 0", "--class-weights needs -wlc above 0: "),
     ("--multi-valued-loss asl -wlc 0", "--multi-valued-loss needs -wlc above 0: "),
     ("--attributes a b --multi-valued c", "--multi-valued names 'c', which --attributes leaves out: a b"),

@@ -80,7 +80,11 @@ def test_every_logged_metric_may_choose_the_best_checkpoint() -> None:
     assert "simclr_loss" not in metric_names(NAMES, ema=False, contrast=False)
 
 
-@pytest.mark.parametrize("name", ["epoch", "lr", "loss", "top1", "simclr_loss", "train_loss", "eval_top1", "ema_x"])
+@pytest.mark.parametrize(
+    "name",
+    ["epoch", "lr", "loss", "top1", "simclr_loss", "train_loss", "eval_top1", "ema_x", "classification", "simclr"]
+    + ["eval", "train", "ema"],
+)
 def test_an_attribute_with_a_columns_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"an attribute cannot be called '{name}'"):
         metric_names((name, "color"), ema=False)

@@ -17,7 +17,9 @@ class MultiLabelMixup:
     """Mixes images with timm's Mixup, and with the same shares their labels, attribute by attribute.
 
     A blank cell has no mass to give: a row's soft target for an attribute sums to the share of its labelled halves. Of
-    a multi-valued attribute this share is a column of its own, behind those of the values.
+    a multi-valued attribute this share is a column of its own, behind those of the values. Images without any label are
+    left out, as half of one would teach nothing: the others are mixed with one another. Only where these are an odd
+    number, one without a label is among them, since timm mixes in pairs.
 
     Args:
         label_space: the attributes and their classes.
@@ -39,16 +41,28 @@ class MultiLabelMixup:
         """Mix in place.
 
         Args:
-            images: [B, C, H, W], B even; changed in place.
+            images: [B, C, H, W], B even or with a label in an even number; changed in place.
             target: int64 [B, C] of the label space.
 
         Returns:
             The images, and for each attribute the soft targets [B, K], of a multi-valued one [B, K + 1], float32.
         """
         columns = by_attribute(target, self.label_space)
-        dense = [_dense(own, width) for own, width in zip(columns, self.classes, strict=True)]
-        images, mixed = self.mixup(images, torch.cat(dense, dim=1))
-        return images, list(mixed.split(self.classes, dim=1))
+        dense = torch.cat([_dense(own, width) for own, width in zip(columns, self.classes, strict=True)], dim=1)
+        rows = _rows_to_mix(target)
+        if len(rows) == len(target):
+            images, dense = self.mixup(images, dense)
+        elif len(rows):
+            images[rows], dense[rows] = self.mixup(images[rows], dense[rows])
+        return images, list(dense.split(self.classes, dim=1))
+
+
+def _rows_to_mix(target: Tensor) -> Tensor:
+    """Return the rows with a label, and where these are an odd number one without, in their order."""
+    labelled = (target >= 0).any(dim=1)
+    if labelled.sum() % 2 and not labelled.all():
+        labelled[labelled.int().argmin()] = True
+    return labelled.nonzero().squeeze(1)
 
 
 def _dense(own: Tensor, width: int) -> Tensor:

@@ -15,7 +15,7 @@ from timm.utils.random_state import RandomState, set_random_state
 from timm.utils.usage_error import UsageError
 
 # What the flags say of an optimizer; they win over what the checkpoint's optimizer had.
-_HYPERPARAMETERS = ("lr", "weight_decay", "momentum", "betas", "eps")
+_HYPERPARAMETERS = ("lr", "lr_scale", "weight_decay", "momentum", "betas", "eps")
 
 
 def resume_task(
@@ -52,6 +52,7 @@ def resume_task(
         raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
     for group, values in zip(optimizer.param_groups, asked, strict=True):
         group.pop("initial_lr", None)  # the schedule starts from --lr, and restore_schedule sets it to the epoch
+        group.pop("lr_scale", None)  # of --layer-decay or --backbone-lr-scale, which the flags may have given up
         group |= values
     progress: dict[str, Any] = resumed.get("progress", {})
     return {"epoch": epoch or 0, "batch": 0} | progress
@@ -118,4 +119,4 @@ def restore_schedule(
         scheduler.step(start["epoch"])
     else:
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
+            group["lr"] = group["initial_lr"] * group.get("lr_scale", 1.0)

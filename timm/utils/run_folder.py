@@ -87,9 +87,15 @@ def metric_names(
         *_by_attribute("", blank),
         *_by_attribute("ema_", blank),
     }
+    whole = {*train, *epoch_row(0, train, none, none), "simclr_weight", "classification_weight"}
     for name in attributes:
-        if name in taken or name.startswith(("eval_", "train_", "ema_")):
-            raise UsageError(f"an attribute cannot be called {name!r}, as that is a column of summary.csv: rename it")
+        # Neither may its own columns be those of the whole: "classification" would have a classification_loss too.
+        clash = [column for end in (*_WITHIN_ATTRIBUTE, "weight") if (column := f"{name}_{end}") in whole]
+        if name in taken or name.startswith(("eval_", "train_", "ema_")) or clash:
+            column = clash[0] if clash else "that"
+            raise UsageError(
+                f"an attribute cannot be called {name!r}, as {column} is a column of summary.csv: rename it"
+            )
     silent = ("epoch", "lr") if contrast else ("epoch", "lr", "simclr_loss")
     named = [name for name in columns if name not in silent]
     return [name.removeprefix("eval_") for name in named if name.startswith("eval_")] + named

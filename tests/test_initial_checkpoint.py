@@ -106,6 +106,30 @@ def test_a_misfit_is_told_in_a_sentence_and_changes_nothing(tmp_path):
     assert equal(model, before)
 
 
+def test_a_deeper_sibling_is_told_in_a_sentence(tmp_path):
+    kwargs = {"arch": "test_resnet", "model_kwargs": {"layers": (1, 1, 1, 1)}}
+    model, before = make(1, **kwargs), make(1, **kwargs)
+    deeper = make(0, arch="test_resnet", model_kwargs={"layers": (3, 1, 1, 1)})
+    torch.save(deeper.backbone.state_dict(), tmp_path / "plain.pth")
+    for path in (save(deeper, tmp_path / "ours.pth"), tmp_path / "plain.pth"):
+        with pytest.raises(UsageError, match=r"no place for 24 of the file's tensors, .*backbone\.layer1\.1\.conv1"):
+            load_initial_checkpoint(model, path)
+    assert equal(model, before)
+
+
+def test_a_few_tensors_that_the_backbone_lacks_are_named(tmp_path, caplog):
+    weights = timm.create_model("test_efficientnet").state_dict() | {"blocks.0.0.extra.weight": torch.zeros(1)}
+    torch.save(weights, tmp_path / "a.pth")
+    load_initial_checkpoint(make(1), tmp_path / "a.pth")
+    assert caplog.messages[-1].endswith("has no place for backbone.blocks.0.0.extra.weight, which stays out")
+
+
+def test_weights_of_another_image_size_are_sent_to_the_flag_that_adapts_them(tmp_path):
+    torch.save(timm.create_model("test_vit", img_size=160).state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(UsageError, match=r"first being backbone\.pos_embed; --pretrained-path adapts"):
+        load_initial_checkpoint(make(1, arch="test_vit"), tmp_path / "vit.pth")
+
+
 def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path):
     with pytest.raises(UsageError, match=r"--initial-checkpoint: no file .*none\.pth"):
         load_initial_checkpoint(make(1), tmp_path / "none.pth")

@@ -125,6 +125,26 @@ def test_the_backbone_of_a_checkpoint_of_ours_is_loaded_like_one_of_timms(tmp_pa
     assert_backbone(make(path=tmp_path / "last.pth.tar"), weights)
 
 
+# Families whose weights timm filters before it loads them, by the names it finds.
+@pytest.mark.parametrize(
+    "arch", ["test_convnext", "test_vit", "edgenext_xx_small", "poolformer_s12", "tiny_vit_5m_224"]
+)
+def test_a_checkpoint_of_ours_is_loaded_whatever_timm_does_to_other_weights(tmp_path, arch):
+    torch.manual_seed(1)
+    model = create_multi_label_model(arch, SPACE, image_size=(3, 224, 224), projection_dim=8)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "last.pth.tar")
+    loaded = make(arch, tmp_path / "last.pth.tar", size=(3, 224, 224))
+    assert_backbone(loaded, model.backbone.state_dict())
+    assert "state_dict" not in loaded.backbone.pretrained_cfg
+
+
+def test_what_a_file_lacks_is_named(tmp_path, caplog):
+    weights = weights_of("resnet18")
+    torch.save({name: value for name, value in weights.items() if name != "conv1.weight"}, tmp_path / "weights.pth")
+    make("resnet18", tmp_path / "weights.pth")
+    assert caplog.messages[-1] == "--pretrained-path: the file lacks conv1.weight, which keep their first weights"
+
+
 @pytest.mark.parametrize("form", ["weights.pth", "weights.safetensors", "checkpoint.pth.tar"])
 def test_a_local_file_is_loaded_without_the_hub(tmp_path, form):
     weights = weights_of()

@@ -82,8 +82,21 @@ def test_every_logged_metric_may_choose_the_best_checkpoint() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["epoch", "lr", "loss", "top1", "simclr_loss", "train_loss", "eval_top1", "ema_x", "classification", "simclr"]
-    + ["eval", "train", "ema"],
+    [
+        "epoch",
+        "lr",
+        "loss",
+        "top1",
+        "simclr_loss",
+        "train_loss",
+        "eval_top1",
+        "ema_x",
+        "classification",
+        "simclr",
+        "eval",
+        "train",
+        "ema",
+    ],
 )
 def test_an_attribute_with_a_columns_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"an attribute cannot be called '{name}'"):

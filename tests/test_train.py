@@ -299,6 +299,16 @@ def test_another_learning_rate_counts_when_resuming(data: Path, tmp_path: Path) 
     assert {group["weight_decay"] for group in load(folder / "last.pth.tar")["optimizer"]["param_groups"]} == {0, 0.1}
 
 
+def test_another_rate_of_the_backbone_counts_when_resuming(data: Path, tmp_path: Path) -> None:
+    still = ["--sched", "plateau", "--warmup-epochs", 0, "--lr", 0.01]
+    folder = run(data, tmp_path, "--epochs", 1, *still, "--backbone-lr-scale", 0.5)
+    for epochs, words, scale in (2, [], 0.1), (3, ["--no-resume-opt"], 0.2):
+        resume(folder / "last.pth.tar", data, "--epochs", epochs, *still, "--backbone-lr-scale", scale, *words)
+        groups = load(folder / "last.pth.tar")["optimizer"]["param_groups"]
+        assert {group["lr_scale"] for group in groups} == {scale, 1.0}
+    assert sorted({group["lr"] for group in groups}) == pytest.approx([0.2 * 0.01, 0.01])
+
+
 def test_resuming_a_finished_run_says_so_and_changes_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

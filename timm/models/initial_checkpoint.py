@@ -17,16 +17,20 @@ from timm.models.multi_label_checkpoint import (
     read_checkpoint,
     without_auxiliary_norms,
 )
+from timm.models.pretrained_weights import STRANGERS
 from timm.utils.usage_error import UsageError, first_line
 
 _logger = logging.getLogger(__name__)
+
+_BACKBONE = "backbone."
 
 
 def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     """Load a checkpoint of ours, of the original, or plain backbone weights in timm's names.
 
-    The backbone must fit completely. A head is taken where its attribute has the same classes, the projection head
-    where it has the same shape; the others stay new.
+    The backbone must fit completely: nothing of the model's may be missing in the file, and of the file's in the model
+    timm's classifier alone, or a few tensors, which are named. A head is taken where its attribute has the same
+    classes, the projection head where it has the same shape; the others stay new.
 
     Raises:
         UsageError: the file cannot be read or its backbone does not fit.
@@ -34,16 +38,38 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     given = _named_as_ours(model, path)
     own = model.state_dict()
     taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name.startswith("backbone.") and name not in taken]
+    missing = [name for name in own if name.startswith(_BACKBONE) and name not in taken]
     if missing:
+        adapted = "" if _is_ours(given) else "; --pretrained-path adapts weights to another image size or channels"
         raise UsageError(
             f"--initial-checkpoint: {path} does not fit the backbone: {len(missing)} of its tensors are missing or "
-            f"of another shape, the first being {missing[0]}"
+            f"of another shape, the first being {missing[0]}{adapted}"
+        )
+    strange = _strangers(model, given)
+    if len(strange) > STRANGERS * len(given):
+        raise UsageError(
+            f"--initial-checkpoint: {path} does not fit the backbone, which has no place for {len(strange)} of the "
+            f"file's tensors, the first being {strange[0]}: name its own architecture with --model"
         )
     model.load_state_dict(taken, strict=False)
     new = sorted({_part(model, name) for name in own if name not in taken})
     kept = sorted({_part(model, name) for name in taken})
     _logger.info(f"{path}: took {', '.join(kept)}; {'new: ' + ', '.join(new) if new else 'nothing is new'}")
+    if strange:
+        _logger.warning(f"{path}: the backbone has no place for {', '.join(strange)}, which stays out")
+
+
+def _is_ours(given: StateDict) -> bool:
+    return any(not name.startswith(_BACKBONE) for name in given)
+
+
+def _strangers(model: MultiLabelModel, given: StateDict) -> list[str]:
+    """Return the names in the file's backbone that the model's lacks, without those of timm's classifier."""
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    classifiers = [classifier] if isinstance(classifier, str) else classifier
+    expected = tuple(f"{_BACKBONE}{name}." for name in classifiers)
+    own = model.state_dict()
+    return [n for n in given if n.startswith(_BACKBONE) and n not in own and not n.startswith(expected)]
 
 
 def _named_as_ours(model: MultiLabelModel, path: str | Path) -> StateDict:

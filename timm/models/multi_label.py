@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from timm.data.label_space import LabelSpace
 from timm.models import create_model
+from timm.models.pretrained_weights import local_weights
 from timm.utils.usage_error import UsageError, first_line
 
 PROJECTION_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -212,8 +213,9 @@ def create_multi_label_model(
     kwargs |= {name: value for name, value in options.items() if value is not None}
     if image_size is not None:
         kwargs |= {"in_chans": image_size[0]} | _size_kwargs(arch, image_size)
-    weights = {"pretrained_cfg_overlay": {"file": pretrained_path}} if pretrained_path else {}
+    weights = {"pretrained_cfg_overlay": local_weights(pretrained_path)} if pretrained_path else {}
     backbone: Any = _create_backbone(arch, pretrained=pretrained or bool(pretrained_path), **weights, **kwargs)
+    backbone.pretrained_cfg.pop("state_dict", None)  # they have been copied
     image_size = image_size or tuple(backbone.pretrained_cfg["input_size"])
     model = MultiLabelModel(backbone, label_space, image_size=image_size, **head_kwargs)
     model.config = {

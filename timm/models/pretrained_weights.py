@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,14 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from torch import nn
 
+from timm.models import load_state_dict
 from timm.utils.usage_error import UsageError, first_line
+
+_logger = logging.getLogger(__name__)
 
 _PATIENCE = 4.0  # seconds to wait for the hub's first sign of life
 _BACKBONE = "backbone."
-_STRANGERS = 0.1  # share of tensors without a counterpart that adapting a model explains, another pooling for example
+STRANGERS = 0.1  # share of tensors without a counterpart that adapting a model explains, another pooling for example
 
 
 @contextmanager
@@ -67,11 +71,13 @@ def _strangers_refused() -> Iterator[None]:
     load = nn.Module.load_state_dict
 
     def load_or_raise(model: nn.Module, weights: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        weights = _backbone_of(weights)
         result = load(model, weights, *args, **kwargs)
         missing, strange = len(result.missing_keys), len(result.unexpected_keys)
-        if missing > _STRANGERS * len(model.state_dict()) or strange > _STRANGERS * len(weights):
+        if missing > STRANGERS * len(model.state_dict()) or strange > STRANGERS * len(weights):
             raise RuntimeError(f"{missing} tensors of the model are missing in it, {strange} of its own are unknown")
+        if missing:
+            names = ", ".join(result.missing_keys)
+            _logger.warning(f"--pretrained-path: the file lacks {names}, which keep their first weights")
         return result
 
     nn.Module.load_state_dict = load_or_raise  # type: ignore[method-assign,assignment]
@@ -81,10 +87,18 @@ def _strangers_refused() -> Iterator[None]:
         nn.Module.load_state_dict = load  # type: ignore[method-assign]
 
 
-def _backbone_of(weights: dict[str, Any]) -> dict[str, Any]:
-    """Return the backbone's weights of a checkpoint of ours under timm's names; of another one the weights."""
-    inside = {name.removeprefix(_BACKBONE): value for name, value in weights.items() if name.startswith(_BACKBONE)}
-    return inside or weights
+def local_weights(path: str) -> dict[str, Any]:
+    """Return what makes timm load a file in place of a download, as entries of a pretrained_cfg.
+
+    Of a checkpoint of ours it is the backbone under timm's names (where there is a moving average, its, as timm has
+    it), and not the file: a filter of timm's, which knows the format of a model's weights by their names, comes first.
+    """
+    if not path.endswith((".npz", ".npy")):
+        weights = load_state_dict(path)
+        inside = {name.removeprefix(_BACKBONE): value for name, value in weights.items() if name.startswith(_BACKBONE)}
+        if inside:
+            return {"state_dict": inside}
+    return {"file": path}
 
 
 def _answers(endpoint: str) -> bool:

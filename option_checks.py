@@ -110,9 +110,16 @@ SETTLES = [
     ("contrastive", "none", "simclr_loss_weight", 0.0, "none leaves no SimCLR loss to weigh; leave one of them out"),
 ]
 
+_HEADS = "it makes a view for the attribute heads, which that loss alone trains"
+_PROJECTED = "at weight 0 there is no projection head"
+
 # (flag, the flag without which it would do nothing, why).
 NEEDS = [
     ("amp_dtype", "amp", "it is the number format of mixed precision"),
+    *((dest, "classification_loss_weight", _HEADS) for dest in ("classify_view", "mixup", "cutmix", "cutmix_minmax")),
+    ("smoothing", "classification_loss_weight", "it smooths the targets of that loss"),
+    *((dest, "simclr_loss_weight", _PROJECTED) for dest in ("projection_dim", "projection_layers", "projection_norm")),
+    ("temperature", "simclr_loss_weight", "it is the contrastive loss's, which is off at weight 0"),
     ("clip_mode", "clip_grad", "nothing is clipped without a limit"),
     (
         "contrastive_batch_size",
@@ -324,6 +331,8 @@ def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
             yield f"{flag(dest)} needs -wlc above 0: it is about the classification loss"
     if args.class_weights != "none" and args.jsd:
         yield "--class-weights excludes --jsd, whose other term has no classes to weigh: use --logit-adjustment"
+    if args.classify_view == "both" and not args.simclr_loss_weight:
+        yield "--classify-view both needs -wls above 0: without the contrastive loss an image has one view"
     if args.head_grad == "detach" and not args.simclr_loss_weight:
         yield "--head-grad detach needs -wls above 0: nothing else would train the backbone (--freeze-backbone says so)"
     if not args.freeze_backbone:
@@ -374,7 +383,7 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
-    views = 2 if args.simclr_loss_weight > 0 or args.classify_view == "both" else 1
+    views = 2 if args.simclr_loss_weight > 0 else 1
     if args.split_bn and views * max(args.aug_splits, 1) < 2:
         yield "--split-bn needs at least two views: use --aug-splits, or -wls above 0"
     if args.split_bn and args.sync_bn:

@@ -51,7 +51,7 @@ from timm.data.resident_images import load_resident
 from timm.data.table import Table, build_label_space, encode_targets, find_label_table, find_split, read_table
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
-from timm.data.unlabeled import MixedSampler, unlabeled_per_batch, with_unlabeled
+from timm.data.unlabeled import MixedSampler, shared_images, unlabeled_per_batch, with_unlabeled
 from timm.data.view_advice import view_advice
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
@@ -160,6 +160,11 @@ def read_data(
         return label_space, train_set, None
     eval_table = read_table(find_split(args.data_dir, args.val_split), None, require_attributes=False)
     targets = encode_targets(eval_table, label_space, strict=False)
+    if shared := shared_images(train_set.table, eval_table):
+        _logger.warning(
+            f"--unlabeled: {shared} of the images are those of {eval_table.path.name}, which teach the contrastive "
+            "loss though not their labels: name other images to score ones that were never seen"
+        )
     eval_set = TableDataset(eval_table, targets, None, _channels(args), max_unreadable=args.max_unreadable)
     return label_space, train_set, eval_set
 
@@ -386,9 +391,13 @@ def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None
     if not args.classification_loss_weight and not reads_labels(args.contrastive, args.mask_false_negatives):
         labelled = np.arange(len(train_set)) < len(train_set) - train_set.table.unlabeled
     if labelled.all():
+        full = bool((train_set.targets >= 0).any(dim=1).all())
+        why = (
+            "has no row without a label" if full else "has all its rows in every epoch already, as no loss reads labels"
+        )
         raise UsageError(
-            f"--unlabeled-ratio {args.unlabeled_ratio:g}: {train_set.table.path} has no row without a label: name "
-            "others with --unlabeled, or leave it out"
+            f"--unlabeled-ratio {args.unlabeled_ratio:g}: {train_set.table.path} {why}: name other images with "
+            "--unlabeled, or leave it out"
         )
     where = {"seed": args.seed, "rank": args.rank, "processes": args.world_size}
     rows = np.flatnonzero(labelled), np.flatnonzero(~labelled)

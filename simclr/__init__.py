@@ -9,7 +9,7 @@ do; under torch.distributed the images of every process are each other's negativ
 averaging of DistributedDataParallel. `DCLLoss` is called alike, and `SupConLoss` with the images' labels, [n, A], too.
 """
 
-from simclr.dcl import DCLLoss, dcl_chance_level, dcl_loss
+from simclr.dcl import DCLLoss, dcl_best_level, dcl_chance_level, dcl_loss
 from simclr.effective_rank import effective_rank, unit_variance
 from simclr.gather import gather_rows, sum_over_processes
 from simclr.nt_xent import NTXentLoss, best_level, chance_level, nt_xent_loss
@@ -24,6 +24,7 @@ __all__ = [
     "SupConLoss",
     "best_level",
     "chance_level",
+    "dcl_best_level",
     "dcl_chance_level",
     "dcl_loss",
     "effective_rank",

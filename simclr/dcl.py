@@ -88,3 +88,18 @@ def dcl_chance_level(n: int) -> float:
     if n < 2:
         raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
     return math.log(2 * n - 2)
+
+
+def dcl_best_level(n: int, temperature: float) -> float:
+    """Returns the lowest loss there can be: positives are alike, and all images as far from each other as they can be.
+
+    Args:
+        n: images in the joint batch, at least 2.
+        temperature: above 0.
+
+    Raises:
+        ValueError: if there are fewer than two images, or the temperature is not a finite number above 0.
+    """
+    check_temperature(temperature)
+    # The mean similarity of n unit vectors is at least -1 / (n - 1): that of a regular simplex.
+    return dcl_chance_level(n) - (1 + 1 / (n - 1)) / temperature

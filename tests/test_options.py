@@ -380,6 +380,16 @@ MISTAKES = [
     ("--unlabeled more -wls 0", "--unlabeled needs --simclr-loss-weight: "),
     ("--unlabeled-ratio 2 -wls 0", "--unlabeled-ratio needs --simclr-loss-weight: "),
     ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
+    ("--classify-view weak -wlc 0", "--classify-view needs --classification-loss-weight: it makes a view for the "),
+    ("--mixup 0.2 -wlc 0", "--mixup needs --classification-loss-weight: "),
+    ("--cutmix 1 -wlc 0", "--cutmix needs --classification-loss-weight: "),
+    ("--cutmix-minmax 0.2 0.8 -wlc 0", "--cutmix-minmax needs --classification-loss-weight: "),
+    ("--smoothing 0.3 -wlc 0", "--smoothing needs --classification-loss-weight: "),
+    ("--classify-view both -wls 0", "--classify-view both needs -wls above 0: "),
+    ("--projection-dim 8 -wls 0", "--projection-dim needs --simclr-loss-weight: at weight 0 there is no projection"),
+    ("--projection-layers 3 -wls 0", "--projection-layers needs --simclr-loss-weight: "),
+    ("--projection-norm batch -wls 0", "--projection-norm needs --simclr-loss-weight: "),
+    ("--temperature 0.1 -wls 0", "--temperature needs --simclr-loss-weight: "),
     ("--class-weights inverse -wlc 0", "--class-weights needs -wlc above 0: "),
     ("--multi-valued-loss asl -wlc 0", "--multi-valued-loss needs -wlc above 0: "),
     ("--attributes a b --multi-valued c", "--multi-valued names 'c', which --attributes leaves out: a b"),
@@ -486,7 +496,7 @@ def test_only_the_first_process_reports_a_mistake_and_the_others_leave_it_the_ti
 def test_related_flags_agree_where_they_should() -> None:
     assert train("--pretrained-path", "a.safetensors").pretrained
     assert train("--no-aug", "-wls", "0").no_aug
-    assert train("--split-bn", "-wls", "0", "--classify-view", "both").split_bn
+    assert train("--split-bn").split_bn
     assert train("--sched", "wsd", "--epochs", "10", "--decay-epochs", "0.2").sched == "wsd"
     assert train("--epochs", "1").warmup_epochs == 3  # a short trial needs no change of the schedule
     assert train("--data-dir", "elsewhere").data_dir == "elsewhere"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from simclr import best_level, chance_level, nt_xent_loss
+from simclr import best_level, chance_level, dcl_best_level, dcl_chance_level, dcl_loss, nt_xent_loss
 from timm.task.run_alarm import RunAlarm, contrast_levels, make_alarm
 
 LEVELS = (3.0, 1.0)
@@ -71,7 +71,9 @@ def flags(**values: Any) -> Namespace:
 
 def test_levels_are_means_over_an_epochs_images() -> None:
     assert contrast_levels(flags(), 7) == pytest.approx((chance_level(8), best_level(8, 0.5)))
-    chance, best = contrast_levels(flags(contrastive_batch_size=8), 5)  # steps of 16, 16 and 8 images
+    dcl = contrast_levels(flags(contrastive="dcl"), 7)
+    assert dcl == pytest.approx((dcl_chance_level(8), dcl_best_level(8, 0.5)))
+    chance, best = contrast_levels(flags(contrastive_batch_size=8), 5) or (0, 0)  # steps of 16, 16 and 8 images
     assert chance == pytest.approx((4 * chance_level(16) + chance_level(8)) / 5)
     assert best == pytest.approx((4 * best_level(16, 0.5) + best_level(8, 0.5)) / 5)
     beside = contrast_levels(
@@ -80,7 +82,10 @@ def test_levels_are_means_over_an_epochs_images() -> None:
     assert beside == pytest.approx((chance_level(24), best_level(24, 0.5)))
 
 
-@pytest.mark.parametrize("other", [{"contrastive": "dcl"}, {"contrastive": "supcon"}, {"mask_false_negatives": True}])
+@pytest.mark.parametrize(
+    "other",
+    [{"contrastive": "supcon"}, {"contrastive": "dcl", "mask_false_negatives": True}, {"mask_false_negatives": True}],
+)
 def test_losses_whose_level_depends_on_labels_are_not_judged(other: dict[str, Any]) -> None:
     alarm = make_alarm(flags(**other), logging.getLogger("test"), 7, contrast=True)
     assert alarm.levels is None
@@ -90,9 +95,11 @@ def test_losses_whose_level_depends_on_labels_are_not_judged(other: dict[str, An
 def test_no_loss_is_below_the_best_level(n: int, temperature: float) -> None:
     centred = torch.eye(n, dtype=torch.float64) - 1 / n  # a regular simplex
     assert float(nt_xent_loss(centred, centred, temperature)) == pytest.approx(best_level(n, temperature))
+    assert float(dcl_loss(centred, centred, temperature)) == pytest.approx(dcl_best_level(n, temperature))
     for seed in range(20):
         z = torch.randn(2, n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         assert float(nt_xent_loss(z[0], z[1], temperature)) > best_level(n, temperature)
+        assert float(dcl_loss(z[0], z[1], temperature)) > dcl_best_level(n, temperature)
 
 
 def test_only_the_first_process_speaks_and_without_a_schedule_there_is_no_warm_up(

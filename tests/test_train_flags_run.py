@@ -566,6 +566,12 @@ def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels
     write_table(few_labels / "labelled.csv", read_rows(few_labels / "train.csv")[:10])
     with pytest.raises(UsageError, match=r"--unlabeled-ratio 1: .*labelled.csv has no row without a label: name"):
         make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "--train-split", "labelled")
+    with pytest.raises(UsageError, match=r"has all its rows in every epoch already, as no loss reads labels: name"):
+        make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "-wlc", 0)
+    _, text = train_through(
+        few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1, "--unlabeled", few_labels / "val.csv"
+    )
+    assert "of the images are those of val.csv, which teach the contrastive loss though not their labels" in text
 
 
 def test_pretraining_mixes_other_images_with_all_rows_of_the_table(few_labels: Path, tmp_path: Path) -> None:

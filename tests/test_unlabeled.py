@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data.data_error import DataError
 from timm.data.label_space import UNKNOWN
 from timm.data.table import build_label_space, encode_targets, read_table
-from timm.data.unlabeled import MixedSampler, with_unlabeled
+from timm.data.unlabeled import MixedSampler, shared_images, with_unlabeled
 from timm.utils.usage_error import UsageError
 
 
@@ -29,6 +29,14 @@ def shop(tmp_path: Path) -> Path:
 
 def names(table) -> list[str]:
     return [Path(table.image_path(row)).name for row in range(len(table))]
+
+
+def test_images_of_another_table_among_those_added_are_counted(shop, monkeypatch) -> None:
+    monkeypatch.chdir(shop)
+    others = read_table("others.csv")
+    for inputs, count in (["more"], 0), (["more", "g.png"], 1), (["."], 2):
+        assert shared_images(with_unlabeled(read_table("train.csv"), inputs), others) == count
+    assert shared_images(read_table("train.csv"), others) == 0  # a.png is a row of the training table itself
 
 
 @pytest.mark.parametrize(

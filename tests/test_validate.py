@@ -77,6 +77,16 @@ def predictions(data: Path, checkpoint: Path) -> tuple[list[dict[str, str]], dic
     return rows, {name: [CLASSES[name][i] for i in values.argmax(1).tolist()] for name, values in logits.items()}
 
 
+def test_heads_that_nothing_trained_are_told_of(
+    capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    saved = torch.load(checkpoint, weights_only=False)
+    for weight, told in (0.0, True), (0.5, False):
+        torch.save(saved | {"args": {"classification_loss_weight": weight}}, tmp_path / "last.pth.tar")
+        _, text = run(capsys, data, "--checkpoint", tmp_path / "last.pth.tar")
+        assert ("its heads have learned nothing in that run and guess" in text) == told
+
+
 def test_metrics_are_those_of_scikit_learn(capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     result, log = run(capsys, data, "--checkpoint", checkpoint)

@@ -52,6 +52,12 @@ def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
     return replace(table, image_paths=image_paths, columns=columns, unlabeled=len(new))
 
 
+def shared_images(table: Table, other: Table) -> int:
+    """Return how many of the rows that `with_unlabeled` added to a table are images of another one."""
+    theirs = {_join(root, path) for root in _folders(other) for path in _texts(other)}
+    return sum(path in theirs for path in table.image_paths[len(table) - table.unlabeled :].to_pylist())
+
+
 def _blanks(column: pa.DictionaryArray, count: int) -> pa.Array:
     return pa.nulls(count, column.type.index_type)
 

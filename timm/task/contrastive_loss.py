@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from simclr import DCLLoss, NTXentLoss, SupConLoss, chance_level, dcl_chance_level
+from simclr import DCLLoss, NTXentLoss, SupConLoss, best_level, chance_level, dcl_best_level, dcl_chance_level
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,20 @@ class Kind:
         make: returns its module, of a temperature.
         chance: its value for N images when all similarities are equal.
         formula: that as text.
+        best: the lowest value of N images at a temperature, None where that depends on the labels.
         needs_labels: whether it is none without labels.
     """
 
     make: Callable[[float], nn.Module]
     chance: Callable[[int], float]
     formula: str
+    best: Callable[[int, float], float] | None = None
     needs_labels: bool = False
 
 
 KINDS = {
-    "ntxent": Kind(NTXentLoss, chance_level, "ln(2N-1)"),
-    "dcl": Kind(DCLLoss, dcl_chance_level, "ln(2N-2)"),
+    "ntxent": Kind(NTXentLoss, chance_level, "ln(2N-1)", best_level),
+    "dcl": Kind(DCLLoss, dcl_chance_level, "ln(2N-2)", dcl_best_level),
     "supcon": Kind(SupConLoss, chance_level, "ln(2N-1)", needs_labels=True),
 }
 

@@ -107,6 +107,11 @@ def load_evaluation_model(
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
     if not len(model.label_space):
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")
+    if _flags_of(checkpoint).get("classification_loss_weight") == 0:
+        _logger.warning(
+            f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run and guess: train it "
+            "further with --initial-checkpoint, or see its *_knn20 in summary.csv"
+        )
     trained = _trained_preprocessing(model, checkpoint)
     data_config = _override(path, trained, vars(args))
     if data_config["input_size"] != trained["input_size"]:
@@ -141,12 +146,17 @@ def _trained_preprocessing(model: MultiLabelModel, checkpoint: Mapping[str, Any]
     """Return the preprocessing of training: the checkpoint's, of an old one what its flags made of the backbone's."""
     if saved := model.config.get("data_config"):
         return resolve_preprocessing(saved, {})
-    args = checkpoint.get("args")
-    flags = dict(args) if isinstance(args, Mapping) else vars(args) if isinstance(args, Namespace) else {}
+    flags = _flags_of(checkpoint)
     given = {name: flags[name] for name in _PREPROCESSING if flags.get(name) not in (None, "")}
     if not {"img_size", "input_size"} & set(given):
         given["input_size"] = model.config["image_size"]
     return resolve_preprocessing(model.pretrained_cfg, given)
+
+
+def _flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that a checkpoint was trained with, none where it does not say."""
+    args = checkpoint.get("args")
+    return dict(args) if isinstance(args, Mapping) else vars(args) if isinstance(args, Namespace) else {}
 
 
 def _override(path: Path, trained: DataConfig, flags: Mapping[str, Any]) -> DataConfig:

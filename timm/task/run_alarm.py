@@ -10,8 +10,8 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 
-from simclr import best_level, chance_level
 from timm.data.unlabeled import unlabeled_per_batch
+from timm.task.contrastive_loss import KINDS
 from timm.task.gradient_cache import chunks_per_step
 
 _IN_A_ROW = 2
@@ -89,20 +89,22 @@ def make_alarm(args: Namespace, logger: logging.Logger, batches: int, contrast: 
             logger.warning(sentence)
 
     warmup = 0 if args.sched == "none" else args.warmup_epochs
-    # Of the others the level at chance depends on the labels of each batch.
-    plain = contrast and args.contrastive == "ntxent" and not args.mask_false_negatives
-    return RunAlarm(warn, warmup, contrast_levels(args, batches) if plain else None)
+    return RunAlarm(warn, warmup, contrast_levels(args, batches) if contrast else None)
 
 
-def contrast_levels(args: Namespace, batches: int) -> tuple[float, float]:
+def contrast_levels(args: Namespace, batches: int) -> tuple[float, float] | None:
     """Return the contrastive loss at chance and the lowest there can be: means over an epoch's images.
 
+    None where they depend on the labels of each batch: how many images are negatives, or how much positives can differ.
     With --contrastive-batch-size the last step may contrast fewer images than the others, which is easier.
     """
+    kind = KINDS[args.contrastive]
+    if kind.best is None or args.mask_false_negatives:
+        return None
     chunks = chunks_per_step(args)
     steps = [chunks] * (batches // chunks) + [batches % chunks] * (batches % chunks > 0)
     extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size) if args.unlabeled_ratio else 0
     images = [step * (args.batch_size + extra) * args.world_size for step in steps]
-    chance = sum(n * chance_level(n) for n in images) / sum(images)
-    best = sum(n * best_level(n, args.temperature) for n in images) / sum(images)
+    chance = sum(n * kind.chance(n) for n in images) / sum(images)
+    best = sum(n * kind.best(n, args.temperature) for n in images) / sum(images)
     return chance, best

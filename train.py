@@ -48,7 +48,15 @@ from timm.data.multi_label_loader import (
 )
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.resident_images import load_resident
-from timm.data.table import Table, build_label_space, encode_targets, find_label_table, find_split, read_table
+from timm.data.table import (
+    Table,
+    build_label_space,
+    encode_targets,
+    find_label_table,
+    find_split,
+    read_table,
+    with_sound_attributes,
+)
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.table_dataset import TableDataset
 from timm.data.unlabeled import MixedSampler, shared_images, unlabeled_per_batch, with_unlabeled
@@ -153,6 +161,8 @@ def read_data(
     """
     train_path = find_split(args.data_dir, args.train_split)
     train_table = read_table(train_path, args.attributes, require_attributes=args.classification_loss_weight > 0)
+    if not _reads_labels(args) and not args.attributes and find_label_table(args.data_dir, train_path) == train_path:
+        train_table = with_sound_attributes(train_table)
     label_space = settle_label_space(args, train_table, resumed)
     check_label_space(args, label_space, train_table, resumed)
     train_set = make_train_set(args, plan, train_table, label_space)
@@ -222,6 +232,11 @@ def make_train_set(args: Namespace, plan: ViewPlan, table: Table, label_space: L
         _logger.info(f"{path}: {(~labelled).sum()} rows without a label are left out, as -wls 0 needs labels")
         table, targets = table.take(np.flatnonzero(labelled)), targets[labelled]
     return TableDataset(table, targets, plan, _channels(args), max_unreadable=args.max_unreadable)
+
+
+def _reads_labels(args: Namespace) -> bool:
+    """Whether a loss does."""
+    return args.classification_loss_weight > 0 or reads_labels(args.contrastive, args.mask_false_negatives)
 
 
 def _channels(args: Namespace) -> int:
@@ -388,7 +403,7 @@ def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None
         return None
     extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size)
     labelled = (train_set.targets >= 0).any(dim=1).numpy()
-    if not args.classification_loss_weight and not reads_labels(args.contrastive, args.mask_false_negatives):
+    if not _reads_labels(args):
         labelled = np.arange(len(train_set)) < len(train_set) - train_set.table.unlabeled
     if labelled.all():
         full = bool((train_set.targets >= 0).any(dim=1).all())

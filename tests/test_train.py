@@ -411,6 +411,26 @@ def test_a_table_without_labels_pretrains_a_backbone_that_others_start_from(
                 assert torch.equal(probed["state_dict"][name], value)
 
 
+def test_pretraining_leaves_out_columns_that_could_not_be_learned(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stock = tmp_path / "stock"
+    stock.mkdir()
+    for split in ("train", "val"):
+        rows = read_rows(data / f"{split}.csv")
+        table = [
+            {"image_path": str(data / row["image_path"]), "sku": str(n), "brand": "", "color": row["color"]}
+            for n, row in enumerate(rows)
+        ]
+        write_table(stock / f"{split}.csv", table)
+    assert "column 'sku' is different in each" in refusal(capsys, stock, *SHORT, "--output", tmp_path)
+    folder = run(stock, tmp_path / "runs", "-wls", 1, "-wlc", 0, "--epochs", 1)
+    assert list(load(folder / "last.pth.tar")["multi_label"]["label_space"]["attributes"]) == ["color"]
+    write_table(stock / "train.csv", [row | {"color": ""} for row in read_rows(stock / "train.csv")])
+    folder = run(stock, tmp_path / "bare", "-wls", 1, "-wlc", 0, "--epochs", 1)
+    assert not load(folder / "last.pth.tar")["multi_label"]["label_space"]["attributes"]
+
+
 def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> None:
     flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "colour"]
     failed = command("./distributed_train.sh", "2", *flags)

@@ -173,6 +173,17 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
             )
 
 
+def with_sound_attributes(table: Table) -> Table:
+    """Returns a table without the attributes that cannot be learned, each named in a warning; for losses without labels."""
+    faults = {
+        name: _fault(column, name in table.lists or _has_separator(column)) for name, column in table.columns.items()
+    }
+    for name, fault in faults.items():
+        if fault:
+            _logger.warning(f"{table.path.name} column {name!r} {fault}: it is left out, as no loss reads labels")
+    return replace(table, columns={name: column for name, column in table.columns.items() if not faults[name]})
+
+
 def build_label_space(table: Table, multi_valued: Collection[str] | None = None) -> LabelSpace:
     """Returns the label space of a table: attributes in the header's order, classes sorted by name.
 

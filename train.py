@@ -384,14 +384,13 @@ def make_loaders(
             f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "
             f"--contrastive-batch-size {args.contrastive_batch_size}: use {len(train_loader) * args.batch_size} or less"
         )
-    if eval_set is None:
-        return train_loader, None, None
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     index_loader = None
     if args.knn_interval:
         index_set = IndexSet(train_set, args.knn_images, args.seed)
         index_loader = create_eval_loader(index_set, config, eval_batch, running)
-    return train_loader, create_eval_loader(eval_set, config, eval_batch, running), index_loader
+    eval_loader = create_eval_loader(eval_set, config, eval_batch, running) if eval_set is not None else None
+    return train_loader, eval_loader, index_loader
 
 
 def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None:

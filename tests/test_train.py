@@ -394,10 +394,11 @@ def test_a_table_without_labels_pretrains_a_backbone_that_others_start_from(
     rows = [{"image_path": str(data / row["image_path"])} for row in read_rows(data / "train.csv")]
     write_table(bare / "train.csv", rows)
     assert "has no attribute to learn" in refusal(capsys, bare, *SHORT, "--output", tmp_path)
-    folder = run(bare, tmp_path / "first", "-wls", 1, "-wlc", 0, "--epochs", 2, "--model-ema")
+    folder = run(bare, tmp_path / "first", "-wls", 1, "-wlc", 0, "--epochs", 2, "--model-ema", "--knn-interval", 1)
     lines = summary(folder)
     assert [line["eval_top1"] for line in lines] == ["", ""]
     assert all(float(line["simclr_loss"]) > 0 for line in lines)
+    assert all(float(line["train_effective_rank_h"]) > 1 for line in lines)
     best = min(lines, key=lambda line: float(line["simclr_loss"]))["epoch"]
     assert load(folder / "model_best.pth.tar")["epoch"] == int(best)
     assert (folder / "losses.png").exists()

@@ -174,7 +174,7 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
 
 
 def with_sound_attributes(table: Table) -> Table:
-    """Returns a table without the attributes that cannot be learned, each named in a warning; for losses without labels."""
+    """Returns a table without attributes that cannot be learned, each named in a warning, for losses without labels."""
     faults = {
         name: _fault(column, name in table.lists or _has_separator(column)) for name, column in table.columns.items()
     }

@@ -78,14 +78,16 @@ def neighbor_metrics(
     Args:
         model: as for `represent`; its weights, statistics and gradients are left alone.
         index_loader: the images that vote.
-        eval_loader: the images that are classified.
+        eval_loader: the images that are classified, None where there is no attribute.
         autocast: the precision's context.
         to_device: moves images to the model's device and memory format.
         label_space: the attributes and their classes.
     """
     index, labels = (_in_order(part) for part in represent(model, index_loader, autocast, to_device))
-    queries, targets = represent(model, eval_loader, autocast, to_device)
-    accuracies = neighbor_accuracies(index, labels, queries, targets, label_space)
+    accuracies: Accuracies = {k: [] for k in NEIGHBORS}
+    if eval_loader is not None:
+        queries, targets = represent(model, eval_loader, autocast, to_device)
+        accuracies = neighbor_accuracies(index, labels, queries, targets, label_space)
     sample = index[:: math.ceil(len(index) / _MEASURED)]
     return accuracies, {"effective_rank_h": effective_rank(sample), "variance_h": unit_variance(sample)}
 

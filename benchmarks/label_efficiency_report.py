@@ -39,7 +39,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 DRAWS = 10_000
-FEWEST_SEEDS = 3  # a method with fewer is left out: its spread is not known
+FEWEST_SEEDS = 3  # a method with fewer, or a difference, is left out: its spread is not known
 BASELINE = dict.fromkeys(METHODS, "classification") | dict.fromkeys(VARIANTS, "joint")
 FIGURE = ROOT / "imgs" / "experiments.png"
 PAIRED = (
@@ -104,7 +104,7 @@ def summary(key: Key, runs: dict[Key, dict[int, Cell]], labels: list[dict[str, s
     row["held_out"] = float(np.mean([runs[key][seed]["held_out"] for seed in seeds]))
     base = runs.get((start, fraction, BASELINE[method]), {})
     both = [seed for seed in seeds if seed in base]
-    if method == BASELINE[method] or not both:
+    if method == BASELINE[method] or len(both) < FEWEST_SEEDS:
         return row | dict.fromkeys(PAIRED, "")
     ours, theirs = ([right(run[seed]["predicted"], labels) for seed in both] for run in (runs[key], base))
     low, high = interval(ours, theirs)

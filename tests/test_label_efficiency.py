@@ -85,16 +85,20 @@ def test_scores_leave_blanks_out() -> None:
     assert np.array_equal(hits, [[1, 0, 1, np.nan], [1, 1, np.nan, np.nan]], equal_nan=True)
 
 
-def test_a_difference_is_of_the_seeds_that_both_methods_have() -> None:
+def test_a_difference_is_of_the_seeds_that_both_methods_have_where_they_are_enough() -> None:
     labels = [{"article": "x", "kids": "1"}] * 4
     right, half = (
         {"predicted": {"article": ["x"] * n + ["y"] * (4 - n), "kids": ["1"] * 4}, "held_out": 20.0 * n} for n in (4, 2)
     )
-    runs = {("scratch", 0.1, "joint"): {0: right, 1: half}, ("scratch", 0.1, "classification"): {0: half, 2: right}}
-    row = report.summary(("scratch", 0.1, "joint"), runs, labels)
-    assert (row["accuracy"], row["seeds"], row["paired_seeds"]) == (87.5, 2, 1)
-    assert row["difference"] == 25
-    assert (row["held_out"], row["held_out_difference"], row["held_out_wins"]) == (60, 40, 1)
+    base = {0: half, 2: right, 3: half, 4: half}
+    key, runs = ("scratch", 0.1, "joint"), {("scratch", 0.1, "classification"): base}
+    row = report.summary(key, runs | {key: {0: right, 1: half, 2: right, 3: right}}, labels)
+    assert (row["accuracy"], row["seeds"], row["paired_seeds"]) == (93.75, 4, 3)
+    assert row["difference"] == pytest.approx(50 / 3)
+    assert (row["held_out"], row["held_out_wins"]) == (70, 2)
+    assert row["held_out_difference"] == pytest.approx(80 / 3)
+    row = report.summary(key, runs | {key: {0: right, 1: half, 2: right}}, labels)
+    assert (row["seeds"], row["paired_seeds"], row["difference"]) == (3, "", "")
 
 
 @pytest.mark.parametrize(

@@ -258,9 +258,10 @@ def draw(rows: list[dict[str, Any]]) -> None:
         top, bottom = axes[:, column]
         top.set_title(TITLES[start], loc="left", weight="bold")
         bottom.axhline(0, color=COLORS["classification"], linewidth=1)
-        for number, method in enumerate(METHODS):
+        drawn = [method for method in METHODS if any((row["start"], row["method"]) == (start, method) for row in rows)]
+        for number, method in enumerate(drawn):
             line = [row for row in rows if (row["start"], row["method"]) == (start, method)]
-            shift = 1 + 0.02 * (number - len(METHODS) / 2)  # so that error bars stand side by side
+            shift = 1.05 ** (number - (len(drawn) - 1) / 2)  # so that error bars stand side by side
             for axis, name, bounds in [
                 (top, "accuracy", ("low", "high")),
                 (bottom, "difference", ("difference_low", "difference_high")),

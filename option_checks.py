@@ -362,7 +362,7 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "--mixup and --cutmix exclude --aug-splits and --jsd: mixed images have no single label to compare"
     if args.aug_splits == 1:
         yield "--aug-splits 1 splits nothing: use 0, or at least 2 (one clean split and one augmented)"
-    if args.classify_view != "first" and args.aug_splits:
+    if args.classify_view in ("both", "weak") and args.aug_splits:
         yield f"--classify-view {args.classify_view} excludes --aug-splits: the splits are what the heads read"
     if args.aug_repeats and args.simclr_loss_weight > 0:
         yield "--aug-repeats needs -wls 0: an image's copies on other processes would be its own negatives"

@@ -489,8 +489,9 @@ def _attributes(group: Group) -> None:
     add(
         "--classify-view",
         CLASSIFIED,
-        "first",
-        "view that the heads read; weak is one only cropped and flipped",
+        None,
+        "views that the heads read; weak is one only cropped and flipped (default: both; first where there is one "
+        "alone, or with mixup or cutmix, where both would need a fourth)",
     )
 
 

@@ -284,6 +284,8 @@ def train_flags(stage: str, tables: Path) -> list[str]:
     rows, all_rows = (len(read_rows(tables / f"{name}.csv")) for name in (known.train_split, "train"))
     if known.unlabeled_ratio and rows < all_rows:
         flags += ["--unlabeled", f"{tables / 'train.csv'}", "--unlabeled-ratio", f"{known.unlabeled_ratio}"]
+    if not re.search(r"-wl[sc] 0(?!\S)|--classify-view", stage):
+        flags += ["--classify-view", "first"]  # what joint training is compared by; train.py's default is both
     epochs = max(3, round(known.steps / max(1, rows // known.b)))
     if epochs < 20:  # two epochs of warm-up would be too much of it
         flags += ["--warmup-epochs", f"{epochs // 6}"]

@@ -1,6 +1,7 @@
 """The study of label efficiency: which images a cell sees, and what the report makes of its predictions."""
 
 import fcntl
+import itertools
 import json
 import subprocess
 import sys
@@ -113,6 +114,23 @@ def test_steps_become_epochs(tmp_path: Path, labelled: int, epochs: int, mixed: 
     assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
     assert ("--unlabeled" in flags) == mixed
     assert ("--warmup-epochs" in flags) == (epochs < 20)
+
+
+@pytest.mark.parametrize(
+    ("stage", "view"),
+    [
+        ("-wls 0.5 -wlc 0.5", ["first"]),
+        ("-wls 0.5 -wlc 0.5 --classify-view both", ["both"]),
+        ("-wls 0 -wlc 1", []),
+        ("-wls 1 -wlc 0", []),
+    ],
+)
+def test_joint_training_is_by_the_first_view_unless_a_variant_names_another(
+    tmp_path: Path, stage: str, view: list[str]
+) -> None:
+    (tmp_path / "train.csv").write_text("image_path,article\n" + "a.jpg,a\n" * 64)
+    flags = study.train_flags(f"{stage} -b 32 --steps 20", tmp_path)
+    assert [value for flag, value in itertools.pairwise(flags) if flag == "--classify-view"] == view
 
 
 @pytest.mark.parametrize("start", study.STARTS)

@@ -120,8 +120,10 @@ def test_scored_and_trained_images_are_resized_as_asked(prepare: Prepare) -> Non
 
 @shows("classify_view")
 def test_the_heads_read_the_views_asked_for(prepare: Prepare) -> None:
-    for choice, views, read in ("first", 2, [0]), ("both", 2, [0, 1]), ("weak", 3, [0]):
-        run = prepare("--classify-view", choice, "--color-jitter", 0.9, "--train-interpolation", "bilinear")
+    choices = {"first": (2, [0]), "both": (2, [0, 1]), "weak": (3, [0]), None: (2, [0, 1])}
+    for choice, (views, read) in choices.items():
+        asked = ["--classify-view", choice] if choice else []
+        run = prepare(*asked, "--color-jitter", 0.9, "--train-interpolation", "bilinear")
         images, target = batch_of(run)
         logits = model_of(run)(images)[0]["color"].chunk(views)
         torch.testing.assert_close(run.task(images, target)["output"]["color"], torch.cat([logits[v] for v in read]))

@@ -25,6 +25,12 @@ def test_the_heads_read_the_chosen_view(classify_view: str, kinds: tuple, classi
     assert plan_views(True, classify_view) == ViewPlan(kinds, classify, contrast)
 
 
+def test_the_heads_read_both_views_where_that_makes_none_more() -> None:
+    assert plan_views(contrast=True) == plan_views(contrast=True, classify_view="both")
+    assert plan_views(contrast=True, mixing=True) == plan_views(contrast=True, classify_view="first", mixing=True)
+    assert plan_views(contrast=False).classify == (0,)
+
+
 @pytest.mark.parametrize("classify_view", ["first", "both", "weak"])
 def test_mixed_images_are_never_contrasted(classify_view: str) -> None:
     plan = plan_views(True, classify_view, mixing=True)

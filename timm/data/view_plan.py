@@ -34,12 +34,13 @@ class ViewPlan:
         return len(self.kinds)
 
 
-def plan_views(contrast: bool, classify_view: str = "first", mixing: bool = False, aug_splits: int = 0) -> ViewPlan:
+def plan_views(contrast: bool, classify_view: str | None = None, mixing: bool = False, aug_splits: int = 0) -> ViewPlan:
     """Return the fewest views that serve both losses.
 
     Args:
         contrast: whether there is a contrastive loss.
-        classify_view: "first", "both" or "weak": what the attribute heads read.
+        classify_view: "first", "both" or "weak": what the attribute heads read. None is both where that makes no view
+            more (benchmarks/README.md: they learn more of two), else the first.
         mixing: mixup or cutmix; mixed images are for the heads alone, as two images in one have no single positive.
         aug_splits: AugMix's number of splits (one clean, the others augmented), 0 without AugMix.
     """
@@ -48,7 +49,7 @@ def plan_views(contrast: bool, classify_view: str = "first", mixing: bool = Fals
         return ViewPlan(
             (*splits, "full") if contrast else splits, tuple(range(aug_splits)), (1, aug_splits) if contrast else None
         )
-    classified = CLASSIFIED_VIEWS[classify_view]
+    classified = CLASSIFIED_VIEWS[classify_view or ("both" if contrast and not mixing else "first")]
     if not contrast:
         # Without a second view to pair, two views of one image are a batch of twice the size at half the variety.
         return ViewPlan(classified[:1], (0,), None)

@@ -91,6 +91,11 @@ class _LogSumExpOfOthers(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad.device.type, enabled=False):  # which may still be on around a call of backward()
+            return _LogSumExpOfOthers._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         units, logs, *totals = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # asked for with create_graph
             gradient = _differentiable_gradient(units, ctx.temperature, ctx.counts, ctx.blocks.pairs, grad)

@@ -61,7 +61,6 @@ MODELS = {
     ON_GPU: "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1 --img-size 128 --amp",
 }
 SHORT_SIDES = {"scratch": 80, "imagenet": 80, ON_GPU: 160}  # pixels that the photographs are shrunk to
-QUALITIES = {80: 95, 160: 80}  # of their JPEG files; at 160 pixels 33 MB, to be sent to a machine with a GPU
 CROPS = "--scale 0.2 1"  # SimCLR's views, with crops that are not quite as small
 MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
@@ -394,9 +393,7 @@ def shrink_photographs(data: Path, side: int) -> None:
                 scale = side / min(image.size)
                 size = (round(image.width * scale), round(image.height * scale))
                 partial = target.with_suffix(f".{os.getpid()}.partial")
-                image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(
-                    partial, "JPEG", quality=QUALITIES[side]
-                )
+                image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(partial, "JPEG", quality=95)
                 partial.replace(target)
 
 

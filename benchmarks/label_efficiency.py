@@ -46,9 +46,9 @@ WORK = ROOT / "output" / "label-efficiency"
 ATTRIBUTES = ("article", "kids")
 FRACTIONS = [0.05, 0.1, 0.25, 1.0]
 STARTS = ["scratch", "imagenet"]
-ON_GPU = "imagenet-128"  # the second once more, at twice the size: for a GPU
 TUNING_FRACTION = 0.1
 TUNING_SEEDS = (100,)
+SHORT_SIDE = 80  # pixels: the photographs are shrunk to the size of a small catalogue's
 
 COMMON = (
     "--img-size 64 --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 2 --warmup-lr 1e-6 --min-lr 1e-6 "
@@ -58,9 +58,7 @@ COMMON = (
 MODELS = {
     "scratch": "--model test_efficientnet",
     "imagenet": "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1",
-    ON_GPU: "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1 --img-size 128 --amp",
 }
-SHORT_SIDES = {"scratch": 80, "imagenet": 80, ON_GPU: 160}  # pixels that the photographs are shrunk to
 CROPS = "--scale 0.2 1"  # SimCLR's views, with crops that are not quite as small
 MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
@@ -78,15 +76,14 @@ def _settings() -> dict[str, dict[str, list[list[str]]]]:
     whatever the fraction of labels.
     """
     found: dict[str, dict[str, list[list[str]]]] = {}
-    for start, steps, pretraining, batch, rates, gentle in (
-        ("scratch", 1620, 4600, 64, (1e-3, 3e-3, 1e-2), ""),
-        ("imagenet", 270, 450, 64, (5e-4, 1e-3, 2e-3), LIGHT),
-        (ON_GPU, 540, 1150, 128, (5e-4, 1e-3, 2e-3), LIGHT),
+    for start, steps, pretraining, rates, gentle in (
+        ("scratch", 1620, 4600, (1e-3, 3e-3, 1e-2), ""),
+        ("imagenet", 270, 450, (5e-4, 1e-3, 2e-3), LIGHT),
     ):
         alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
         supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]
         pretrained, long = (
-            f"-b {batch} -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {many} {CROPS}"
+            f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {many} {CROPS}"
             for many in (pretraining, 3 * pretraining)
         )
         probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {steps}"
@@ -130,8 +127,7 @@ def main() -> None:
 
         report(args.data)
         return
-    for side in {SHORT_SIDES[start] for start in args.start}:
-        shrink_photographs(args.data, side)
+    shrink_photographs(args.data)
     finished = read_cells()
     cells = tuning_cells(args) if args.tune else grid_cells(args, finished)
     done = {cell_key(cell) for cell in finished}
@@ -156,13 +152,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the Clothing dataset, with train.csv and val.csv")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of tf_efficientnet_lite0, for that start")
-    parser.add_argument(
-        "--start",
-        nargs="+",
-        choices=[*STARTS, ON_GPU],
-        default=STARTS,
-        help="the first weights (default: %(default)s); imagenet-128 is at 128 pixels, for a GPU",
-    )
+    parser.add_argument("--start", nargs="+", choices=STARTS, default=STARTS, help="the first weights (default: both)")
     parser.add_argument(
         "--method", nargs="+", choices=[*METHODS, *VARIANTS], default=list(METHODS), help="(default: all but variants)"
     )
@@ -172,7 +162,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, a thread each (default: %(default)s)")
     parser.add_argument("--report", action="store_true", help="write the tables and the figure, and run nothing")
     args = parser.parse_args()
-    if set(args.start) - {"scratch"} and not (args.report or args.weights):
+    if "imagenet" in args.start and not (args.report or args.weights):
         parser.error("the start from ImageNet needs --weights FILE; --start scratch leaves it out")
     return args
 
@@ -228,7 +218,7 @@ def tuning_scores(start: str, method: str, finished: list[Cell]) -> dict[tuple[s
 def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
     """Train a cell's stages, label the test or the held-out images, and append the cell to the results."""
     with _tables_lock:  # cells of other methods read the same tables
-        tables = make_tables(args.data, cell["fraction"], cell["seed"], SHORT_SIDES[cell["start"]])
+        tables = make_tables(args.data, cell["fraction"], cell["seed"])
     checkpoint = None
     for index in range(len(cell["stages"])):
         checkpoint = run_stage(cell, index, checkpoint, tables, args)
@@ -255,7 +245,7 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
             flags += ["--seed", f"{cell['seed']}"]
             if checkpoint:
                 flags += ["--initial-checkpoint", f"{checkpoint}"]
-            elif cell["start"] != "scratch":
+            elif cell["start"] == "imagenet":
                 flags += ["--pretrained", "--pretrained-path", f"{args.weights}"]
             place = ["--output", f"{folder.parent}", "--experiment", folder.name]
             with _slots:  # labelling images, which is short, does not wait for one
@@ -336,13 +326,13 @@ def call(script: str, arguments: list[str], log: Path, *inherited: int) -> None:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{log.read_text()[-2000:]}")
 
 
-def make_tables(data: Path, fraction: float, seed: int, side: int) -> Path:
-    """Write the tables of a cell, of photographs of so many pixels at the shorter side; return their folder.
+def make_tables(data: Path, fraction: float, seed: int) -> Path:
+    """Write the tables of a cell; return their folder.
 
     train.csv has every image that is not held out, with the labels of a fraction of the rows; labelled.csv these rows
     alone; val.csv the held-out images; test.csv the test split; all.csv every class.
     """
-    folder = WORK / f"tables-{side}" / f"{fraction:g}-{seed}"
+    folder = WORK / "tables" / f"{fraction:g}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     everything = read_rows(data / "train.csv")
     held_out = {row["image_path"] for row in stratified(everything, 1 / 6, seed=0)}
@@ -362,7 +352,7 @@ def make_tables(data: Path, fraction: float, seed: int, side: int) -> Path:
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["image_path", *ATTRIBUTES])
             writer.writeheader()
-            writer.writerows(row | {"image_path": f"{small_photograph(row['image_path'], side)}"} for row in table)
+            writer.writerows(row | {"image_path": f"{small_photograph(row['image_path'])}"} for row in table)
         partial.replace(folder / f"{name}.csv")
     return folder
 
@@ -382,24 +372,24 @@ def stratified(rows: list[Row], fraction: float, seed: int) -> list[Row]:
     return chosen
 
 
-def shrink_photographs(data: Path, side: int) -> None:
-    """Write each photograph once more, so many pixels at its shorter side."""
+def shrink_photographs(data: Path) -> None:
+    """Write each photograph once more, SHORT_SIDE pixels at its shorter side."""
     for split in ("train", "val"):
         for row in read_rows(data / f"{split}.csv"):
-            target = small_photograph(row["image_path"], side)
+            target = small_photograph(row["image_path"])
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 image = ImageOps.exif_transpose(Image.open(data / row["image_path"])).convert("RGB")
-                scale = side / min(image.size)
+                scale = SHORT_SIDE / min(image.size)
                 size = (round(image.width * scale), round(image.height * scale))
                 partial = target.with_suffix(f".{os.getpid()}.partial")
                 image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(partial, "JPEG", quality=95)
                 partial.replace(target)
 
 
-def small_photograph(path: str, side: int) -> Path:
+def small_photograph(path: str) -> Path:
     """Return where a photograph's small copy is."""
-    return WORK / f"images-{side}" / Path(path).name
+    return WORK / "images" / Path(path).name
 
 
 def mean_accuracy(predicted: list[Row], rows: list[Row]) -> float:
@@ -424,7 +414,7 @@ def read_cells() -> list[Cell]:
 
 def common(start: str) -> str:
     """Return what all cells of a start have in common."""
-    return f"{MODELS[start]} {COMMON}, photographs of {SHORT_SIDES[start]} pixels"
+    return f"{MODELS[start]} {COMMON}, photographs of {SHORT_SIDE} pixels"
 
 
 def cell_key(cell: Cell) -> str:

@@ -22,9 +22,9 @@ from label_efficiency import (
     COMMON,
     METHODS,
     MODELS,
-    ON_GPU,
     RESULTS,
     ROOT,
+    STARTS,
     TUNING_SEEDS,
     VARIANTS,
     Cell,
@@ -177,7 +177,7 @@ def _accuracy(runs: list[Array]) -> Array:
 def tables(rows: list[dict[str, Any]]) -> list[str]:
     """Return the lines of a Markdown table for each start."""
     lines = []
-    for start in TITLES:
+    for start in STARTS:
         of_start = [row for row in rows if row["start"] == start]
         if not of_start:
             continue
@@ -232,7 +232,7 @@ def tuning_table(cells: list[Cell]) -> list[str]:
         "| start | method | flags, a stage after the other | held-out images |",
         "|---" * 4 + "|",
     ]
-    for start in TITLES:
+    for start in STARTS:
         for method, settings in METHODS.items():
             tried = tuning_scores(start, method, cells)
             finished = len(tried) == len(settings[start])
@@ -243,17 +243,13 @@ def tuning_table(cells: list[Cell]) -> list[str]:
     return lines
 
 
-TITLES = {
-    "scratch": "From scratch",
-    "imagenet": "From ImageNet weights",
-    ON_GPU: "From ImageNet weights, 128 pixels",
-}
+TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
 COLORS = {method: "#1a1a1a" if not number else f"C{number - 1}" for number, method in enumerate(METHODS)}
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
     """Draw mean accuracy and the paired difference against the fraction of labels, a column a start."""
-    starts = [start for start in TITLES if any(row["start"] == start for row in rows)]
+    starts = [start for start in STARTS if any(row["start"] == start for row in rows)]
     figure, axes = plt.subplots(
         2, len(starts), figsize=(5.2 * len(starts) + 1, 7), squeeze=False, sharex=True, layout="constrained"
     )
@@ -297,4 +293,4 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
 def _order(key: Key) -> tuple[int, float, int]:
     start, fraction, method = key
-    return [*TITLES].index(start), fraction, [*METHODS, *VARIANTS].index(method)
+    return STARTS.index(start), fraction, [*METHODS, *VARIANTS].index(method)

@@ -36,14 +36,14 @@ def test_no_cell_sees_a_label_that_it_should_not(tmp_path: Path, monkeypatch: py
     for name in ("train", "val"):
         lines = [",".join(row.values()) for row in ROWS]
         (tmp_path / f"{name}.csv").write_text("\n".join(["image_path,article,kids", *lines]) + "\n")
-    folder = study.make_tables(tmp_path, 0.1, seed=0, side=80)
+    folder = study.make_tables(tmp_path, 0.1, seed=0)
     train, labelled, val = (study.read_rows(folder / f"{name}.csv") for name in ("train", "labelled", "val"))
     assert len(train) + len(val) == len(ROWS)
     assert not paths(train) & paths(val)
     assert paths(labelled) < paths(train)
     assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labelled)
     assert [row["image_path"] for row in val] == [
-        row["image_path"] for row in study.read_rows(study.make_tables(tmp_path, 0.25, seed=7, side=80) / "val.csv")
+        row["image_path"] for row in study.read_rows(study.make_tables(tmp_path, 0.25, seed=7) / "val.csv")
     ]
 
 
@@ -133,7 +133,7 @@ def test_joint_training_is_by_the_first_view_unless_a_variant_names_another(
     assert [value for flag, value in itertools.pairwise(flags) if flag == "--classify-view"] == view
 
 
-@pytest.mark.parametrize("start", study.MODELS)
+@pytest.mark.parametrize("start", study.STARTS)
 def test_fractions_share_pretraining_and_nothing_else(start: str) -> None:
     for method, settings in study.METHODS.items():
         for stages in settings[start]:

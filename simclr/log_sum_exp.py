@@ -15,6 +15,7 @@ pass, two or three numbers a row; no matrix and no gradient does.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -84,14 +85,16 @@ class _LogSumExpOfOthers(torch.autograd.Function):
         start = sum(counts[: rank()])
         pairs = _Pairs(columns, (start, start + len(units)), labels, decoupled, less_positives)
         blocks = _Blocks(columns, pairs, temperature)
-        logs, *positives = blocks.log_sum_exp()
+        with full_precision(units.device):
+            logs, *positives = blocks.log_sum_exp()
         ctx.save_for_backward(units, logs, *positives[1:])
         ctx.temperature, ctx.counts, ctx.blocks = temperature, counts, blocks
         return logs - positives[0] / positives[1] if positives else logs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grad.device.type, enabled=False):  # which may still be on around a call of backward()
+        # Autocast may still be on around a call of backward().
+        with torch.autocast(grad.device.type, enabled=False), full_precision(grad.device):
             return _LogSumExpOfOthers._backward(ctx, grad)
 
     @staticmethod
@@ -104,6 +107,26 @@ class _LogSumExpOfOthers(torch.autograd.Function):
         everyones = gather_rows(torch.stack(own, dim=1), ctx.counts)  # [m, 2 or 3]
         gradient = ctx.blocks.gradient(*everyones.unbind(dim=1))
         return gradient / math.sqrt(ctx.temperature), None, None, None, None, None
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Multiplies float32 matrices on a GPU without TF32, by whose ten bits of mantissa gradients here err by 1e-3."""
+    matmul = torch.backends.cuda.matmul
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        yield
+        return
+    # PyTorch has two names for this choice, and refuses to tell the old one where the new one was set.
+    exact: bool | str
+    try:
+        name, exact, chosen = "allow_tf32", False, matmul.allow_tf32
+    except RuntimeError:
+        name, exact, chosen = "fp32_precision", "ieee", matmul.fp32_precision
+    setattr(matmul, name, exact)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, chosen)
 
 
 class _Pairs:

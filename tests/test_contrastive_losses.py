@@ -1,5 +1,6 @@
 """What every contrastive loss must hold, with labels and without: its paper's loops, any split, any precision."""
 
+import contextlib
 import math
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from contrastive_oracle import (
     with_gradients,
 )
 from distributed import run_on_processes
+from flag_effects import ON_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
@@ -198,6 +200,77 @@ def test_autocast_does_not_lower_the_precision(name, autocast):
     torch.testing.assert_close(with_gradients(under_autocast, *args), expected, rtol=0, atol=0)
     with torch.autocast("cpu", dtype=autocast):  # the backward pass too, as in many a loop
         torch.testing.assert_close(with_gradients(ours, *args), expected, rtol=0, atol=0)
+
+
+@contextmanager
+def tf32(allowed):
+    """Lets a GPU multiply in TF32, or not."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@ON_GPU
+@every_loss
+def test_a_gpu_multiplies_in_full_precision_whatever_training_chose(name):
+    ours, _ = LOSSES[name]
+    (z_i, z_j), labels = two_views(32, 16).cuda(), draw_labels(32).cuda()
+    expected = with_gradients(ours, z_i, z_j, 0.05, labels)
+    with tf32(True):
+        assert_all_close(with_gradients(ours, z_i.float(), z_j.float(), 0.05, labels), expected, 1e-5)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_precision_of_a_gpus_products_is_given_back(allowed):
+    matmul = torch.backends.cuda.matmul
+    with tf32(allowed):
+        with contextlib.suppress(ZeroDivisionError), log_sum_exp.full_precision(torch.device("cuda")):
+            assert not matmul.allow_tf32
+            raise ZeroDivisionError
+        assert matmul.allow_tf32 == allowed
+        with log_sum_exp.full_precision(torch.device("cpu")):
+            assert matmul.allow_tf32 == allowed
+
+
+def test_the_precision_is_that_of_the_new_name_where_the_old_one_cannot_be_read(monkeypatch):
+    class Matmul:
+        fp32_precision = "tf32"
+
+        @property
+        def allow_tf32(self):
+            raise RuntimeError("a mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul := Matmul())
+    with log_sum_exp.full_precision(torch.device("cuda")):
+        assert matmul.fp32_precision == "ieee"
+    assert matmul.fp32_precision == "tf32"
+
+
+@every_loss
+def test_forward_and_backward_multiply_in_full_precision(name, monkeypatch):
+    ours, _ = LOSSES[name]
+    inside, products = [False], []
+
+    @contextmanager
+    def noted(device):
+        assert device == torch.device("cpu")
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "mm" in func.__name__:
+                products.append((func.__name__, inside[0]))
+            return func(*args, **kwargs or {})
+
+    monkeypatch.setattr(log_sum_exp, "full_precision", noted)
+    with Products():
+        with_gradients(ours, *two_views(8, 4), 0.5, draw_labels(8))
+    assert set(products) == {("mm.default", True), ("addmm_.default", True)}
 
 
 @every_loss

@@ -14,7 +14,7 @@ from distributed import run_on_processes
 from timm.utils.device import open_device
 from timm.utils.usage_error import UsageError
 
-LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+LAUNCHER = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +49,31 @@ def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
 def test_a_gpu_takes_tensors_and_its_number_must_exist() -> None:
     device = open_device(Namespace(device="cuda:0"))
     assert torch.ones(1, device=device).item() == 1
-    with pytest.raises(UsageError, match="--device cuda:99"):
+    with pytest.raises(UsageError, match="--device cuda:99: this machine has"):
         open_device(Namespace(device="cuda:99"))
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "message"),
+    [
+        (
+            "cuda",
+            "4",
+            "cuda: this machine has 2 GPUs for 4 processes; start 2, one a GPU, or add --device cpu",
+        ),
+        ("cuda:2", None, "cuda:2: this machine has 2 GPUs, the last of them cuda:1"),
+    ],
+)
+def test_more_processes_than_gpus_and_a_gpu_too_many_are_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, processes: str | None, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    with pytest.raises(UsageError) as raised:
+        open_device(Namespace(device=device))
+    assert str(raised.value) == f"--device {message}"
 
 
 @pytest.mark.parametrize("device", ["toaster", "vulkan", "npu", "cpu:one"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,9 +38,9 @@ def open_device(args: Namespace) -> torch.device:
         UsageError: a device was asked for that is not there, or the processes cannot be joined.
     """
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {args.device}: no GPU that PyTorch can use; leave it out to run on the CPU")
-    if not args.device.startswith("cuda"):  # there, a tensor would have every process open the first GPU
+    if args.device.startswith("cuda"):
+        _check_gpus(args.device)
+    else:  # of a GPU a tensor would have every process open the first one
         try:
             torch.empty(0, device=args.device)
         except (RuntimeError, AssertionError, ImportError) as error:
@@ -57,3 +58,19 @@ def open_device(args: Namespace) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = True
     logging.basicConfig(level=logging.INFO if args.rank == 0 else logging.ERROR, format="%(message)s", force=True)
     return device
+
+
+def _check_gpus(device: str) -> None:
+    """Refuse a GPU that is not there, and more processes than GPUs, before any process waits for the others."""
+    if not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: no GPU that PyTorch can use; leave it out to run on the CPU")
+    here = torch.cuda.device_count()
+    there_are = f"this machine has {here} GPU{'s' if here > 1 else ''}"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun says
+    if processes > here:
+        raise UsageError(
+            f"--device {device}: {there_are} for {processes} processes; start {here}, one a GPU, or add --device cpu"
+        )
+    number = device.partition(":")[2]
+    if number.isdecimal() and int(number) >= here:
+        raise UsageError(f"--device {device}: {there_are}, the last of them cuda:{here - 1}")

@@ -5,7 +5,9 @@ import struct
 import warnings
 
 import numpy as np
+import PIL
 import pytest
+from packaging.version import Version
 from PIL import Image, ImageChops, ImageFile, PngImagePlugin
 
 from timm.data.image import image_size, load_image
@@ -69,6 +71,8 @@ def test_an_open_file_is_read_and_left_open(tmp_path):
 def test_every_mode_of_every_format_is_converted(tmp_path, extension, modes):
     for mode in modes.split():
         path = saved(tmp_path / f"a.{extension}", Image.new(mode, (5, 7)))
+        if (extension, mode) == ("tif", "YCbCr") and Version(PIL.__version__) < Version("13"):
+            continue  # such a Pillow cannot read what it has written
         assert pixels(path, 3).shape == (7, 5, 3)
         assert pixels(path, 1).shape == (7, 5)
 

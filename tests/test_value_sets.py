@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from timm.data.data_error import DataError
 from timm.data.label_space import BITS, UNKNOWN, LabelSpace, values_of
@@ -126,7 +127,11 @@ def _parquet(tmp_path, **columns: object):
         (pa.list_(pa.string()), [["a"], ["b"], [], ["a"]], ["a", "b", "|", "a"]),
         (pa.list_(pa.string()), [["a", None], [None], None, ["b", " "]], ["a", "|", None, "b|"]),
         (pa.large_list(pa.int32()), [[1, 2], [2], None, [1]], ["1|2", "2", None, "1"]),
-        (pa.list_(pa.large_string(), 2), [["a", "b"], None, ["b", "b"], ["a", "b"]], ["a|b", None, "b|b", "a|b"]),
+        (
+            pa.list_(pa.large_string(), 2),
+            [["a", "b"], ["b", "a"], ["b", "b"], ["a", "b"]],
+            ["a|b", "b|a", "b|b", "a|b"],
+        ),
         (pa.list_(pa.dictionary(pa.int8(), pa.string())), [["a"], ["b", "a"], [], None], ["a", "b|a", "|", None]),
     ],
 )
@@ -134,6 +139,15 @@ def test_lists_are_sets_even_where_each_has_one_value(tmp_path, kind, tags, cell
     table = _parquet(tmp_path, tags=pa.array(tags, kind), size=list("SLSL"))
     assert table.columns["tags"].to_pylist() == [cell.strip() if cell else cell for cell in cells]
     assert build_label_space(table).multi_valued == {"tags"}
+
+
+def test_lists_of_a_fixed_length_may_be_missing_where_pyarrow_reads_that(tmp_path) -> None:
+    tags = pa.array([["a", "b"], None, ["b", "b"], ["a", "b"]], pa.list_(pa.string(), 2))
+    if Version(pa.__version__) >= Version("26"):
+        assert _parquet(tmp_path, tags=tags).columns["tags"].to_pylist() == ["a|b", None, "b|b", "a|b"]
+    else:
+        with pytest.raises(DataError, match=r"train.parquet has lists of a fixed length .*: pip install 'pyarrow>=26'"):
+            _parquet(tmp_path, tags=tags)
 
 
 def test_a_list_that_is_no_set_is_refused_or_left_out_where_no_attribute_is_needed(tmp_path, caplog) -> None:

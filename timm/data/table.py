@@ -390,6 +390,11 @@ def _read_parquet(path: Path, raw_names: list[str], lenient: bool) -> tuple[dict
         # ParquetFile, because read_table would make columns of folders called "a=b".
         cells = pq.ParquetFile(path).read(columns=raw_names)
     except (pa.ArrowException, OSError) as error:
+        if int(pa.__version__.split(".")[0]) < 26 and "Expected all lists to be of size" in str(error):
+            raise DataError(
+                f"{path.name} has lists of a fixed length and cells without one, which pyarrow {pa.__version__} cannot "
+                "read: pip install 'pyarrow>=26', or write lists of any length"
+            ) from None
         raise DataError(f"{path.name} is damaged ({_first_line(error)}): write it again, or as .csv") from None
     columns = {}
     for name in raw_names:

@@ -199,6 +199,11 @@ def missing(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Iterator[s
     changed = [dest for dest in TIMM_VIEWS if dest in defaults and getattr(args, dest) != defaults[dest]]
     if views != "timm" and changed:
         yield f"{flag(changed[0])} needs --views timm: --views {views} is a policy of its own, set by --view-strength"
+    if "classify_view" in defaults and _only_light_views(args):
+        full = {*TIMM_VIEWS, "views", "view_strength", "scale", "reprob"} - {"no_aug"}
+        for dest in [dest for dest in defaults if dest in full and getattr(args, dest) != defaults[dest]]:
+            if (dest, args.augment_on) != ("views", "device"):  # where the light view is of that kind too
+                yield f"{flag(dest)} needs -wls above 0: --classify-view weak alone makes one view, cropped and flipped"
     if getattr(args, "augment_on", "cpu") == "device":
         yield from _device_conflicts(args)
     elif getattr(args, "cache", "none") == "device":
@@ -348,8 +353,17 @@ def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "--save-images excludes --freeze-backbone with --no-aug: there images are seen once, to make features"
 
 
+def _mixing(args: argparse.Namespace) -> bool:
+    """Whether images are mixed, in a full view of their own."""
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
+def _only_light_views(args: argparse.Namespace) -> bool:
+    return args.classify_view == "weak" and not args.simclr_loss_weight and not _mixing(args)
+
+
 def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
-    mixing = args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+    mixing = _mixing(args)
     if mixing and args.batch_size % 2:
         yield f"--mixup and --cutmix need an even --batch-size, not {args.batch_size}: they mix images in pairs"
     ratio = args.unlabeled_ratio or 0.0

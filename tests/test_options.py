@@ -437,6 +437,10 @@ MISTAKES = [
     ("--aug-splits 1", "--aug-splits 1 splits nothing"),
     ("--classify-view weak --aug-splits 2", "--classify-view weak excludes --aug-splits"),
     ("--classify-view both --aug-splits 2", "--classify-view both excludes --aug-splits"),
+    *(
+        (f"-wls 0 --classify-view weak {words}", f"{words.split()[0]} needs -wls above 0: --classify-view weak alone")
+        for words in ("--color-jitter 0.2", "--views simclr", "--scale 0.3 1", "--reprob 0.1", "--aa original")
+    ),
     ("--no-aug", "--no-aug needs -wls 0"),
     ("--aug-repeats 2", "--aug-repeats needs -wls 0"),
     ("--no-aug -wls 0 --aug-splits 2", "--no-aug excludes --aug-splits"),

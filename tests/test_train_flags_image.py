@@ -111,8 +111,8 @@ def test_scored_and_trained_images_are_resized_as_asked(prepare: Prepare) -> Non
             assert made(images_of(run, "train_loader" if training else "eval_loader")) == (method != "nearest")
             assert made(images_of(run, "eval_loader" if training else "train_loader"))
             if training:
-                weak = prepare(*flags, "--classify-view", "weak")
-                assert made(images_of(weak)) == (method != "nearest")
+                light = images_of(prepare(*flags, "--classify-view", "weak", "-wls", 0.5)).chunk(3)[0]
+                assert made(light) == (method != "nearest")
 
 
 # Views

@@ -64,8 +64,13 @@ MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
-# How the heads could read the views instead: joint's best setting with one more flag, and no tuning of its own.
-VARIANTS = {"joint, both views": "--classify-view both", "joint, weak view": "--classify-view weak"}
+# A method's best setting with one more flag, and no tuning of its own. Pretraining takes steps that classification
+# alone does not: the first tells what that does with more of them. The others are how the heads could read the views.
+VARIANTS = {
+    "classification for long": ("classification", "--times 3"),
+    "joint, both views": ("joint", "--classify-view both"),
+    "joint, weak view": ("joint", "--classify-view weak"),
+}
 
 
 def _settings() -> dict[str, dict[str, list[list[str]]]]:
@@ -73,7 +78,7 @@ def _settings() -> dict[str, dict[str, list[list[str]]]]:
 
     Of a setting its stages: what each call of train.py adds to COMMON. A stage after the first starts from the
     checkpoint of the one before it. --steps is not of train.py: the epochs are as many as make about so many steps,
-    whatever the fraction of labels.
+    whatever the fraction of labels; nor is --times, which multiplies them.
     """
     found: dict[str, dict[str, list[list[str]]]] = {}
     for start, steps, pretraining, rates, gentle in (
@@ -194,7 +199,8 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
 def best_setting(start: str, method: str, finished: list[Cell]) -> list[str]:
     """Return the stages that did best on the held-out images, in the mean over the tuning seeds."""
     if method in VARIANTS:
-        return [f"{stage} {VARIANTS[method]}" for stage in best_setting(start, "joint", finished)]
+        base, flags = VARIANTS[method]
+        return [f"{stage} {flags}" for stage in best_setting(start, base, finished)]
     scores, settings = tuning_scores(start, method, finished), METHODS[method][start]
     if len(scores) < len(settings):
         sys.exit(f"{start}, {method}: {len(settings) - len(scores)} settings are not tuned yet; run with --tune first")
@@ -277,6 +283,7 @@ def train_flags(stage: str, tables: Path) -> list[str]:
     """Return a stage's flags for train.py: --steps as --epochs, and --unlabeled the rows without labels, if any."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--unlabeled-ratio", type=int, default=0)
     parser.add_argument("-b", type=int)
     parser.add_argument("--train-split", default="train")
@@ -286,7 +293,7 @@ def train_flags(stage: str, tables: Path) -> list[str]:
         flags += ["--unlabeled", f"{tables / 'train.csv'}", "--unlabeled-ratio", f"{known.unlabeled_ratio}"]
     if not re.search(r"-wl[sc] 0(?!\S)|--classify-view", stage):
         flags += ["--classify-view", "first"]  # what joint training is compared by; train.py's default is both
-    epochs = max(3, round(known.steps / max(1, rows // known.b)))
+    epochs = max(3, round(known.times * known.steps / max(1, rows // known.b)))
     if epochs < 20:  # two epochs of warm-up would be too much of it
         flags += ["--warmup-epochs", f"{epochs // 6}"]
     return [*flags, "--train-split", known.train_split, "-b", f"{known.b}", "--epochs", f"{epochs}"]

@@ -114,6 +114,8 @@ def test_steps_become_epochs(tmp_path: Path, labelled: int, epochs: int, mixed: 
     assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
     assert ("--unlabeled" in flags) == mixed
     assert ("--warmup-epochs" in flags) == (epochs < 20)
+    flags = study.train_flags("--train-split labelled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
+    assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labelled]]
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,11 @@ MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labelled"  # the rows with labels alone
 
-# A method's best setting with one more flag, and no tuning of its own. Pretraining takes steps that classification
-# alone does not: the first tells what that does with more of them. The others are how the heads could read the views.
+# A method's best setting with one more flag in its last stage, and no tuning of its own: more steps with labels, and
+# what the heads could read.
 VARIANTS = {
     "classification for long": ("classification", "--times 3"),
+    "pretrain and fine-tune for long": ("pretrain for long, fine-tune", "--times 3"),
     "joint, both views": ("joint", "--classify-view both"),
     "joint, weak view": ("joint", "--classify-view weak"),
 }
@@ -200,7 +201,8 @@ def best_setting(start: str, method: str, finished: list[Cell]) -> list[str]:
     """Return the stages that did best on the held-out images, in the mean over the tuning seeds."""
     if method in VARIANTS:
         base, flags = VARIANTS[method]
-        return [f"{stage} {flags}" for stage in best_setting(start, base, finished)]
+        *earlier, last = best_setting(start, base, finished)
+        return [*earlier, f"{last} {flags}"]
     scores, settings = tuning_scores(start, method, finished), METHODS[method][start]
     if len(scores) < len(settings):
         sys.exit(f"{start}, {method}: {len(settings) - len(scores)} settings are not tuned yet; run with --tune first")

@@ -40,7 +40,17 @@ from matplotlib import pyplot as plt
 
 DRAWS = 10_000
 FEWEST_SEEDS = 3  # a method with fewer, or a difference, is left out: its spread is not known
-BASELINE = dict.fromkeys(METHODS, "classification") | {method: base for method, (base, _) in VARIANTS.items()}
+BASELINE = dict.fromkeys(METHODS, "classification") | {
+    "classification for long": "classification for long",
+    "pretrain and fine-tune for long": "classification for long",
+    "joint, both views": "joint",
+    "joint, weak view": "joint",
+}
+PAGES = {  # tables by name: what their methods are compared with, and how that is called there
+    "label-efficiency": ("classification", "classification only"),
+    "more-steps": ("classification for long", "classification for as long"),
+    "classified-view": ("joint", "the first view"),
+}
 FIGURE = ROOT / "imgs" / "experiments.png"
 PAIRED = (
     *("paired_seeds", "difference", "difference_low", "difference_high"),
@@ -77,17 +87,14 @@ def report(data: Path) -> None:
             }
             for row in rows
         )
-    of_methods, of_views = (
-        [row for row in rows if BASELINE[row["method"]] == base] for base in ("classification", "joint")
-    )
     pages = {
-        "label-efficiency": [*tables(of_methods), majority_line(labels)],
-        "classified-view": tables(of_views),
-        "tuning": tuning_table(cells),
+        name: tables([row for row in rows if BASELINE[row["method"]] == base]) for name, (base, _) in PAGES.items()
     }
+    pages["label-efficiency"].append(majority_line(labels))
+    pages["tuning"] = tuning_table(cells)
     for name, lines in pages.items():
         write_into_page(name, lines)
-    draw(of_methods)
+    draw([row for row in rows if row["method"] in METHODS])
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader of the output may have seen enough, as head has
     for lines in pages.values():
         print("\n".join(lines))
@@ -183,7 +190,7 @@ def tables(rows: list[dict[str, Any]]) -> list[str]:
         of_start = [row for row in rows if row["start"] == start]
         if not of_start:
             continue
-        base = {"classification": "classification only", "joint": "the first view"}[BASELINE[of_start[0]["method"]]]
+        base = dict(PAGES.values())[BASELINE[of_start[0]["method"]]]
         lines += [f"**{TITLES[start]}**", ""]
         lines += [
             f"| labels | method | seeds | accuracy | difference to {base} | article | kids | balanced | exact match | "

@@ -218,7 +218,11 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
     for folder, split in (("data_dir", "train_split"), ("data", "split")):
         # A split may be a file, wherever it is, and needs no folder then.
         if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given[split]).is_file():
-            yield f"no such data folder: {given[folder]}"
+            place = Path(given[folder])
+            if place.is_file():
+                yield f"{place} is a file, and DATA a folder: give {place.parent}, and {flag(split)} {place.stem}"
+            else:
+                yield f"no such data folder: {place}"
     for path in given.get("input", ()):
         if not Path(path).exists():
             yield f"no such image, folder or table: {path}"
@@ -286,7 +290,8 @@ def _precision_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 def _loss_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.simclr_loss_weight == 0 and args.classification_loss_weight == 0:
-        yield "--simclr-loss-weight and --classification-loss-weight are both 0: nothing is left to train"
+        where = f" ({args.config} sets what the command line does not)" if args.config else ""
+        yield f"--simclr-loss-weight and --classification-loss-weight are both 0{where}: nothing is left to train"
     chunk, joint = args.batch_size, args.contrastive_batch_size or args.batch_size
     if joint % chunk:
         nearest = " or ".join(str(n) for n in (joint // chunk * chunk, (joint // chunk + 1) * chunk) if n)

@@ -569,6 +569,10 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         _logger.info("No attribute: nothing is scored, and the contrastive loss trains the backbone alone")
     else:
         _logger.info(f"{run.eval_loader.dataset.table.path}: {len(run.eval_loader.dataset)} images")
+    if not args.classification_loss_weight and len(label_space):
+        _logger.info("-wlc 0: the heads are not trained, so that Class and Acc@1 are of guesses; neighbours tell more")
+    if not (args.pretrained or args.pretrained_path or args.initial_checkpoint or args.resume):
+        _logger.info("From random weights: none of --pretrained, --pretrained-path, --initial-checkpoint")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
     _logger.info(
@@ -581,7 +585,9 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         _logger.info(run.task.contrastive.at_chance(pairs))
     for sentence in view_advice(args, label_space):
         _logger.warning(sentence)
-    _logger.info(f"Scheduled epochs: {run.num_epochs} (--epochs {args.epochs}, the rest is cooldown or prefix)")
+    rest = f" (--epochs {args.epochs}, the rest is cooldown or prefix)" if run.num_epochs != args.epochs else ""
+    steps = steps_per_epoch(args, len(run.train_loader))
+    _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
     if run.folder:
         _logger.info(f"Output: {run.folder}")
 

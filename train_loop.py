@@ -175,7 +175,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         last = step + 1 == steps
         update = (step + 1) % accum == 0 or last
         chunks[:] = [(run.to_device(images), target.to(run.device, non_blocking=True)) for images, target in chunks]
-        if args.save_images and step % args.log_interval == 0 and run.folder:
+        if args.save_images and log.is_due(step) and run.folder:
             sheet = run.folder / f"train-{epoch}-{step}.png"
             save_view_sheet(sheet, *chunks[0], run.plan.kinds, run.data_config, task.label_space.describe)
         log.data_ready()

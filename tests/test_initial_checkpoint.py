@@ -21,8 +21,10 @@ def make(seed, space=SPACE, arch="test_efficientnet", **kwargs):
     return create_multi_label_model(arch, space, image_size=(3, 32, 32), **kwargs)
 
 
-def save(model, path):
-    torch.save({"state_dict": model.state_dict(), "multi_label": model.config}, path)
+def save(model, path, **args):
+    """Save a model with what a run writes into its checkpoints."""
+    weights = {"arch": model.config["arch"], "state_dict": model.state_dict()}
+    torch.save(weights | {"multi_label": model.config, "args": args}, path)
     return path
 
 
@@ -41,6 +43,12 @@ def test_a_checkpoint_of_the_same_label_space_is_taken_whole(tmp_path, caplog):
     load_initial_checkpoint(model, save(source, tmp_path / "a.pth"))
     assert equal(model, source)
     assert caplog.messages == [f"{tmp_path}/a.pth: took backbone, head color, head gender, projector; nothing is new"]
+
+
+def test_heads_that_have_learned_nothing_are_named(tmp_path, caplog):
+    for weight, told in ((0.1, False), (0, True)):
+        load_initial_checkpoint(make(1), save(make(0), tmp_path / "a.pth", classification_loss_weight=weight))
+        assert ("its heads have learned nothing in that run" in caplog.messages[-1]) == told
 
 
 def test_heads_are_taken_by_attribute_where_the_classes_are_the_same(tmp_path, caplog):
@@ -97,9 +105,10 @@ def test_a_misfit_is_told_in_a_sentence_and_changes_nothing(tmp_path):
     model, before = make(1), make(1)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
     ours = save(make(0, arch="test_resnet"), tmp_path / "ours.pth")
-    for path in (tmp_path / "resnet.pth", ours):
-        with pytest.raises(UsageError, match=r"does not fit the backbone: .*first being backbone\.conv_stem\.weight"):
-            load_initial_checkpoint(model, path)
+    with pytest.raises(UsageError, match=r"does not fit the backbone: .*first being backbone\.conv_stem\.weight"):
+        load_initial_checkpoint(model, tmp_path / "resnet.pth")
+    with pytest.raises(UsageError, match=r"ours.pth is of test_resnet, and .* use --model test_resnet"):
+        load_initial_checkpoint(model, ours)
     torch.save({"a": 1, "conv_stem.weight": "not a tensor"}, tmp_path / "dict.pth")
     with pytest.raises(UsageError, match="does not fit the backbone"):
         load_initial_checkpoint(model, tmp_path / "dict.pth")
@@ -141,3 +150,4 @@ def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path):
         with pytest.raises(UsageError, match=f"--initial-checkpoint: .*{name} cannot be read: .") as caught:
             load_initial_checkpoint(make(1), tmp_path / name)
         assert "\n" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)

@@ -143,6 +143,7 @@ def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> N
     for script, words, told in (
         ("train", [gone], f"no such data folder: {gone}"),
         ("train", [gone, "--train-split", f"{there}/it"], None),
+        ("train", [f"{there}/it"], f"{there}/it is a file, and DATA a folder: give {there}, and --train-split it"),
         ("train", [there, "--resume", gone], f"--resume: no such file: {gone}"),
         ("train", [there, "--initial-checkpoint", gone], f"--initial-checkpoint: no such file: {gone}"),
         ("train", [there, "--pretrained-path", gone], f"--pretrained-path: no such file: {gone}"),
@@ -418,7 +419,11 @@ MISTAKES = [
     ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),
     ("--std 0.5 0.5 0.5 --input-size 1 8 8", "--std has 3 values: give 1 for all channels or 1"),
     ("--amp --model-dtype bfloat16", "--amp and --model-dtype bfloat16 exclude each other"),
-    ("-wls 0 -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0"),
+    ("-wls 0 -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0: nothing"),
+    (
+        "-c recipes/pretrain.yaml -wls 0",
+        "--simclr-loss-weight and --classification-loss-weight are both 0 (recipes/pretrain.yaml sets what the ",
+    ),
     ("--attributes a a", "--attributes names a column twice"),
     ("--attributes a --attribute-weights b=1", "--attribute-weights names 'b'"),
     ("--attributes a --attribute-weights a=0", "--attribute-weights are all 0"),

@@ -443,6 +443,28 @@ def test_an_unseen_class_is_reported_in_evaluation(tmp_path, caplog):
     ]
 
 
+def test_classes_that_differ_in_case_alone_are_named_with_the_place_of_the_rarer(tmp_path, caplog):
+    rows = ["Red,a|b", "Blue,B", "red,", ",b", "Red,c", "BLUE,c|A", "BLUE,a"]
+    table = read_table(write(tmp_path / "train.csv", numbered("color,tags", rows)))
+    assert build_label_space(table).num_classes == {"color": 4, "tags": 5}
+    assert caplog.messages == [
+        "train.csv line 4: color 'red' is another class than 'Red', from which it differs in case alone: write them "
+        "alike if they are one",
+        "train.csv line 3: color 'Blue' is another class than 'BLUE', from which it differs in case alone: write them "
+        "alike if they are one",
+        "train.csv line 7: tags 'A' is another class than 'a', from which it differs in case alone: write them alike "
+        "if they are one",
+        "train.csv line 3: tags 'B' is another class than 'b', from which it differs in case alone: write them alike "
+        "if they are one",
+    ]
+
+
+def test_a_column_whose_name_is_near_is_named(tmp_path, caplog):
+    table = read_table(write(tmp_path / "val.csv", numbered("color,kidz", ["red,no"])))
+    encode_targets(table, LabelSpace({"color": ("blue", "red"), "kids": ("no", "yes")}), strict=False)
+    assert caplog.messages == ["val.csv has no column 'kids': taken as blank in every row; did you mean 'kidz'?"]
+
+
 def test_a_missing_attribute_is_an_error_in_training_and_unknown_in_evaluation(tmp_path, caplog):
     table = read_table(write(tmp_path / "val.csv", numbered("color", ["red", "blue"])))
     space = LabelSpace({"size": ("1", "2"), "color": ("blue", "red")})
@@ -476,6 +498,7 @@ def test_a_split_is_found_by_name_alias_or_file(tmp_path, monkeypatch):
 def test_a_split_that_is_not_there_or_there_twice_is_an_error(tmp_path):
     write(tmp_path / "train.csv", "x")
     assert message(find_split, tmp_path, "val").endswith("has no val.csv, val.tsv or val.parquet: found train.csv")
+    assert message(find_split, tmp_path, "validation") == message(find_split, tmp_path, "val")
     assert message(find_split, tmp_path, "b.csv").endswith("has no b.csv: found train.csv")
     assert "no such data folder" in message(find_split, tmp_path / "nowhere", "train")
     write(tmp_path / "train.tsv", "x")

@@ -67,6 +67,8 @@ def test_a_watched_column_may_choose_the_best_checkpoint() -> None:
 
 def test_the_lines_name_every_number() -> None:
     line = projections_line({name: place + 0.5 for place, name in enumerate(PROJECTION_METRICS)})
+    unknown = dict.fromkeys(PROJECTION_METRICS, 1.0) | {"false_negatives": math.nan}
+    assert projections_line(unknown).endswith("Effective rank: 1.00")
     assert line == (
         "Contrastive Acc@1: 4.500  Alignment: 0.5000  Uniformity: 1.5000  Effective rank: 2.50  False negatives: 5.50%"
     )

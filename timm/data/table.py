@@ -204,6 +204,8 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
         )
     check_attributes(table, multi_valued)
     names = {name: _class_names(column, name in multi_valued) for name, column in table.columns.items()}
+    for attribute, classes in names.items():
+        _warn_of_case(table, attribute, classes)
     return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
 
 
@@ -229,7 +231,8 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
             f"unknown (the table's attributes are {_quoted(table.attributes) or 'none'})"
         )
     if missing:
-        _logger.warning(f"{table.path.name} has no column {_quoted(missing)}: taken as blank in every row")
+        meant = _nearest(missing[0], [name for name in table.attributes if name not in label_space.attributes])
+        _logger.warning(f"{table.path.name} has no column {_quoted(missing)}: taken as blank in every row{meant}")
     blank = pa.nulls(len(table), pa.string())
     columns = [label_space.encode(a, table.columns.get(a, blank)) for a in label_space.attributes]
     targets = np.concatenate([np.empty((len(table), 0), dtype=np.int64), *columns], axis=1)
@@ -284,6 +287,7 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
             return file
     if not folder.is_dir():
         raise DataError(f"no such data folder: {folder}")
+    name = "val" if name == "validation" else name  # what README calls it; --val-split has timm's default
     looked_for = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
     raise DataError(f"{folder} has no {looked_for}: {_nearby(folder)}")
 
@@ -635,6 +639,27 @@ def _class_names(column: pa.DictionaryArray, multi_valued: bool) -> list[str]:
     """Returns the classes in a column, each once."""
     cells = column.dictionary.to_pylist()
     return list(dict.fromkeys(value for cell in cells for value in values_of(cell))) if multi_valued else cells
+
+
+def _warn_of_case(table: Table, attribute: str, classes: Sequence[str]) -> None:
+    """Names the classes that differ in upper and lower case alone, and where the rarer of each two is met first."""
+    spellings: dict[str, list[str]] = {}
+    for name in classes:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            rows = {name: _rows_with(table.columns[attribute], name) for name in alike}
+            rare, *_, usual = sorted(alike, key=lambda name: len(rows[name]))
+            _logger.warning(
+                f"{table.place(int(rows[rare][0]))}: {attribute} {rare!r} is another class than {usual!r}, from which "
+                "it differs in case alone: write them alike if they are one"
+            )
+
+
+def _rows_with(column: pa.DictionaryArray, name: str) -> npt.NDArray[np.int64]:
+    """Returns the rows whose cell is a class, or has it among its values."""
+    codes = [i for i, cell in enumerate(column.dictionary.to_pylist()) if name in (cell, *values_of(cell))]
+    return np.flatnonzero(np.isin(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), codes))
 
 
 def _has_separator(column: pa.DictionaryArray) -> bool:

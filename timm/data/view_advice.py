@@ -37,9 +37,9 @@ def view_advice(args: Namespace, label_space: LabelSpace) -> list[str]:
     colored = [name for name, classes in label_space.classes.items() if is_about_color(name, classes)]
     if colored and changes_color(args):
         advice.append(
-            f"{_named(colored)} about color, which the views that the heads read change: --classify-view weak gives "
-            "the heads a view of their own that is only cropped and flipped"
-            + (", and --views simclr-keepcolor changes no hue" if args.views == "simclr" else "")
+            f"{_named(colored)} about color, which the views that the heads read change: --views simclr-keepcolor "
+            "leaves hue and saturation alone, and --classify-view weak gives the heads a view of their own that is "
+            "only cropped and flipped"
         )
     sided = [name for name, classes in label_space.classes.items() if tells_sides(classes)]
     if sided and args.hflip > 0 and not args.no_aug:

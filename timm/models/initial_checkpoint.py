@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from timm.models.multi_label_checkpoint import (
     StateDict,
     load_model,
     read_checkpoint,
+    trained_flags,
     without_auxiliary_norms,
 )
 from timm.models.pretrained_weights import STRANGERS
@@ -35,11 +37,17 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     Raises:
         UsageError: the file cannot be read or its backbone does not fit.
     """
-    given = _named_as_ours(model, path)
+    checkpoint = _read(path)
+    given = _named_as_ours(model, path, checkpoint)
     own = model.state_dict()
     taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     missing = [name for name in own if name.startswith(_BACKBONE) and name not in taken]
     if missing:
+        arch, own_arch = checkpoint.get("arch"), model.config["arch"]
+        if isinstance(arch, str) and arch != own_arch:
+            raise UsageError(
+                f"--initial-checkpoint: {path} is of {arch}, and --model is {own_arch}: use --model {arch}"
+            )
         adapted = "" if _is_ours(given) else "; --pretrained-path adapts weights to another image size or channels"
         raise UsageError(
             f"--initial-checkpoint: {path} does not fit the backbone: {len(missing)} of its tensors are missing or "
@@ -55,6 +63,8 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     new = sorted({_part(model, name) for name in own if name not in taken})
     kept = sorted({_part(model, name) for name in taken})
     _logger.info(f"{path}: took {', '.join(kept)}; {'new: ' + ', '.join(new) if new else 'nothing is new'}")
+    if trained_flags(checkpoint).get("classification_loss_weight") == 0:
+        _logger.info(f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run")
     if strange:
         _logger.warning(f"{path}: the backbone has no place for {', '.join(strange)}, which stays out")
 
@@ -72,18 +82,25 @@ def _strangers(model: MultiLabelModel, given: StateDict) -> list[str]:
     return [n for n in given if n.startswith(_BACKBONE) and n not in own and not n.startswith(expected)]
 
 
-def _named_as_ours(model: MultiLabelModel, path: str | Path) -> StateDict:
-    """Return the file's weights under this model's names, without heads that mean something else here."""
+def _read(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint; of a bare file of weights one that holds these alone."""
     if not Path(path).is_file():
         raise UsageError(f"--initial-checkpoint: no file {path}")
     try:
-        checkpoint = read_checkpoint(path)
+        return read_checkpoint(path)
     except CheckpointError:
         try:
-            weights = load_state_dict(str(path))  # a bare file of weights
+            weights = load_state_dict(str(path))
         except Exception as error:  # on garbage the readers raise whatever the bytes make them stumble over
-            raise UsageError(f"--initial-checkpoint: {path} cannot be read: {first_line(error)}") from error
-        return {f"backbone.{name}": value for name, value in weights.items() if isinstance(value, Tensor)}
+            raise UsageError(
+                f"--initial-checkpoint: {path} cannot be read: {first_line(error)}; give a .pth.tar of a run, or "
+                "weights in timm's names (.safetensors, .pth)"
+            ) from error
+        return {"state_dict": {name: value for name, value in weights.items() if isinstance(value, Tensor)}}
+
+
+def _named_as_ours(model: MultiLabelModel, path: str | Path, checkpoint: dict[str, Any]) -> StateDict:
+    """Return the file's weights under this model's names, without heads that mean something else here."""
     weights = clean_state_dict(checkpoint["state_dict"])
     if any(name.startswith("base_model.") for name in weights):
         return _heads_by_attribute(model, load_model(path, False, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from timm.data.label_space import LabelSpace
-from timm.models import create_model
+from timm.models import create_model, list_models
 from timm.models.pretrained_weights import local_weights
 from timm.utils.usage_error import UsageError, first_line
 
@@ -240,8 +241,9 @@ def _create_backbone(arch: str, **kwargs: Any) -> nn.Module:
         raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
     except RuntimeError as error:
         if "Unknown model" in str(error):
-            like = f"timm.list_models('*{arch[:6]}*')"
-            raise UsageError(f"timm has no model {arch!r}: {like} lists what is like it") from error
+            near = difflib.get_close_matches(arch.partition(".")[0], list_models(), 3)
+            advice = f"is it {' or '.join(near)}" if near else "timm.list_models() lists all"
+            raise UsageError(f"timm has no model {arch!r}: {advice}{'?' if near else ''}") from error
         if "Invalid pretrained tag" in str(error) or "No pretrained weights exist" in str(error):
             raise UsageError(f"{arch}: {first_line(error)}") from error
         raise

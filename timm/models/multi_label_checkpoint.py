@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict")
     return checkpoint
+
+
+def trained_flags(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that a checkpoint was trained with, none where it does not say."""
+    args = checkpoint.get("args")
+    return dict(args) if isinstance(args, Mapping) else vars(args) if isinstance(args, argparse.Namespace) else {}
 
 
 def load_model(path: str | Path, use_ema: bool, label_space: LabelSpace | None) -> MultiLabelModel:

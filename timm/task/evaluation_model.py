@@ -16,7 +16,7 @@ from timm.data.label_space import LabelSpace
 from timm.data.multi_label_loader import DataConfig, resolve_preprocessing
 from timm.data.table import build_label_space, find_label_table, find_split, read_table
 from timm.models.multi_label import MultiLabelModel
-from timm.models.multi_label_checkpoint import CheckpointError, build_model
+from timm.models.multi_label_checkpoint import CheckpointError, build_model, trained_flags
 from timm.task.precision import Autocast, resolve_precision
 from timm.task.value_set_meter import DEFAULT_THRESHOLD
 from timm.utils.device import memory_format
@@ -107,7 +107,7 @@ def load_evaluation_model(
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
     if not len(model.label_space):
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")
-    if _flags_of(checkpoint).get("classification_loss_weight") == 0:
+    if trained_flags(checkpoint).get("classification_loss_weight") == 0:
         _logger.warning(
             f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run and guess: train it "
             "further with --initial-checkpoint, or see its *_knn20 in summary.csv"
@@ -146,17 +146,11 @@ def _trained_preprocessing(model: MultiLabelModel, checkpoint: Mapping[str, Any]
     """Return the preprocessing of training: the checkpoint's, of an old one what its flags made of the backbone's."""
     if saved := model.config.get("data_config"):
         return resolve_preprocessing(saved, {})
-    flags = _flags_of(checkpoint)
+    flags = trained_flags(checkpoint)
     given = {name: flags[name] for name in _PREPROCESSING if flags.get(name) not in (None, "")}
     if not {"img_size", "input_size"} & set(given):
         given["input_size"] = model.config["image_size"]
     return resolve_preprocessing(model.pretrained_cfg, given)
-
-
-def _flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that a checkpoint was trained with, none where it does not say."""
-    args = checkpoint.get("args")
-    return dict(args) if isinstance(args, Mapping) else vars(args) if isinstance(args, Namespace) else {}
 
 
 def _override(path: Path, trained: DataConfig, flags: Mapping[str, Any]) -> DataConfig:

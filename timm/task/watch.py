@@ -69,10 +69,11 @@ def named_accuracies(accuracies: Accuracies, attributes: Sequence[str], weights:
 
 def projections_line(metrics: Mapping[str, float]) -> str:
     """Return what the projections of an epoch look like, as one line."""
+    negatives = metrics["false_negatives"]
     return (
         f"Contrastive Acc@1: {metrics['contrastive_top1']:.3f}  Alignment: {metrics['alignment']:.4f}  "
-        f"Uniformity: {metrics['uniformity']:.4f}  Effective rank: {metrics['effective_rank_z']:.2f}  "
-        f"False negatives: {metrics['false_negatives']:.2f}%"
+        f"Uniformity: {metrics['uniformity']:.4f}  Effective rank: {metrics['effective_rank_z']:.2f}"
+        + ("" if math.isnan(negatives) else f"  False negatives: {negatives:.2f}%")
     )
 
 

@@ -205,7 +205,7 @@ def _draw_representation(run: Summary) -> Figure:
             *neighbors,
             _Curve("eval_knn20", "20 neighbours", _INK, width=2.2),
             _Curve("eval_knn200", "200 neighbours", _GREY, "D"),
-            _Curve("train_contrastive_top1", "positive first", _COLORS[5], "s"),
+            _Curve("train_contrastive_top1", "contrastive top-1", _COLORS[5], "s"),
             _Curve("train_false_negatives", "false negatives", _BEST, "X", width=0.9),
         ],
     )

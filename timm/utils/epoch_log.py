@@ -41,6 +41,10 @@ class EpochLog:
         self.data_time = time.perf_counter() - self.since
         self.data_total += self.data_time
 
+    def is_due(self, batch: int) -> bool:
+        """Whether a batch (from 0) has a line of its own: each `interval`-th, and the last."""
+        return batch % self.interval == 0 or batch + 1 == self.batches
+
     def step(self, batch: int, rows: int, averages: Averages, lr: float, meter: LossMeter) -> None:
         """Mark the end of a step; log where a line is due.
 
@@ -56,7 +60,7 @@ class EpochLog:
         self.rows_since += rows
         self.steps_since += 1
         self.bar.update()
-        if batch % self.interval and batch + 1 < self.batches:
+        if not self.is_due(batch):
             return
         mean, now = averages(), meter.values()
         if self.enabled:

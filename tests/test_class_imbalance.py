@@ -73,16 +73,65 @@ def drawn(rows: int) -> tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tens
     return logits, target, weights, margins
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_loss_is_pytorchs_weighted_mean_of_the_shifted_logits(smoothing: float) -> None:
+def test_the_loss_is_pytorchs_weighted_mean_of_the_shifted_logits() -> None:
     logits, target, weights, margins = drawn(40)
-    losses = AttributeLoss(SPACE, smoothing, 0, weights, margins)(logits, target)
+    losses = AttributeLoss(SPACE, 0, 0, weights, margins)(logits, target)
     for index, name in enumerate(SPACE.attributes):
-        expected = F.cross_entropy(
-            logits[name] + margins[index], target[:, index], weights[index].double(), ignore_index=UNKNOWN,
-            label_smoothing=smoothing,
-        )  # fmt: skip
+        shifted, weight = logits[name] + margins[index], weights[index].double()
+        expected = F.cross_entropy(shifted, target[:, index], weight, ignore_index=UNKNOWN)
         assert losses[index].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("weighted", "shifted"), [(True, False), (False, True), (True, True)])
+def test_a_labels_weight_is_on_its_smoothed_target_spread_as_margins_are(weighted: bool, shifted: bool) -> None:
+    logits, target, weights, margins = drawn(40)
+    given = weights if weighted else None, margins if shifted else None
+    losses = AttributeLoss(SPACE, 0.2, 0, *given)(logits, target)
+    for index, name in enumerate(SPACE.attributes):
+        margin = margins[index].tolist() if shifted else [0.0] * len(margins[index])
+        spread = [math.exp(m) / sum(map(math.exp, margin)) for m in margin]
+        total = count = 0.0
+        for row, label in zip(logits[name].tolist(), target[:, index].tolist(), strict=True):
+            if label != UNKNOWN:
+                moved = [x + m for x, m in zip(row, margin, strict=True)]
+                log_p = [x - math.log(sum(map(math.exp, moved))) for x in moved]
+                weight = float(weights[index][label]) if weighted else 1.0
+                smooth = [0.2 * share + 0.8 * (k == label) for k, share in enumerate(spread)]
+                total -= weight * sum(q * p for q, p in zip(smooth, log_p, strict=True))
+                count += weight
+        assert losses[index].item() == pytest.approx(total / count, rel=1e-6)
+
+
+@pytest.mark.parametrize("rare", [1, 30])
+@pytest.mark.parametrize(("kind", "tau"), [("inverse", 0.0), ("effective", 0.0), ("none", 1.0), ("inverse", 1.0)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_fits_perfectly_predicts_each_images_label_also_with_smoothing(
+    kind: str, tau: float, rare: int, soft: bool
+) -> None:
+    """The logits of one image of each class, moved until the loss of the training labels is least."""
+    space = LabelSpace.numbered({"kind": 3})
+    labels = targets_of((9_000, 600, rare))
+    counts = torch.bincount(labels[:, 0]).double()
+    criterion = AttributeLoss(
+        space, 0.1, 0, class_weights(labels, space, kind), logit_margins(labels, space, tau)
+    ).double()
+    target = torch.arange(3)[:, None]
+    given = [torch.eye(3, dtype=torch.float64)] if soft else target
+    logits = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        rows = [
+            criterion({"kind": logits[i : i + 1]}, [given[0][i : i + 1]] if soft else target[i : i + 1], torch.ones(1))
+            for i in range(3)
+        ]
+        loss = (torch.cat(rows) * counts / counts.sum()).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert logits.argmax(dim=1).tolist() == [0, 1, 2]
 
 
 def test_soft_targets_that_are_hard_give_the_same_loss() -> None:

@@ -65,6 +65,41 @@ def test_smoothing_moves_each_value_towards_one_half() -> None:
     assert loss == pytest.approx(0.8 * hard + 0.2 * even)
 
 
+def test_a_values_weight_is_on_its_smoothed_target_which_tends_to_the_margins_sigmoid() -> None:
+    logits, weights, margins = _logits(), [1.0, 2.0, 0.5, 7.0], [1.0, -2.0, 0.0, -4.0]
+    given = ([torch.ones(2), torch.tensor(weights)], [torch.zeros(2), torch.tensor(margins)])
+    loss = AttributeLoss(SPACE, 0.2, 0, *given)(logits, TARGET)[1].item()
+    by_image = []
+    for row, words in zip(logits["tags"].tolist(), TARGET[:, 1].tolist(), strict=True):
+        terms = []
+        for i, (x, weight, margin) in enumerate(zip(row, weights, margins, strict=True)):
+            smooth = 0.8 * (words >> i & 1) + 0.2 / (1 + math.exp(-margin))
+            terms.append((weight if words >> i & 1 else 1) * _bce(1 / (1 + math.exp(-x - margin)), smooth, 1))
+        by_image += [sum(terms) / K] if words >= 0 else []
+    assert loss == pytest.approx(sum(by_image) / len(by_image), rel=1e-6)
+
+
+# The asymmetric loss lets go of easy negatives, which with a margin are all of a rare value's from the start.
+@pytest.mark.parametrize(("kind", "weights", "tau"), [("bce", "inverse", 0), ("bce", "none", 1), ("asl", "inverse", 0)])
+def test_what_fits_perfectly_has_rare_values_predicted_where_they_are_also_with_smoothing(
+    kind: str, weights: str, tau: int
+) -> None:
+    """One logit of an image that has the value and one of an image that lacks it, moved until the loss is least."""
+    space = LabelSpace({"tags": ("rare",)}, ["tags"])
+    target = torch.tensor([[1]] + [[0]] * 999)
+    criterion = AttributeLoss(
+        space, 0.1, 0, class_weights(target, space, weights), logit_margins(target, space, tau), kind
+    )
+    logits = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        losses = [criterion({"tags": logits[i].view(1, 1)}, target[i : i + 1]) for i in range(2)]
+        torch.cat(losses).sum().backward()
+        optimizer.step()
+    assert logits[0] > 1 > -1 > logits[1]
+
+
 def test_a_margin_is_added_to_the_logits() -> None:
     logits, margin = _logits(), torch.tensor([1.0, -2.0, 0.0, 3.0])
     moved = {"size": logits["size"], "tags": logits["tags"] + margin}

@@ -104,6 +104,10 @@ class AttributeLoss(nn.Module):
 class ClassLoss(nn.Module):
     """Cross-entropy of one attribute, a sum over its labels.
 
+    Smoothing must not move what is predicted where the fit is perfect, which it does towards rare classes where each
+    class takes the same share of it with a weight or a margin of its own. So a label's weight is on all of its smoothed
+    target, and with margins the smoothing is spread as these are.
+
     Args:
         smoothing: label smoothing, 0-1.
         jsd_splits: as in `AttributeLoss`.
@@ -134,26 +138,22 @@ class ClassLoss(nn.Module):
         known = clean != UNKNOWN
         return known.sum() if self.weight is None else (self.weight[clean.clamp(min=0)] * known).sum()
 
-    def _with_margin(self, logits: Tensor) -> Tensor:
-        return logits if self.margin is None else logits + self.margin
-
     def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
         """Sum of cross-entropies, for class indices [N]."""
-        return F.cross_entropy(
-            self._with_margin(logits),
-            target,
-            weight=None if self.weight is None else self.weight.to(logits.dtype),
-            ignore_index=UNKNOWN,
-            reduction="sum",
-            label_smoothing=self.smoothing,
-        )
+        if self.weight is None and self.margin is None:
+            return F.cross_entropy(
+                logits, target, ignore_index=UNKNOWN, reduction="sum", label_smoothing=self.smoothing
+            )
+        known = (target != UNKNOWN)[:, None]
+        return self._soft(logits, F.one_hot(target.clamp(min=0), logits.shape[1]) * known)
 
     def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
         """The same for soft targets [N, K], whose mass is 0 in a row without a label."""
-        mass = target.sum(dim=1, keepdim=True)
-        smooth = target * (1 - self.smoothing) + mass * (self.smoothing / target.shape[1])
-        losses = smooth * F.log_softmax(self._with_margin(logits), dim=1)
-        return -(losses if self.weight is None else losses * self.weight).sum()
+        weighted = target if self.weight is None else target * self.weight
+        shares = 1 / target.shape[1] if self.margin is None else self.margin.softmax(dim=0)
+        smooth = weighted * (1 - self.smoothing) + weighted.sum(dim=1, keepdim=True) * self.smoothing * shares
+        shifted = logits if self.margin is None else logits + self.margin
+        return -(smooth * F.log_softmax(shifted, dim=1)).sum()
 
     def _jsd(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of the clean split, and the splits' divergence from their mean (arXiv:1912.02781, eq. 2)."""

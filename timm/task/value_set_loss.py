@@ -19,13 +19,17 @@ KINDS = ("bce", "asl")
 class ValueSetLoss(nn.Module):
     """The loss of one multi-valued attribute, a sum over the images whose set is known.
 
+    As with classes, smoothing must not move what is predicted where the fit is perfect: a value's weight is on all of
+    its smoothed target, and a margin is what the smoothing tends to.
+
     Args:
         kind: of `KINDS`.
-        smoothing: label smoothing, 0-1, towards one half.
+        smoothing: label smoothing, 0-1, towards one half, or with a margin towards its sigmoid.
         weight: of each value where an image has it, float32 [K], or None for 1.
         margin: what is added to the logits, float32 [K], or None.
     """
 
+    weight: Tensor | None
     margin: Tensor | None
 
     def __init__(
@@ -38,12 +42,12 @@ class ValueSetLoss(nn.Module):
         super().__init__()
         self.loss: nn.Module
         if kind == "bce":
-            self.loss = BinaryCrossEntropy(smoothing, reduction="none", pos_weight=weight, smooth_dense=True)
+            self.loss = BinaryCrossEntropy(smoothing=0, reduction="none")
         else:
-            self.loss = AsymmetricLossMultiLabel(
-                gamma_neg=4, gamma_pos=1, clip=0.05, smoothing=smoothing, reduction="none", pos_weight=weight
-            )
+            self.loss = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05, reduction="none")
         self.averages = kind == "bce"
+        self.smoothing = smoothing
+        self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("margin", margin, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -55,8 +59,13 @@ class ValueSetLoss(nn.Module):
                 the mass of what is known, by which the others are scaled.
         """
         values, mass = _dense(target, logits.shape[1])
-        logits = logits if self.margin is None else logits + self.margin
-        losses = self.loss(logits, (values / mass.clamp(min=1e-12)[:, None]).to(logits.dtype))
+        having = values / mass.clamp(min=1e-12)[:, None]
+        weighted = having if self.weight is None else having * self.weight
+        scale = weighted + 1 - having
+        tends_to = 0.5 if self.margin is None else self.margin.sigmoid()
+        smooth = weighted / scale * (1 - self.smoothing) + tends_to * self.smoothing
+        shifted = logits if self.margin is None else logits + self.margin
+        losses = scale * self.loss(shifted, smooth.to(logits.dtype))
         by_image = losses.mean(dim=1) if self.averages else losses.sum(dim=1)
         total: Tensor = (by_image * mass).sum()
         return total

@@ -345,6 +345,8 @@ def _stage_conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "--classify-view both needs -wls above 0: without the contrastive loss an image has one view"
     if args.head_grad == "detach" and not args.simclr_loss_weight:
         yield "--head-grad detach needs -wls above 0: nothing else would train the backbone (--freeze-backbone says so)"
+    if args.head_grad == "detach" and not args.classification_loss_weight:
+        yield "--head-grad detach needs -wlc above 0: without the classification loss nothing trains the heads"
     if not args.freeze_backbone:
         return
     if args.simclr_loss_weight:

@@ -207,7 +207,15 @@ def check_label_space(
             f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"
         )
     strangers = [name for name in train_table.columns if name not in label_space.attributes]
-    if strangers and not resumed:
+    missing = [name for name in label_space.attributes if name not in train_table.columns]
+    if resumed and (strangers or missing):
+        had = ", ".join(label_space.attributes) or "no attribute"
+        raise UsageError(
+            f"{args.resume} was trained on {had}, and {train_table.path.name} has "
+            f"{', '.join(train_table.attributes) or 'none'}: --resume goes on with the same, chosen with --attributes; "
+            "--initial-checkpoint starts with others"
+        )
+    if strangers:
         raise UsageError(
             f"{find_label_table(args.data_dir, train_table.path).name} has no column {strangers[0]!r}, which "
             f"{train_table.path.name} has: add it there, or choose with --attributes {' '.join(label_space.attributes)}"

@@ -72,7 +72,9 @@ def test_a_head_of_one_class_an_image_is_not_one_of_several(tmp_path, caplog):
 def test_a_projection_head_of_another_shape_stays_new(tmp_path, caplog):
     model, before = make(1, projection_dim=16), make(1, projection_dim=16)
     load_initial_checkpoint(model, save(make(0), tmp_path / "a.pth"))
-    assert equal(model.projector[2], before.projector[2])
+    assert equal(model.projector, before.projector), "whole or not at all"
+    assert caplog.messages[-1].endswith("took backbone, head color, head gender; new: projector")
+    load_initial_checkpoint(make(1, projection_layers=1), tmp_path / "a.pth")
     assert "new: projector" in caplog.messages[-1]
     load_initial_checkpoint(make(1, projection_dim=0), tmp_path / "a.pth")
     assert caplog.messages[-1].endswith("took backbone, head color, head gender; nothing is new")

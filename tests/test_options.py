@@ -419,6 +419,7 @@ MISTAKES = [
     ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),
     ("--std 0.5 0.5 0.5 --input-size 1 8 8", "--std has 3 values: give 1 for all channels or 1"),
     ("--amp --model-dtype bfloat16", "--amp and --model-dtype bfloat16 exclude each other"),
+    ("--head-grad detach -wlc 0", "--head-grad detach needs -wlc above 0: without the classification loss nothing "),
     ("-wls 0 -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0: nothing"),
     (
         "-c recipes/pretrain.yaml -wls 0",

@@ -329,6 +329,22 @@ def test_the_label_space_of_a_resumed_run_is_the_checkpoints(tmp_path: Path) -> 
     assert model.label_space.classes["color"] == ("blue", "green", "red")
 
 
+def test_a_run_is_not_resumed_with_other_attributes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = draw_catalogue(tmp_path / "data")
+    rows = read_rows(data / "train.csv")
+    attributes = [name for name in rows[0] if name != "image_path"]
+    kept, *rest = attributes
+    write_table(data / "train.csv", [{"image_path": row["image_path"], kept: row[kept]} for row in rows])
+    checkpoint = run(data, tmp_path, "--epochs", 1) / "last.pth.tar"
+    write_table(data / "train.csv", rows)
+    sentence = refusal(capsys, data, *SHORT, "--epochs", 2, "--resume", checkpoint)
+    assert f"{checkpoint} was trained on {kept}, and train.csv has {', '.join(attributes)}: --resume goes" in sentence
+    resume(checkpoint, data, "--epochs", 2, "--attributes", kept)
+    write_table(data / "train.csv", [{name: row[name] for name in ("image_path", *rest)} for row in rows])
+    sentence = refusal(capsys, data, *SHORT, "--epochs", 3, "--resume", checkpoint)
+    assert f"{checkpoint} was trained on {kept}, and train.csv has {', '.join(rest)}: --resume goes" in sentence
+
+
 # The same seed, and another
 
 

@@ -74,12 +74,36 @@ def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
     assert changes_color(parse_train_args(["DATA", *words.split()])) == changed
 
 
+@pytest.mark.parametrize(
+    ("words", "remedies"),
+    [
+        ("", ["--color-jitter 0", "--classify-view weak"]),
+        ("-wls 0", ["--color-jitter 0"]),
+        ("--aa rand-m9", ["--color-jitter 0 without --aa", "--classify-view weak"]),
+        ("-wls 0 --aa rand-m9 --grayscale-prob 0.1", ["--color-jitter 0 without --aa and --grayscale-prob"]),
+        ("--aug-splits 3 --aa augmix-m3 -wls 0", ["--color-jitter 0 without --aa"]),
+        ("--views simclr", ["--views simclr-keepcolor", "--classify-view weak"]),
+        ("--views simclr -wls 0", ["--views simclr-keepcolor"]),
+    ],
+)
+def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies: list[str]) -> None:
+    (advice,) = view_advice(parse_train_args(["DATA", *words.split()]), LabelSpace({"color": ("red", "blue")}))
+    assert [flag for flag in ("--views", "--color-jitter", "--classify-view") if flag in advice] == [
+        remedy.split()[0] for remedy in remedies
+    ]
+    for remedy in remedies:
+        assert remedy in advice
+        flag, value, *without = remedy.split()
+        kept = [word for word in words.split() if word not in ("rand-m9", "augmix-m3", "0.1") or not without]
+        kept = [word for word in kept if word not in without]
+        assert not changes_color(parse_train_args(["DATA", *kept, flag, value]))
+
+
 def test_advice_names_the_attributes_and_the_flags_and_is_silent_where_nothing_is_wrong() -> None:
     space = LabelSpace({"color": ("red", "blue"), "side": ("left", "right"), "kind": ("a", "b")})
     about_color, about_sides = view_advice(parse_train_args(["DATA", "--views", "simclr"]), space)
     assert about_color.startswith("color is about color, ")
     assert "--classify-view weak" in about_color
-    assert "--views simclr-keepcolor" in about_color
     assert "--views simclr-keepcolor" in about_color
     assert about_sides == "side is about left and right, which a mirrored image swaps: use --hflip 0"
     calm = ["--classify-view", "weak", "--hflip", "0"]

@@ -37,14 +37,24 @@ def view_advice(args: Namespace, label_space: LabelSpace) -> list[str]:
     colored = [name for name, classes in label_space.classes.items() if is_about_color(name, classes)]
     if colored and changes_color(args):
         advice.append(
-            f"{_named(colored)} about color, which the views that the heads read change: --views simclr-keepcolor "
-            "leaves hue and saturation alone, and --classify-view weak gives the heads a view of their own that is "
-            "only cropped and flipped"
+            f"{_named(colored)} about color, which the views that the heads read change: {_keeps_color(args)}"
         )
     sided = [name for name, classes in label_space.classes.items() if tells_sides(classes)]
     if sided and args.hflip > 0 and not args.no_aug:
         advice.append(f"{_named(sided)} about left and right, which a mirrored image swaps: use --hflip 0")
     return advice
+
+
+def _keeps_color(args: Namespace) -> str:
+    """Return which flags, beside those given, keep the colours of what the heads read."""
+    if args.views == "simclr":
+        keeping = "--views simclr-keepcolor leaves hue and saturation alone"
+    else:
+        left_out = [flag for flag, value in (("--aa", args.aa), ("--grayscale-prob", args.grayscale_prob)) if value]
+        keeping = f"use --color-jitter 0{' without ' + ' and '.join(left_out) if left_out else ''}"
+    if not args.simclr_loss_weight or args.aug_splits:  # then there is one view, or splits of it
+        return keeping
+    return f"{keeping}, or --classify-view weak gives the heads a view of their own that is only cropped and flipped"
 
 
 def is_about_color(name: str, classes: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from timm.utils.usage_error import UsageError, first_line
 
 _logger = logging.getLogger(__name__)
 
-_BACKBONE = "backbone."
+_BACKBONE, _PROJECTOR = "backbone.", "projector."
 
 
 def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
@@ -41,6 +41,8 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     given = _named_as_ours(model, path, checkpoint)
     own = model.state_dict()
     taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if any(name.startswith(_PROJECTOR) and name not in taken for name in (*own, *given)):  # whole or not at all
+        taken = {name: value for name, value in taken.items() if not name.startswith(_PROJECTOR)}
     missing = [name for name in own if name.startswith(_BACKBONE) and name not in taken]
     if missing:
         arch, own_arch = checkpoint.get("arch"), model.config["arch"]
@@ -92,9 +94,10 @@ def _read(path: str | Path) -> dict[str, Any]:
         try:
             weights = load_state_dict(str(path))
         except Exception as error:  # on garbage the readers raise whatever the bytes make them stumble over
+            why = first_line(error) if isinstance(error, OSError) else "it is damaged or of another kind"
             raise UsageError(
-                f"--initial-checkpoint: {path} cannot be read: {first_line(error)}; give a .pth.tar of a run, or "
-                "weights in timm's names (.safetensors, .pth)"
+                f"--initial-checkpoint: {path} cannot be read: {why}; give a .pth.tar of a run, or weights in timm's "
+                "names (.safetensors, .pth)"
             ) from error
         return {"state_dict": {name: value for name, value in weights.items() if isinstance(value, Tensor)}}
 

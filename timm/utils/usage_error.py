@@ -17,7 +17,8 @@ def first_line(error: Exception) -> str:
     """Return what an error says, short enough to stand inside a sentence; its type where it says nothing."""
     if "weights_only" in str(error):  # torch's refusal of a file, with the advice to run what may be in it
         return "it is damaged, of another kind, or holds more than weights and plain values"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{line} {others[0].strip()}" if others and line.endswith(":") else line
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def report(data: Path) -> None:
     pages["tuning"] = tuning_table(cells)
     for name, lines in pages.items():
         write_into_page(name, lines)
-    draw([row for row in rows if row["method"] in METHODS])
+    draw([row for row in rows if row["method"] in DRAWN])
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader of the output may have seen enough, as head has
     for lines in pages.values():
         print("\n".join(lines))
@@ -254,6 +254,8 @@ def tuning_table(cells: list[Cell]) -> list[str]:
 
 TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
 COLORS = {method: "#1a1a1a" if not number else f"C{number - 1}" for number, method in enumerate(METHODS)}
+LONGER = [method for method in VARIANTS if BASELINE[method] == PAGES["more-steps"][0]]  # compared among themselves
+DRAWN = [*METHODS, *LONGER]
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
@@ -267,22 +269,23 @@ def draw(rows: list[dict[str, Any]]) -> None:
         top, bottom = axes[:, column]
         top.set_title(TITLES[start], loc="left", weight="bold")
         bottom.axhline(0, color=COLORS["classification"], linewidth=1)
-        drawn = [method for method in METHODS if any((row["start"], row["method"]) == (start, method) for row in rows)]
-        for number, method in enumerate(drawn):
+        for method in DRAWN:
             line = [row for row in rows if (row["start"], row["method"]) == (start, method)]
-            shift = 1.05 ** (number - (len(drawn) - 1) / 2)  # so that error bars stand side by side
+            color = COLORS[VARIANTS[method][0] if method in LONGER else method]
+            style = {"linestyle": "--", "markerfacecolor": "white"} if method in LONGER else {}
             for axis, name, bounds in [
                 (top, "accuracy", ("low", "high")),
                 (bottom, "difference", ("difference_low", "difference_high")),
             ]:
                 points = [
-                    (row["fraction"] * shift, row[name], *(row[bound] for bound in bounds))
+                    (row["fraction"] * _shift(row, rows), row[name], *(row[bound] for bound in bounds))
                     for row in line
                     if row[name] != ""
                 ]
                 if points:
                     x, y, low, high = np.array(points).T
-                    axis.errorbar(x, y, (y - low, high - y), color=COLORS[method], marker="o", capsize=3, label=method)
+                    errors = (y - low, high - y)
+                    axis.errorbar(x, y, errors, color=color, marker="o", capsize=3, label=method, **style)
         # Wide enough that the methods of a fraction stand around its tick, also where it is the only one.
         ends = (fractions[0] / 1.3, fractions[-1] * 1.3)
         bottom.set(xscale="log", xlabel="share of labels kept", xticks=fractions, xlim=ends)
@@ -292,12 +295,19 @@ def draw(rows: list[dict[str, Any]]) -> None:
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("accuracy, mean of the attributes, %")
-    axes[1, 0].set_ylabel("difference to classification only, points")
+    axes[1, 0].set_ylabel("difference to classification only,\npoints (dashed: to that for as long)")
     lines = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     axes[0, -1].legend(lines.values(), lines, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110)
     plt.close(figure)
+
+
+def _shift(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
+    """Return by how much a point is moved so that those of a fraction stand side by side, around its tick."""
+    there = [other["method"] for other in rows if all(other[name] == row[name] for name in ("start", "fraction"))]
+    beside = [method for method in DRAWN if method in there]
+    return float(1.05 ** (beside.index(row["method"]) - (len(beside) - 1) / 2))
 
 
 def _order(key: Key) -> tuple[int, float, int]:

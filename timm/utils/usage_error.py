@@ -33,7 +33,7 @@ def told_in_one_sentence(script: str) -> Iterator[None]:
     except UsageError as error:
         # All processes usually stumble over the same thing; the launcher ends the others once the first has spoken.
         if int(os.environ.get("RANK", "0")) > 0:
-            time.sleep(3)
+            time.sleep(10)
         print(f"{script}: error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     except KeyboardInterrupt:

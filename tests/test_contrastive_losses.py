@@ -78,7 +78,7 @@ def assert_all_close(found, expected, tolerance):
 
 
 @every_loss
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(2, 6),
     width=st.integers(1, 5),
@@ -442,7 +442,7 @@ def test_several_processes_equal_one(shares):
     assert_as_one_process(shares, cases, 5e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     shares=st.lists(st.integers(0, 5), min_size=2, max_size=4).filter(lambda shares: sum(shares) >= 2),
     classes=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),

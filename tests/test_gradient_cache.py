@@ -204,7 +204,7 @@ def test_with_dropout_and_stochastic_depth_too_gradients_are_those_of_one_graph(
         assert_equals_one_graph(task, draw([3, 2], side=SIDE))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=2, max_size=5),
     classify_view=st.sampled_from(["first", "both", "weak"]),

@@ -174,7 +174,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, names
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(begin=st.floats(0, 1), length=st.integers(1, 400), cut=st.booleans())
 def test_whatever_part_of_the_pixels_is_lost_no_wrong_ones_are_read(
     full: tuple[Path, list[str]], begin: float, length: int, cut: bool

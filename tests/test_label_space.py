@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from timm.data.data_error import DataError
@@ -14,7 +14,6 @@ NAMES = st.text(min_size=1).filter(str.strip)
 CLASSES = st.dictionaries(NAMES, st.lists(NAMES, min_size=2, unique=True).map(tuple), max_size=4)
 
 
-@settings(deadline=None)
 @given(CLASSES)
 def test_a_label_space_survives_plain_lists_json_and_pickle(classes):
     space = LabelSpace(classes)
@@ -55,7 +54,6 @@ def test_numbered_classes_are_named_by_their_codes():
     assert space.encode("color", ["10", "2", "12"]).tolist() == [[10], [2], [UNSEEN]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["red", "Red", "NA", "blue", "teal", "", None])), st.booleans(), st.booleans())
 def test_encoding_equals_looking_each_cell_up(cells, as_dictionary, in_chunks):
     space = LabelSpace({"color": ("NA", "blue", "red")})

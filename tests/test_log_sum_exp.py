@@ -89,7 +89,7 @@ def test_any_block_gives_what_the_definition_gives(monkeypatch, dtype, temperatu
     assert_equals_the_definition(unit_rows(16, dtype=dtype), temperature)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(2, 14),
     width=st.integers(1, 5),

@@ -86,7 +86,7 @@ def test_values_and_gradients_equal_the_recorded_ones(case, dtype, tolerance):
         assert (value - reference).abs().max() <= tolerance * reference.abs().max()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     n=st.integers(2, 4),
     width=st.integers(1, 6),
@@ -387,7 +387,7 @@ def test_several_processes_equal_the_recorded_values(batches):
     torch.testing.assert_close(torch.cat([found[2] for (found,) in by_rank]), grad_j, rtol=1e-10, atol=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batches=st.lists(st.integers(0, 4), min_size=2, max_size=4).filter(lambda batches: sum(batches) >= 2),
     width=st.integers(1, 5),

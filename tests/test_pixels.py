@@ -252,14 +252,14 @@ def crops(draw):
     return picture(height, width, draw(st.sampled_from([1, 3])), draw(st.integers(0, 3))), box, size
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(crop=crops())
 def test_a_bilinear_crop_is_pillows_to_one_level(crop):
     assert differences(resize_crop(*crop, BILINEAR), pillows(*crop, BILINEAR)).max() <= 1
 
 
 @pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="an older Pillow resizes in another order")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(crop=crops(), black_and_white=st.booleans())
 def test_a_bicubic_crop_is_pillows_to_two_levels(crop, black_and_white):
     pixels, *rest = crop
@@ -269,7 +269,7 @@ def test_a_bicubic_crop_is_pillows_to_two_levels(crop, black_and_white):
 
 
 @pytest.mark.parametrize("interpolation", EXACT)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(crop=crops())
 def test_what_is_left_to_pillow_is_pillows(interpolation, crop):
     assert np.array_equal(resize_crop(*crop, interpolation), pillows(*crop, interpolation))

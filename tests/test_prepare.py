@@ -314,7 +314,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_the_source() -> N
 cells = st.one_of(st.just(""), st.sampled_from("abcdef"), st.integers(0, 40).map(str))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     table=st.lists(st.tuples(cells, cells), max_size=80),
     val=st.sampled_from([0.0, 0.1, 0.3, 0.6]),

@@ -16,7 +16,7 @@ def both_views(labels: torch.Tensor, shares: list[int]) -> torch.Tensor:
     return torch.cat([share for share in labels.split(shares) for _ in range(2)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shares=st.lists(st.integers(0, 4), min_size=1, max_size=3),
     classes=st.lists(st.integers(1, 3), max_size=4).map(tuple).filter(bool),

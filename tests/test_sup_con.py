@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from simclr import nt_xent_loss, sup_con_loss
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     classes=st.lists(st.integers(0, 3), min_size=2, max_size=7),
     temperature=st.floats(0.05, 2),

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from timm.data.data_error import DataError
@@ -103,7 +103,6 @@ NAME = CELL.map(str.strip).filter(
 )
 
 
-@settings(deadline=None)
 @given(
     attributes=st.lists(NAME, min_size=1, max_size=3, unique=True),
     data=st.data(),
@@ -133,7 +132,6 @@ def test_a_text_table_reads_as_the_csv_module_reads_it(
     assert pickle.loads(pickle.dumps(table)).columns == table.columns
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20))
 def test_lines_are_counted_through_cells_of_several_lines(tmp_path_factory, breaks):
     rows, expected, line = [], [], 2
@@ -399,7 +397,6 @@ def test_classes_are_sorted_by_name(tmp_path):
 # Targets.
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.sampled_from(["", " ", "red", "Red", "NA", "teal", "é"])] * 2), min_size=1, max_size=12))
 def test_targets_equal_looking_each_cell_up(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "targets.csv"

@@ -80,7 +80,7 @@ def regions(name, image, amount):
 
 @pytest.mark.parametrize("resample", [BILINEAR, BICUBIC])
 @pytest.mark.parametrize("name", TRANSLATIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(-1.3, 1.3) | st.sampled_from([0.0, 1.0, -1.0, 0.5, -0.5, 1e-9, -1e-9, -1e-17]))
 def test_translations_are_timms_to_one_level_also_at_the_border(name, resample, share):
     for image, fill in images():

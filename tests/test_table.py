@@ -456,6 +456,13 @@ def test_classes_that_differ_in_case_alone_are_named_with_the_place_of_the_rarer
     ]
 
 
+def test_of_many_classes_that_differ_in_case_alone_five_are_named(tmp_path, caplog):
+    rows = [name for letter in "abcdefgh" for name in (letter, letter.upper())]
+    build_label_space(read_table(write(tmp_path / "train.csv", numbered("color", rows * 2))))
+    assert len(caplog.messages) == 6
+    assert caplog.messages[-1] == "train.csv column 'color': so do classes of 3 other names"
+
+
 def test_a_column_whose_name_is_near_is_named(tmp_path, caplog):
     table = read_table(write(tmp_path / "val.csv", numbered("color,kidz", ["red,no"])))
     encode_targets(table, LabelSpace({"color": ("blue", "red"), "kids": ("no", "yes")}), strict=False)

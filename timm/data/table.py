@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from timm.data.data_error import DataError
 from timm.data.label_space import BITS, SEPARATOR, UNSEEN, LabelSpace, values_of
+from timm.utils.usage_error import first_line
 
 _logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
@@ -38,6 +39,7 @@ FORMATS = (*_DELIMITERS, ".parquet")
 
 # Below this many labelled rows, as in a first try, every class may well be different by chance.
 _FEW_ROWS = 8
+_TWINS_NAMED = 5  # of an attribute: more lines would hide those that follow
 _ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
 _PATH_LIKE = re.compile(r"(image|img|file|picture|photo)*(path|name|file)?s?")
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
@@ -399,7 +401,7 @@ def _read_parquet(path: Path, raw_names: list[str], lenient: bool) -> tuple[dict
                 f"{path.name} has lists of a fixed length and cells without one, which pyarrow {pa.__version__} cannot "
                 "read: pip install 'pyarrow>=26', or write lists of any length"
             ) from None
-        raise DataError(f"{path.name} is damaged ({_first_line(error)}): write it again, or as .csv") from None
+        raise DataError(f"{path.name} is damaged ({first_line(error)}): write it again, or as .csv") from None
     columns = {}
     for name in raw_names:
         try:
@@ -581,7 +583,7 @@ def _bad_text(path: Path, width: int, error: Exception) -> DataError:
                 "quote cells that have the separator in them" if len(row) > width else "keep blank cells' separators"
             )
             return DataError(f"{path.name} line {line} has {_cells(len(row))}, the header has {width}: {remedy}")
-    return DataError(f"{path.name} cannot be read: {_first_line(error)}") if rows > 1 else _no_rows(path)
+    return DataError(f"{path.name} cannot be read: {first_line(error)}") if rows > 1 else _no_rows(path)
 
 
 def _check_utf8(path: Path) -> None:
@@ -646,14 +648,16 @@ def _warn_of_case(table: Table, attribute: str, classes: Sequence[str]) -> None:
     spellings: dict[str, list[str]] = {}
     for name in classes:
         spellings.setdefault(name.casefold(), []).append(name)
-    for alike in spellings.values():
-        if len(alike) > 1:
-            rows = {name: _rows_with(table.columns[attribute], name) for name in alike}
-            rare, *_, usual = sorted(alike, key=lambda name: len(rows[name]))
-            _logger.warning(
-                f"{table.place(int(rows[rare][0]))}: {attribute} {rare!r} is another class than {usual!r}, from which "
-                "it differs in case alone: write them alike if they are one"
-            )
+    twins = [alike for alike in spellings.values() if len(alike) > 1]
+    for alike in twins[:_TWINS_NAMED]:
+        rows = {name: _rows_with(table.columns[attribute], name) for name in alike}
+        rare, *_, usual = sorted(alike, key=lambda name: len(rows[name]))
+        _logger.warning(
+            f"{table.place(int(rows[rare][0]))}: {attribute} {rare!r} is another class than {usual!r}, from which "
+            "it differs in case alone: write them alike if they are one"
+        )
+    if others := len(twins[_TWINS_NAMED:]):
+        _logger.warning(f"{table.path.name} column {attribute!r}: so do classes of {others} other names")
 
 
 def _rows_with(column: pa.DictionaryArray, name: str) -> npt.NDArray[np.int64]:
@@ -758,7 +762,3 @@ def _quoted(names: Sequence[str], limit: int = 5) -> str:
 
 def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]

@@ -14,9 +14,9 @@ from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import (
     CheckpointError,
     StateDict,
-    load_model,
+    build_model,
+    heads_are_untrained,
     read_checkpoint,
-    trained_flags,
     without_auxiliary_norms,
 )
 from timm.models.pretrained_weights import STRANGERS
@@ -44,19 +44,18 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     if any(name.startswith(_PROJECTOR) and name not in taken for name in (*own, *given)):  # whole or not at all
         taken = {name: value for name, value in taken.items() if not name.startswith(_PROJECTOR)}
     missing = [name for name in own if name.startswith(_BACKBONE) and name not in taken]
+    strange = _strangers(model, given)
+    too_strange = len(strange) > STRANGERS * len(given)
+    arch, wanted = checkpoint.get("arch"), model.config["arch"]
+    if (missing or too_strange) and isinstance(arch, str) and arch != wanted:
+        raise UsageError(f"--initial-checkpoint: {path} is of {arch}, and --model is {wanted}: use --model {arch}")
     if missing:
-        arch, own_arch = checkpoint.get("arch"), model.config["arch"]
-        if isinstance(arch, str) and arch != own_arch:
-            raise UsageError(
-                f"--initial-checkpoint: {path} is of {arch}, and --model is {own_arch}: use --model {arch}"
-            )
         adapted = "" if _is_ours(given) else "; --pretrained-path adapts weights to another image size or channels"
         raise UsageError(
             f"--initial-checkpoint: {path} does not fit the backbone: {len(missing)} of its tensors are missing or "
             f"of another shape, the first being {missing[0]}{adapted}"
         )
-    strange = _strangers(model, given)
-    if len(strange) > STRANGERS * len(given):
+    if too_strange:
         raise UsageError(
             f"--initial-checkpoint: {path} does not fit the backbone, which has no place for {len(strange)} of the "
             f"file's tensors, the first being {strange[0]}: name its own architecture with --model"
@@ -65,7 +64,7 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     new = sorted({_part(model, name) for name in own if name not in taken})
     kept = sorted({_part(model, name) for name in taken})
     _logger.info(f"{path}: took {', '.join(kept)}; {'new: ' + ', '.join(new) if new else 'nothing is new'}")
-    if trained_flags(checkpoint).get("classification_loss_weight") == 0:
+    if heads_are_untrained(checkpoint):
         _logger.info(f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run")
     if strange:
         _logger.warning(f"{path}: the backbone has no place for {', '.join(strange)}, which stays out")
@@ -105,11 +104,10 @@ def _read(path: str | Path) -> dict[str, Any]:
 def _named_as_ours(model: MultiLabelModel, path: str | Path, checkpoint: dict[str, Any]) -> StateDict:
     """Return the file's weights under this model's names, without heads that mean something else here."""
     weights = clean_state_dict(checkpoint["state_dict"])
-    if any(name.startswith("base_model.") for name in weights):
-        return _heads_by_attribute(model, load_model(path, False, None))
-    if "multi_label" not in checkpoint:
+    is_originals = any(name.startswith("base_model.") for name in weights)
+    if not is_originals and "multi_label" not in checkpoint:
         return {f"backbone.{name}": value for name, value in weights.items()}
-    return _heads_by_attribute(model, load_model(path, False, None))
+    return _heads_by_attribute(model, build_model(path, checkpoint, False, None))
 
 
 def _heads_by_attribute(model: MultiLabelModel, source: MultiLabelModel) -> StateDict:

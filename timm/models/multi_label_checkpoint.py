@@ -48,6 +48,11 @@ def trained_flags(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return dict(args) if isinstance(args, Mapping) else vars(args) if isinstance(args, argparse.Namespace) else {}
 
 
+def heads_are_untrained(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the run that a checkpoint is of trained no head: it had -wlc 0."""
+    return trained_flags(checkpoint).get("classification_loss_weight") == 0
+
+
 def load_model(path: str | Path, use_ema: bool, label_space: LabelSpace | None) -> MultiLabelModel:
     """Rebuild the model of a checkpoint; `MultiLabelModel.from_checkpoint` is the public name."""
     return build_model(path, read_checkpoint(path), use_ema, label_space)

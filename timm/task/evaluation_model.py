@@ -16,7 +16,7 @@ from timm.data.label_space import LabelSpace
 from timm.data.multi_label_loader import DataConfig, resolve_preprocessing
 from timm.data.table import build_label_space, find_label_table, find_split, read_table
 from timm.models.multi_label import MultiLabelModel
-from timm.models.multi_label_checkpoint import CheckpointError, build_model, trained_flags
+from timm.models.multi_label_checkpoint import CheckpointError, build_model, heads_are_untrained, trained_flags
 from timm.task.precision import Autocast, resolve_precision
 from timm.task.value_set_meter import DEFAULT_THRESHOLD
 from timm.utils.device import memory_format
@@ -107,7 +107,7 @@ def load_evaluation_model(
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
     if not len(model.label_space):
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")
-    if trained_flags(checkpoint).get("classification_loss_weight") == 0:
+    if heads_are_untrained(checkpoint):
         _logger.warning(
             f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run and guess: train it "
             "further with --initial-checkpoint, or see its *_knn20 in summary.csv"

@@ -12,7 +12,7 @@ probable. Of a multi-valued attribute there are the values from the threshold on
 read keeps its row, blank, with the reason in a column `error`.
 """
 
-from options import parse_inference_args
+from options.parser import parse_inference_args
 
 if __name__ == "__main__":
     # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -26,17 +26,18 @@ from typing import Any
 
 import torch
 
-from timm.data.image_files import ImageFiles, list_images
+from catalog.image_list import list_images
+from reports.predictions import Predictions, check_predictions_path, write_predictions
+from runtime.errors import UsageError, told_in_one_sentence
+from runtime.process import open_device
+from serving.loading import EvaluationModel, load_evaluation_model
+from timm.data.image_dataset import ImageFiles
 from timm.data.multi_label_loader import create_eval_loader, usable_workers
-from timm.data.predictions_file import Predictions, check_predictions_path, write_predictions
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.evaluate import predict
-from timm.task.evaluation_model import EvaluationModel, load_evaluation_model
 from timm.task.top_classes import top_classes
 from timm.task.value_set_meter import predicted_values
-from timm.utils.device import open_device
 from timm.utils.distributed import is_distributed_env
-from timm.utils.usage_error import UsageError, told_in_one_sentence
 
 _logger = logging.getLogger("inference")
 

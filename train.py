@@ -9,7 +9,7 @@ DATA holds train.csv and val.csv (README: data format). A run leaves output/trai
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
-from options import args_text, parse_train_args
+from options.parser import args_text, parse_train_args
 
 if __name__ == "__main__":
     # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -36,19 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timm import utils
-from timm.data.index_set import IndexSet
-from timm.data.label_space import LabelSpace
-from timm.data.multi_label_loader import (
-    DataConfig,
-    create_eval_loader,
-    create_train_loader,
-    resolve_preprocessing,
-    usable_workers,
-)
-from timm.data.multi_label_mixup import MultiLabelMixup
-from timm.data.resident_images import load_resident
-from timm.data.table import (
+from catalog.label_space import LabelSpace
+from catalog.table import (
     Table,
     build_label_space,
     encode_targets,
@@ -57,10 +46,26 @@ from timm.data.table import (
     read_table,
     with_sound_attributes,
 )
+from catalog.unlabeled import shared_images, unlabeled_per_batch, with_unlabeled
+from runtime.atomic_file import check_writable
+from runtime.errors import UsageError, first_line, told_in_one_sentence
+from runtime.precision import resolve_precision
+from runtime.process import leaving_the_others, memory_format, open_device
+from runtime.random_state import seed_all
+from timm import utils
+from timm.data.device_cache import load_resident
+from timm.data.mixed_sampler import MixedSampler
+from timm.data.multi_label_loader import (
+    DataConfig,
+    create_eval_loader,
+    create_train_loader,
+    resolve_preprocessing,
+    usable_workers,
+)
+from timm.data.multi_label_mixup import MultiLabelMixup
+from timm.data.neighbor_dataset import IndexSet
 from timm.data.table_cache import cache_tables, default_cache_folder
-from timm.data.table_dataset import TableDataset
-from timm.data.unlabeled import MixedSampler, shared_images, unlabeled_per_batch, with_unlabeled
-from timm.data.view_advice import view_advice
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
@@ -70,30 +75,26 @@ from timm.models.pretrained_weights import pretrained_weights
 from timm.task import load_task_ema_checkpoint
 from timm.task.class_imbalance import class_weights, logit_margins
 from timm.task.contrastive_loss import ContrastiveLoss, reads_labels
-from timm.task.frozen_features import feature_loaders
 from timm.task.gradient_cache import (
     chunks_per_step,
     steps_per_epoch,
 )
-from timm.task.optimization import make_optimizer, make_scheduler
-from timm.task.precision import resolve_precision
-from timm.task.resume_run import restore_schedule, resume_task, resumed_folder
-from timm.task.run_alarm import make_alarm
 from timm.task.simclr_classification import SimCLRClassificationTask
-from timm.task.watch import (
-    watched_columns,
-)
-from timm.utils.device import leaving_the_others, memory_format, open_device
-from timm.utils.loss_meter import FiniteWatch
-from timm.utils.random_state import seed_all
-from timm.utils.run_folder import (
+from training.frozen_features import feature_loaders
+from training.health_check import make_alarm
+from training.loop import Run, loop
+from training.loss_meter import FiniteWatch
+from training.optimization import make_optimizer, make_scheduler
+from training.resume import restore_schedule, resume_task, resumed_folder
+from training.summary import (
     forget_epochs,
     lower_is_better,
     metric_names,
 )
-from timm.utils.usage_error import UsageError, first_line, told_in_one_sentence
-from timm.utils.whole_file import check_writable
-from train_loop import Run, loop
+from training.view_warnings import view_advice
+from training.watch import (
+    watched_columns,
+)
 
 _logger = logging.getLogger("train")
 

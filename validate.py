@@ -12,7 +12,7 @@ the checkpoint. Counts are over the whole split, each image once. Blank cells an
 nothing; a class that the model does not know counts as wrong.
 """
 
-from options import parse_validate_args
+from options.parser import parse_validate_args
 
 if __name__ == "__main__":
     # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -30,20 +30,10 @@ from typing import Any
 
 import torch
 
-from timm import utils
-from timm.data.label_space import LabelSpace
-from timm.data.multi_label_loader import create_eval_loader, usable_workers
-from timm.data.table import Table, encode_targets, find_split, read_table
-from timm.data.table_dataset import TableDataset
-from timm.models.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
-from timm.models.multi_label_checkpoint import read_checkpoint
-from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
-from timm.task.evaluate import evaluate, predict
-from timm.task.evaluation_model import EvaluationModel, load_evaluation_model
-from timm.utils.device import leaving_the_others, open_device
-from timm.utils.model_cost import count_macs, count_parameters, measure_latency
-from timm.utils.per_class import file_stems, write_per_class
-from timm.utils.results_file import (
+from catalog.label_space import LabelSpace
+from catalog.table import Table, encode_targets, find_split, read_table
+from reports.per_class import file_stems, write_per_class
+from reports.results import (
     Result,
     attribute_columns,
     best_first,
@@ -51,7 +41,17 @@ from timm.utils.results_file import (
     without_nan,
     write_results,
 )
-from timm.utils.usage_error import UsageError, told_in_one_sentence
+from runtime.errors import UsageError, told_in_one_sentence
+from runtime.process import leaving_the_others, open_device
+from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
+from serving.cost import count_macs, count_parameters, measure_latency
+from serving.loading import EvaluationModel, load_evaluation_model
+from timm import utils
+from timm.data.multi_label_loader import create_eval_loader, usable_workers
+from timm.data.two_view_dataset import TableDataset
+from timm.models.multi_label_checkpoint import read_checkpoint
+from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
+from timm.task.evaluate import evaluate, predict
 
 _logger = logging.getLogger("validate")
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the check
 
 import torch
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import create_multi_label_model
 from timm.task.gradient_cache import chunk_forwards

@@ -21,12 +21,12 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from catalog.table import build_label_space, encode_targets, find_label_table, find_split, read_table
+from runtime.errors import told_in_one_sentence
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
-from timm.data.table import build_label_space, encode_targets, find_label_table, find_split, read_table
-from timm.data.table_dataset import TableDataset
+from timm.data.two_view_dataset import TableDataset
 from timm.models.multi_label import create_multi_label_model
-from timm.utils.usage_error import told_in_one_sentence
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from harness import Result, Work, peak_rise
 from nt_xent import LOSSES, work
 from step import our_step
 
+from catalog.table import build_label_space, encode_targets, read_table
 from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
-from timm.data.table import build_label_space, encode_targets, read_table
-from timm.data.table_dataset import TableDataset
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import plan_views
 
 mpl.use("Agg")
@@ -181,7 +181,7 @@ def _process(batch: int, repeats: int) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
-    from timm.data.label_space import LabelSpace
+    from catalog.label_space import LabelSpace
     from timm.models.multi_label import create_multi_label_model
     from timm.task.simclr_classification import SimCLRClassificationTask
 

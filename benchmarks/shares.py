@@ -18,11 +18,11 @@ from harness import Result, in_a_process
 from original_way import OriginalModel, loss_of_a_step
 from step import CLASSES, DEVICE, MODEL, label_space, random_batch, wait
 
+from runtime.host_memory import keep_freed_memory
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import create_multi_label_model
 from timm.optim import create_optimizer_v2
 from timm.task.simclr_classification import SimCLRClassificationTask
-from timm.utils.host_memory import keep_freed_memory
 
 STEPS = 5
 Parts = dict[str, float]

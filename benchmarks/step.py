@@ -20,16 +20,16 @@ from original_way import OriginalModel, loss_of_a_step
 from photographs import photographs
 from PIL import Image
 
+from catalog.label_space import LabelSpace
+from catalog.table import read_table
+from runtime.host_memory import keep_freed_memory
 from timm.data import create_transform
-from timm.data.label_space import LabelSpace
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
-from timm.data.table import read_table
-from timm.data.table_dataset import TableDataset
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import create_multi_label_model
 from timm.optim import create_optimizer_v2
 from timm.task.simclr_classification import SimCLRClassificationTask
-from timm.utils.host_memory import keep_freed_memory
 
 MODEL = "efficientnet_b0"
 CLASSES = {"gender": 5, "article": 141, "color": 47}  # the real data set's

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness import Result
 from step import DEVICE, bare_backbone, compare, original_step, our_step
 
-from timm.task.precision import emulates_bfloat16
+from runtime.precision import emulates_bfloat16
 
 
 def run(small: bool) -> list[Result]:

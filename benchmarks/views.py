@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+from catalog.decode import load_pixels
 from timm.data import create_transform
-from timm.data.batch_views import BatchViews, ImageStore, encode
-from timm.data.from_pixels import from_pixels
+from timm.data.byte_transforms import from_pixels
+from timm.data.device_view_ops import BatchViews, ImageStore, encode
 from timm.data.multi_label_loader import in_rows
-from timm.data.pixels import as_tensor, load_pixels
+from timm.data.resize_crop import as_tensor
 from timm.data.simclr_view import SimCLRView
 
 SIZE = 224

@@ -19,11 +19,11 @@ from catalogue import write_table
 from PIL import Image
 from torch import Tensor
 
-import options
 import train
-import train_loop
+from options import parser as options
+from runtime.random_state import seed_all
 from timm.utils.model import unwrap_model
-from timm.utils.random_state import seed_all
+from training import loop as train_loop
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ import torch
 from distributed import run_on_processes
 from torch import Tensor
 
+from catalog.label_space import UNKNOWN, UNSEEN, LabelSpace
 from timm.data.distributed_sampler import OrderedDistributedSampler
-from timm.data.label_space import UNKNOWN, UNSEEN, LabelSpace
 from timm.task.attribute_evaluator import AttributeEvaluator
 
 SPACE = LabelSpace.numbered({"gender": 3, "article": 12, "colour": 7})

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from distributed import run_on_processes
 from torch import Tensor
 
-from timm.data.label_space import UNKNOWN, LabelSpace
+from catalog.label_space import UNKNOWN, LabelSpace
 from timm.loss import JsdCrossEntropy
 from timm.task.attribute_loss import AttributeLoss
 

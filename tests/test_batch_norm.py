@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError
 from timm.data.view_plan import plan_views
 from timm.models.batch_norm import set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.task.simclr_classification import SimCLRClassificationTask
-from timm.utils.usage_error import UsageError
 
 SPACE = LabelSpace.numbered({"color": 3})
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from timm.models.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
-from timm.utils.usage_error import UsageError
+from runtime.errors import UsageError
+from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 
 
 def make_run(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from timm.data.label_space import UNKNOWN, LabelSpace
+from catalog.label_space import UNKNOWN, LabelSpace
 from timm.task.attribute_loss import AttributeLoss
 from timm.task.class_imbalance import BETA, class_weights, logit_margins
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from contrastive_oracle import draw_labels, two_views
 
-import options
+from options import parser as options
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.task.contrastive_loss import KINDS, ContrastiveLoss, reads_labels
 

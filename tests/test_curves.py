@@ -1,12 +1,12 @@
-"""Tests of timm.utils.curves: a run's pictures from its summary.csv, with all that such a file may lack."""
+"""Tests of reports.curves: a run's pictures from its summary.csv, with all that such a file may lack."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from timm.utils.curves import Summary, _attribute_curves, best_epoch, draw_curves, main, read_summary
-from timm.utils.usage_error import UsageError
+from reports.curves import Summary, _attribute_curves, best_epoch, draw_curves, main, read_summary
+from runtime.errors import UsageError
 
 
 def write_summary(path: Path, rows: int = 3, attributes: tuple[str, ...] = ("color", "kind"), **cells: str) -> Path:

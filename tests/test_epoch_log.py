@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from timm.utils import epoch_log
-from timm.utils.epoch_log import EpochLog, attribute_line, metrics_line
-from timm.utils.loss_meter import LossMeter
+from training.epoch_log import EpochLog, attribute_line, metrics_line
+from training.loss_meter import LossMeter
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from distributed import run_on_processes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from catalog.label_space import UNKNOWN, LabelSpace
 from timm.data.distributed_sampler import OrderedDistributedSampler
-from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate, predict
 

@@ -1,4 +1,4 @@
-from timm.utils.figure_text import drawable, font_families
+from reports.figure_text import drawable, font_families
 
 
 def test_words_are_cut_and_put_on_one_line() -> None:

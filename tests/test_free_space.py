@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from timm.utils.free_space import available_disk, available_memory, gib
+from runtime.free_space import available_disk, available_memory, gib
 
 MEMINFO = "MemTotal:  1000 kB\nMemAvailable:    500 kB\n"
 

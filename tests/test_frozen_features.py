@@ -10,12 +10,12 @@ from picture import picture
 from PIL import Image
 from torch import Tensor
 
+from catalog.table import build_label_space, encode_targets, read_table
 from timm.data.multi_label_loader import create_eval_loader, create_train_loader, resolve_preprocessing
-from timm.data.table import build_label_space, encode_targets, read_table
-from timm.data.table_dataset import TableDataset
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
-from timm.task.frozen_features import feature_loaders
+from training.frozen_features import feature_loaders
 
 MEAN, STD = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
 AUGMENTATION = {"no_aug": True, "scale": None, "ratio": None, "hflip": 0.0, "vflip": 0.0, "interpolation": "bilinear"}

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import train_loop
-from timm.data.label_space import UNKNOWN, LabelSpace
+from catalog.label_space import UNKNOWN, LabelSpace
+from runtime.precision import PlainBackward
+from runtime.random_state import seed_all
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.task.contrastive_loss import ContrastiveLoss
 from timm.task.gradient_cache import chunk_forwards, detached, grouped, joint_result
-from timm.task.precision import PlainBackward
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.model import unwrap_model
-from timm.utils.random_state import seed_all
+from training import loop as train_loop
 
 torch.set_num_threads(1)
 

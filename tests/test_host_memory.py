@@ -11,7 +11,7 @@ from timm.utils import host_memory
 CODE = """
 import sys; sys.path.insert(0, {root!r})
 import ctypes, resource
-from timm.utils.host_memory import keep_freed_memory
+from runtime.host_memory import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from timm.data.image import load_image
+from catalog.decode import as_image, as_pixels, load_image
+from catalog.table import read_table
 from timm.data.image_cache import (
     ImageCache,
     Pixels,
@@ -28,8 +29,6 @@ from timm.data.image_cache import (
     read_on_disk,
 )
 from timm.data.image_sources import image_sources
-from timm.data.pixels import as_image, as_pixels
-from timm.data.table import read_table
 
 MODES = {"png": "1 L LA P RGB RGBA I;16", "jpg": "L RGB CMYK", "tif": "I F LAB CMYK", "gif": "P", "webp": "RGBA"}
 Create = Callable[..., ImageCache]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from catalog.table import read_table
 from timm.data import image_sources as module
 from timm.data.image_sources import ImageSources, image_sources
-from timm.data.table import read_table
 
 
 def _sources(folder: Path, *names: str) -> ImageSources:

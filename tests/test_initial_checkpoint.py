@@ -6,10 +6,10 @@ import torch
 from original_checkpoint import save_as_original
 
 import timm
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError
 from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import create_multi_label_model
-from timm.utils.usage_error import UsageError
 
 torch.set_num_threads(1)
 

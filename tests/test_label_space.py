@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timm.data.data_error import DataError
-from timm.data.label_space import UNKNOWN, UNSEEN, LabelSpace
+from catalog.data_error import DataError
+from catalog.label_space import UNKNOWN, UNSEEN, LabelSpace
 
 NAMES = st.text(min_size=1).filter(str.strip)
 CLASSES = st.dictionaries(NAMES, st.lists(NAMES, min_size=2, unique=True).map(tuple), max_size=4)

@@ -1,6 +1,7 @@
-"""Nothing imports upwards: simclr knows torch alone; above it are utils, data, models, task, and then the scripts."""
+"""Imports point downwards only, from the scripts through the rooms to the bottom, and some rooms need no torch."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +10,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {file.stem for file in ROOT.glob("*.py")}
-BELOW = {  # of our own, what each package may import besides itself
+ROOMS = {  # what each room may import of ours, besides itself
     "simclr": set(),
-    "timm/utils": set(),
-    "timm/data": {"timm/utils"},
-    "timm/models": {"timm/utils", "timm/data"},
-    "timm/task": {"timm/utils", "timm/data", "timm/models", "simclr"},
+    "options": set(),
+    "runtime": set(),
+    "catalog": {"runtime"},
+    "timm": {"catalog", "simclr", "runtime"},
+    "reports": {"catalog", "runtime"},
+    "training": {"catalog", "options", "reports", "runtime", "simclr", "timm"},
+    "serving": {"catalog", "options", "reports", "runtime", "simclr", "timm"},
 }
-FILES = [(package, file) for package in BELOW for file in sorted((ROOT / package).glob("*.py"))]
+FLOORS = {  # within timm/
+    "timm/data": set(),
+    "timm/models": {"timm/data"},
+    "timm/task": {"timm/data", "timm/models"},
+}
+FILES = [(room, file) for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Yield the modules that a file imports, as dotted names; of `from a import b` also a.b, which may be one."""
+    """Yield the modules that a file imports, as dotted names; for `from a import b` also a.b, which may be one."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -30,19 +39,23 @@ def imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def package_of(module: str) -> str | None:
-    """Return which package of ours a module is of; None for upstream's and others'."""
-    if module.partition(".")[0] == "simclr":
-        return "simclr"
-    path = module.replace(".", "/")
-    return path.rpartition("/")[0] if (ROOT / f"{path}.py").is_file() and path.startswith("timm/") else None
+def is_ours(module: str) -> bool:
+    """Whether a dotted name is a file or a room of this checkout; upstream's modules of timm are not."""
+    path = ROOT / module.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-@pytest.mark.parametrize(("package", "file"), FILES, ids=lambda x: x if isinstance(x, str) else x.stem)
-def test_nothing_imports_upwards(package: str, file: Path) -> None:
-    modules = set(imports(file))
-    assert not {module.partition(".")[0] for module in modules} & SCRIPTS
-    assert {found for module in modules if (found := package_of(module))} <= BELOW[package] | {package}
+@pytest.mark.parametrize(("room", "file"), FILES, ids=lambda x: x if isinstance(x, str) else x.stem)
+def test_nothing_imports_upwards(room: str, file: Path) -> None:
+    modules = {module for module in imports(file) if is_ours(module)}
+    rooms = {module.partition(".")[0] for module in modules} - {"timm"}
+    rooms |= {"timm" for module in modules if module.startswith("timm.")}
+    assert not rooms & SCRIPTS
+    assert rooms <= ROOMS[room] | {room}
+    floor = str(file.parent.relative_to(ROOT))
+    if floor in FLOORS:
+        below = {module.replace(".", "/").rpartition("/")[0] for module in modules if module.startswith("timm.")}
+        assert below <= FLOORS[floor] | {floor}
 
 
 def test_the_contrastive_part_knows_only_torch() -> None:
@@ -50,5 +63,15 @@ def test_the_contrastive_part_knows_only_torch() -> None:
     assert foreign - sys.stdlib_module_names == {"torch", "simclr"}
 
 
-def test_every_package_of_ours_has_its_place() -> None:
-    assert {str(file.parent.relative_to(ROOT)) for file in (ROOT / "timm").glob("*/**/*.py")} <= set(BELOW)
+@pytest.mark.parametrize("room", ["catalog", "options", "reports"])
+def test_a_room_without_models_loads_without_torch(room: str) -> None:
+    modules = [f"{room}.{file.stem}" for file in (ROOT / room).glob("*.py") if file.stem != "__init__"]
+    code = f"import sys, {', '.join(modules)}; print(sorted({{'torch', 'timm'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_every_package_has_its_place() -> None:
+    packages = {file.relative_to(ROOT).parts[0] for file in ROOT.glob("*/__init__.py")}
+    assert packages - {"tests", "benchmarks"} == set(ROOMS)
+    assert {str(file.parent.relative_to(ROOT)) for file in (ROOT / "timm").glob("*/**/*.py")} <= set(FLOORS)

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from distributed import run_on_processes
 
-from timm.utils.loss_meter import FiniteWatch, LossMeter
-from timm.utils.usage_error import UsageError
+from runtime.errors import UsageError
+from training.loss_meter import FiniteWatch, LossMeter
 
 NAMES = ["loss", "simclr_loss", "color_loss"]
 

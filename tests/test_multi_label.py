@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import timm
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError
 from timm.models import group_parameters
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.optim import create_optimizer_v2
-from timm.utils.usage_error import UsageError
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import torch
 from original_checkpoint import save_as_original
 
 import timm
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
 from timm.data.view_plan import plan_views
 from timm.layers import convert_splitbn_model
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model

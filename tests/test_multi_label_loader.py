@@ -17,6 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from catalog.decode import as_image
+from catalog.table import read_table
+from runtime.errors import UsageError
+from runtime.random_state import seed_all
 from timm.data.multi_label_loader import (
     collate_views,
     create_eval_loader,
@@ -24,12 +28,8 @@ from timm.data.multi_label_loader import (
     resolve_preprocessing,
     usable_workers,
 )
-from timm.data.pixels import as_image
-from timm.data.table import read_table
-from timm.data.table_dataset import TableDataset
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import ViewPlan, plan_views
-from timm.utils.random_state import seed_all
-from timm.utils.usage_error import UsageError
 
 Batch = tuple[Tensor, Tensor]
 

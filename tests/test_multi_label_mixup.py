@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from catalog.label_space import UNKNOWN, LabelSpace
 from timm.data import Mixup
-from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 
 SPACE = LabelSpace.numbered({"gender": 3, "colour": 4})

@@ -13,9 +13,9 @@ from flag_effects import prepare, train_through
 
 import inference
 import validate
-from timm.data.table import read_table
+from catalog.table import read_table
+from runtime.errors import UsageError
 from timm.models.multi_label import MultiLabelModel
-from timm.utils.usage_error import UsageError
 
 FLAGS = ["--epochs", 2, "--model-ema", "--knn-interval", 1, "--save-images", "--log-interval", 1]
 

@@ -15,11 +15,11 @@ from distributed import run_on_processes
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from timm.data.index_set import IndexSet
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from catalog.table import build_label_space, encode_targets, read_table
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
-from timm.data.table import build_label_space, encode_targets, read_table
-from timm.data.table_dataset import TableDataset
+from timm.data.neighbor_dataset import IndexSet
+from timm.data.two_view_dataset import TableDataset
 from timm.models.multi_label import create_multi_label_model
 from timm.task.nearest_neighbors import NEIGHBORS, neighbor_accuracies, neighbor_metrics
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from options import parse_train_args
-from timm.task.optimization import fused, make_optimizer
+from options.parser import parse_train_args
+from training.optimization import fused, make_optimizer
 
 
 def args_of(*flags: str) -> Namespace:

@@ -9,11 +9,11 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+import option_checks
 import pytest
 import yaml
 
-import option_checks
-import options
+from options import parser as options
 
 ROOT = Path(options.__file__).parent
 ORIGINAL = yaml.safe_load((Path(__file__).parent / "data" / "original_flags.yaml").read_text())

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import timm
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = ("data", "models", "task", "utils")
@@ -46,7 +46,7 @@ def upstream(folder, without="none", more=None):
 
 def clone(folder):
     """Write a checkout whose timm/ has the real __init__.py and one module; return the folder."""
-    write(folder, {"timm/models/multi_label.py": OURS, "timm/data/table.py": ""})
+    write(folder, {"timm/models/multi_label.py": OURS, "catalog/table.py": ""})
     shutil.copy(CHECKOUT / "timm/__init__.py", folder / "timm/__init__.py")
     return folder
 
@@ -166,7 +166,7 @@ def test_the_installed_timm_keeps_its_face():
     assert Path(timm.__file__).parent != CHECKOUT / "timm"
     assert Path(timm.__file__) == Path(inspect.getsourcefile(timm)) == importlib.resources.files("timm") / "__init__.py"
     assert callable(timm.create_model)
-    assert inspect.getsourcefile(LabelSpace) == str(CHECKOUT / "timm/data/label_space.py")
+    assert inspect.getsourcefile(LabelSpace) == str(CHECKOUT / "catalog/label_space.py")
     assert pickle.loads(pickle.dumps(LabelSpace)) is LabelSpace
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from timm.utils.per_class import OUTSIDE, class_scores, draw_confusion, file_stems, write_per_class
+from reports.per_class import OUTSIDE, class_scores, draw_confusion, file_stems, write_per_class
 
 Ints = npt.NDArray[np.int64]
 

@@ -14,8 +14,8 @@ from picture import differences, picture
 from PIL import Image, ImageCms
 
 import timm.data.pixels
-from timm.data.image import load_image
-from timm.data.pixels import as_bytes, as_image, as_pixels, as_tensor, load_pixels, resize_crop
+from catalog.decode import as_image, as_pixels, load_image, load_pixels
+from timm.data.resize_crop import as_bytes, as_tensor, resize_crop
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 EXACT = [Image.Resampling.NEAREST, Image.Resampling.BOX, Image.Resampling.HAMMING, Image.Resampling.LANCZOS]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from timm.task.precision import PlainBackward, resolve_precision
+from runtime.errors import UsageError
+from runtime.precision import PlainBackward, resolve_precision
 from timm.utils import NativeScaler
-from timm.utils.usage_error import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

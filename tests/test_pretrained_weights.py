@@ -7,10 +7,10 @@ import torch
 from huggingface_hub import constants
 
 import timm
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError
 from timm.models.multi_label import create_multi_label_model
 from timm.models.pretrained_weights import _answers, pretrained_weights
-from timm.utils.usage_error import UsageError
 
 torch.set_num_threads(1)
 

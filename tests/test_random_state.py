@@ -5,7 +5,7 @@ import pytest
 import torch
 from flag_effects import ON_GPU
 
-from timm.utils.random_state import (
+from runtime.random_state import (
     get_random_state,
     get_torch_random_state,
     kept_random_state,

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from distributed import run_on_processes
 from torch import nn
 
+from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import nt_xent_loss, sup_con_loss
-from timm.data.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.multi_label import MultiLabelModel

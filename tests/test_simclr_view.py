@@ -16,7 +16,7 @@ from torchvision.transforms import ColorJitter, GaussianBlur, RandomResizedCrop
 from torchvision.transforms.v2 import functional as torchvisions
 
 from timm.data import simclr_view
-from timm.data.pixels import as_bytes, as_tensor
+from timm.data.resize_crop import as_bytes, as_tensor
 from timm.data.simclr_view import (
     RATIO,
     SCALE,

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timm.data.data_error import DataError
-from timm.data.label_space import UNKNOWN, UNSEEN, LabelSpace
-from timm.data.table import (
+from catalog.data_error import DataError
+from catalog.label_space import UNKNOWN, UNSEEN, LabelSpace
+from catalog.table import (
     build_label_space,
     encode_targets,
     find_label_table,

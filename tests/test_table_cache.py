@@ -15,14 +15,14 @@ from distributed import run_on_processes
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from catalog.decode import load_pixels
+from catalog.label_space import UNKNOWN
+from catalog.table import read_table
+from runtime.errors import UsageError
 from timm.data import image_sources, table_cache, table_dataset
-from timm.data.label_space import UNKNOWN
-from timm.data.pixels import load_pixels
-from timm.data.table import read_table
 from timm.data.table_cache import cache_tables, default_cache_folder
-from timm.data.table_dataset import TableDataset
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import plan_views
-from timm.utils.usage_error import UsageError
 
 GIB = 2**30
 

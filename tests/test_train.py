@@ -18,9 +18,9 @@ from catalogue import COLORS, SHAPES, draw_catalogue, read_rows, write_table
 from PIL import Image
 
 import train
-import train_loop
+from runtime.random_state import seed_all
 from timm.models.multi_label import MultiLabelModel
-from timm.utils.random_state import seed_all
+from training import loop as train_loop
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--model", "test_efficientnet", "--img-size", "32", "-b", "8", "--device", "cpu", "--warmup-epochs", "0"]

@@ -32,15 +32,15 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import options
 import timm
 import train
-import train_loop
-from option_checks import TRAIN_REFUSALS
+from catalog.data_error import DataError
+from options import parser as options
+from options.checks import TRAIN_REFUSALS
+from runtime.errors import UsageError
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
-from timm.data.data_error import DataError
 from timm.models.multi_label import MultiLabelModel
-from timm.utils.usage_error import UsageError
+from training import loop as train_loop
 
 CALM = ["--weight-decay", 0, "--lr", 0.1]  # what moves a weight is its gradient alone
 STILL = ["--weight-decay", 0, "--lr", 1e-9]  # nothing moves

@@ -16,8 +16,8 @@ from flag_effects import prepare as make_ready
 from torch import Tensor
 
 import train
-from timm.utils.random_state import seed_all
-from timm.utils.usage_error import UsageError
+from runtime.errors import UsageError
+from runtime.random_state import seed_all
 
 # One view: the whole picture, squeezed to 32 x 32, and nothing random.
 WHOLE = ["-wls", 0, "--scale", 1, 1, "--ratio", 4 / 3, 4 / 3, "--hflip", 0, "--color-jitter", 0]

@@ -36,14 +36,14 @@ from flag_effects import prepare as make_ready
 from PIL import Image
 from torch import Tensor
 
-import options
 import train
-import train_loop
+from catalog.label_space import UNKNOWN
+from options import parser as options
+from runtime.errors import UsageError
+from runtime.process import open_device
+from runtime.random_state import seed_all
 from timm.data import table_dataset
-from timm.data.label_space import UNKNOWN
-from timm.utils.device import open_device
-from timm.utils.random_state import seed_all
-from timm.utils.usage_error import UsageError
+from training import loop as train_loop
 
 EPOCHS = 4
 Outcome = tuple[Path, str]  # a run's folder, and what it said

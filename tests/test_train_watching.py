@@ -12,7 +12,7 @@ from flag_effects import Prepare, model_of, silence, train_through
 from flag_effects import prepare as make_ready
 from torch import Tensor
 
-import train_loop
+from training import loop as train_loop
 
 SENTENCES = ("has been at chance", "projections have collapsed", "representations have collapsed")
 

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from timm.data.data_error import DataError
-from timm.data.label_space import UNKNOWN
-from timm.data.table import build_label_space, encode_targets, read_table
-from timm.data.unlabeled import MixedSampler, shared_images, with_unlabeled
-from timm.utils.usage_error import UsageError
+from catalog.data_error import DataError
+from catalog.label_space import UNKNOWN
+from catalog.table import build_label_space, encode_targets, read_table
+from catalog.unlabeled import shared_images, with_unlabeled
+from runtime.errors import UsageError
+from timm.data.mixed_sampler import MixedSampler
 
 
 @pytest.fixture

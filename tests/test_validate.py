@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_checkpoint import CLASSES, ROWS, make_data, make_model, save_checkpoint
 
 import validate
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
 from timm.models.multi_label import create_multi_label_model
 
 ROOT = Path(__file__).resolve().parent.parent

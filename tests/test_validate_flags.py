@@ -22,11 +22,11 @@ from flag_effects import draw_ramps, silence, train_through
 from torch import Tensor
 
 import inference
-import options
 import validate
-from option_checks import VALIDATE_REFUSALS
-from timm.task.evaluation_model import EvaluationModel
-from timm.utils.usage_error import UsageError
+from options import parser as options
+from options.checks import VALIDATE_REFUSALS
+from runtime.errors import UsageError
+from serving.loading import EvaluationModel
 
 Test = Callable[..., None]
 SCRIPTS = {"validate.py": validate, "inference.py": inference}

@@ -8,7 +8,7 @@ import torch
 from distributed import run_on_processes
 from torch import Tensor
 
-from timm.data.label_space import UNKNOWN, LabelSpace
+from catalog.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.task.attribute_loss import AttributeLoss
 from timm.task.class_imbalance import BETA, class_weights, logit_margins

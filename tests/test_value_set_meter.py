@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torch import Tensor
 
-from timm.data.label_space import BITS, UNKNOWN, LabelSpace
+from catalog.label_space import BITS, UNKNOWN, LabelSpace
 from timm.task.attribute_evaluator import AttributeEvaluator
 from timm.task.value_set_meter import ValueSetMeter, best_threshold, predicted_values
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from timm.data.label_space import UNKNOWN, LabelSpace
-from timm.utils.view_sheet import GAP, LINE, save_view_sheet
+from catalog.label_space import UNKNOWN, LabelSpace
+from training.view_sheet import GAP, LINE, save_view_sheet
 
 CONFIG = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 HEIGHT, WIDTH = 5, 4  # pixels

@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from runtime.errors import UsageError
 from simclr import PROJECTION_METRICS
-from timm.task.watch import (
+from training.summary import lower_is_better, metric_names
+from training.watch import (
     is_due,
     is_measured,
     named_accuracies,
@@ -15,8 +17,6 @@ from timm.task.watch import (
     watched_row,
     weights_line,
 )
-from timm.utils.run_folder import lower_is_better, metric_names
-from timm.utils.usage_error import UsageError
 
 NAMES = ("color", "shape")
 WEIGHTS = ["simclr_weight", "classification_weight", "color_weight", "shape_weight"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
 from timm.data.multi_label_loader import resolve_preprocessing
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timm.data.batch_views import BatchViews, ImageStore
+from timm.data.device_view_ops import BatchViews, ImageStore
 from timm.data.draw_views import DrawnBatch
 from timm.data.loader import PrefetchLoader
 from timm.data.simclr_view import SimCLRView

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from timm.data.batch_views import encode
-from timm.data.pixels import Pixels
+from catalog.decode import Pixels
+from timm.data.device_view_ops import encode
 from timm.data.simclr_view import SimCLRView
 from timm.data.view_plan import ViewPlan
 

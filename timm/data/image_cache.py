@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catalog.decode import Pixels
 from timm.data.image_sources import ImageSources, Stamps
-from timm.data.pixels import Pixels
 
 _logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from timm.data.image import image_size
-from timm.data.table import Table, image_roots
-from timm.utils.progress import progress_bar
+from catalog.decode import image_size
+from catalog.table import Table, image_roots
+from runtime.progress import progress_bar
 
 _CHUNK = 512  # images that a worker looks at between two turns of the progress bar
 _NOWHERE = (-1, -1, -1)

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from runtime.errors import UsageError
 from timm.data import create_loader, create_transform, resolve_data_config
-from timm.data.batch_views import ImageStore
+from timm.data.byte_transforms import RandomCrop, from_pixels
+from timm.data.device_view_ops import ImageStore
 from timm.data.device_views import DeviceViewsLoader
 from timm.data.draw_views import DrawViews, ResidentSizes, collate_drawn
-from timm.data.from_pixels import RandomCrop, from_pixels
+from timm.data.mixed_sampler import MixedSampler
 from timm.data.posterize import allow_black
 from timm.data.random_erasing import RandomErasing
 from timm.data.simclr_view import SimCLRView
-from timm.data.table_dataset import TableDataset
 from timm.data.transforms import RandomResizedCropAndInterpolation
-from timm.data.unlabeled import MixedSampler
+from timm.data.two_view_dataset import TableDataset
 from timm.data.view_plan import Transform, ViewPlan
-from timm.utils.usage_error import UsageError
 
 _logger = logging.getLogger(__name__)
 

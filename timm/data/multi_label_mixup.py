@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from catalog.label_space import LabelSpace
 from timm.data import Mixup
-from timm.data.label_space import LabelSpace
-from timm.data.value_sets import by_attribute, value_sets
+from timm.data.target_codes import by_attribute, value_sets
 
 
 class MultiLabelMixup:

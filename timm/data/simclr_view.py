@@ -18,7 +18,8 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from timm.data.pixels import Pixels, resize_crop
+from catalog.decode import Pixels
+from timm.data.resize_crop import resize_crop
 
 SCALE = (0.08, 1.0)  # of the image's area
 RATIO = (3 / 4, 4 / 3)  # width over height

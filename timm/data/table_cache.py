@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from runtime.errors import UsageError
+from runtime.free_space import available_disk, available_memory, gib
+from runtime.random_state import gather_objects
 from timm.data.image_cache import (
     Extents,
     ImageCache,
@@ -28,10 +31,7 @@ from timm.data.image_cache import (
     read_on_disk,
 )
 from timm.data.image_sources import ImageSources, Stamps, image_sources
-from timm.data.table_dataset import TableDataset
-from timm.utils.free_space import available_disk, available_memory, gib
-from timm.utils.random_state import gather_objects
-from timm.utils.usage_error import UsageError
+from timm.data.two_view_dataset import TableDataset
 
 _logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from timm.data.pixels import Pixels
+from catalog.decode import Pixels
 
 Transform = Callable[[Pixels], Tensor]
 

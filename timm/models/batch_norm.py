@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from runtime.errors import UsageError
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from timm.models.multi_label import MultiLabelModel
-from timm.utils.usage_error import UsageError
 
 _TENSORFLOW = {"momentum": 0.01, "eps": 1e-3}  # its decay of 0.99, told as PyTorch does
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError, first_line
 from timm.models import clean_state_dict, load_state_dict
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import (
@@ -20,7 +21,6 @@ from timm.models.multi_label_checkpoint import (
     without_auxiliary_norms,
 )
 from timm.models.pretrained_weights import STRANGERS
-from timm.utils.usage_error import UsageError, first_line
 
 _logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError, first_line
 from timm.models import create_model, list_models
 from timm.models.pretrained_weights import local_weights
-from timm.utils.usage_error import UsageError, first_line
 
 PROJECTION_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 

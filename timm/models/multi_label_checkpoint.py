@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timm.data.label_space import LabelSpace
+from catalog.label_space import LabelSpace
+from runtime.errors import UsageError, first_line
 from timm.models import clean_state_dict
 from timm.models.batch_norm import set_batch_norm
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
-from timm.utils.usage_error import UsageError, first_line
 
 StateDict = dict[str, Tensor]
 

@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from torch import nn
 
+from runtime.errors import UsageError, first_line
 from timm.models import load_state_dict
-from timm.utils.usage_error import UsageError, first_line
 
 _logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import gather_rows
-from timm.data.label_space import UNKNOWN, LabelSpace
-from timm.data.value_sets import by_attribute, value_sets
+from timm.data.target_codes import by_attribute, value_sets
 from timm.task import ClassificationEvaluator
 from timm.task.top_classes import top_classes
 from timm.task.value_set_meter import DEFAULT_THRESHOLD, ValueSetMeter, predicted_values

@@ -9,8 +9,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm.data.label_space import UNKNOWN, LabelSpace
-from timm.data.value_sets import by_attribute
+from catalog.label_space import UNKNOWN, LabelSpace
+from timm.data.target_codes import by_attribute
 from timm.task.value_set_loss import ValueSetLoss
 
 _JSD_WEIGHT = 12.0  # lambda of AugMix (arXiv:1912.02781, section 4)

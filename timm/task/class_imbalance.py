@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from timm.data.label_space import LabelSpace
-from timm.data.value_sets import by_attribute, value_sets
+from catalog.label_space import LabelSpace
+from timm.data.target_codes import by_attribute, value_sets
 
 BETA = 0.999  # of the effective number: the paper's for about a thousand images that differ within a class
 

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timm.task.precision import Autocast
+from runtime.precision import Autocast
+from runtime.random_state import get_torch_random_state, replayed_random_state
 from timm.task.simclr_classification import SimCLRClassificationTask, Targets
-from timm.utils.random_state import get_torch_random_state, replayed_random_state
 
 Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [V*B, C], a batch of the loader
 Result = dict[str, Any]

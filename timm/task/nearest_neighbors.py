@@ -20,9 +20,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import effective_rank, gather_rows, unit_variance
-from timm.data.label_space import UNKNOWN, LabelSpace
-from timm.data.value_sets import label_codes
+from timm.data.target_codes import label_codes
 from timm.models.multi_label import MultiLabelModel
 from timm.task import evaluation_sample_limit
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from timm.data.multi_label_mixup import MultiLabelMixup
-from timm.data.value_sets import label_codes
+from timm.data.target_codes import label_codes
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label import MultiLabelModel
 from timm.task import ClassificationTask

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from timm.data.label_space import UNKNOWN
-from timm.data.value_sets import value_sets
+from catalog.label_space import UNKNOWN
+from timm.data.target_codes import value_sets
 from timm.loss import AsymmetricLossMultiLabel, BinaryCrossEntropy
 
 KINDS = ("bce", "asl")

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from catalog.label_space import columns_of_set
 from simclr import gather_rows
-from timm.data.label_space import columns_of_set
-from timm.data.value_sets import ValueSets, value_sets
+from timm.data.target_codes import ValueSets, value_sets
 from timm.task import MultiLabelClassificationEvaluator
 
 DEFAULT_THRESHOLD = 0.5

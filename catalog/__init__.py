@@ -1,0 +1,1 @@
+"""What the user brings: tables, columns, label space, targets, image files. It loads without torch."""

@@ -1,0 +1,128 @@
+"""Images to label: files, folders of them, and tables that list them, as one long list in Arrow's buffers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+from PIL import Image
+
+from catalog.data_error import DataError
+from catalog.table import FORMATS, image_roots, read_table
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
+
+# Pillow lists them as images, but opens them with programs that are rarely there, or not at all.
+_NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of one input.
+
+    Attributes:
+        paths: Arrow strings, as they are written to the predictions.
+        roots: folders that the paths are relative to, tried in order.
+    """
+
+    paths: pa.LargeStringArray
+    roots: tuple[Path, ...]
+
+
+def list_images(inputs: Sequence[str]) -> list[ImageList]:
+    """Return the images of each input, in order.
+
+    Args:
+        inputs: image files; folders, of which every file below with an image's extension counts, hidden ones left
+            out; and tables, whose image_path column is read and whose rows all stay. A file that several files and
+            folders name is taken once.
+
+    Raises:
+        DataError: an input is missing, or has no images.
+    """
+    lists: list[ImageList] = []
+    files: list[str] = []
+    for text in inputs:
+        path = Path(text)
+        if not path.exists():
+            raise DataError(f"no such image, folder or table: {text}")
+        if path.is_file() and path.suffix.lower() not in FORMATS:
+            files.append(text)
+            continue
+        _append_files(lists, files)
+        if path.is_dir():
+            _append(lists, _below(text))
+        else:
+            table = read_table(path, attributes=[], require_attributes=False)
+            lists.append(ImageList(table.image_paths, image_roots(table)))
+    _append_files(lists, files)
+    return [images for images in lists if len(images.paths)]
+
+
+def image_extensions() -> frozenset[str]:
+    """Return the extensions, in lower case with their dots, that Pillow opens as images."""
+    registered = Image.registered_extensions()
+    openable = {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_PICTURES}
+    return frozenset(openable)
+
+
+def _below(folder: str) -> pa.LargeStringArray:
+    """Return the images below a folder, sorted folder by folder."""
+    ends = image_extensions()
+    parts = [
+        pa.array([_utf8(os.path.join(place, name)) for name in names], pa.large_string())  # noqa: PTH118 - a million
+        for place, names in _walk(folder, ends)
+    ]
+    if not parts:
+        raise DataError(
+            f"{folder} has no images: none of its files ends in .jpg, .png, .webp or another image's ending"
+        )
+    return pa.concat_arrays(parts)
+
+
+def _walk(folder: str, ends: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder that has images, with their names; links are followed, each folder is visited once."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in ends]
+        if names:
+            yield place, sorted(names)
+
+
+def _append_files(lists: list[ImageList], files: list[str]) -> None:
+    if files:
+        _append(lists, pa.array(map(_utf8, dict.fromkeys(files)), pa.large_string()))
+        files.clear()
+
+
+def _append(lists: list[ImageList], paths: pa.LargeStringArray) -> None:
+    """Append paths relative to the working directory, without those that an earlier file or folder has given."""
+    here = (Path.cwd(),)
+    for images in lists:
+        if images.roots == here:
+            known = pc.is_in(_plain(paths), value_set=_plain(images.paths))
+            paths = paths.filter(pc.invert(known))
+    if len(paths):
+        lists.append(ImageList(paths, here))
+
+
+def _plain(paths: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Return paths that are equal where they differ in ./ or // only."""
+    short = pc.replace_substring_regex(paths, r"/(\.?/)+", "/") if os.sep == "/" else paths
+    return pc.replace_substring_regex(short, r"^\./", "")
+
+
+def _utf8(name: str) -> str:
+    """Return a file's name; bytes in it that are no text, which no table could hold, become question marks."""
+    return os.fsencode(name).decode(errors="replace")

@@ -1,0 +1,235 @@
+"""The label space: which attributes there are, and which classes each has, in order.
+
+It is built once from the data and saved in every checkpoint; nothing downstream derives it again, so that editing a
+table cannot rename a trained model's outputs.
+
+A multi-valued attribute, such as an image's tags, has any number of its classes at once. Its targets are a bit set,
+62 classes a column, so that they too are int64, blank where they are negative, and equal where two sets are:
+
+    tags           classes: cotton, striped, summer     target
+    striped|cotton                                      0b0011
+    |              none of them                         0b0000
+                   blank: nothing is known              -100
+    striped|wool   wool is not a class                  0b1010  (the bit behind the classes)
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog.data_error import DataError
+
+UNKNOWN = -100  # a blank cell: PyTorch's ignore index, so that it counts in no loss
+UNSEEN = -1  # a class that the model has no output for: reported, and counted as wrong
+SEPARATOR = "|"  # between the values of a cell
+BITS = 62  # of a column of a bit set: with them it stays positive
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSpace:
+    """The attributes and each one's classes, in the order of a model's heads and of their outputs.
+
+    Order is part of its identity: two label spaces with the same names in another order are not equal. One without
+    attributes is allowed; it belongs to a model that is only pretrained.
+
+    Args:
+        classes: Each attribute's class names, at least two, of a multi-valued one at least one; a name's position is
+            its int64 code.
+        multi_valued: The attributes of which an image has any number of classes at once.
+
+    Raises:
+        DataError: If a name is blank, is not a string, or occurs twice, an attribute has too few classes, or a
+            multi-valued one is unknown.
+    """
+
+    classes: Mapping[str, tuple[str, ...]]
+    multi_valued: Collection[str] = ()
+    _codes: dict[str, dict[str, int]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for attribute, names in self.classes.items():
+            _check(attribute, names, attribute in self.multi_valued)
+        if strangers := [name for name in self.multi_valued if name not in self.classes]:
+            raise DataError(f"the label space has no attribute {strangers[0]!r}, which is said to be multi-valued")
+        classes = {str(attribute): tuple(map(str, names)) for attribute, names in self.classes.items()}
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "multi_valued", frozenset(map(str, self.multi_valued)))
+        object.__setattr__(
+            self, "_codes", {a: {n: code for code, n in enumerate(names)} for a, names in classes.items()}
+        )
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "LabelSpace":
+        """Returns the label space that `to_dict` made plain.
+
+        Args:
+            saved: `{"attributes": [...], "classes": [[...], ...], "multi_valued": [...]}`, the last only where there
+                are any.
+
+        Raises:
+            DataError: If it is not of that form, or names an attribute twice.
+        """
+        attributes, classes = (saved.get(key) if isinstance(saved, Mapping) else None for key in _KEYS)
+        if not (isinstance(attributes, list | tuple) and isinstance(classes, list | tuple)):
+            raise DataError(
+                f"the saved label space has no lists {' and '.join(_KEYS)}: is the checkpoint this project's?"
+            )
+        if len(attributes) != len(classes):
+            raise DataError(f"the saved label space has {len(attributes)} attributes, but classes for {len(classes)}")
+        if twice := [name for i, name in enumerate(attributes) if name in attributes[:i]]:
+            raise DataError(f"the label space names attribute {twice[0]!r} twice: attribute names must differ")
+        return cls(dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ())))
+
+    @classmethod
+    def numbered(cls, num_classes: Mapping[str, int]) -> "LabelSpace":
+        """Returns a label space whose classes are named by their codes, for old checkpoints that saved no names.
+
+        Args:
+            num_classes: The number of classes of each attribute, as in `{"color": 47}`: "0", "1", ..., "46".
+        """
+        return cls({attribute: tuple(map(str, range(count))) for attribute, count in num_classes.items()})
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Returns it as plain lists and strings, which `torch.load(weights_only=True)` and JSON both read."""
+        plain: dict[str, list[Any]] = {
+            "attributes": list(self.attributes),
+            "classes": [list(names) for names in self.classes.values()],
+        }
+        return plain | ({"multi_valued": sorted(self.multi_valued)} if self.multi_valued else {})
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes, in order."""
+        return tuple(self.classes)
+
+    @property
+    def num_classes(self) -> dict[str, int]:
+        """The number of classes of each attribute, in order."""
+        return {attribute: len(names) for attribute, names in self.classes.items()}
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Where each attribute's columns are in the targets: one, of a multi-valued one as many as its bits take."""
+        slices, start = {}, 0
+        for attribute, names in self.classes.items():
+            width = columns_of_set(len(names)) if attribute in self.multi_valued else 1
+            slices[attribute] = slice(start, start + width)
+            start += width
+        return slices
+
+    @property
+    def width(self) -> int:
+        """The number of the targets' columns, C; without multi-valued attributes that of the attributes."""
+        return max((columns.stop for columns in self.columns.values()), default=0)
+
+    def __str__(self) -> str:
+        """Returns the attributes with their numbers of classes: "color (47), tags (12, several an image)"."""
+        several = dict.fromkeys(self.multi_valued, ", several an image")
+        return ", ".join(f"{name} ({k}{several.get(name, '')})" for name, k in self.num_classes.items()) or "none"
+
+    def encode(
+        self, attribute: str, column: pa.Array | pa.ChunkedArray | Sequence[str | None]
+    ) -> npt.NDArray[np.int64]:
+        """Returns the targets of every cell of a column.
+
+        Args:
+            attribute: Which attribute's classes to look the cells up in.
+            column: Strings, dictionary-encoded or not; a null and an empty string are blank.
+
+        Returns:
+            int64 [rows, columns of the attribute]: a class's position, `UNKNOWN` for a blank cell, `UNSEEN` for a
+            class not in the label space; of a multi-valued attribute its bits.
+        """
+        if not isinstance(column, pa.Array | pa.ChunkedArray):
+            column = pa.array(column, pa.string())
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = encoded.unify_dictionaries().combine_chunks()
+        code = self._bits if attribute in self.multi_valued else self._code
+        columns = self.columns[attribute]
+        blank = [UNKNOWN] * (columns.stop - columns.start)
+        known = [code(attribute, cell) if cell else blank for cell in encoded.dictionary.to_pylist()]
+        # A null's index is sent to the extra last entry, so that one look-up serves all rows.
+        positions = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
+        targets: npt.NDArray[np.int64] = np.array([*known, blank], dtype=np.int64)[positions]
+        return targets
+
+    def _code(self, attribute: str, cell: str) -> list[int]:
+        return [self._codes[attribute].get(cell, UNSEEN)]
+
+    def _bits(self, attribute: str, cell: str) -> list[int]:
+        codes, outside = self._codes[attribute], len(self.classes[attribute])
+        words = [0] * columns_of_set(outside)
+        for value in values_of(cell):
+            position = codes.get(value, outside)
+            words[position // BITS] |= 1 << position % BITS
+        return words
+
+    def describe(self, target: Sequence[int]) -> list[str]:
+        """Returns an image's labels in words, one text an attribute; a dash where nothing is known.
+
+        Args:
+            target: A row of the targets, C of them.
+        """
+        texts = []
+        for attribute, columns in self.columns.items():
+            names, words = self.classes[attribute], target[columns]
+            if words[0] < 0:
+                texts.append("\u2013")
+            elif attribute in self.multi_valued:
+                own = [name for i, name in enumerate(names) if words[i // BITS] >> i % BITS & 1]
+                texts.append(SEPARATOR.join(own) or SEPARATOR)
+            else:
+                texts.append(names[words[0]])
+        return texts
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __eq__(self, other: object) -> bool:
+        # Comparing the dicts would not see a different order of attributes.
+        return isinstance(other, LabelSpace) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        return tuple(self.classes.items()), self.multi_valued
+
+
+def columns_of_set(count: int) -> int:
+    """Returns how many columns hold a set of so many classes, and the bit behind them."""
+    return count // BITS + 1
+
+
+def values_of(cell: str) -> list[str]:
+    """Returns the values in a cell of a multi-valued attribute, each once; a lone `|` has none."""
+    return list(dict.fromkeys(filter(None, map(str.strip, cell.split(SEPARATOR)))))
+
+
+_KEYS = ("attributes", "classes")
+
+
+def _check(attribute: object, names: object, multi_valued: bool) -> None:
+    """Raises a DataError unless these can be an attribute and its classes."""
+    if not isinstance(attribute, str) or not attribute.strip():
+        raise DataError(
+            f"an attribute of the label space is named {attribute!r}: a name must be a string, and not blank"
+        )
+    # A string is a sequence of strings as well, and would pass for one-letter classes.
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise DataError(f"the classes of {attribute!r} are {names!r}: they must be a list of names")
+    if wrong := [name for name in names if not isinstance(name, str) or not name.strip()]:
+        raise DataError(f"a class of {attribute!r} is named {wrong[0]!r}: a name must be a string, and not blank")
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{attribute!r} has the class {twice!r} twice: class names must differ")
+    if not names and multi_valued:
+        raise DataError(f"{attribute!r} has no classes: a multi-valued attribute needs at least one")
+    if len(names) < 2 and not multi_valued:
+        raise DataError(f"{attribute!r} has {len(names)} classes: an attribute needs at least two to choose from")

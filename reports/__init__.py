@@ -1,0 +1,1 @@
+"""Files for people: curves, tables by class, predictions, results. It loads without torch."""

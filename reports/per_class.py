@@ -1,0 +1,224 @@
+"""What a model gets right and wrong class by class: tables of precision and recall, and confusion matrices."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from reports.figure_text import drawable, font_families
+from runtime.atomic_file import whole_file
+
+if TYPE_CHECKING:  # matplotlib takes a second to import, and most evaluations draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+Matrix = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+OUTSIDE = "(not in the label space)"  # the row of labels whose class the model has no output for
+
+_NAMED_CLASSES = 40  # with more, names would be too small to read
+_WRITTEN_CLASSES = 12  # up to so many, each cell has its number
+_INK, _GREY = "#1a1a1a", "#6b6b6b"
+_NAME_LENGTH = 24
+_BYTES = 120  # of a file name's stem; file systems take 255 for a whole name
+
+
+def class_scores(matrix: Matrix) -> dict[str, Floats]:
+    """Return precision, recall and F1 in percent, and support, of each class.
+
+    NaN where it is not defined: the precision of a class that is never predicted, the recall of one that no image has,
+    the F1 of one that is neither.
+
+    Args:
+        matrix: [K + 1, K] counts, row label (the last one outside the label space), column prediction.
+    """
+    hits = np.diagonal(matrix).astype(np.float64)
+    return _scores(matrix.sum(axis=1)[:-1].astype(np.float64), hits, matrix.sum(axis=0).astype(np.float64))
+
+
+def value_scores(counts: Matrix) -> dict[str, Floats]:
+    """Return what `class_scores` does for each value of a multi-valued attribute.
+
+    Args:
+        counts: [K + 1, 3] the images that have a value, those of them for which it is predicted, all for which it is;
+            the last row is of values outside the label space.
+    """
+    return _scores(*counts[:-1].T.astype(np.float64))
+
+
+def _scores(support: Floats, hits: Floats, predicted: Floats) -> dict[str, Floats]:
+    return {
+        "precision": _percent(hits, predicted),
+        "recall": _percent(hits, support),
+        "f1": _percent(2 * hits, support + predicted),
+        "support": support,
+    }
+
+
+def write_per_class(
+    folder: Path,
+    matrices: Mapping[str, Matrix],
+    classes: Mapping[str, Sequence[str]],
+    title: str = "",
+    multi_valued: Collection[str] = (),
+) -> list[Path]:
+    """Write `<attribute>.csv`, `<attribute>-confusion.csv` and `<attribute>-confusion.png` for each attribute.
+
+    Of a multi-valued one there is the first alone: a set that is wrong went to no other class.
+
+    Args:
+        folder: where they go; it is created.
+        matrices: by attribute [K + 1, K], as `class_scores` takes them, of a multi-valued one as `value_scores` does.
+        classes: by attribute, in the order of the matrices.
+        title: what was scored, for the pictures.
+        multi_valued: the attributes with several values an image.
+
+    Returns:
+        The files.
+    """
+    written = []
+    for (attribute, matrix), stem in zip(matrices.items(), file_stems(matrices), strict=True):
+        names = list(classes[attribute])
+        table, confusion, picture = (folder / f"{stem}{end}" for end in (".csv", "-confusion.csv", "-confusion.png"))
+        if attribute in multi_valued:
+            _write_scores(table, names, value_scores(matrix))
+            written.append(table)
+            continue
+        _write_scores(table, names, class_scores(matrix))
+        _write_confusion(confusion, names, matrix)
+        figure = draw_confusion(attribute, names, matrix, title)
+        with whole_file(picture) as unfinished:
+            figure.savefig(unfinished, format="png", metadata={"Software": None})
+        written += [table, confusion, picture]
+    return written
+
+
+def file_stems(names: Iterable[str]) -> list[str]:
+    """Return a file name's stem for each of some names, all different, also where a file system ignores case.
+
+    Letters and digits of any script stay; what a file system might refuse becomes an underscore. What would meet
+    another one's files gets a number.
+    """
+    taken: set[str] = set()
+    stems = []
+    for name in names:
+        plain = re.sub(r"[^\w .()+-]", "_", name).strip(" .") or "_"
+        plain = plain.encode()[:_BYTES].decode(errors="ignore")
+        stem, number = plain, 2
+        while {stem.casefold(), f"{stem}-confusion".casefold()} & taken:
+            stem, number = f"{plain}-{number}", number + 1
+        taken |= {stem.casefold(), f"{stem}-confusion".casefold()}
+        stems.append(stem)
+    return stems
+
+
+def _write_scores(path: Path, names: Sequence[str], scores: Mapping[str, Floats]) -> None:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", *scores])
+        for row, name in enumerate(names):
+            percents = [scores[score][row] for score in ("precision", "recall", "f1")]
+            shown = ["" if np.isnan(percent) else f"{percent:.4f}" for percent in percents]
+            writer.writerow([name, *shown, int(scores["support"][row])])
+
+
+def _write_confusion(path: Path, names: Sequence[str], matrix: Matrix) -> None:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label \\ prediction", *names])
+        writer.writerows([name, *counts] for name, counts in _rows(names, matrix))
+
+
+def _rows(names: Sequence[str], matrix: Matrix) -> list[tuple[str, list[int]]]:
+    """Return the matrix's rows by name; the one outside the label space only where it has labels."""
+    rows: Matrix = matrix if matrix[-1].any() else matrix[:-1]
+    return list(zip([*names, OUTSIDE], rows.tolist(), strict=False))
+
+
+def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: str = "") -> Figure:
+    """Return a picture of where the images of each class went: percents of a row, which add up to 100.
+
+    Classes are named up to 40 of them, else numbered from 1 in their order; rows without an image are grey.
+
+    Args:
+        attribute: its name.
+        names: of its classes.
+        matrix: [K + 1, K], as `class_scores` takes it.
+        title: what was scored.
+    """
+    # Not pyplot, which keeps every figure and may open a window.
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    rows = _rows(names, matrix)
+    counts = np.array([row for _, row in rows], dtype=np.float64)
+    shares = _percent(counts, counts.sum(axis=1, keepdims=True))
+    named = len(names) <= _NAMED_CLASSES
+    side = max(2.6, 0.34 * len(names)) if named else max(9.0, 0.062 * len(names))
+    margin = 2.6 if named else 1.2
+    figure = Figure(
+        figsize=(side + margin + 1.0, side * len(rows) / len(names) + margin), dpi=120, layout="constrained"
+    )
+    axes = figure.subplots()
+    colors = colormaps["Blues"].with_extremes(bad="#d9d9d9")
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=100, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 4.0 / side + 0.4), aspect=30, pad=0.02)
+    bar.ax.tick_params(labelsize=8, length=0, colors=_GREY)
+    bar.outline.set_visible(False)
+    bar.set_label("% of the row", fontsize=8, color=_GREY)
+    _name_classes(axes, [name for name, _ in rows], names, named)
+    if len(names) <= _WRITTEN_CLASSES:
+        for (row, column), share in np.ndenumerate(shares):
+            if np.isfinite(share):
+                ink = "white" if share > 55 else _INK
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=ink)
+    total, hits = int(counts.sum()), int(np.trace(matrix))
+    right = f"{100 * hits / total:.1f}% of {total} right" if total else "no labels"
+    _write(axes.set_title("", loc="left", fontsize=11, fontweight="bold", color=_INK), f"{attribute}: {right}", 80)
+    heading = figure.supxlabel("", x=0.01, ha="left", fontsize=7.5, color=_GREY)
+    numbers = "" if named else "classes are numbered from 1 in the order of the tables beside this picture"
+    _write(heading, "; ".join(filter(None, (title, numbers))), 160)
+    return figure
+
+
+def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str], named: bool) -> None:
+    """Write the classes along both axes: all names, or every tenth number."""
+    axes.set_xlabel("prediction", fontsize=9.5, color=_GREY)
+    axes.set_ylabel("label", fontsize=9.5, color=_GREY)
+    axes.tick_params(length=0 if named else 2, labelsize=8, colors=_INK)
+    axes.spines[:].set_visible(False)
+    if named:
+        axes.set_xticks(
+            range(len(predictions)), [""] * len(predictions), rotation=45, ha="right", rotation_mode="anchor"
+        )
+        axes.set_yticks(range(len(labels)), [""] * len(labels))
+        for axis, names in ((axes.xaxis, predictions), (axes.yaxis, labels)):
+            # Tick labels are made from these strings at each drawing, so that markup in a name must be told there.
+            shown = [drawable(name, font_families(), _NAME_LENGTH) for name in names]
+            axis.set_ticklabels(shown, family=font_families(), parse_math=False)
+        return
+    numbers = [0, *range(9, len(predictions), 10)]
+    axes.set_xticks(numbers, [str(number + 1) for number in numbers])
+    outside = [len(predictions)] if len(labels) > len(predictions) else []
+    axes.set_yticks([*numbers, *outside], [*(str(number + 1) for number in numbers), *[OUTSIDE for _ in outside]])
+
+
+def _write(text: Text, words: str, length: int) -> None:
+    """Set a text that holds a user's words: a $ begins no formula, and characters that no font has are escaped."""
+    text.set_fontfamily(font_families())
+    text.set_parse_math(False)
+    text.set_text(drawable(words, font_families(), length))
+
+
+def _percent(part: Floats, whole: Floats) -> Floats:
+    shape = np.broadcast_shapes(part.shape, whole.shape)
+    shares: Floats = np.divide(100 * part, whole, out=np.full(shape, np.nan), where=whole > 0)
+    return shares

@@ -1,0 +1,1 @@
+"""What a process runs on: errors, atomic files, progress, memory, process group, precision, random state."""

@@ -1,0 +1,50 @@
+"""Files that change at once or not at all, so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.errors import UsageError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, beside the file; take its place in the end, or where something fails vanish.
+
+    Args:
+        path: the file; its folder is created.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path} ({error.strerror or error}): name a place that can be written"
+        ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Create the folder of a file that will be written later, and see that it can be, before hours of work.
+
+    Raises:
+        UsageError: it cannot, or the path is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a file of that name, or of one above it, among others
+        raise UsageError(f"cannot make the folder {path.parent} ({error.strerror}): name another") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write into {path.parent}: name a place that can be written")

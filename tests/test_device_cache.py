@@ -1,0 +1,87 @@
+"""Images that are decoded once onto the device, and training views made of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from picture import picture
+from PIL import Image
+
+from catalog.label_space import UNKNOWN
+from catalog.table import build_label_space, encode_targets, read_table
+from runtime.errors import UsageError
+from runtime.random_state import seed_all
+from timm.data import resident_images
+from timm.data.device_cache import load_resident
+from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
+from timm.data.two_view_dataset import TableDataset
+from timm.data.view_plan import plan_views
+
+CPU = torch.device("cpu")
+AUGMENTATION = {
+    "no_aug": False, "scale": (0.2, 1.0), "ratio": (0.75, 1.33), "hflip": 0.5, "vflip": 0.0, "interpolation": "random",
+    "color_jitter": None,
+}  # fmt: skip
+POLICY = {"strength": 1.0, "keep_color": False}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Return a table of eight rows and six images of different sizes; two rows share one, and one is no image."""
+    lines = ["image_path,kind"]
+    for index in range(6):
+        Image.fromarray(picture(20 + 3 * index, 40 - 2 * index, seed=index)).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,{'ab'[index % 2]}")
+    (tmp_path / "broken.png").write_text("no image")
+    (tmp_path / "train.csv").write_text("\n".join([*lines, "3.png,a", "broken.png,b"]) + "\n")
+    return tmp_path / "train.csv"
+
+
+def dataset_of(table: Path, classify: str = "first") -> TableDataset:
+    read = read_table(table)
+    return TableDataset(read, encode_targets(read, build_label_space(read), strict=True), plan_views(True, classify))
+
+
+def loader_of(dataset: TableDataset, workers: int = 0, resident: bool = True, batch: int = 8):
+    config = resolve_preprocessing({}, {"input_size": (3, 24, 24)})
+    running = {"num_workers": workers, "device": CPU, "use_prefetcher": True}
+    cache = load_resident(dataset, CPU, workers, 1) if resident else None
+    return create_train_loader(dataset, config, batch, AUGMENTATION, running, POLICY, cache, on_device=True)
+
+
+@pytest.mark.parametrize("classify", ["first", "weak"])
+def test_resident_images_give_the_views_of_decoded_ones(table: Path, classify: str) -> None:
+    rows = table.read_text().splitlines()[:-1]  # without the broken one, whose replacement is drawn
+    table.write_text("\n".join(rows) + "\n")
+    batches = []
+    for resident in (True, False):
+        seed_all(0)
+        loader = loader_of(dataset_of(table, classify), resident=resident, batch=7)
+        seed_all(1)
+        batches.append(next(iter(loader)))
+    torch.testing.assert_close(batches[0][0], batches[1][0])
+    assert torch.equal(batches[0][1], batches[1][1])
+    assert len(batches[0][0]) == 7 * (3 if classify == "weak" else 2)
+
+
+def test_an_unreadable_image_is_marked_and_replaced(table: Path) -> None:
+    dataset = dataset_of(table)
+    loader = loader_of(dataset, workers=1)
+    assert dataset.unreadable.tolist() == [0] * 7 + [1]
+    images, targets = next(iter(loader))
+    assert images.isfinite().all()
+    assert len(images) == 16
+    assert (targets != UNKNOWN).all()
+
+
+def test_only_one_copy_of_a_shared_image_is_kept(table: Path) -> None:
+    store, sizes = load_resident(dataset_of(table), CPU, 0, 1)
+    assert len(store.first) == 7
+    assert sizes.of_row[3] == sizes.of_row[6]
+    assert len(store.pixels) == sum((20 + 3 * index) * (40 - 2 * index) for index in range(6))
+
+
+def test_images_that_do_not_fit_are_refused_with_a_way_out(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident_images, "available_memory", lambda: 1000)
+    with pytest.raises(UsageError, match=r"--cache device takes .* 7 decoded images, more than 50% .* use --cache ram"):
+        load_resident(dataset_of(table), CPU, 0, 1)

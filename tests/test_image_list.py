@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from catalog.image_list import image_extensions, list_images
+from runtime.errors import UsageError
+from timm.data.image_dataset import ImageFiles
+
+
+def make_image(path: Path, color: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), color).save(path)
+    return path
+
+
+def listed(*inputs: str) -> list[str]:
+    paths: list[str] = ImageFiles(list_images(inputs)).paths.to_pylist()
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_is_searched_with_all_below_it(folder: Path) -> None:
+    for name in ("b.png", "a.JPG", "sub/c.webp", "sub/deep/d.gif", ".hidden.png", ".git/e.png"):
+        make_image(folder / "photos" / name)
+    (folder / "photos" / "notes.txt").touch()
+    expected = ["photos/a.JPG", "photos/b.png", "photos/sub/c.webp", "photos/sub/deep/d.gif"]
+    assert listed("photos") == expected
+    assert listed("photos/") == expected
+    assert listed(str(folder / "photos"))[0] == str(folder / "photos" / "a.JPG")
+
+
+def test_a_folder_that_links_to_itself_ends(folder: Path) -> None:
+    make_image(folder / "photos" / "a.png")
+    (folder / "photos" / "loop").symlink_to(folder / "photos")
+    assert listed("photos") == ["photos/a.png"]
+
+
+def test_a_table_needs_no_attributes_and_keeps_every_row(folder: Path) -> None:
+    make_image(folder / "data" / "images" / "a.png")
+    (folder / "data" / "new.csv").write_text("image_path\nimages/a.png\nimages/a.png\nimages/missing.png\n")
+    assert listed("data/new.csv") == ["images/a.png", "images/a.png", "images/missing.png"]
+    pq.write_table(pa.table({"image_path": ["images/a.png"], "vector": [[1.0, 2.0]]}), folder / "data" / "new.parquet")
+    assert listed("data/new.parquet") == ["images/a.png"]
+
+
+def test_inputs_mix_and_each_row_opens_its_own_image(folder: Path) -> None:
+    make_image(folder / "one.png", "red")
+    make_image(folder / "photos" / "two.png", "lime")
+    make_image(folder / "data" / "images" / "three.png", "blue")
+    (folder / "data" / "new.tsv").write_text("image_path\tcolor\nimages/three.png\tblue\n")
+    images = ImageFiles(list_images(["one.png", "photos", "data/new.tsv"]))
+    assert images.paths.to_pylist() == ["one.png", "photos/two.png", "images/three.png"]
+    assert [images.load(row).getpixel((0, 0)) for row in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+def test_a_file_that_several_inputs_name_is_taken_once(folder: Path) -> None:
+    make_image(folder / "photos" / "sub" / "a.png")
+    make_image(folder / "b.png")
+    assert listed("photos", "photos/sub", "photos/sub/a.png", "./photos//sub/a.png", "b.png", "b.png") == [
+        "photos/sub/a.png",
+        "b.png",
+    ]
+
+
+def test_an_unreadable_image_is_marked_and_explained(folder: Path) -> None:
+    make_image(folder / "good.png")
+    (folder / "bad.png").write_text("no picture")
+    images = ImageFiles(list_images(["good.png", "bad.png"]), channels=1)
+    image, row = images[1]
+    assert image.mode == "L"
+    assert row == 1
+    images[0]
+    assert list(images.errors()) == [1]
+    assert "bad.png" in images.errors()[1]
+
+
+def test_a_file_name_that_is_no_text_is_listed_and_reported(folder: Path) -> None:
+    make_image(folder / "photos" / "a.png")
+    try:
+        Path(b"photos/\xff.png".decode(errors="surrogateescape")).touch()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    images = ImageFiles(list_images(["photos"]))
+    assert len(images) == 2
+    images[1]
+    assert images.errors() == {1: "No such file or directory"}
+
+
+@pytest.mark.parametrize("name", ["missing.png", "missing", "missing.csv"])
+def test_a_missing_input_is_told(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no such image, folder or table: {name}"):
+        list_images([name])
+
+
+def test_a_folder_without_images_is_told(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "empty" / "notes.txt").touch()
+    with pytest.raises(UsageError, match="empty has no images"):
+        list_images(["empty"])
+
+
+def test_a_table_whose_images_are_nowhere_is_told(folder: Path) -> None:
+    (folder / "new.csv").write_text("image_path\nmissing.png\n")
+    with pytest.raises(UsageError, match="no readable image at all"):
+        list_images(["new.csv"])
+
+
+def test_common_extensions_are_images_and_films_are_not() -> None:
+    extensions = image_extensions()
+    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} <= extensions
+    assert not {".mpg", ".pdf", ".csv", ".h5"} & extensions

@@ -1,0 +1,152 @@
+"""summary.csv: its columns, which of them may choose the best checkpoint, and rows that go on after a stop."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import UsageError
+from training.summary import (
+    epoch_row,
+    forget_epochs,
+    lower_is_better,
+    metric_names,
+    metric_value,
+    no_metrics,
+    ranked,
+    write_summary,
+)
+
+TRAIN = {"loss": 1.5, "top1": 60.0, "lr": 0.1, "simclr_loss": 3.0, "classification_loss": 1.2}
+NAMES = ("color", "gloss")
+
+
+def metrics(first: float = 0.0) -> dict[str, Any]:
+    """Return metrics of two attributes, all different."""
+    overall = ("loss", "top1", "top5", "balanced_accuracy", "macro_f1", "exact_match")
+    within = ("loss", "top1", "top5", "balanced_accuracy", "macro_f1")
+    return {name: first + float(place) for place, name in enumerate(overall)} | {
+        "attributes": {
+            attribute: {name: first + 10 * (index + 1) + place for place, name in enumerate(within)}
+            for index, attribute in enumerate(NAMES)
+        }
+    }
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_columns_are_timms_then_the_losses_then_the_attributes_then_the_rest() -> None:
+    row = epoch_row(3, TRAIN, metrics())
+    assert list(row)[:11] == [
+        *("epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "eval_top5", "lr"),
+        *("simclr_loss", "classification_loss", "color", "gloss"),
+    ]
+    assert (row["epoch"], row["train_loss"], row["lr"]) == (3, 1.5, 0.1)
+    assert (row["eval_loss"], row["eval_top1"], row["color"], row["gloss"]) == (0, 1, 11, 21)
+    assert (row["color_loss"], row["gloss_macro_f1"], row["eval_exact_match"]) == (10, 24, 5)
+
+
+def test_the_averages_columns_stand_beside_the_models_own() -> None:
+    row = epoch_row(0, TRAIN, metrics(), metrics(100))
+    assert (row["eval_top1"], row["ema_top1"]) == (1, 101)
+    assert (row["color"], row["ema_color"]) == (11, 111)
+    assert {name for name in row if name.startswith("ema_")} == {
+        *(f"ema_{name}" for name in ("loss", "top1", "top5", "balanced_accuracy", "macro_f1", "exact_match", *NAMES)),
+        *(f"ema_{a}_{name}" for a in NAMES for name in ("loss", "top5", "balanced_accuracy", "macro_f1")),
+    }
+
+
+def test_an_epoch_without_validation_has_the_same_columns_blank() -> None:
+    blank = no_metrics(NAMES)
+    row = epoch_row(0, TRAIN, blank, blank)
+    assert list(row) == list(epoch_row(0, TRAIN, metrics(), metrics()))
+    assert row["eval_top1"] is row["color"] is row["ema_loss"] is None
+    assert row["train_loss"] == 1.5
+
+
+def test_every_logged_metric_may_choose_the_best_checkpoint() -> None:
+    row = epoch_row(0, TRAIN, metrics(), metrics(100))
+    names = metric_names(NAMES, ema=True)
+    assert set(row) - {"epoch", "lr"} <= set(names)
+    assert all(metric_value(row, name) is not None for name in names)
+    assert metric_value(row, "top1") == metric_value(row, "eval_top1") == 1
+    assert metric_value(row, "exact_match") == 5
+    assert not any(name.startswith("ema_") for name in metric_names(NAMES, ema=False))
+    assert "simclr_loss" not in metric_names(NAMES, ema=False, contrast=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epoch",
+        "lr",
+        "loss",
+        "top1",
+        "simclr_loss",
+        "train_loss",
+        "eval_top1",
+        "ema_x",
+        "classification",
+        "simclr",
+        "eval",
+        "train",
+        "ema",
+    ],
+)
+def test_an_attribute_with_a_columns_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"an attribute cannot be called '{name}'"):
+        metric_names((name, "color"), ema=False)
+
+
+def test_an_attribute_that_another_ones_metric_is_called_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot be called 'color_loss'"):
+        metric_names(("color", "color_loss"), ema=False)
+
+
+@pytest.mark.parametrize("name", ["loss", "eval_loss", "ema_loss", "train_loss", "simclr_loss", "color_loss"])
+def test_a_lower_loss_is_better(name: str) -> None:
+    assert lower_is_better(name, NAMES)
+
+
+@pytest.mark.parametrize("name", ["top1", "color", "gloss", "ema_gloss", "exact_match"])
+def test_a_higher_accuracy_is_better_whatever_an_attribute_is_called(name: str) -> None:
+    assert not lower_is_better(name, NAMES)
+
+
+def test_the_best_row_is_last_and_rows_without_a_value_are_left_out() -> None:
+    rows = [{"eval_top1": 50.0, "eval_loss": 1.0}, {"eval_top1": None, "eval_loss": math.nan}]
+    rows += [{"eval_top1": 70.0, "eval_loss": 0.5}, {"eval_top1": 60.0, "eval_loss": 2.0}]
+    assert [row["eval_top1"] for row in ranked(rows, "top1", NAMES)] == [50, 60, 70]
+    assert [row["eval_loss"] for row in ranked(rows, "loss", NAMES)] == [2, 1, 0.5]
+
+
+def test_rows_are_appended_and_what_is_not_a_number_is_blank(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    write_summary(path, epoch_row(0, TRAIN | {"simclr_loss": math.nan}, metrics()))
+    write_summary(path, epoch_row(1, TRAIN, no_metrics(NAMES)))
+    first, second = read(path)
+    assert (first["simclr_loss"], first["color"]) == ("", "11.0")
+    assert (second["epoch"], second["color"]) == ("1", "")
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.csv"]
+
+
+def test_columns_that_an_older_row_lacks_go_behind_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    write_summary(path, epoch_row(0, TRAIN, metrics()))
+    write_summary(path, epoch_row(1, TRAIN, metrics(), metrics(100.0)))
+    first, second = read(path)
+    assert list(first) == list(second)
+    assert (first["ema_top1"], second["ema_top1"]) == ("", "101.0")
+
+
+def test_epochs_that_are_done_again_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    for epoch in range(4):
+        write_summary(path, epoch_row(epoch, TRAIN, metrics(epoch)))
+    forget_epochs(path, 2)
+    assert [row["epoch"] for row in read(path)] == ["0", "1"]

@@ -1,0 +1,112 @@
+"""Advice about views that hide what an attribute is about."""
+
+import pytest
+
+from catalog.label_space import LabelSpace
+from options.parser import parse_train_args
+from training.view_warnings import changes_color, is_about_color, tells_sides, view_advice
+
+# Of the real data set: 47 colours, and what is about something else.
+COLORS = [
+    *("Beige", "Black", "Blue", "Bronze", "Brown", "Burgundy", "Charcoal", "Coffee Brown", "Copper", "Cream", "Gold"),
+    *("Fluorescent Green", "Green", "Grey", "Grey Melange", "Khaki", "Lavender", "Lime Green", "Magenta", "Maroon"),
+    *("Mauve", "Metallic", "Multi", "Mushroom Brown", "Mustard", "NA", "Navy Blue", "Nude", "Off White", "Olive"),
+    *("Orange", "Peach", "Pink", "Purple", "Red", "Rose", "Rust", "Sea Green", "Silver", "Skin", "Steel", "Tan"),
+    *("Taupe", "Teal", "Turquoise Blue", "White", "Yellow"),
+]
+ARTICLES = ["Tshirts", "Shirts", "Casual Shoes", "Watches", "Handbags", "Rain Jacket", "Nail Polish", "Foundation"]
+
+
+@pytest.mark.parametrize("name", ["color", "colour", "baseColour", "base_color", "Color", "colors", "frame colour"])
+def test_an_attribute_is_about_color_by_its_name(name: str) -> None:
+    assert is_about_color(name, ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "about"),
+    [
+        ("shade", COLORS, True),
+        ("finish", ["red", "navy blue", "other"], True),
+        ("article", ARTICLES, False),
+        ("gender", ["Boys", "Girls", "Men", "Unisex", "Women"], False),
+        ("kids", ["adult", "kids"], False),
+        ("article", ["T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt", "Dress", "Shorts", "Outwear"], False),
+        ("metal", ["steel", "oak", "glass"], False),
+        ("discoloration", ["yes", "no"], False),
+    ],
+)
+def test_an_attribute_is_about_color_by_most_of_its_classes(name: str, classes: list[str], about: bool) -> None:
+    assert is_about_color(name, classes) == about
+
+
+@pytest.mark.parametrize(
+    ("classes", "sides"),
+    [
+        (["left", "right"], True),
+        (["Left shoe", "Right shoe", "pair"], True),
+        (["driver-left", "driver-right"], True),
+        (["left", "front"], False),
+        (["bright", "leftover"], False),
+        (["left shoe", "right glove"], False),
+    ],
+)
+def test_sides_are_told_by_classes_that_differ_in_them_alone(classes: list[str], sides: bool) -> None:
+    assert tells_sides(classes) == sides
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        ("", True),  # timm's jitter of 0.4
+        ("--color-jitter 0", False),
+        ("--color-jitter 0.1", False),
+        ("--color-jitter 0.4 0.4 0 0", False),
+        ("--color-jitter 0 0 0 0.5", True),
+        ("--color-jitter 0 --grayscale-prob 0.2", True),
+        ("--color-jitter 0 --aa rand-m9", True),
+        ("--views simclr", True),
+        ("--views simclr-keepcolor", False),
+        ("--classify-view weak", False),
+        ("--no-aug -wls 0", False),
+    ],
+)
+def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
+    assert changes_color(parse_train_args(["DATA", *words.split()])) == changed
+
+
+@pytest.mark.parametrize(
+    ("words", "remedies"),
+    [
+        ("", ["--color-jitter 0", "--classify-view weak"]),
+        ("-wls 0", ["--color-jitter 0"]),
+        ("--aa rand-m9", ["--color-jitter 0 without --aa", "--classify-view weak"]),
+        ("-wls 0 --aa rand-m9 --grayscale-prob 0.1", ["--color-jitter 0 without --aa and --grayscale-prob"]),
+        ("--aug-splits 3 --aa augmix-m3 -wls 0", ["--color-jitter 0 without --aa"]),
+        ("--views simclr", ["--views simclr-keepcolor", "--classify-view weak"]),
+        ("--views simclr -wls 0", ["--views simclr-keepcolor"]),
+    ],
+)
+def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies: list[str]) -> None:
+    (advice,) = view_advice(parse_train_args(["DATA", *words.split()]), LabelSpace({"color": ("red", "blue")}))
+    assert [flag for flag in ("--views", "--color-jitter", "--classify-view") if flag in advice] == [
+        remedy.split()[0] for remedy in remedies
+    ]
+    for remedy in remedies:
+        assert remedy in advice
+        flag, value, *without = remedy.split()
+        kept = [word for word in words.split() if word not in ("rand-m9", "augmix-m3", "0.1") or not without]
+        kept = [word for word in kept if word not in without]
+        assert not changes_color(parse_train_args(["DATA", *kept, flag, value]))
+
+
+def test_advice_names_the_attributes_and_the_flags_and_is_silent_where_nothing_is_wrong() -> None:
+    space = LabelSpace({"color": ("red", "blue"), "side": ("left", "right"), "kind": ("a", "b")})
+    about_color, about_sides = view_advice(parse_train_args(["DATA", "--views", "simclr"]), space)
+    assert about_color.startswith("color is about color, ")
+    assert "--classify-view weak" in about_color
+    assert "--views simclr-keepcolor" in about_color
+    assert about_sides == "side is about left and right, which a mirrored image swaps: use --hflip 0"
+    calm = ["--classify-view", "weak", "--hflip", "0"]
+    assert view_advice(parse_train_args(["DATA", *calm]), space) == []
+    assert view_advice(parse_train_args(["DATA", "-wlc", "0"]), space) == []
+    assert view_advice(parse_train_args(["DATA"]), LabelSpace({"kind": ("a", "b")})) == []

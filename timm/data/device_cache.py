@@ -1,0 +1,114 @@
+"""All images of a table decoded once and kept in the device's memory: `--cache device`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from runtime.errors import UsageError
+from runtime.free_space import available_memory, gib
+from runtime.progress import progress_bar
+from timm.data.device_view_ops import ImageStore
+from timm.data.draw_views import ResidentSizes
+from timm.data.image_sources import image_sources
+from timm.data.two_view_dataset import TableDataset
+
+_logger = logging.getLogger(__name__)
+
+_MOST = 0.5  # of what is free: the model, its activations and the optimizer come later
+
+
+def load_resident(
+    dataset: TableDataset, device: torch.device, workers: int, processes: int
+) -> tuple[ImageStore, ResidentSizes]:
+    """Decode all images of a table onto a device; those that cannot be read are marked in the dataset.
+
+    Args:
+        dataset: the table's.
+        device: where to.
+        workers: processes that decode.
+        processes: of this host, each of which keeps the images; they share the memory if the device is the CPU.
+
+    Returns:
+        The images, where one that cannot be read has no pixels; and what workers must know of them.
+
+    Raises:
+        UsageError: they do not fit.
+        DataError: too many cannot be read.
+    """
+    sources = image_sources(dataset.table, dataset.roots)
+    show = _logger.isEnabledFor(logging.INFO)  # only the primary process logs
+    areas = torch.from_numpy(sources.areas(workers, show))
+    _announce(int(areas.sum()) * dataset.channels, len(sources), device, processes)
+    rows = np.unique(sources.of_row, return_index=True)[1]  # the first row of each image
+    pixels = torch.empty(int(areas.sum()), dataset.channels, dtype=torch.uint8, device=device)
+    sizes = torch.zeros(len(rows), 2, dtype=torch.int64)
+    first = areas.cumsum(0) - areas
+    unreadable = np.zeros(len(rows), dtype=bool)
+    with progress_bar(len(rows), "Decoding images", "image", show) as bar:
+        for number, image in enumerate(_decoded(dataset, rows, workers)):
+            if image is not None and image.shape[0] * image.shape[1] == int(areas[number]):
+                sizes[number] = torch.tensor(image.shape[:2])
+                begin = int(first[number])
+                pixels[begin : begin + int(areas[number])] = image.flatten(0, 1).to(device)
+            else:
+                unreadable[number] = True
+            bar.update()
+    dataset.unreadable |= torch.from_numpy(unreadable[sources.of_row].astype(np.uint8))
+    dataset.check_readable()
+    store = ImageStore(pixels, first.to(device), sizes.to(device))
+    return store, ResidentSizes(torch.from_numpy(sources.of_row.astype(np.int64)), sizes, dataset.channels)
+
+
+def _announce(needed: int, images: int, device: torch.device, processes: int) -> None:
+    """Log what the images will take.
+
+    Raises:
+        UsageError: it is more than there is.
+    """
+    if device.type == "cuda":
+        free, copies = torch.cuda.mem_get_info(device)[0], 1
+    else:
+        free, copies = available_memory() or 0, processes
+    if needed * copies > free * _MOST:
+        raise UsageError(
+            f"--cache device takes {gib(needed * copies)} for {images:,} decoded images, more than {_MOST:.0%} of the "
+            f"{gib(free)} that are free on {device}: use --cache ram, --cache disk or smaller images"
+        )
+    _logger.info(f"Cache: {images:,} decoded images take {gib(needed)} on {device}; {gib(free)} are free")
+
+
+class _Images(Dataset[Tensor | None]):
+    """The decoded images of some rows, [H, W, C]; None for one that cannot be read."""
+
+    def __init__(self, dataset: TableDataset, rows: Any) -> None:
+        self.dataset = dataset
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Tensor | None:
+        try:
+            return torch.from_numpy(np.ascontiguousarray(self.dataset.decode(int(self.rows[number]))))
+        except OSError:
+            return None
+
+
+def _decoded(dataset: TableDataset, rows: Any, workers: int) -> Any:
+    return DataLoader(
+        _Images(dataset, rows),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_same,
+        generator=torch.Generator(),  # of its own: a run draws the same numbers with a cache as without
+    )
+
+
+def _same(image: Any) -> Any:
+    return image

@@ -1,0 +1,116 @@
+"""The lines of an epoch: timm's, with both losses; a progress bar instead on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runtime.progress import progress_bar
+from training.loss_meter import LossMeter
+
+Averages = Callable[[], dict[str, float]]
+
+
+class EpochLog:
+    """Logs a line every so many batches, with speed in rows a second (an image counts once, whatever its views).
+
+    Args:
+        logger: takes the lines.
+        epoch: from 0.
+        batches: of the epoch.
+        interval: batches between two lines.
+        processes: that train together; speeds are of all.
+        enabled: False on all but the primary process, which still take part in averaging.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, epoch: int, batches: int, interval: int, processes: int, enabled: bool = True
+    ) -> None:
+        self.logger, self.epoch, self.batches, self.interval = logger, epoch, batches, interval
+        self.processes, self.enabled = processes, enabled
+        self.bar = progress_bar(batches, f"Train: {epoch}", enabled=enabled)
+        self.since = self.logged = time.perf_counter()
+        self.start = self.since
+        self.data_time = self.data_total = 0.0
+        self.rows_since = self.rows = self.steps_since = 0
+
+    def data_ready(self) -> None:
+        """Mark the moment at which a batch has come from the loader."""
+        self.data_time = time.perf_counter() - self.since
+        self.data_total += self.data_time
+
+    def is_due(self, batch: int) -> bool:
+        """Whether a batch (from 0) has a line of its own: each `interval`-th, and the last."""
+        return batch % self.interval == 0 or batch + 1 == self.batches
+
+    def step(self, batch: int, rows: int, averages: Averages, lr: float, meter: LossMeter) -> None:
+        """Mark the end of a step; log where a line is due.
+
+        Args:
+            batch: from 0.
+            rows: of this batch on this process.
+            averages: reads the average losses of all processes; called where a line is due, on every process.
+            lr: learning rate.
+            meter: holds the last step's losses.
+        """
+        self.since = time.perf_counter()
+        self.rows += rows
+        self.rows_since += rows
+        self.steps_since += 1
+        self.bar.update()
+        if not self.is_due(batch):
+            return
+        mean, now = averages(), meter.values()
+        if self.enabled:
+            line = self._line(batch, mean, now, lr)
+            if self.bar.disable:
+                self.logger.info(line)
+            else:
+                self.bar.set_postfix_str(f"loss {mean['loss']:.3g}, {self._rate(self.rows, self.start):.1f} images/s")
+                if batch + 1 == self.batches:
+                    self.bar.clear()
+                    self.logger.info(line)
+        self.logged, self.rows_since, self.steps_since = self.since, 0, 0
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+    def _rate(self, rows: int, start: float) -> float:
+        return rows * self.processes / max(self.since - start, 1e-9)
+
+    def _line(self, batch: int, mean: Mapping[str, float], now: Mapping[str, float], lr: float) -> str:
+        names = {"loss": "Loss", "simclr_loss": "SimCLR", "classification_loss": "Class"}
+        losses = "  ".join(f"{names[n]}: {now[n]:#.3g} ({mean[n]:#.3g})" for n in names if n in mean)
+        done = batch + 1
+        step, average = (self.since - self.logged), (self.since - self.start)
+        return (
+            f"Train: {self.epoch} [{done:>4d}/{self.batches} ({100 * done / self.batches:>3.0f}%)]  {losses}  "
+            f"Time: {step / self.steps_since:.3f}s, {self._rate(self.rows_since, self.logged):>7.2f}/s  "
+            f"({average / done:.3f}s, {self._rate(self.rows, self.start):>7.2f}/s)  "
+            f"LR: {lr:.3e}  Data: {self.data_time:.3f} ({self.data_total / done:.3f})"
+        )
+
+
+def metrics_line(metrics: Mapping[str, Any]) -> str:
+    """Return the means over the attributes as one line."""
+    sets = f"mAP: {metrics['map']:.3f}  " if "map" in metrics else ""
+    return (
+        f"Loss: {metrics['loss']:.4f}  Acc@1: {metrics['top1']:.3f}  Acc@5: {metrics['top5']:.3f}  "
+        f"Balanced: {metrics['balanced_accuracy']:.3f}  F1: {metrics['macro_f1']:.3f}  "
+        f"{sets}Exact match: {metrics['exact_match']:.3f}"
+    )
+
+
+def attribute_line(metrics: Mapping[str, Any]) -> str:
+    """Return each attribute's accuracy as one line, of multi-valued ones also how well each value is told."""
+
+    def told(values: Mapping[str, float]) -> str:
+        if "map" not in values:
+            return f"{values['top1']:.3f}"
+        by_value = f"mAP {values['map']:.3f}, F1 {values['micro_f1']:.3f} from {values['threshold']:.3f}"
+        return f"{values['top1']:.3f} ({by_value})"
+
+    return "  ".join(f"{name}: {told(values)}" for name, values in metrics["attributes"].items())

@@ -3,7 +3,7 @@
 
     python inference.py photos --checkpoint output/train/RUN/model_best.pth.tar
     python inference.py a.jpg b.png more/photos --checkpoint FILE -o labels.json --topk 3
-    python inference.py catalogue.csv --checkpoint FILE -o labels.parquet
+    python inference.py catalog.csv --checkpoint FILE -o labels.parquet
 
 An input is an image, a folder (with all folders below it), or a table with a column image_path. For each image there
 is a row with its path, and for each attribute the most probable class and its probability; with --topk K the K most
@@ -15,7 +15,7 @@ read keeps its row, blank, with the reason in a column `error`.
 from options.parser import parse_inference_args
 
 if __name__ == "__main__":
-    # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
+    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
     parse_inference_args(look=True)
 
 import logging
@@ -28,10 +28,10 @@ import torch
 
 from catalog.image_list import list_images
 from reports.predictions import Predictions, check_predictions_path, write_predictions
-from runtime.errors import UsageError, told_in_one_sentence
-from runtime.process import open_device
+from runtime.errors import UsageError, report_usage_errors
+from runtime.process import set_up_process
 from serving.loading import EvaluationModel, load_evaluation_model
-from timm.data.image_dataset import ImageFiles
+from timm.data.image_dataset import ImageDataset
 from timm.data.multi_label_loader import create_eval_loader, usable_workers
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.evaluate import predict
@@ -47,19 +47,19 @@ _NAMED = 10  # unreadable images in the report; all are in the file
 def main(argv: list[str] | None = None) -> None:
     """Label as the command line says."""
     args = parse_inference_args(argv)
-    with told_in_one_sentence("inference.py"):
+    with report_usage_errors("inference.py"):
         inference(args)
 
 
 def inference(args: Namespace) -> None:
-    """Tell the story of a labelling: which images, which model, its predictions, the file."""
+    """Tell the story of a labeling: which images, which model, its predictions, the file."""
     if is_distributed_env():
         raise UsageError("several processes would write one file: start a single one, without torchrun")
     output = check_predictions_path(args.output)
-    device = open_device(args)
+    device = set_up_process(args)
     lists = list_images(args.input)
     ready = load_evaluation_model(Path(args.checkpoint), read_checkpoint(args.checkpoint), args, device)
-    dataset = ImageFiles(lists, ready.channels)
+    dataset = ImageDataset(lists, ready.channels)
     several = set(ready.label_space.attributes) <= set(ready.thresholds)
     if args.topk > 1 and several:
         raise UsageError(f"--topk {args.topk}: {args.checkpoint} lists the values above a threshold: leave --topk out")
@@ -80,7 +80,7 @@ def inference(args: Namespace) -> None:
 
 
 @torch.inference_mode()
-def label(args: Namespace, ready: EvaluationModel, dataset: ImageFiles, predictions: Predictions) -> None:
+def label(args: Namespace, ready: EvaluationModel, dataset: ImageDataset, predictions: Predictions) -> None:
     """Predict the classes of every image."""
     loader = make_loader(args, ready, dataset)
     start = last = time.perf_counter()
@@ -107,7 +107,7 @@ def label(args: Namespace, ready: EvaluationModel, dataset: ImageFiles, predicti
             )
 
 
-def make_loader(args: Namespace, ready: EvaluationModel, dataset: ImageFiles) -> Any:
+def make_loader(args: Namespace, ready: EvaluationModel, dataset: ImageDataset) -> Any:
     """Make timm's evaluation loader."""
     running = {
         "num_workers": usable_workers(args.workers),
@@ -120,7 +120,7 @@ def make_loader(args: Namespace, ready: EvaluationModel, dataset: ImageFiles) ->
     return create_eval_loader(dataset, ready.data_config, args.batch_size, running)
 
 
-def report_unreadable(dataset: ImageFiles, errors: dict[int, str]) -> None:
+def report_unreadable(dataset: ImageDataset, errors: dict[int, str]) -> None:
     """Log which images have no prediction."""
     paths = dataset.paths
     for row in list(errors)[:_NAMED]:

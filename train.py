@@ -12,7 +12,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 from options.parser import args_text, parse_train_args
 
 if __name__ == "__main__":
-    # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
+    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
     parse_train_args(look=True)
 
 import os
@@ -48,9 +48,9 @@ from catalog.table import (
 )
 from catalog.unlabeled import shared_images, unlabeled_per_batch, with_unlabeled
 from runtime.atomic_file import check_writable
-from runtime.errors import UsageError, first_line, told_in_one_sentence
+from runtime.errors import UsageError, first_line, report_usage_errors
 from runtime.precision import resolve_precision
-from runtime.process import leaving_the_others, memory_format, open_device
+from runtime.process import leave_process_group, memory_format, set_up_process
 from runtime.random_state import seed_all
 from timm import utils
 from timm.data.device_cache import load_resident
@@ -63,9 +63,9 @@ from timm.data.multi_label_loader import (
     usable_workers,
 )
 from timm.data.multi_label_mixup import MultiLabelMixup
-from timm.data.neighbor_dataset import IndexSet
+from timm.data.neighbor_dataset import NeighborDataset
 from timm.data.table_cache import cache_tables, default_cache_folder
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
@@ -81,9 +81,9 @@ from timm.task.gradient_cache import (
 )
 from timm.task.simclr_classification import SimCLRClassificationTask
 from training.frozen_features import feature_loaders
-from training.health_check import make_alarm
+from training.health_check import make_health_check
 from training.loop import Run, loop
-from training.loss_meter import FiniteWatch
+from training.loss_meter import NonFiniteLossGuard
 from training.optimization import make_optimizer, make_scheduler
 from training.resume import restore_schedule, resume_task, resumed_folder
 from training.summary import (
@@ -91,7 +91,7 @@ from training.summary import (
     lower_is_better,
     metric_names,
 )
-from training.view_warnings import view_advice
+from training.view_warnings import view_warnings
 from training.watch import (
     watched_columns,
 )
@@ -104,14 +104,14 @@ DEFAULT_OUTPUT = "./output/train"
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_train_args(argv)
-    with leaving_the_others(), told_in_one_sentence("train.py"):
+    with leave_process_group(), report_usage_errors("train.py"):
         train(args)
 
 
 def train(args: Namespace) -> None:
     """Tell the story of a run: data, model, task, loop."""
     recipe = partial(args_text, Namespace(**vars(args)))  # as typed, before the device's fields are written into args
-    device = open_device(args)
+    device = set_up_process(args)
     resumed = read_checkpoint(args.resume) if args.resume else None
     plan = plan_views(
         contrast=args.simclr_loss_weight > 0,
@@ -136,15 +136,15 @@ def train(args: Namespace) -> None:
     scheduler, num_epochs = make_scheduler(args, optimizer, updates, decreasing)
     run = Run(
         args, device, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
-        num_epochs, backward, autocast, FiniteWatch(lag=8 if device.type == "cuda" else 0),
-        make_alarm(args, _logger, len(train_loader), plan.contrast is not None),
+        num_epochs, backward, autocast, NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0),
+        make_health_check(args, _logger, len(train_loader), plan.contrast is not None),
     )  # fmt: skip
     if args.freeze_backbone:
-        remember_features(run, model)
+        cache_frozen_features(run, model)
     restore_schedule(args, optimizer, scheduler, updates, start, resumed)
     if utils.is_primary(args):
         open_folder(run, recipe, start, decreasing)
-    greet(run, label_space)
+    log_start(run, label_space)
     try:
         loop(run, start)
     except KeyboardInterrupt:
@@ -155,7 +155,7 @@ def train(args: Namespace) -> None:
 
 def read_data(
     args: Namespace, plan: ViewPlan, resumed: dict[str, Any] | None
-) -> tuple[LabelSpace, TableDataset, TableDataset | None]:
+) -> tuple[LabelSpace, TwoViewDataset, TwoViewDataset | None]:
     """Read the tables and settle the label space.
 
     Without the classification loss a table may have no attribute; then there is nothing to score, and no second set.
@@ -164,7 +164,7 @@ def read_data(
     train_table = read_table(train_path, args.attributes, require_attributes=args.classification_loss_weight > 0)
     if not _reads_labels(args) and not args.attributes and find_label_table(args.data_dir, train_path) == train_path:
         train_table = with_sound_attributes(train_table)
-    label_space = settle_label_space(args, train_table, resumed)
+    label_space = resolve_label_space(args, train_table, resumed)
     check_label_space(args, label_space, train_table, resumed)
     train_set = make_train_set(args, plan, train_table, label_space)
     if not len(label_space):
@@ -176,11 +176,11 @@ def read_data(
             f"--unlabeled: {shared} of the images are those of {eval_table.path.name}, which teach the contrastive "
             "loss though not their labels: name other images to score ones that were never seen"
         )
-    eval_set = TableDataset(eval_table, targets, None, _channels(args), max_unreadable=args.max_unreadable)
+    eval_set = TwoViewDataset(eval_table, targets, None, _channels(args), max_unreadable=args.max_unreadable)
     return label_space, train_set, eval_set
 
 
-def settle_label_space(args: Namespace, train_table: Table, resumed: dict[str, Any] | None) -> LabelSpace:
+def resolve_label_space(args: Namespace, train_table: Table, resumed: dict[str, Any] | None) -> LabelSpace:
     """Return the label space: the resumed checkpoint's, else all.csv's or the training table's."""
     if resumed and "multi_label" in resumed:
         return LabelSpace.from_dict(resumed["multi_label"]["label_space"])
@@ -225,22 +225,22 @@ def check_label_space(
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
 
 
-def make_train_set(args: Namespace, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TableDataset:
+def make_train_set(args: Namespace, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TwoViewDataset:
     """Return the training images: those of --unlabeled too, and for classification alone those with a label."""
     path = table.path
     if args.unlabeled:
         table = with_unlabeled(table, args.unlabeled)
     targets = encode_targets(table, label_space, strict=True)
-    labelled = (targets >= 0).any(axis=1)
-    if reads_labels(args.contrastive, args.mask_false_negatives) and not labelled.any():
+    labeled = (targets >= 0).any(axis=1)
+    if reads_labels(args.contrastive, args.mask_false_negatives) and not labeled.any():
         flag = "--mask-false-negatives" if args.mask_false_negatives else f"--contrastive {args.contrastive}"
         raise UsageError(f"{flag} reads labels, and {path} has none: leave it out")
-    if not args.simclr_loss_weight and not labelled.all():
-        if not labelled.any():
+    if not args.simclr_loss_weight and not labeled.all():
+        if not labeled.any():
             raise UsageError(f"{path} has no label, and -wls 0 learns from labels alone: label some of its rows")
-        _logger.info(f"{path}: {(~labelled).sum()} rows without a label are left out, as -wls 0 needs labels")
-        table, targets = table.take(np.flatnonzero(labelled)), targets[labelled]
-    return TableDataset(table, targets, plan, _channels(args), max_unreadable=args.max_unreadable)
+        _logger.info(f"{path}: {(~labeled).sum()} rows without a label are left out, as -wls 0 needs labels")
+        table, targets = table.take(np.flatnonzero(labeled)), targets[labeled]
+    return TwoViewDataset(table, targets, plan, _channels(args), max_unreadable=args.max_unreadable)
 
 
 def _reads_labels(args: Namespace) -> bool:
@@ -333,12 +333,12 @@ def make_loaders(
     device: torch.device,
     dtype: torch.dtype,
     config: DataConfig,
-    train_set: TableDataset,
-    eval_set: TableDataset | None,
+    train_set: TwoViewDataset,
+    eval_set: TwoViewDataset | None,
 ) -> tuple[Any, Any, Any]:
-    """Make timm's loaders, with caches where they are asked for: to train, to score, and of neighbours.
+    """Make timm's loaders, with caches where they are asked for: to train, to score, and of neighbors.
 
-    The second is None for no data, the third where neighbours are not looked for.
+    The second is None for no data, the third where neighbors are not looked for.
     """
     if args.aug_repeats and not args.distributed:
         raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
@@ -396,24 +396,24 @@ def make_loaders(
     eval_batch = args.batch_size * args.validation_batch_size_multiplier
     index_loader = None
     if args.knn_interval:
-        index_set = IndexSet(train_set, args.knn_images, args.seed)
+        index_set = NeighborDataset(train_set, args.knn_images, args.seed)
         index_loader = create_eval_loader(index_set, config, eval_batch, running)
     eval_loader = create_eval_loader(eval_set, config, eval_batch, running) if eval_set is not None else None
     return train_loader, eval_loader, index_loader
 
 
-def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None:
-    """Return the order that mixes unlabelled images into each batch; None where rows come as they are in the table.
+def mixed_order(args: Namespace, train_set: TwoViewDataset) -> MixedSampler | None:
+    """Return the order that mixes unlabeled images into each batch; None where rows come as they are in the table.
 
     Where nothing reads labels, as in pretraining, those of --unlabeled are mixed with all rows of the table.
     """
     if not args.unlabeled_ratio:
         return None
     extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size)
-    labelled = (train_set.targets >= 0).any(dim=1).numpy()
+    labeled = (train_set.targets >= 0).any(dim=1).numpy()
     if not _reads_labels(args):
-        labelled = np.arange(len(train_set)) < len(train_set) - train_set.table.unlabeled
-    if labelled.all():
+        labeled = np.arange(len(train_set)) < len(train_set) - train_set.table.unlabeled
+    if labeled.all():
         full = bool((train_set.targets >= 0).any(dim=1).all())
         why = (
             "has no row without a label" if full else "has all its rows in every epoch already, as no loss reads labels"
@@ -423,7 +423,7 @@ def mixed_order(args: Namespace, train_set: TableDataset) -> MixedSampler | None
             "--unlabeled, or leave it out"
         )
     where = {"seed": args.seed, "rank": args.rank, "processes": args.world_size}
-    rows = np.flatnonzero(labelled), np.flatnonzero(~labelled)
+    rows = np.flatnonzero(labeled), np.flatnonzero(~labeled)
     return MixedSampler(*rows, args.batch_size, extra, **where)
 
 
@@ -506,7 +506,7 @@ def prepare_task(
     return start
 
 
-def remember_features(run: Run, model: MultiLabelModel) -> None:
+def cache_frozen_features(run: Run, model: MultiLabelModel) -> None:
     """Make a frozen backbone's features once, where no augmentation changes them."""
     args = run.args
     if not args.no_aug or args.reprob or _mixes(args) or args.tta:
@@ -561,16 +561,16 @@ def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], dec
         wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
 
 
-def greet(run: Run, label_space: LabelSpace) -> None:
+def log_start(run: Run, label_space: LabelSpace) -> None:
     """Log what is about to happen, once."""
     args, train_set = run.args, run.train_loader.dataset
     model = utils.model.unwrap_model(run.task.get_trainable_module())
-    unlabelled = int((train_set.targets < 0).all(dim=1).sum())
+    unlabeled = int((train_set.targets < 0).all(dim=1).sum())
     _logger.info(
-        f"{train_set.table.path}: {len(train_set)} images, {unlabelled} of them unlabelled; classes: {label_space}"
+        f"{train_set.table.path}: {len(train_set)} images, {unlabeled} of them unlabeled; classes: {label_space}"
     )
-    if args.classification_loss_weight and not args.unlabeled_ratio and 2 * unlabelled > len(train_set):
-        share = args.batch_size * (1 - unlabelled / len(train_set))
+    if args.classification_loss_weight and not args.unlabeled_ratio and 2 * unlabeled > len(train_set):
+        share = args.batch_size * (1 - unlabeled / len(train_set))
         _logger.info(
             f"Of a batch about {share:.1f} images have a label; --unlabeled-ratio 1 makes it {args.batch_size}"
         )
@@ -579,7 +579,7 @@ def greet(run: Run, label_space: LabelSpace) -> None:
     else:
         _logger.info(f"{run.eval_loader.dataset.table.path}: {len(run.eval_loader.dataset)} images")
     if not args.classification_loss_weight and len(label_space):
-        _logger.info("-wlc 0: the heads are not trained, so that Class and Acc@1 are of guesses; neighbours tell more")
+        _logger.info("-wlc 0: the heads are not trained, so that Class and Acc@1 are of guesses; neighbors tell more")
     if not (args.pretrained or args.pretrained_path or args.initial_checkpoint or args.resume):
         _logger.info("From random weights: none of --pretrained, --pretrained-path, --initial-checkpoint")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
@@ -592,7 +592,7 @@ def greet(run: Run, label_space: LabelSpace) -> None:
         images = args.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)
         pairs = images * chunks_per_step(args) * args.world_size
         _logger.info(run.task.contrastive.at_chance(pairs))
-    for sentence in view_advice(args, label_space):
+    for sentence in view_warnings(args, label_space):
         _logger.warning(sentence)
     rest = f" (--epochs {args.epochs}, the rest is cooldown or prefix)" if run.num_epochs != args.epochs else ""
     steps = steps_per_epoch(args, len(run.train_loader))

@@ -15,7 +15,7 @@ nothing; a class that the model does not know counts as wrong.
 from options.parser import parse_validate_args
 
 if __name__ == "__main__":
-    # --help, a misspelt flag and a missing file answer at once, not after the seconds that torch takes to import.
+    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
     parse_validate_args(look=True)
 
 import gc
@@ -41,14 +41,14 @@ from reports.results import (
     without_nan,
     write_results,
 )
-from runtime.errors import UsageError, told_in_one_sentence
-from runtime.process import leaving_the_others, open_device
+from runtime.errors import UsageError, report_usage_errors
+from runtime.process import leave_process_group, set_up_process
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 from serving.cost import count_macs, count_parameters, measure_latency
 from serving.loading import EvaluationModel, load_evaluation_model
 from timm import utils
 from timm.data.multi_label_loader import create_eval_loader, usable_workers
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate, predict
@@ -59,14 +59,14 @@ _logger = logging.getLogger("validate")
 def main(argv: list[str] | None = None) -> None:
     """Score as the command line says; exit with 1 where one of several checkpoints could not be scored."""
     args = parse_validate_args(argv)
-    with leaving_the_others(), told_in_one_sentence("validate.py"):
+    with leave_process_group(), report_usage_errors("validate.py"):
         validate(args)
 
 
 def validate(args: Namespace) -> None:
     """Tell the story of a scoring: which checkpoints, which table, each one's scores, the file."""
     results_path = check_results_path(args.results_file)
-    device = open_device(args)
+    device = set_up_process(args)
     files = find_checkpoints(args.checkpoint)
     table = read_table(find_split(args.data, args.split), None, require_attributes=False)
     results, failed = score_all(args, device, table, files, results_path)
@@ -142,7 +142,7 @@ def score(
     _logger.info(
         f"{file}{averaged}: {ready.model.config['arch']}, epoch {checkpoint.get('epoch')}, {cost_line(ready, cost)}"
     )
-    dataset = TableDataset(
+    dataset = TwoViewDataset(
         table,
         encode_targets(table, ready.label_space, strict=False),
         None,
@@ -204,7 +204,7 @@ def attribute_weights(checkpoint: dict[str, Any], label_space: LabelSpace) -> li
     return weights
 
 
-def make_loader(args: Namespace, ready: EvaluationModel, dataset: TableDataset) -> Any:
+def make_loader(args: Namespace, ready: EvaluationModel, dataset: TwoViewDataset) -> Any:
     """Make timm's evaluation loader, on several processes each one's share."""
     running = {
         "num_workers": usable_workers(args.workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),

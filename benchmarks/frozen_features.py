@@ -23,16 +23,16 @@ from sklearn.preprocessing import StandardScaler
 
 from catalog.label_space import LabelSpace
 from catalog.table import build_label_space, encode_targets, find_label_table, find_split, read_table
-from runtime.errors import told_in_one_sentence
+from runtime.errors import report_usage_errors
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import create_multi_label_model
 
 
 def main() -> None:
     """Extract the features of both splits, fit each attribute, print the scores."""
     args = parse_args()
-    with told_in_one_sentence("frozen_features.py"):
+    with report_usage_errors("frozen_features.py"):
         train_path = find_split(args.data, "train")
         label_space = build_label_space(read_table(find_label_table(args.data, train_path)))
         model = create_multi_label_model(
@@ -47,14 +47,14 @@ def main() -> None:
         test = extract(model, find_split(args.data, "val"), label_space, args)
     right = np.ones(len(test[1]), dtype=bool)
     for index, name in enumerate(label_space.attributes):
-        known, labelled = train[1][:, index] >= 0, test[1][:, index] >= 0
+        known, labeled = train[1][:, index] >= 0, test[1][:, index] >= 0
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=args.c, max_iter=2000))
         classifier.fit(train[0][known], train[1][known, index])
         predicted, labels = classifier.predict(test[0]), test[1][:, index]
-        right &= (predicted == labels) | ~labelled
-        accuracy = 100 * np.mean(predicted[labelled] == labels[labelled])
-        balanced = 100 * balanced_accuracy_score(labels[labelled], predicted[labelled])
-        print(f"{name}: top-1 {accuracy:.1f}, balanced {balanced:.1f}, {labelled.sum()} labels")
+        right &= (predicted == labels) | ~labeled
+        accuracy = 100 * np.mean(predicted[labeled] == labels[labeled])
+        balanced = 100 * balanced_accuracy_score(labels[labeled], predicted[labeled])
+        print(f"{name}: top-1 {accuracy:.1f}, balanced {balanced:.1f}, {labeled.sum()} labels")
     any_label = (test[1] >= 0).any(axis=1)
     print(f"exact match: {100 * np.mean(right[any_label]):.1f}, {any_label.sum()} images")
 
@@ -76,7 +76,7 @@ def extract(
 ) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
     """Return the representations [N, D] of a table's images, preprocessed as for scoring, and their targets [N, A]."""
     table = read_table(path)
-    dataset = TableDataset(table, encode_targets(table, label_space, strict=False))
+    dataset = TwoViewDataset(table, encode_targets(table, label_space, strict=False))
     config = resolve_preprocessing(model.pretrained_cfg, {"img_size": args.img_size})
     running = {"num_workers": 2, "use_prefetcher": False}
     loader = create_eval_loader(dataset, config, 64, running)

@@ -24,7 +24,7 @@ from step import our_step
 
 from catalog.table import build_label_space, encode_targets, read_table
 from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 
 mpl.use("Agg")
@@ -111,7 +111,7 @@ def images_against_workers(small: bool) -> Points:
 def _loader(table: Path, workers: int, policy: dict[str, Any] | None) -> Any:
     read = read_table(table)
     space = build_label_space(read)
-    dataset = TableDataset(read, encode_targets(read, space, strict=True), plan_views(True))
+    dataset = TwoViewDataset(read, encode_targets(read, space, strict=True), plan_views(True))
     config = resolve_preprocessing({}, {"input_size": (3, 224, 224)})
     augmentation = {
         "no_aug": False,
@@ -161,7 +161,7 @@ def write_table(file: Path, rows: int) -> None:
 def processes_against_throughput(small: bool) -> Points:
     """Images per second of all processes, at 32 images an update over all of them, one thread each: medians of rounds.
 
-    The counts take turns: two processes need both cores, and a neighbour that takes one for a while halves them.
+    The counts take turns: two processes need both cores, and a neighbor that takes one for a while halves them.
     """
     rates: dict[int, list[float]] = {1: [], 2: []}
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}

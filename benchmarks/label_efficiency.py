@@ -7,7 +7,7 @@
 
 DATA is the Clothing dataset (README: measured), whose val.csv is the test split here and is used for nothing else. Of
 train.csv a fixed sixth is held out for tuning. Each cell of the grid keeps the labels of a fraction of the rest, the
-same rows for every method of a seed (and those of a smaller fraction among them); all other rows stay, unlabelled.
+same rows for every method of a seed (and those of a smaller fraction among them); all other rows stay, unlabeled.
 Methods of a seed also start from the same weights. Each method's settings are the best of four to six by the held-out
 images at one fraction, with a seed that the grid does not use; the last epoch counts, none is chosen.
 
@@ -48,7 +48,7 @@ FRACTIONS = [0.05, 0.1, 0.25, 1.0]
 STARTS = ["scratch", "imagenet"]
 TUNING_FRACTION = 0.1
 TUNING_SEEDS = (100,)
-SHORT_SIDE = 80  # pixels: the photographs are shrunk to the size of a small catalogue's
+SHORT_SIDE = 80  # pixels: the photographs are shrunk to the size of a small catalog's
 
 COMMON = (
     "--img-size 64 --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 2 --warmup-lr 1e-6 --min-lr 1e-6 "
@@ -62,7 +62,7 @@ MODELS = {
 CROPS = "--scale 0.2 1"  # SimCLR's views, with crops that are not quite as small
 MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
-LABELS = "--train-split labelled"  # the rows with labels alone
+LABELS = "--train-split labeled"  # the rows with labels alone
 
 # A method's best setting with one more flag in its last stage, and no tuning of its own: more steps with labels, and
 # what the heads could read.
@@ -256,7 +256,7 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
             elif cell["start"] == "imagenet":
                 flags += ["--pretrained", "--pretrained-path", f"{args.weights}"]
             place = ["--output", f"{folder.parent}", "--experiment", folder.name]
-            with _slots:  # labelling images, which is short, does not wait for one
+            with _slots:  # labeling images, which is short, does not wait for one
                 call("train.py", [f"{tables}", *flags, *place], folder.with_suffix(".log"), lock)
             for other in [*folder.glob("checkpoint-*"), *folder.glob("model_best*")]:
                 other.unlink()
@@ -338,7 +338,7 @@ def call(script: str, arguments: list[str], log: Path, *inherited: int) -> None:
 def make_tables(data: Path, fraction: float, seed: int) -> Path:
     """Write the tables of a cell; return their folder.
 
-    train.csv has every image that is not held out, with the labels of a fraction of the rows; labelled.csv these rows
+    train.csv has every image that is not held out, with the labels of a fraction of the rows; labeled.csv these rows
     alone; val.csv the held-out images; test.csv the test split; all.csv every class.
     """
     folder = WORK / "tables" / f"{fraction:g}-{seed}"
@@ -350,7 +350,7 @@ def make_tables(data: Path, fraction: float, seed: int) -> Path:
     blank = dict.fromkeys(ATTRIBUTES, "")
     tables = {
         "train": [row if row["image_path"] in kept else row | blank for row in rows],
-        "labelled": [row for row in rows if row["image_path"] in kept],
+        "labeled": [row for row in rows if row["image_path"] in kept],
         "val": [row for row in everything if row["image_path"] in held_out],
         "test": read_rows(data / "val.csv"),
         "all": everything,
@@ -402,7 +402,7 @@ def small_photograph(path: str) -> Path:
 
 
 def mean_accuracy(predicted: list[Row], rows: list[Row]) -> float:
-    """Return the mean over the attributes of the accuracy on their labelled rows, in percent."""
+    """Return the mean over the attributes of the accuracy on their labeled rows, in percent."""
     accuracies = []
     for name in ATTRIBUTES:
         right = [a[name] == b[name] for a, b in zip(predicted, rows, strict=True) if b[name]]

@@ -133,12 +133,12 @@ def score(predicted: dict[str, list[str]], labels: list[dict[str, str]]) -> dict
     for name, hit in zip(ATTRIBUTES, hits, strict=True):
         truth = np.array([row[name] for row in labels])
         balanced.append(np.mean([hit[truth == kind].mean() for kind in sorted({*truth} - {""})]))
-    labelled = ~np.isnan(hits).all(axis=0)
+    labeled = ~np.isnan(hits).all(axis=0)
     return {
         "accuracy": float(_accuracy([hits])[0]),
         **{name: 100 * float(np.nanmean(hit)) for name, hit in zip(ATTRIBUTES, hits, strict=True)},
         "balanced_accuracy": 100 * float(np.mean(balanced)),
-        "exact_match": 100 * float(np.nanmin(hits[:, labelled], axis=0).mean()),
+        "exact_match": 100 * float(np.nanmin(hits[:, labeled], axis=0).mean()),
     }
 
 

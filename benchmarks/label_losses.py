@@ -15,7 +15,7 @@ from torch import Tensor
 
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 
-CLASSES = (5, 20, 47)  # of three attributes, as a catalogue has them
+CLASSES = (5, 20, 47)  # of three attributes, as a catalog has them
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of two views' projections [N, P] and labels [N, A]
 
 
@@ -46,7 +46,7 @@ def work(name: str, peer: str, n: int) -> Work:
     g = torch.Generator().manual_seed(0)
     z_i, z_j = torch.randn(2, n, WIDTH, generator=g)
     labels = torch.stack([torch.randint(count, (n,), generator=g) for count in CLASSES[-attributes:]], dim=1)
-    labels[::10] = -1  # a tenth of the images is unlabelled
+    labels[::10] = -1  # a tenth of the images is unlabeled
     if attributes == 1:
         labels = labels.masked_fill(labels < 0, CLASSES[-1])  # the others know no blanks
     z_i.requires_grad_()

@@ -25,7 +25,7 @@ from catalog.table import read_table
 from runtime.host_memory import keep_freed_memory
 from timm.data import create_transform
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import create_multi_label_model
 from timm.optim import create_optimizer_v2
@@ -149,7 +149,7 @@ def our_scoring(count: int, size: int, amp: bool) -> Work:
         file = Path(folder, "val.csv")
         file.write_text("\n".join(["image_path,gender", *(f"{image},000" for image in photographs(count))]) + "\n")
         table = read_table(file, require_attributes=False)
-    dataset = TableDataset(table, np.zeros((count, 1), np.int64))
+    dataset = TwoViewDataset(table, np.zeros((count, 1), np.int64))
     config = resolve_preprocessing({}, {"input_size": (3, size, size)})
     loader = create_eval_loader(dataset, config, 32, {"num_workers": 0, "device": DEVICE, "use_prefetcher": True})
     model = create_multi_label_model(MODEL, label_space()).to(DEVICE).to(memory_format=torch.channels_last).eval()

@@ -1,4 +1,4 @@
-"""Two views of each photograph, from the file to normalised float tensors, on one core."""
+"""Two views of each photograph, from the file to normalized float tensors, on one core."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dic
     return {name: worker(make) for name, make in contenders.items()}
 
 
-def _normalised(view: Tensor) -> Tensor:
+def _normalized(view: Tensor) -> Tensor:
     """Return bytes [3, H, W] as what a model is fed, as the loader does for a batch at a time."""
     mean, std = _STATISTICS
     return view.float().sub_(mean).div_(std)
@@ -83,7 +83,7 @@ def ours() -> Views:
 
     def views(file: Path) -> list[Tensor]:
         pixels = load_pixels(file)
-        return [_normalised(as_tensor(view(pixels))) for _ in range(2)]
+        return [_normalized(as_tensor(view(pixels))) for _ in range(2)]
 
     return views
 
@@ -94,7 +94,7 @@ def ours_rand_augment() -> Views:
 
     def views(file: Path) -> list[Tensor]:
         pixels = load_pixels(file)
-        return [_normalised(transform(pixels)) for _ in range(2)]
+        return [_normalized(transform(pixels)) for _ in range(2)]
 
     return views
 
@@ -133,7 +133,7 @@ def _device_works(files: list[Path]) -> dict[str, Callable[[], Work]]:
         def once() -> None:
             for pixels in images:
                 for _ in range(2):
-                    _normalised(as_tensor(view(pixels)))
+                    _normalized(as_tensor(view(pixels)))
 
         return once
 
@@ -201,7 +201,7 @@ def timm_flags() -> Views:
 def timm_rand_augment() -> Views:
     """Timm's transform, applied twice."""
     transform = _timm_rand_augment()
-    return _twice(lambda image: _normalised(transform(image)))
+    return _twice(lambda image: _normalized(transform(image)))
 
 
 def _twice(transform: Callable[[Image.Image], Any]) -> Views:

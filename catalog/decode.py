@@ -1,7 +1,7 @@
 """Reading one image file into the pixels a model is fed, whatever its format and mode.
 
 What an image looks like on screen decides: it is turned upright, its transparent parts are white, its first frame
-counts, and 16-bit grey is scaled and not clipped.
+counts, and 16-bit gray is scaled and not clipped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def load_pixels(path: str | os.PathLike[str], channels: int = 3) -> Pixels:
 
     Args:
         path: where it is.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
 
     Returns:
         uint8 [H, W, C].
@@ -81,7 +81,7 @@ def as_pixels(image: Image.Image) -> Pixels:
 def as_image(pixels: Pixels) -> Image.Image:
     """Returns pixels [H, W, C] as a Pillow image of mode "RGB" or "L", a copy."""
     if pixels.shape[2] == 1:
-        return Image.fromarray(pixels[:, :, 0]).copy()  # Pillow lays a grey image into the array's memory
+        return Image.fromarray(pixels[:, :, 0]).copy()  # Pillow lays a gray image into the array's memory
     return Image.fromarray(pixels)
 
 
@@ -177,7 +177,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scales a grey image of more than 8 bits to 8; Pillow's own conversion of "I" and "F" clips at 255.
+    """Scales a gray image of more than 8 bits to 8; Pillow's own conversion of "I" and "F" clips at 255.
 
     Integers span 16 bits, floats 0 to 1, 0 to 255 or 16 bits, whichever is the first to hold every value. Values that
     exceed all of these, or are negative, say nothing of their range: then black is the least and white the greatest.
@@ -192,7 +192,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def _over_white(image: Image.Image) -> Image.Image:
     """Lays an image with transparency over white, as web shops show it, and returns it in mode "RGB"."""
-    if image.mode == "La":  # premultiplied grey, which Pillow converts to nothing but this
+    if image.mode == "La":  # premultiplied gray, which Pillow converts to nothing but this
         image = image.convert("LA")
     rgba = image.convert("RGBA")
     white = Image.new("RGB", rgba.size, "white")

@@ -37,7 +37,7 @@ IMAGE_PATH = "image_path"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 FORMATS = (*_DELIMITERS, ".parquet")
 
-# Below this many labelled rows, as in a first try, every class may well be different by chance.
+# Below this many labeled rows, as in a first try, every class may well be different by chance.
 _FEW_ROWS = 8
 _TWINS_NAMED = 5  # of an attribute: more lines would hide those that follow
 _ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
@@ -167,10 +167,10 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
         if fault:
             remedy = f"leave it out with --attributes {shlex.join(sound)}" if sound else "it has no other to learn"
             raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
-        classes, labelled = _count(table.columns[attribute], attribute in multi_valued)
-        if labelled >= _FEW_ROWS and classes > labelled / 2:
+        classes, labeled = _count(table.columns[attribute], attribute in multi_valued)
+        if labeled >= _FEW_ROWS and classes > labeled / 2:
             _logger.warning(
-                f"{table.path.name} column {attribute!r} has {classes} classes in {labelled} labelled rows: "
+                f"{table.path.name} column {attribute!r} has {classes} classes in {labeled} labeled rows: "
                 "it looks like an id or free text, not an attribute"
             )
 
@@ -610,24 +610,24 @@ def _not_text(path: Path) -> DataError:
 
 def _fault(column: pa.DictionaryArray, multi_valued: bool) -> str | None:
     """Returns why a column cannot be learned, as the rest of a sentence; None if it can."""
-    classes, labelled = _count(column, multi_valued)
-    if not labelled:
+    classes, labeled = _count(column, multi_valued)
+    if not labeled:
         return "is blank in every row"
     if multi_valued:
         if not classes:
             return "has no value in any row"
-        if labelled >= _FEW_ROWS and classes == _count_values(column):
-            return f"has no value twice in its {labelled} labelled rows, so it is an id or text and not an attribute"
+        if labeled >= _FEW_ROWS and classes == _count_values(column):
+            return f"has no value twice in its {labeled} labeled rows, so it is an id or text and not an attribute"
         return None
     if classes == 1:
         return f"has one class only, {column.dictionary[0].as_py()!r}"
-    if labelled >= _FEW_ROWS and classes == labelled:
-        return f"is different in each of its {labelled} labelled rows, so it is an id and not an attribute"
+    if labeled >= _FEW_ROWS and classes == labeled:
+        return f"is different in each of its {labeled} labeled rows, so it is an id and not an attribute"
     return None
 
 
 def _count(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, int]:
-    """Returns the numbers of classes and of labelled rows."""
+    """Returns the numbers of classes and of labeled rows."""
     return len(_class_names(column, multi_valued)), len(column) - column.null_count
 
 
@@ -671,7 +671,7 @@ def _has_separator(column: pa.DictionaryArray) -> bool:
 
 
 def _check_one_hot(table: Table) -> None:
-    """Raises a DataError if several yes-or-no columns are one attribute: exactly one is yes in every labelled row."""
+    """Raises a DataError if several yes-or-no columns are one attribute: exactly one is yes in every labeled row."""
     flags = {name: column for name, column in table.columns.items() if _is_flag(column)}
     prefixes = {name[: match.end()] for name in flags for match in re.finditer(r"[_=.:/ -]+", name)}
     groups = [[name for name in flags if name.startswith(prefix)] for prefix in prefixes]
@@ -698,12 +698,12 @@ def _is_flag(column: pa.DictionaryArray) -> bool:
 def _is_one_hot(columns: Sequence[pa.DictionaryArray]) -> bool:
     """Says whether in each row that has any label, exactly one of the columns is yes, and blank is no."""
     yes = np.zeros(len(columns[0]), dtype=np.int64)
-    labelled = np.zeros(len(columns[0]), dtype=bool)
+    labeled = np.zeros(len(columns[0]), dtype=bool)
     for column in columns:
         is_yes = [name.lower() in _YES for name in column.dictionary.to_pylist()]
         yes += np.array([*is_yes, False])[column.indices.fill_null(len(is_yes)).to_numpy(zero_copy_only=False)]
-        labelled |= column.is_valid().to_numpy(zero_copy_only=False)
-    return bool((yes[labelled] == 1).all())
+        labeled |= column.is_valid().to_numpy(zero_copy_only=False)
+    return bool((yes[labeled] == 1).all())
 
 
 def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: str) -> DataError:

@@ -1,6 +1,6 @@
 """Images without labels beside a training table, and the order that mixes them into every batch.
 
-As in FixMatch (arXiv:2001.07685, its mu) a batch has the table's rows and so many times as many unlabelled images.
+As in FixMatch (arXiv:2001.07685, its mu) a batch has the table's rows and so many times as many unlabeled images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from catalog.table import Table
 
 
 def unlabeled_per_batch(ratio: float, batch_size: int) -> int:
-    """Return how many unlabelled images a batch of a process has beside so many of the table's rows."""
+    """Return how many unlabeled images a batch of a process has beside so many of the table's rows."""
     return round(ratio * batch_size)
 
 

@@ -1,12 +1,12 @@
-"""The shoes, bags and other things of the sample catalogue that are not clothes."""
+"""The shoes, bags and other things of the sample catalog that are not clothes."""
 
 from itertools import pairwise
 from math import cos, pi, sin
 
-from studio import GOLD, METALS, Colour, Look, Pen, Point, Points, blend, darker, lighter, mirrored, oval
+from studio import GOLD, METALS, Color, Look, Pen, Point, Points, blend, darker, lighter, mirrored, oval
 
-WHITE: Colour = (238, 238, 236)
-DARK: Colour = (38, 36, 36)
+WHITE: Color = (238, 238, 236)
+DARK: Color = (38, 36, 36)
 
 
 def _stretched(points: Points, height: float, below: float = 0.3) -> list[Point]:
@@ -14,16 +14,16 @@ def _stretched(points: Points, height: float, below: float = 0.3) -> list[Point]
     return [(x, below + (y - below) * height) for x, y in points]
 
 
-def _stitches(pen: Pen, points: Points, colour: Colour, count: int = 14) -> None:
+def _stitches(pen: Pen, points: Points, color: Color, count: int = 14) -> None:
     """A dashed line."""
     for (x0, y0), (x1, y1) in pairwise(points):
         for step in range(count):
             near, far = step / count, (step + 0.55) / count
             ends = [(x0 + (x1 - x0) * t, y0 + (y1 - y0) * t) for t in (near, far)]
-            pen.line(ends, colour, 0.02)
+            pen.line(ends, color, 0.02)
 
 
-def _sneaker(pen: Pen, look: Look, tall: float, sole: Colour, thick: float) -> None:
+def _sneaker(pen: Pen, look: Look, tall: float, sole: Color, thick: float) -> None:
     """One shoe with laces from its side, the toe to the left."""
     upper = [(-0.92, 0.3), (-0.92, 0.3), (-0.9, 0.06), (-0.66, -0.06), (-0.38, -0.14), (-0.08, -0.4), (0.12, -0.56)]
     upper += [
@@ -55,7 +55,7 @@ def _in_pairs(look: Look) -> list[tuple[float, float, float]]:
 
 
 def sports_shoe(pen: Pen, look: Look) -> None:
-    """A running shoe: a thick shaped sole, overlays in a second colour; slimmer for women."""
+    """A running shoe: a thick shaped sole, overlays in a second color; slimmer for women."""
     tall = look.cut(1.18, 0.92)
     sole = WHITE if look.chance(0.65) else blend(look.accent, DARK, 0.5)
     thick = look.cut(0.2, 0.15)

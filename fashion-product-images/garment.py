@@ -1,8 +1,8 @@
-"""The clothes of the sample catalogue: what is worn on the body, drawn flat, on a ghost or on a model."""
+"""The clothes of the sample catalog: what is worn on the body, drawn flat, on a ghost or on a model."""
 
 from math import cos, sin
 
-from studio import SKINS, Colour, Look, Pen, Point, blend, darker, lighter, mirrored, oval
+from studio import SKINS, Color, Look, Pen, Point, blend, darker, lighter, mirrored, oval
 
 
 def torso(
@@ -20,7 +20,7 @@ def torso(
 
     Args:
         pen: Draws it.
-        look: Colours and cut.
+        look: Colors and cut.
         top: y of the neck's sides.
         bottom: y of the hem.
         widths: Half widths of shoulder, chest, waist and hem.
@@ -60,10 +60,10 @@ def torso(
         pen.fold([(x, y), (x + look.near(-0.3, 0.3), y - look.near(0.2, 0.7))], look.near(0.86, 1.08))
 
 
-def lining(pen: Pen, look: Look, top: float, neck: Point, colour: Colour | None = None) -> None:
+def lining(pen: Pen, look: Look, top: float, neck: Point, color: Color | None = None) -> None:
     """Draws the inside of the back, seen through the neck; to be drawn before the front."""
     wide, deep = neck
-    inside = colour or blend(look.base, (20, 20, 20), 0.4)
+    inside = color or blend(look.base, (20, 20, 20), 0.4)
     half = [
         (wide * 0.4, top + 0.05),
         (wide + 0.01, top),
@@ -311,8 +311,8 @@ def _legs(pen: Pen, look: Look, waist: float, hip: float, ankle: float, bottom: 
             x = gap + ankle * 0.55
             pen.line([(side * x, 0), (side * x, bottom + 0.25)], skin, ankle * 0.8)
             pen.fill(oval(side * (x + 0.05), bottom + 0.26, 0.16, 0.09), shoe)
-        shirt_colour = (235, 235, 235) if look.chance(0.6) else look.accent
-        pen.fill(mirrored([(waist, -1.6), (waist + 0.03, high + 0.08), (0, high + 0.1)]), shirt_colour, 0)
+        shirt_color = (235, 235, 235) if look.chance(0.6) else look.accent
+        pen.fill(mirrored([(waist, -1.6), (waist + 0.03, high + 0.08), (0, high + 0.1)]), shirt_color, 0)
     for side in (1, -1):
         leg = [(0, high), (waist, high), (waist, high), (hip, high + 0.5), (gap + ankle, bottom), (gap + ankle, bottom)]
         leg += [(gap, bottom), (gap, bottom), (0.01, high + 0.75), (0, high + 0.7)]

@@ -1,8 +1,8 @@
-"""Draws a small fashion catalogue, so that everything can be tried offline: no download, no account, half a minute.
+"""Draws a small fashion catalog, so that everything can be tried offline: no download, no account, half a minute.
 
     python fashion-product-images/make_sample.py                          # into this folder
     python fashion-product-images/make_sample.py /tmp/small --rows 500    # elsewhere, smaller
-    python fashion-product-images/make_sample.py --sheet catalogue.png    # and a contact sheet to look at
+    python fashion-product-images/make_sample.py --sheet catalog.png    # and a contact sheet to look at
 
 The pictures look like those of Kaggle's "Fashion Product Images (Small)": 60 x 80 pixels, one product each, mostly on
 white. Three attributes: gender (read mostly from cut and proportion), article (from shape) and color (from palette
@@ -43,7 +43,7 @@ class Article(NamedTuple):
         genders: Percent sold as Men, Women, Unisex, Boys, Girls.
         patterns: What cloth it is made of, one drawn by chance.
         gloss: How much it shines.
-        colours: The colours more common for it than in general, and how many times.
+        colors: The colors more common for it than in general, and how many times.
         size: The scale it is drawn at.
     """
 
@@ -52,7 +52,7 @@ class Article(NamedTuple):
     genders: tuple[float, float, float, float, float]
     patterns: tuple[str, ...] = PLAIN
     gloss: float = 0.1
-    colours: dict[str, float] = {}  # noqa: RUF012 - read only
+    colors: dict[str, float] = {}  # noqa: RUF012 - read only
     size: float = 0.92
 
 
@@ -98,7 +98,7 @@ ARTICLES: dict[str, Article] = {
     "Socks": Article(1.4, accessory.socks, (50, 26, 14, 6, 4), (*PLAIN * 3, "stripes", "dots"), 0.0),
     "Caps": Article(1.0, accessory.cap, (48, 8, 38, 4, 2), (*PLAIN * 4, "checks"), 0.0),
 }
-COLOURS = {
+COLORS = {
     "Black": 22.0, "White": 12.0, "Blue": 12.0, "Brown": 7.5, "Grey": 7.0, "Red": 6.0, "Green": 5.5, "Navy Blue": 5.0,
     "Pink": 4.5, "Purple": 4.0, "Yellow": 2.5, "Beige": 2.5, "Orange": 1.8,
 }  # fmt: skip
@@ -131,8 +131,8 @@ def describe(count: int, seed: int) -> list[Row]:
         kind = ARTICLES[article]
         gender = _pick(rng, dict(zip(GENDERS, kind.genders, strict=True)))
         liked = BRIGHT if gender in ("Women", "Girls") and article != "Jeans" else {}
-        colours = {name: share * kind.colours.get(name, liked.get(name, 1.0)) for name, share in COLOURS.items()}
-        rows.append(Row(number, gender, article, _pick(rng, colours)))
+        colors = {name: share * kind.colors.get(name, liked.get(name, 1.0)) for name, share in COLORS.items()}
+        rows.append(Row(number, gender, article, _pick(rng, colors)))
     return rows
 
 
@@ -141,7 +141,7 @@ def draw(row: Row, seed: int) -> Image.Image:
     rng, kind = np.random.default_rng([seed, row.number]), ARTICLES[row.article]
     child, unisex = row.gender in ("Boys", "Girls"), row.gender == "Unisex"
     middle = 0.5 if unisex else 0.95 if row.gender in ("Women", "Girls") else 0.05
-    others = {name: share for name, share in COLOURS.items() if name != row.color} | {"White": 25.0}
+    others = {name: share for name, share in COLORS.items() if name != row.color} | {"White": 25.0}
     look = Look(rng, dye(rng, row.color), dye(rng, _pick(rng, others)), float(rng.normal(middle, 0.13)), child, unisex)
     pen = Pen(
         size=kind.size * float(rng.uniform(0.86, 1.04)) * (float(rng.uniform(0.68, 0.8)) if child else 1.0),
@@ -163,7 +163,7 @@ def tabulate(rows: Sequence[Row], seed: int) -> dict[str, str]:
 
     Returns:
         The text of each split's CSV, by name. The first product of every class stays in training and keeps its
-        labels, so that nothing is tested that could not be learnt.
+        labels, so that nothing is tested that could not be learned.
     """
     rng = np.random.default_rng([seed, 1])
     firsts = {(column, row[column]): row for row in reversed(rows) for column in (1, 2, 3)}
@@ -178,9 +178,9 @@ def tabulate(rows: Sequence[Row], seed: int) -> dict[str, str]:
         lines[split] = []
         for row in sorted(dealt[split]):
             blank = rng.random(3) < (0.05 if split == "train" else 0.01)
-            unlabelled = bool(rng.random() < 0.05) and split == "train"
+            unlabeled = bool(rng.random() < 0.05) and split == "train"
             labels = [
-                "" if row not in kept and (unlabelled or b) else str(v) for v, b in zip(row[1:], blank, strict=True)
+                "" if row not in kept and (unlabeled or b) else str(v) for v, b in zip(row[1:], blank, strict=True)
             ]
             lines[split].append((row.path, *labels))
     lines["all"] = sorted(line for split in SPLITS[:3] for line in lines[split])
@@ -266,13 +266,13 @@ def sheet(count: int, seed: int, path: Path, across: int = 16, down: int = 8) ->
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     parser = argparse.ArgumentParser(
-        description="Draw a small fashion catalogue with gender, article and color labels.", allow_abbrev=False
+        description="Draw a small fashion catalog with gender, article and color labels.", allow_abbrev=False
     )
     here = Path(__file__).resolve().parent
     parser.add_argument("folder", nargs="?", type=Path, default=here, help="where to (default: this script's folder)")
     parser.add_argument("--rows", type=int, default=2400, help="how many products, at least 20 (default: 2400)")
     parser.add_argument("--seed", type=int, default=42, help="which sample, 0 or more (default: 42)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, say catalogue.png")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, say catalog.png")
     parser.add_argument(
         "--force", action="store_true", help="draw anew, and replace CSVs of another data set; its images stay"
     )

@@ -1,7 +1,7 @@
-"""The photo studio of the sample catalogue: a pen that draws things in parts, and a camera that photographs them.
+"""The photo studio of the sample catalog: a pen that draws things in parts, and a camera that photographs them.
 
 The pen works four times larger than the photograph and the camera reduces what it drew, which is what makes edges
-smooth. Light, shadow, colour cast and noise are added to the small picture: cheaper, and as a sensor would.
+smooth. Light, shadow, color cast and noise are added to the small picture: cheaper, and as a sensor would.
 """
 
 import colorsys
@@ -17,13 +17,13 @@ from PIL import Image, ImageDraw, ImageFilter
 SIZE = (60, 80)  # width, height of a photograph in pixels
 ZOOM = 4
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 Points = Sequence[Point]
 Array = NDArray[np.floating]
 
-# The named colours as ranges of hue, saturation and value. Neighbours (Black and Navy Blue, White and Beige, Red and
-# Orange) nearly touch, and lighting makes them overlap, as in real catalogues.
+# The named colors as ranges of hue, saturation and value. Neighbors (Black and Navy Blue, White and Beige, Red and
+# Orange) nearly touch, and lighting makes them overlap, as in real catalogs.
 PALETTE: dict[str, tuple[Point, Point, Point]] = {
     "Black": ((0.0, 1.0), (0.0, 0.22), (0.07, 0.17)),
     "White": ((0.05, 0.65), (0.0, 0.05), (0.90, 1.0)),
@@ -39,32 +39,32 @@ PALETTE: dict[str, tuple[Point, Point, Point]] = {
     "Beige": ((0.08, 0.13), (0.16, 0.34), (0.74, 0.90)),
     "Orange": ((0.045, 0.085), (0.78, 0.95), (0.86, 0.98)),
 }
-SKINS: tuple[Colour, ...] = ((236, 196, 168), (214, 164, 128), (178, 124, 88), (120, 80, 56))
-METALS: tuple[Colour, ...] = ((196, 198, 204), (206, 170, 96), (70, 70, 74))
+SKINS: tuple[Color, ...] = ((236, 196, 168), (214, 164, 128), (178, 124, 88), (120, 80, 56))
+METALS: tuple[Color, ...] = ((196, 198, 204), (206, 170, 96), (70, 70, 74))
 GOLD = METALS[1]
 
 
-def dye(rng: np.random.Generator, name: str) -> Colour:
-    """Draws one of the many colours that go by a name."""
+def dye(rng: np.random.Generator, name: str) -> Color:
+    """Draws one of the many colors that go by a name."""
     hue, saturation, value = (float(rng.uniform(*limits)) for limits in PALETTE[name])
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def blend(one: Colour, other: Colour, share: float) -> Colour:
-    """Mixes two colours; `share` is how much of the other."""
+def blend(one: Color, other: Color, share: float) -> Color:
+    """Mixes two colors; `share` is how much of the other."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
-def darker(colour: Colour, share: float = 0.3) -> Colour:
-    """Shades a colour; a nearly black one is lightened instead, as its seams could not be seen otherwise."""
-    return blend(colour, (0, 0, 0), share) if max(colour) > 62 else blend(colour, (255, 255, 255), share * 0.55)
+def darker(color: Color, share: float = 0.3) -> Color:
+    """Shades a color; a nearly black one is lightened instead, as its seams could not be seen otherwise."""
+    return blend(color, (0, 0, 0), share) if max(color) > 62 else blend(color, (255, 255, 255), share * 0.55)
 
 
-def lighter(colour: Colour, share: float = 0.3) -> Colour:
-    """Tints a colour."""
-    return blend(colour, (255, 255, 255), share)
+def lighter(color: Color, share: float = 0.3) -> Color:
+    """Tints a color."""
+    return blend(color, (255, 255, 255), share)
 
 
 def rounded(points: Points, times: int) -> list[Point]:
@@ -82,7 +82,7 @@ def mirrored(half: Points) -> list[Point]:
 
 
 def oval(x: float, y: float, width: float, height: float, power: float = 2.0) -> list[Point]:
-    """Returns an ellipse by its centre and half axes; a larger power makes it squarer."""
+    """Returns an ellipse by its center and half axes; a larger power makes it squarer."""
     angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     across, down = np.cos(angles), np.sin(angles)
     xs = x + width * np.sign(across) * np.abs(across) ** (2 / power)
@@ -96,23 +96,23 @@ class Look:
 
     Args:
         rng: The picture's own source of chance.
-        base: The colour it is named for.
-        accent: A second colour, for prints and trimmings.
+        base: The color it is named for.
+        accent: A second color, for prints and trimmings.
         femininity: About 0 for a man's cut and 1 for a woman's; in between for both.
         child: Whether it is cut for a child.
         unisex: Whether it is sold to both.
     """
 
     rng: np.random.Generator
-    base: Colour
-    accent: Colour
+    base: Color
+    accent: Color
     femininity: float
     child: bool = False
     unisex: bool = False
 
     @cached_property
-    def seam(self) -> Colour:
-        """The colour of seams and other fine lines."""
+    def seam(self) -> Color:
+        """The color of seams and other fine lines."""
         return darker(self.base, 0.32)
 
     def cut(self, man: float, woman: float) -> float:
@@ -145,16 +145,16 @@ class Pen:
     Args:
         size: The scale of the whole thing in the picture.
         turn: Its rotation in degrees.
-        shift: Where its centre is.
+        shift: Where its center is.
         flip: Whether left and right change places.
-        cloth: What `fill` fills with where no colour is given: a colour or a pattern.
+        cloth: What `fill` fills with where no color is given: a color or a pattern.
     """
 
     size: float
     turn: float
     shift: Point
     flip: bool
-    cloth: Colour | Image.Image
+    cloth: Color | Image.Image
     ink: Image.Image = field(init=False)
     mask: Image.Image = field(init=False)
     relief: Image.Image = field(init=False)
@@ -180,12 +180,12 @@ class Pen:
     def _width(self, width: float) -> int:
         return max(1, round(width * self._scale))
 
-    def fill(self, outline: Points, colour: Colour | None = None, smooth: int = 2) -> None:
-        """Fills an outline with a colour, or with the cloth."""
+    def fill(self, outline: Points, color: Color | None = None, smooth: int = 2) -> None:
+        """Fills an outline with a color, or with the cloth."""
         points = self._place(rounded(outline, smooth))
         self._mask.polygon(points, 255)
         self._relief.polygon(points, 128)  # a new piece hides the folds of the one below
-        paint = colour or self.cloth
+        paint = color or self.cloth
         if isinstance(paint, Image.Image):
             stencil = Image.new("1", self.ink.size)
             ImageDraw.Draw(stencil).polygon(points, 1)
@@ -193,10 +193,10 @@ class Pen:
         else:
             self._ink.polygon(points, paint)
 
-    def line(self, points: Points, colour: Colour, width: float = 0.02) -> None:
+    def line(self, points: Points, color: Color, width: float = 0.02) -> None:
         """Draws a line, of which the width is in the units of the points."""
         placed, thick = self._place(points), self._width(width)
-        for draw, paint in ((self._ink, colour), (self._mask, 255), (self._relief, 128)):
+        for draw, paint in ((self._ink, color), (self._mask, 255), (self._relief, 128)):
             draw.line(placed, paint, thick, joint="curve")
 
     def shade(self, outline: Points, amount: float, smooth: int = 2) -> None:
@@ -208,8 +208,8 @@ class Pen:
         self._relief.line(self._place(points), round(128 * amount), self._width(width), joint="curve")
 
 
-def pattern(look: Look, kinds: Sequence[str]) -> Colour | Image.Image:
-    """Makes cloth of the look's base colour: plain or with one of the patterns named."""
+def pattern(look: Look, kinds: Sequence[str]) -> Color | Image.Image:
+    """Makes cloth of the look's base color: plain or with one of the patterns named."""
     kind = str(look.rng.choice(kinds))
     if kind == "plain":
         return look.base
@@ -242,7 +242,7 @@ def _clouds(look: Look, across: int, down: int) -> Array:
 
 
 def _backdrop(look: Look) -> Array:
-    """What is behind the thing: mostly nearly white, as in a catalogue."""
+    """What is behind the thing: mostly nearly white, as in a catalog."""
     down, across = np.mgrid[-1 : 1 : SIZE[1] * 1j, -1 : 1 : SIZE[0] * 1j].astype(np.float32)
     angle = look.near(0, 2 * np.pi)
     slope: Array = ((np.cos(angle) * across + np.sin(angle) * down) * 0.5)[..., None]
@@ -280,7 +280,7 @@ def photograph(pen: Pen, look: Look, gloss: float) -> Image.Image:
     light = 0.94 + look.near(0.8, 1.8) * facing + look.near(0.0, 0.14) * (across * sin(radians(side)) - down)
     light += look.near(0.02, 0.055) * _clouds(look, 9, 5) + 0.16 * (round_mask - 1)
     light *= 2 * _blurred(relief, 0.6)
-    # Cloth and leather are never as black as no light at all: what shines adds to the colour, it does not multiply.
+    # Cloth and leather are never as black as no light at all: what shines adds to the color, it does not multiply.
     shine = (0.25 + gloss) * np.maximum(facing + 0.08 * _clouds(look, 4, 4), 0) * mask + 0.012 * mask
     thing = ink * light[..., None] + shine[..., None]
 

@@ -106,7 +106,7 @@ EXCLUSIVE = [
 ]
 
 # A word that says what another flag then is: (flag, word, the other flag, its value, why no other value goes with it).
-SETTLES = [
+IMPLIES = [
     ("contrastive", "none", "simclr_loss_weight", 0.0, "none leaves no SimCLR loss to weigh; leave one of them out"),
 ]
 
@@ -128,7 +128,7 @@ NEEDS = [
     ),
     ("contrastive", "simclr_loss_weight", "at weight 0 there is no such loss, as with --contrastive none"),
     ("jsd", "aug_splits", "the loss compares at least two splits (--aug-splits 3)"),
-    ("knn_images", "knn_interval", "at 0 no neighbours are looked for"),
+    ("knn_images", "knn_interval", "at 0 no neighbors are looked for"),
     ("layer_decay_min_scale", "layer_decay", "it is the floor of that decay"),
     ("layer_decay_no_opt_scale", "layer_decay", "it freezes layers below a scale that only the decay gives"),
     ("lr_base_scale", "lr_base", "it says how the base rate grows with the batch"),
@@ -248,7 +248,7 @@ def preprocessing_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags that describe the model's input, in every script."""
     channels = args.input_size[0] if args.input_size else 3
     if channels not in (1, 3):
-        yield f"--input-size has {channels} channels: images are read as grey (1) or RGB (3)"
+        yield f"--input-size has {channels} channels: images are read as gray (1) or RGB (3)"
     for dest in ("mean", "std"):
         values = getattr(args, dest)
         if values and len(values) not in (1, channels):
@@ -400,7 +400,7 @@ def _augmentation_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if isinstance(args.color_jitter, list) and len(args.color_jitter) not in (3, 4):
         yield "--color-jitter takes 1 value, or 3 (brightness, contrast, saturation), or 4 (and hue)"
     if isinstance(args.color_jitter, list) and args.color_jitter[3:] and args.color_jitter[3] > 0.5:
-        yield f"--color-jitter turns the hue by at most 0.5 (half the colour circle), not {args.color_jitter[3]:g}"
+        yield f"--color-jitter turns the hue by at most 0.5 (half the color circle), not {args.color_jitter[3]:g}"
 
 
 def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
@@ -410,7 +410,7 @@ def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.split_bn and args.sync_bn:
         yield "--split-bn excludes --sync-bn: both replace the model's batch norm layers"
     if args.dist_bn and args.sync_bn:
-        yield "--dist-bn excludes --sync-bn: synchronised statistics are the same on every process already"
+        yield "--dist-bn excludes --sync-bn: synchronized statistics are the same on every process already"
     if args.cache_dir and args.cache != "disk":
         yield f"--cache-dir needs --cache disk, not {args.cache}: nothing else is kept in a folder"
     if args.local_rank and os.environ.get("LOCAL_RANK") != str(args.local_rank):

@@ -170,7 +170,7 @@ class Parser(argparse.ArgumentParser):
         for first, second, because in check.EXCLUSIVE:
             if first in given and second in given:
                 self.error(f"{check.flag(first)} and {check.flag(second)} exclude each other: {because}")
-        for dest, word, other, settled, because in check.SETTLES:
+        for dest, word, other, settled, because in check.IMPLIES:
             if given.get(dest) == word and given.get(other, settled) != settled:
                 self.error(f"{check.flag(dest)} {word} and {check.flag(other)} exclude each other: {because}")
         return given
@@ -252,7 +252,7 @@ class Parser(argparse.ArgumentParser):
             for winner, loser in ((first, second), (second, first)):
                 if winner in typed:
                     recipe.pop(loser, None)
-        for dest, word, other, settled, _ in check.SETTLES:
+        for dest, word, other, settled, _ in check.IMPLIES:
             if recipe.get(dest) == word and (dest in typed or typed.get(other, settled) != settled):
                 recipe.pop(dest)  # typing another word, or the weight, takes back the recipe's
             for given in (recipe, typed):
@@ -425,7 +425,7 @@ def inference_parser() -> Parser:
     parser = Parser(
         "inference.py", "Label new images with a checkpoint.", "INPUT [INPUT ...] --checkpoint FILE [flags]"
     )
-    group = Group(parser, "Labelling")
+    group = Group(parser, "Labeling")
     add = group.value
     add("input", "INPUT", None, "images, a folder of images, or a table with a column image_path", nargs="+")
     add("--checkpoint", "FILE", "", "the trained model, model_best.pth.tar of a run")
@@ -447,7 +447,7 @@ _CONTRASTIVE_BATCH = (
 )
 _GRAD_ACCUM = "steps whose gradients make one update; adds no negatives, unlike --contrastive-batch-size"
 _KNN = (
-    "epochs between scorings of the representation by its nearest neighbours (k = 20 and 200) among training images; "
+    "epochs between scorings of the representation by its nearest neighbors (k = 20 and 200) among training images; "
     "also after the last epoch; 0 leaves them out"
 )
 _PREDICTIONS = "file to write, in the format of its ending: .csv, .json or .parquet"
@@ -467,7 +467,7 @@ def _dataset(group: Group) -> None:
         "--unlabeled-ratio",
         POSITIVE,
         None,
-        "unlabelled images, of --unlabeled and of the table, in a batch for each of its --batch-size labelled ones "
+        "unlabeled images, of --unlabeled and of the table, in a batch for each of its --batch-size labeled ones "
         "(1 with --unlabeled; without either rows come as they are in the table)",
     )
     add("--val-split", "NAME", "validation", "table to score after an epoch; validation means val.csv")
@@ -514,7 +514,7 @@ def _preprocessing(group: Group, default: str) -> None:
     add = group.value
     add("--img-size", COUNT, None, f"side of the square RGB input in pixels (default: {default})")
     add("--input-size", COUNT, None, f"channels (1 or 3), height and width (default: {default})", nargs=3)
-    add("--crop-pct", POSITIVE, None, f"share of the side kept by the centre crop when scoring (default: {default})")
+    add("--crop-pct", POSITIVE, None, f"share of the side kept by the center crop when scoring (default: {default})")
     add("--crop-mode", CROPS, None, f"when scoring: cut to a square, squeeze, or pad (default: {default})")
     add("--mean", REAL, None, f"mean of each channel, in 0..1, to subtract (default: {default})", nargs="+")
     add("--std", POSITIVE, None, f"deviation of each channel, to divide by (default: {default})", nargs="+")
@@ -530,7 +530,7 @@ def _simclr(group: Group) -> None:
     add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "factor on the classification loss; 0 trains no heads")
     add("--projection-dim", COUNT, 64, "length of the projections that the SimCLR loss compares")
     add("--projection-layers", COUNT, 2, "linear layers of the projection head")
-    add("--projection-norm", ["none", "batch", "layer"], "none", "normalisation between these layers")
+    add("--projection-norm", ["none", "batch", "layer"], "none", "normalization between these layers")
     add("--contrastive-batch-size", COUNT, None, _CONTRASTIVE_BATCH)
 
 
@@ -584,7 +584,7 @@ def _schedule(group: Group) -> None:
 
 def _augmentation(group: Group) -> None:
     add, switch = group.value, group.switch
-    views = "what makes the views: timm's flags below, SimCLR's policy, or that without hue, grey and saturation"
+    views = "what makes the views: timm's flags below, SimCLR's policy, or that without hue, gray and saturation"
     add("--views", VIEWS, "timm", views)
     place = "where the views of --views simclr are made: by the workers, or for a whole batch on the model's device"
     add("--augment-on", ["cpu", "device"], "cpu", place)
@@ -598,14 +598,14 @@ def _augmentation(group: Group) -> None:
     jitter = "change of brightness, contrast and saturation: 1 value, or 3, or 4 with hue; not used with --aa"
     add("--color-jitter", NONNEGATIVE, 0.4, jitter, nargs="+", action=OneOrMany)
     add("--color-jitter-prob", PROBABILITY, None, "probability of the color jitter (default: always)")
-    add("--grayscale-prob", PROBABILITY, 0.0, "probability of losing all colour")
+    add("--grayscale-prob", PROBABILITY, 0.0, "probability of losing all color")
     add("--gaussian-blur-prob", PROBABILITY, 0.0, "probability of a blur")
     add("--aa", check.auto_augment, None, "automatic augmentation: rand-m9-mstd0.5, augmix, v0, ...", metavar="POLICY")
     add("--aug-repeats", WHOLE, 0, "copies of an image in an epoch, one on each of several processes; 0 is off")
     add("--aug-splits", WHOLE, 0, "copies of an image, the first one clean, that are classified; 0 is off")
     switch("--jsd", "add a loss on how much the predictions of the splits differ (Jensen-Shannon divergence)")
     add("--reprob", PROBABILITY, 0.0, "probability of erasing a rectangle")
-    add("--remode", ["const", "rand", "pixel"], "const", "put zeros there, a random colour, or one for each pixel")
+    add("--remode", ["const", "rand", "pixel"], "const", "put zeros there, a random color, or one for each pixel")
     add("--recount", COUNT, 1, "most rectangles in an image")
     switch("--resplit", "leave the first of the splits, or half of the batch, without erasing")
     add("--mixup", NONNEGATIVE, 0.0, "alpha of mixup, which blends two images; 0 is off")
@@ -660,7 +660,7 @@ def _train_running(group: Group) -> None:
     add("--eval-metric", "NAME", "top1", "column of summary.csv that decides which checkpoint is best")
     add("--val-interval", COUNT, 1, "epochs between scorings")
     add("--knn-interval", WHOLE, 10, _KNN)
-    add("--knn-images", COUNT, 10_000, "labelled training images at most, drawn by --seed, that neighbours are among")
+    add("--knn-images", COUNT, 10_000, "labeled training images at most, drawn by --seed, that neighbors are among")
     add("--tta", check.views_at_test, 0, _TTA)
     add("--checkpoint-hist", COUNT, 10, "checkpoints to keep")
     add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")
@@ -694,7 +694,7 @@ def _loading(group: Group) -> None:
     """Declare how every script loads images."""
     group.value("--workers -j", WHOLE, 4, "processes that load images; 0 loads in this one")
     group.switch("--pin-mem", "load into page-locked memory, from which copies to a GPU are faster")
-    group.switch("--no-prefetcher", "normalise on the CPU, and copy no batch ahead")
+    group.switch("--no-prefetcher", "normalize on the CPU, and copy no batch ahead")
 
 
 def _cache(group: Group) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.figure_text import drawable, font_families
-from runtime.atomic_file import whole_file
-from runtime.errors import UsageError, told_in_one_sentence
+from runtime.atomic_file import atomic_file
+from runtime.errors import UsageError, report_usage_errors
 
 if TYPE_CHECKING:  # matplotlib takes a second to import and a run without pictures needs none of it
     from matplotlib.axes import Axes
@@ -29,19 +29,19 @@ Row = dict[str, float]  # of an epoch: finite values by column
 
 _REQUIRED = ("epoch", "train_loss", "classification_loss", "eval_balanced_accuracy")  # the last two enclose attributes
 _INCHES, _DPI = (8.0, 5.0), 150  # 1200 x 750 pixels with letters that stay readable at the width of a README
-_INK, _GREY, _RULE = "#1a1a1a", "#6b6b6b", "#e4e4e4"
-# Okabe and Ito's colours for the colour-blind (2008, https://jfly.uni-koeln.de/color/); for their yellow, which is
-# faint on white, and for more, Paul Tol's wine, indigo and olive. Markers tell the lines apart without any colour.
+_INK, _GRAY, _RULE = "#1a1a1a", "#6b6b6b", "#e4e4e4"
+# Okabe and Ito's colors for the color-blind (2008, https://jfly.uni-koeln.de/color/); for their yellow, which is
+# faint on white, and for more, Paul Tol's wine, indigo and olive. Markers tell the lines apart without any color.
 # The eighth of theirs is kept for what is best.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#332288", "#999933")
 _BEST = "#D55E00"
-_MARKERS = "os^Dv<>pPX*h"  # not a multiple of the colours, so that pairs repeat late
+_MARKERS = "os^Dv<>pPX*h"  # not a multiple of the colors, so that pairs repeat late
 _EVERY_POINT = 40  # up to so many points each gets its marker
 _MARKERS_A_LINE = 10
 _LEGEND_LINES, _NAME_LENGTH = 14, 20
 _LOG_SCALE = 12.0  # largest over smallest loss from which a linear axis would flatten the smaller ones
 _WATCHED = ("train_contrastive_top1", "train_effective_rank_h")
-_EMA_ATTRIBUTES = 4  # with more, a second curve of each, of averaged weights or neighbours, would be a thicket
+_EMA_ATTRIBUTES = 4  # with more, a second curve of each, of averaged weights or neighbors, would be a thicket
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def draw_curves(summary: Path, folder: Path) -> list[Path]:
     """Draw `accuracy.png` and `losses.png`, each replaced whole, so that a viewer never sees half a picture.
 
     A run that watched its projections or its representation has a third, `representation.png`. Epochs without a
-    value, such as those between two validations, are passed over: the line joins their neighbours.
+    value, such as those between two validations, are passed over: the line joins their neighbors.
 
     Args:
         summary: the summary.csv of a run.
@@ -163,7 +163,7 @@ def _draw_accuracy(run: Summary) -> Figure:
     _mark(upper, run.rows, "eval_top1", "best {value:.1f}% in epoch {epoch}")
 
     losses = [
-        _Curve("train_loss", "training, weighted sum", _GREY, "D"),
+        _Curve("train_loss", "training, weighted sum", _GRAY, "D"),
         _Curve("classification_loss", "training, classification", _COLORS[0], "^"),
         _Curve("eval_loss", "validation", _INK, width=2.2),
     ]
@@ -191,10 +191,10 @@ def _draw_losses(run: Summary) -> Figure:
 
 
 def _draw_representation(run: Summary) -> Figure:
-    """Return what neighbours and the projections get right, how these lie, and how many directions they fill."""
+    """Return what neighbors and the projections get right, how these lie, and how many directions they fill."""
     from matplotlib.ticker import PercentFormatter
 
-    titles = ("Nearest neighbours and contrast", "Alignment and uniformity (lower is better)", "Effective rank")
+    titles = ("Nearest neighbors and contrast", "Alignment and uniformity (lower is better)", "Effective rank")
     figure, (upper, middle, lower) = _panels(run.rows, (4, 3, 3), titles)
     attributes = _attribute_curves(run, "_knn20")[:_EMA_ATTRIBUTES]
     neighbors = [replace(curve, label=f"{curve.label}, 20", dashed=True, width=1.0) for curve in attributes]
@@ -203,8 +203,8 @@ def _draw_representation(run: Summary) -> Figure:
         run.rows,
         [
             *neighbors,
-            _Curve("eval_knn20", "20 neighbours", _INK, width=2.2),
-            _Curve("eval_knn200", "200 neighbours", _GREY, "D"),
+            _Curve("eval_knn20", "20 neighbors", _INK, width=2.2),
+            _Curve("eval_knn200", "200 neighbors", _GRAY, "D"),
             _Curve("train_contrastive_top1", "contrastive top-1", _COLORS[5], "s"),
             _Curve("train_false_negatives", "false negatives", _BEST, "X", width=0.9),
         ],
@@ -262,12 +262,12 @@ def _panels(rows: Sequence[Row], heights: Sequence[int], titles: Sequence[str]) 
         axes.margins(y=0.08)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_RULE)
-        axes.tick_params(colors=_GREY, labelsize=9, length=0)
+        axes.tick_params(colors=_GRAY, labelsize=9, length=0)
     first, last = rows[0]["epoch"], rows[-1]["epoch"]
     margin = 0.015 * (last - first) or 0.5
     panels[0].set_xlim(first - margin, last + margin)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
-    panels[-1].set_xlabel("epoch", color=_GREY, fontsize=9.5)
+    panels[-1].set_xlabel("epoch", color=_GRAY, fontsize=9.5)
     return figure, panels
 
 
@@ -295,7 +295,7 @@ def _draw(axes: Axes, rows: Sequence[Row], curves: Sequence[_Curve]) -> None:
         drawn.sort(key=lambda entry: entry[:2])
         _add_legend(axes, [(label, line) for _, _, label, line in drawn if label])
     else:
-        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=_GRAY)
         axes.set_yticks([])
 
 
@@ -353,12 +353,12 @@ def _scale_losses(axes: Axes) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(which="both", length=0)
-        axes.set_ylabel("log scale", color=_GREY, fontsize=9)
+        axes.set_ylabel("log scale", color=_GRAY, fontsize=9)
 
 
 def _write(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG; the file changes at once or not at all."""
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return path
 
@@ -369,7 +369,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("summary", type=Path, help="the run's summary.csv")
     parser.add_argument("folder", type=Path, nargs="?", help="where the pictures go (default: beside summary.csv)")
     args = parser.parse_args(argv)
-    with told_in_one_sentence("curves"):
+    with report_usage_errors("curves"):
         for path in draw_curves(args.summary, args.folder or args.summary.parent):
             print(path)
 

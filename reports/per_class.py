@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reports.figure_text import drawable, font_families
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and most evaluations draw nothing
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ OUTSIDE = "(not in the label space)"  # the row of labels whose class the model 
 
 _NAMED_CLASSES = 40  # with more, names would be too small to read
 _WRITTEN_CLASSES = 12  # up to so many, each cell has its number
-_INK, _GREY = "#1a1a1a", "#6b6b6b"
+_INK, _GRAY = "#1a1a1a", "#6b6b6b"
 _NAME_LENGTH = 24
 _BYTES = 120  # of a file name's stem; file systems take 255 for a whole name
 
@@ -95,7 +95,7 @@ def write_per_class(
         _write_scores(table, names, class_scores(matrix))
         _write_confusion(confusion, names, matrix)
         figure = draw_confusion(attribute, names, matrix, title)
-        with whole_file(picture) as unfinished:
+        with atomic_file(picture) as unfinished:
             figure.savefig(unfinished, format="png", metadata={"Software": None})
         written += [table, confusion, picture]
     return written
@@ -121,7 +121,7 @@ def file_stems(names: Iterable[str]) -> list[str]:
 
 
 def _write_scores(path: Path, names: Sequence[str], scores: Mapping[str, Floats]) -> None:
-    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", *scores])
         for row, name in enumerate(names):
@@ -131,7 +131,7 @@ def _write_scores(path: Path, names: Sequence[str], scores: Mapping[str, Floats]
 
 
 def _write_confusion(path: Path, names: Sequence[str], matrix: Matrix) -> None:
-    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["label \\ prediction", *names])
         writer.writerows([name, *counts] for name, counts in _rows(names, matrix))
@@ -146,7 +146,7 @@ def _rows(names: Sequence[str], matrix: Matrix) -> list[tuple[str, list[int]]]:
 def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: str = "") -> Figure:
     """Return a picture of where the images of each class went: percents of a row, which add up to 100.
 
-    Classes are named up to 40 of them, else numbered from 1 in their order; rows without an image are grey.
+    Classes are named up to 40 of them, else numbered from 1 in their order; rows without an image are gray.
 
     Args:
         attribute: its name.
@@ -171,9 +171,9 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
     colors = colormaps["Blues"].with_extremes(bad="#d9d9d9")
     image = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=100, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 4.0 / side + 0.4), aspect=30, pad=0.02)
-    bar.ax.tick_params(labelsize=8, length=0, colors=_GREY)
+    bar.ax.tick_params(labelsize=8, length=0, colors=_GRAY)
     bar.outline.set_visible(False)
-    bar.set_label("% of the row", fontsize=8, color=_GREY)
+    bar.set_label("% of the row", fontsize=8, color=_GRAY)
     _name_classes(axes, [name for name, _ in rows], names, named)
     if len(names) <= _WRITTEN_CLASSES:
         for (row, column), share in np.ndenumerate(shares):
@@ -183,7 +183,7 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
     total, hits = int(counts.sum()), int(np.trace(matrix))
     right = f"{100 * hits / total:.1f}% of {total} right" if total else "no labels"
     _write(axes.set_title("", loc="left", fontsize=11, fontweight="bold", color=_INK), f"{attribute}: {right}", 80)
-    heading = figure.supxlabel("", x=0.01, ha="left", fontsize=7.5, color=_GREY)
+    heading = figure.supxlabel("", x=0.01, ha="left", fontsize=7.5, color=_GRAY)
     numbers = "" if named else "classes are numbered from 1 in the order of the tables beside this picture"
     _write(heading, "; ".join(filter(None, (title, numbers))), 160)
     return figure
@@ -191,8 +191,8 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
 
 def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str], named: bool) -> None:
     """Write the classes along both axes: all names, or every tenth number."""
-    axes.set_xlabel("prediction", fontsize=9.5, color=_GREY)
-    axes.set_ylabel("label", fontsize=9.5, color=_GREY)
+    axes.set_xlabel("prediction", fontsize=9.5, color=_GRAY)
+    axes.set_ylabel("label", fontsize=9.5, color=_GRAY)
     axes.tick_params(length=0 if named else 2, labelsize=8, colors=_INK)
     axes.spines[:].set_visible(False)
     if named:

@@ -14,7 +14,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from catalog.label_space import SEPARATOR, LabelSpace
-from runtime.atomic_file import check_writable, whole_file
+from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
@@ -121,7 +121,7 @@ def write_predictions(
         image_paths: Arrow strings, one a row.
         errors: why the images are blank that are, by row.
     """
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)
 
 

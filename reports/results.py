@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.atomic_file import check_writable, whole_file
+from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
 Result = dict[str, Any]
@@ -69,7 +69,7 @@ def write_results(path: Path, results: Result | Sequence[Result]) -> None:
             attributes.
     """
     rows = [results] if isinstance(results, dict) else list(results)
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         if path.suffix.lower() == ".json":
             plain = without_nan(results if isinstance(results, dict) else rows)
             unfinished.write_text(json.dumps(plain, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

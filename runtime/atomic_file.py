@@ -11,7 +11,7 @@ from runtime.errors import UsageError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a path to write to, beside the file; take its place in the end, or where something fails vanish.
 
     Args:

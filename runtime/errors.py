@@ -22,7 +22,7 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def told_in_one_sentence(script: str) -> Iterator[None]:
+def report_usage_errors(script: str) -> Iterator[None]:
     """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
 
     Args:

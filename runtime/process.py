@@ -17,7 +17,7 @@ from timm.utils import init_distributed_device
 
 
 @contextmanager
-def leaving_the_others() -> Iterator[None]:
+def leave_process_group() -> Iterator[None]:
     """Leave the group of processes in the end, also after an error: threads of it that run on abort the exit."""
     try:
         yield
@@ -31,7 +31,7 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def open_device(args: Namespace) -> torch.device:
+def set_up_process(args: Namespace) -> torch.device:
     """Settle device, rank and world size into args, and let only the primary process log.
 
     Raises:

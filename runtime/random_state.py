@@ -62,7 +62,7 @@ def set_random_state(state: RandomState) -> None:
 
 
 @contextmanager
-def kept_random_state() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Go on afterwards as if nothing had been drawn."""
     before = get_random_state()
     try:

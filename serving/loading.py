@@ -61,7 +61,7 @@ class EvaluationModel:
 
     @property
     def channels(self) -> int:
-        """Channels of an image: 3 for colour, 1 for grey."""
+        """Channels of an image: 3 for color, 1 for gray."""
         return int(self.data_config["input_size"][0])
 
     def to_device(self, images: Tensor) -> Tensor:

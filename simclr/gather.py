@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
-    """Returns the number of processes W, 1 where torch.distributed is absent or not initialised."""
+    """Returns the number of processes W, 1 where torch.distributed is absent or not initialized."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

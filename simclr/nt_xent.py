@@ -1,4 +1,4 @@
-"""NT-Xent, the normalised temperature-scaled cross entropy of SimCLR.
+"""NT-Xent, the normalized temperature-scaled cross entropy of SimCLR.
 
 - SimCLR, Chen et al., 2020, https://arxiv.org/abs/2002.05709 (equation 1 and algorithm 1)
 
@@ -62,7 +62,7 @@ def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Ten
     """Computes the mean NT-Xent loss over all 2N anchors, those of every process.
 
     Computed in float64 for float64 projections and in float32 for all others, also under autocast. Projections need
-    not be normalised, and may be of any finite size; the gradient at a vector of zeros, which has no direction, is 0.
+    not be normalized, and may be of any finite size; the gradient at a vector of zeros, which has no direction, is 0.
 
     Under torch.distributed every process must make the call, and the backward pass, each with as many images as it
     has: 0 is allowed. The value on each of W processes is that of the joint batch, and the gradient is W times this

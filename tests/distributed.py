@@ -37,7 +37,7 @@ _workers: list[tuple[BaseProcess, Connection]] = []
 
 
 def run_on_processes(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 60) -> list[Any]:
-    """Calls `function(*args)` on each of `world_size` processes, inside an initialised gloo process group.
+    """Calls `function(*args)` on each of `world_size` processes, inside an initialized gloo process group.
 
     Args:
         world_size: how many processes.

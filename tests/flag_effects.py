@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from catalogue import write_table
 from PIL import Image
+from table_files import write_table
 from torch import Tensor
 
 import train
@@ -71,7 +71,7 @@ def prepare(data: Path | None, output: Path, *words: object) -> train.Run:
 
     args = options.parse_train_args(command(data, output, *words))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "greet", stop)
+        patch.setattr(train, "log_start", stop)
         with pytest.raises(Ready) as ready, silence():
             train.train(args)
     return ready.value.run
@@ -152,7 +152,7 @@ def loop_through(run: train.Run) -> list[tuple[Tensor, Tensor]]:
 
 
 def draw_ramps(folder: Path) -> Path:
-    """Write a data folder of like pictures, in which a colour tells a place.
+    """Write a data folder of like pictures, in which a color tells a place.
 
     Red rises from left to right and green from top to bottom, each from 0 to 255; blue is stripes two pixels wide.
     """

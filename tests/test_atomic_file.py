@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.atomic_file import check_writable, whole_file
+from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
 
 def test_a_file_appears_whole_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_text("half")
         assert not path.exists()
         unfinished.write_text("whole")
@@ -24,7 +24,7 @@ def write_half_and_fail(path: Path) -> None:
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), whole_file(path) as unfinished:
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as unfinished:
         write_half_and_fail(unfinished)
     assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
@@ -32,7 +32,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot write"), whole_file(tmp_path / "file" / "below.txt"):
+    with pytest.raises(UsageError, match="cannot write"), atomic_file(tmp_path / "file" / "below.txt"):
         pass
     with pytest.raises(UsageError, match="cannot make the folder"):
         check_writable(tmp_path / "file" / "below.txt")

@@ -11,7 +11,7 @@ from catalog.label_space import UNKNOWN, UNSEEN, LabelSpace
 from timm.data.distributed_sampler import OrderedDistributedSampler
 from timm.task.attribute_evaluator import AttributeEvaluator
 
-SPACE = LabelSpace.numbered({"gender": 3, "article": 12, "colour": 7})
+SPACE = LabelSpace.numbered({"gender": 3, "article": 12, "color": 7})
 
 
 def _draw(rows: int, seed: int = 0, blank: float = 0.2) -> tuple[dict[str, Tensor], Tensor]:
@@ -112,7 +112,7 @@ def test_an_attribute_without_labels_is_nan_and_leaves_the_means_alone() -> None
     result = evaluator.compute()
     assert math.isnan(result["attributes"]["article"]["top1"])
     attributes = result["attributes"]
-    assert result["top1"] == pytest.approx((attributes["gender"]["top1"] + 3 * attributes["colour"]["top1"]) / 4)
+    assert result["top1"] == pytest.approx((attributes["gender"]["top1"] + 3 * attributes["color"]["top1"]) / 4)
 
 
 def test_an_empty_evaluator_gives_nan_not_a_crash() -> None:

@@ -12,7 +12,7 @@ from catalog.label_space import UNKNOWN, LabelSpace
 from timm.loss import JsdCrossEntropy
 from timm.task.attribute_loss import AttributeLoss
 
-SPACE = LabelSpace.numbered({"gender": 3, "colour": 7})
+SPACE = LabelSpace.numbered({"gender": 3, "color": 7})
 
 
 def _draw(rows: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
@@ -49,7 +49,7 @@ def test_an_attribute_without_a_label_has_loss_zero_and_gradient_zero(smoothing:
     losses = AttributeLoss(SPACE, smoothing)(logits, target)
     assert losses[1].item() == 0
     losses.sum().backward()
-    assert torch.equal(logits["colour"].grad, torch.zeros(6, 7))
+    assert torch.equal(logits["color"].grad, torch.zeros(6, 7))
     assert logits["gender"].grad.abs().sum() > 0
 
 
@@ -80,7 +80,7 @@ def test_the_divergence_of_augmix_is_timms_where_every_label_is_known() -> None:
         torch.testing.assert_close(losses[index], expected)
 
 
-def test_the_divergence_of_an_unlabelled_attribute_is_zero() -> None:
+def test_the_divergence_of_an_unlabeled_attribute_is_zero() -> None:
     logits, target = _draw(12)
     target[:, 0] = UNKNOWN
     assert AttributeLoss(SPACE, jsd_splits=3)(logits, target)[0].item() == 0

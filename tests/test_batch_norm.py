@@ -69,7 +69,7 @@ def test_split_statistics_are_each_views_own() -> None:
     assert not torch.allclose(first.running_mean, first.aux_bn[0].running_mean)
 
 
-def test_synchronised_batch_norms_replace_all_and_need_a_gpu() -> None:
+def test_synchronized_batch_norms_replace_all_and_need_a_gpu() -> None:
     model = make()
     count = len(norms(model))
     with pytest.raises(UsageError, match="--sync-bn needs GPUs"):
@@ -85,7 +85,7 @@ def test_synchronised_batch_norms_replace_all_and_need_a_gpu() -> None:
         lambda model: split_batch_norm(model, 2),
         lambda model: synchronize_batch_norm(model, "cuda"),
     ],
-    ids=["settings", "split", "synchronised"],
+    ids=["settings", "split", "synchronized"],
 )
 def test_a_model_without_batch_norm_refuses(apply: Callable[[MultiLabelModel], None]) -> None:
     model = create_multi_label_model("test_vit", SPACE, image_size=(3, 32, 32))

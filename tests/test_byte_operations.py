@@ -12,11 +12,11 @@ from PIL import Image
 
 from catalog.decode import as_image
 from timm.data import auto_augment
-from timm.data.byte_operations import _OPERATIONS, quicken, sharpen, translate, warp
+from timm.data.byte_operations import _OPERATIONS, sharpen, translate, use_opencv_operations, warp
 from timm.data.posterize import allow_black
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-COLOR, GREY = (124, 116, 104), (120,)  # what fills a picture of three channels, and of one
+COLOR, GRAY = (124, 116, 104), (120,)  # what fills a picture of three channels, and of one
 TRANSLATIONS = ["TranslateX", "TranslateY", "TranslateXRel", "TranslateYRel"]
 AFFINE = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30}  # with timm's largest amounts
 SHARPNESS = ["Sharpness", "SharpnessIncreasing"]
@@ -37,10 +37,10 @@ POLICIES = {
 
 
 def images():
-    """Yields images in color and grey, upright and lying, each with the color that fills it."""
+    """Yields images in color and gray, upright and lying, each with the color that fills it."""
     for height, width in ((97, 120), (64, 33)):
         yield as_image(picture(height, width)), COLOR
-        yield as_image(picture(height, width, channels=1)), GREY
+        yield as_image(picture(height, width, channels=1)), GRAY
 
 
 def both(name, image, amount, **kwargs):
@@ -183,7 +183,7 @@ def test_several_resamplings_are_chosen_from_as_timm_does():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_operations_leave_their_input_as_it_was(channels):
     pixels = picture(channels=channels)
-    fill = GREY if channels == 1 else COLOR
+    fill = GRAY if channels == 1 else COLOR
     pixels.flags.writeable = False
     made = [
         warp(pixels, (1, 0, 0, 0, 1, 0), fill),
@@ -233,7 +233,7 @@ def test_a_quickened_policy_draws_what_it_drew_and_makes_almost_the_same(name):
     image = as_image(picture(64, 72))
     for seed in range(40):
         theirs, ours = (POLICIES[name](name, {"translate_const": 30, "img_mean": COLOR}) for _ in range(2))
-        quicken(ours)
+        use_opencv_operations(ours)
         expected, expected_draws, expected_state = made_with(theirs, image, seed)
         found, draws, state = made_with(ours, image, seed)
         assert draws == expected_draws
@@ -246,8 +246,8 @@ def test_a_quickened_policy_draws_what_it_drew_and_makes_almost_the_same(name):
 @pytest.mark.parametrize("name", POLICIES)
 def test_quickening_reaches_every_operation_that_has_a_faster_one(name):
     policy = POLICIES[name](name, {"translate_const": 30, "img_mean": COLOR})
-    quicken(policy)
-    quicken(policy)  # twice is once
+    use_opencv_operations(policy)
+    use_opencv_operations(policy)  # twice is once
     for op in operations(policy):
         assert op.aug_fn is _OPERATIONS.get(op.name, auto_augment.NAME_TO_OP[op.name])
     if "3a" not in name:  # whose operations are quick
@@ -257,19 +257,19 @@ def test_quickening_reaches_every_operation_that_has_a_faster_one(name):
 def test_every_operation_is_one_that_timm_has():
     assert set(_OPERATIONS) <= set(auto_augment.NAME_TO_OP)
     policy = auto_augment.rand_augment_transform("rand-m9", {"translate_const": 30, "img_mean": COLOR})
-    quicken(policy)
+    use_opencv_operations(policy)
     assert auto_augment.NAME_TO_OP["Rotate"] is auto_augment.rotate, "timm's own must stay what they are"
 
 
 def test_what_is_no_policy_is_left_alone():
-    quicken(lambda image: image)
-    quicken(Image.new("RGB", (2, 2)))
+    use_opencv_operations(lambda image: image)
+    use_opencv_operations(Image.new("RGB", (2, 2)))
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_quickened_policy_can_be_sent_to_a_worker(name):
     policy = POLICIES[name](name, {"translate_const": 30, "img_mean": COLOR})
-    quicken(policy)
+    use_opencv_operations(policy)
     sent = pickle.loads(pickle.dumps(policy))
     image = as_image(picture(40, 40))
     for seed in range(5):

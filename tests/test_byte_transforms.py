@@ -93,7 +93,7 @@ def test_training_gives_what_timm_gives_of_the_image(options, prefetched):
 
 
 @pytest.mark.parametrize("policy", [None, "rand-m9-mstd0.5", "v0"])
-def test_grey_pixels_give_what_timm_gives_of_the_grey_image(policy):
+def test_gray_pixels_give_what_timm_gives_of_the_gray_image(policy):
     options = {**PREFETCHED, "mean": MEAN[:1], "std": STD[:1], "auto_augment": policy, "interpolation": "bilinear"}
     theirs = create_transform((1, 40, 32), **options)
     assert_alike(from_pixels(create_transform((1, 40, 32), **options)), theirs, picture(channels=1), 12, 1)

@@ -42,15 +42,15 @@ def sup_con(z_i, z_j, temperature, labels):
     return sup_con_loss(z_i, z_j, labels, temperature)
 
 
-def unlabelled(loss, z_i, z_j, temperature, labels):
+def unlabeled(loss, z_i, z_j, temperature, labels):
     """A loss that is given no labels."""
     return loss(z_i, z_j, temperature)
 
 
 LOSSES = {  # ours, and the oracle
-    "ntxent": (partial(unlabelled, nt_xent_loss), partial(unlabelled, nt_xent_loop)),
+    "ntxent": (partial(unlabeled, nt_xent_loss), partial(unlabeled, nt_xent_loop)),
     "ntxent, masked": (nt_xent_loss, nt_xent_loop),
-    "dcl": (partial(unlabelled, dcl_loss), partial(unlabelled, dcl_loop)),
+    "dcl": (partial(unlabeled, dcl_loss), partial(unlabeled, dcl_loop)),
     "dcl, masked": (dcl_loss, dcl_loop),
     "supcon": (sup_con, sup_con_loop),
 }

@@ -38,7 +38,7 @@ def test_what_was_watched_is_a_third_picture(tmp_path: Path) -> None:
     path = write_summary(tmp_path / "summary.csv", rows=5)
     header, *rows = path.read_text().splitlines()
     header += ",train_alignment,train_uniformity,train_contrastive_top1,train_effective_rank_z,eval_knn20,color_knn20"
-    for last in (",0.5,-2,40,12,,", ",0.5,-2,40,12,70,90"):  # before neighbours were asked, and after
+    for last in (",0.5,-2,40,12,,", ",0.5,-2,40,12,70,90"):  # before neighbors were asked, and after
         lines = [header, *(row + ",0.6,-1,30,20,," for row in rows[:-1]), rows[-1] + last]
         path.write_text("\n".join(lines) + "\n")
         paths = draw_curves(path, tmp_path / "out")

@@ -77,7 +77,7 @@ def test_every_mode_of_every_format_is_converted(tmp_path, extension, modes):
         assert pixels(path, 1).shape == (7, 5)
 
 
-def test_grey_becomes_equal_channels(tmp_path):
+def test_gray_becomes_equal_channels(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(RAMP))
     assert np.array_equal(pixels(path), np.stack([RAMP] * 3, axis=-1))
     assert np.array_equal(pixels(path, 1), RAMP)
@@ -136,7 +136,7 @@ def test_transparent_parts_are_white(tmp_path, extension):
     assert pixels(path, 1)[0].tolist() == [255, 127, 0]
 
 
-def test_transparent_grey_is_white(tmp_path):
+def test_transparent_gray_is_white(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(np.array([[[9, 0], [9, 255]]], dtype=np.uint8), "LA"))
     assert pixels(path)[0, :, 0].tolist() == [255, 9]
 

@@ -14,7 +14,7 @@ from runtime.random_state import seed_all
 from timm.data import resident_images
 from timm.data.device_cache import load_resident
 from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 
 CPU = torch.device("cpu")
@@ -37,12 +37,12 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "train.csv"
 
 
-def dataset_of(table: Path, classify: str = "first") -> TableDataset:
+def dataset_of(table: Path, classify: str = "first") -> TwoViewDataset:
     read = read_table(table)
-    return TableDataset(read, encode_targets(read, build_label_space(read), strict=True), plan_views(True, classify))
+    return TwoViewDataset(read, encode_targets(read, build_label_space(read), strict=True), plan_views(True, classify))
 
 
-def loader_of(dataset: TableDataset, workers: int = 0, resident: bool = True, batch: int = 8):
+def loader_of(dataset: TwoViewDataset, workers: int = 0, resident: bool = True, batch: int = 8):
     config = resolve_preprocessing({}, {"input_size": (3, 24, 24)})
     running = {"num_workers": workers, "device": CPU, "use_prefetcher": True}
     cache = load_resident(dataset, CPU, workers, 1) if resident else None

@@ -114,7 +114,7 @@ def test_a_blur_is_a_gaussian_with_a_mirrored_border(sigma):
 def test_each_view_has_its_own_parameters_in_its_own_order():
     image = picture(24, 24)
     many = [((adjust_brightness, 1.6), (shift_hue, 0.2)), ((shift_hue, 0.2), (adjust_brightness, 1.6)), ()]
-    drawn = [whole(image, jitters=jitters, grey=index == 2) for index, jitters in enumerate(many)]
+    drawn = [whole(image, jitters=jitters, gray=index == 2) for index, jitters in enumerate(many)]
     together = make([image], drawn, (24, 24), torch.zeros(3, dtype=torch.int64))
     for index, one in enumerate(drawn):
         torch.testing.assert_close(together[index], make([image], [one], (24, 24))[0])

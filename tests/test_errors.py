@@ -5,32 +5,32 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UsageError, first_line, told_in_one_sentence
+from runtime.errors import UsageError, first_line, report_usage_errors
 
 SOURCE = Path(__file__).parents[1] / "runtime/errors.py"
 
 
 def test_a_usage_error_becomes_one_line_and_status_2(capsys):
-    with pytest.raises(SystemExit) as caught, told_in_one_sentence("train.py"):
+    with pytest.raises(SystemExit) as caught, report_usage_errors("train.py"):
         raise UsageError("no such color")
     assert caught.value.code == 2
     assert capsys.readouterr() == ("", "train.py: error: no such color\n")
 
 
 def test_ctrl_c_becomes_status_130(capsys):
-    with pytest.raises(SystemExit) as caught, told_in_one_sentence("train.py"):
+    with pytest.raises(SystemExit) as caught, report_usage_errors("train.py"):
         raise KeyboardInterrupt
     assert caught.value.code == 130
     assert capsys.readouterr() == ("", "\ntrain.py: interrupted\n")
 
 
 def test_any_other_error_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), told_in_one_sentence("train.py"):
+    with pytest.raises(ZeroDivisionError), report_usage_errors("train.py"):
         _ = 1 / 0
 
 
 def test_nothing_happens_without_an_error(capsys):
-    with told_in_one_sentence("train.py"):
+    with report_usage_errors("train.py"):
         pass
     assert capsys.readouterr() == ("", "")
 
@@ -40,7 +40,7 @@ def test_the_first_process_speaks_first(monkeypatch, capsys):
     monkeypatch.setattr(time, "sleep", naps.append)
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        with pytest.raises(SystemExit), told_in_one_sentence("train.py"):
+        with pytest.raises(SystemExit), report_usage_errors("train.py"):
             raise UsageError("no such color")
     assert len(naps) == 1
     assert capsys.readouterr().err == "train.py: error: no such color\n" * 2
@@ -48,7 +48,7 @@ def test_the_first_process_speaks_first(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("error", "status"), [("UsageError('no such color')", 2), ("KeyboardInterrupt", 130)])
 def test_a_script_ends_with_the_status_and_without_a_traceback(error, status):
-    code = f"{SOURCE.read_text()}\nwith told_in_one_sentence('train.py'):\n    raise {error}\n"
+    code = f"{SOURCE.read_text()}\nwith report_usage_errors('train.py'):\n    raise {error}\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == status
     assert done.stdout == ""

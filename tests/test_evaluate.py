@@ -14,7 +14,7 @@ from timm.data.distributed_sampler import OrderedDistributedSampler
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate, predict
 
-SPACE = LabelSpace.numbered({"gender": 3, "colour": 4})
+SPACE = LabelSpace.numbered({"gender": 3, "color": 4})
 ROWS = 41
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from catalog.table import build_label_space, encode_targets, read_table
 from timm.data.multi_label_loader import create_eval_loader, create_train_loader, resolve_preprocessing
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from training.frozen_features import feature_loaders
@@ -32,13 +32,13 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "train.csv"
 
 
-def loaders_of(table: Path, prefetch: bool = True) -> tuple[MultiLabelModel, TableDataset, object, object]:
+def loaders_of(table: Path, prefetch: bool = True) -> tuple[MultiLabelModel, TwoViewDataset, object, object]:
     """Return a model with a frozen backbone, the dataset with its images still, and loaders of features."""
     torch.manual_seed(0)
     read = read_table(table)
     space = build_label_space(read)
     targets = encode_targets(read, space, strict=True)
-    train_set, eval_set = TableDataset(read, targets, plan_views(False)), TableDataset(read, targets)
+    train_set, eval_set = TwoViewDataset(read, targets, plan_views(False)), TwoViewDataset(read, targets)
     model = create_multi_label_model("test_resnet", space, image_size=(3, 32, 32), projection_dim=0)
     model.freeze_backbone()
     config = resolve_preprocessing({}, {"input_size": (3, 32, 32)})

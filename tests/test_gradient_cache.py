@@ -28,7 +28,7 @@ from training import loop as train_loop
 
 torch.set_num_threads(1)
 
-SPACE = LabelSpace.numbered({"gender": 3, "colour": 4})
+SPACE = LabelSpace.numbered({"gender": 3, "color": 4})
 SIDE = 32
 DROPS = {
     "test_vit": {"proj_drop_rate": 0.2, "attn_drop_rate": 0.2},
@@ -52,7 +52,7 @@ class Tiny(nn.Module):
 def tiny_task(plan: ViewPlan | None = None, dtype: torch.dtype = torch.float64, **options) -> SimCLRClassificationTask:
     torch.manual_seed(0)
     model = MultiLabelModel(Tiny(), SPACE, 6, drop_rate=0.2, image_size=(3, 4, 4)).to(dtype)
-    options = {"smoothing": 0.1, "attribute_weights": {"colour": 2.0}} | options
+    options = {"smoothing": 0.1, "attribute_weights": {"color": 2.0}} | options
     return SimCLRClassificationTask(model, plan or plan_views(True), dtype=dtype, **options).train()
 
 
@@ -191,7 +191,7 @@ def test_chunks_have_the_gradients_of_one_batch_of_all_images(arch: str, sizes: 
     whole = gradients(task)
     found = cached(task, chunks)
     torch.testing.assert_close(gradients(task), whole, rtol=1e-7, atol=1e-12)
-    for name in ("loss", "simclr_loss", "classification_loss", "gender_loss", "colour_loss"):
+    for name in ("loss", "simclr_loss", "classification_loss", "gender_loss", "color_loss"):
         torch.testing.assert_close(found[name], expected[name].detach(), rtol=1e-9, atol=1e-12)
 
 

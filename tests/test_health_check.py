@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simclr import best_level, chance_level, dcl_best_level, dcl_chance_level, dcl_loss, nt_xent_loss
-from training.health_check import RunAlarm, contrast_levels, make_alarm
+from training.health_check import HealthCheck, contrast_levels, make_health_check
 
 LEVELS = (3.0, 1.0)
 HEALTHY = {"simclr_loss": 2.5, "effective_rank_z": 20.0, "variance_z": 0.5, "effective_rank_h": 90.0, "variance_h": 0.2}
@@ -18,7 +18,7 @@ HEALTHY = {"simclr_loss": 2.5, "effective_rank_z": 20.0, "variance_z": 0.5, "eff
 def told(epochs: list[dict[str, float]], warmup: int = 0, levels: tuple[float, float] | None = LEVELS) -> list[str]:
     """Return the first words of what is said of a run's epochs, each with its epoch."""
     said: list[str] = []
-    alarm = RunAlarm(lambda sentence: said.append(f"{epoch}: {sentence}"), warmup, levels)
+    alarm = HealthCheck(lambda sentence: said.append(f"{epoch}: {sentence}"), warmup, levels)
     for epoch, numbers in enumerate(epochs):
         alarm.check(epoch, HEALTHY | numbers)
     return [" ".join(sentence.split()[:4]) for sentence in said]
@@ -56,9 +56,9 @@ def test_warm_up_is_left_alone() -> None:
 
 def test_what_was_not_measured_is_not_bad() -> None:
     said: list[str] = []
-    alarm = RunAlarm(said.append, 0, None)
+    alarm = HealthCheck(said.append, 0, None)
     alarm.check(0, {"effective_rank_h": 1.0, "variance_h": 0.0})
-    alarm.check(1, {})  # an epoch in which neighbours were not asked
+    alarm.check(1, {})  # an epoch in which neighbors were not asked
     alarm.check(2, {"effective_rank_h": 1.0, "variance_h": 0.0, "simclr_loss": 9.0})
     assert len(said) == 1
 
@@ -87,15 +87,15 @@ def test_levels_are_means_over_an_epochs_images() -> None:
     [{"contrastive": "supcon"}, {"contrastive": "dcl", "mask_false_negatives": True}, {"mask_false_negatives": True}],
 )
 def test_losses_whose_level_depends_on_labels_are_not_judged(other: dict[str, Any]) -> None:
-    alarm = make_alarm(flags(**other), logging.getLogger("test"), 7, contrast=True)
+    alarm = make_health_check(flags(**other), logging.getLogger("test"), 7, contrast=True)
     assert alarm.levels is None
 
 
 @pytest.mark.parametrize(("n", "temperature"), [(2, 0.5), (4, 0.1), (5, 2.0)])
 def test_no_loss_is_below_the_best_level(n: int, temperature: float) -> None:
-    centred = torch.eye(n, dtype=torch.float64) - 1 / n  # a regular simplex
-    assert float(nt_xent_loss(centred, centred, temperature)) == pytest.approx(best_level(n, temperature))
-    assert float(dcl_loss(centred, centred, temperature)) == pytest.approx(dcl_best_level(n, temperature))
+    centered = torch.eye(n, dtype=torch.float64) - 1 / n  # a regular simplex
+    assert float(nt_xent_loss(centered, centered, temperature)) == pytest.approx(best_level(n, temperature))
+    assert float(dcl_loss(centered, centered, temperature)) == pytest.approx(dcl_best_level(n, temperature))
     for seed in range(20):
         z = torch.randn(2, n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         assert float(nt_xent_loss(z[0], z[1], temperature)) > best_level(n, temperature)
@@ -106,7 +106,7 @@ def test_only_the_first_process_speaks_and_without_a_schedule_there_is_no_warm_u
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for rank, sched, lines in ((0, "none", 1), (1, "none", 1), (0, "cosine", 1)):
-        alarm = make_alarm(flags(rank=rank, sched=sched), logging.getLogger("test"), 7, contrast=True)
+        alarm = make_health_check(flags(rank=rank, sched=sched), logging.getLogger("test"), 7, contrast=True)
         for epoch in range(3):
             alarm.check(epoch, {"simclr_loss": chance_level(8)})
         assert len(caplog.records) == lines

@@ -41,8 +41,8 @@ def _draw(folder: Path) -> list[str]:
         for mode in modes.split():
             height, width = 5 + len(names), 40 - len(names)
             image = Image.fromarray(noise.integers(256, size=(height, width, 3), dtype=np.uint8))
-            grey = noise.integers(65536, size=(height, width), dtype=np.uint16)
-            image = Image.fromarray(grey) if mode == "I;16" else _converted(image, mode)
+            gray = noise.integers(65536, size=(height, width), dtype=np.uint16)
+            image = Image.fromarray(gray) if mode == "I;16" else _converted(image, mode)
             names.append(f"{mode.replace(';', '')}.{extension}")
             image.save(folder / names[-1])
     for orientation in (3, 6):

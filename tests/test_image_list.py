@@ -7,7 +7,7 @@ from PIL import Image
 
 from catalog.image_list import image_extensions, list_images
 from runtime.errors import UsageError
-from timm.data.image_dataset import ImageFiles
+from timm.data.image_dataset import ImageDataset
 
 
 def make_image(path: Path, color: str = "red") -> Path:
@@ -17,7 +17,7 @@ def make_image(path: Path, color: str = "red") -> Path:
 
 
 def listed(*inputs: str) -> list[str]:
-    paths: list[str] = ImageFiles(list_images(inputs)).paths.to_pylist()
+    paths: list[str] = ImageDataset(list_images(inputs)).paths.to_pylist()
     return paths
 
 
@@ -56,7 +56,7 @@ def test_inputs_mix_and_each_row_opens_its_own_image(folder: Path) -> None:
     make_image(folder / "photos" / "two.png", "lime")
     make_image(folder / "data" / "images" / "three.png", "blue")
     (folder / "data" / "new.tsv").write_text("image_path\tcolor\nimages/three.png\tblue\n")
-    images = ImageFiles(list_images(["one.png", "photos", "data/new.tsv"]))
+    images = ImageDataset(list_images(["one.png", "photos", "data/new.tsv"]))
     assert images.paths.to_pylist() == ["one.png", "photos/two.png", "images/three.png"]
     assert [images.load(row).getpixel((0, 0)) for row in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
@@ -73,7 +73,7 @@ def test_a_file_that_several_inputs_name_is_taken_once(folder: Path) -> None:
 def test_an_unreadable_image_is_marked_and_explained(folder: Path) -> None:
     make_image(folder / "good.png")
     (folder / "bad.png").write_text("no picture")
-    images = ImageFiles(list_images(["good.png", "bad.png"]), channels=1)
+    images = ImageDataset(list_images(["good.png", "bad.png"]), channels=1)
     image, row = images[1]
     assert image.mode == "L"
     assert row == 1
@@ -88,7 +88,7 @@ def test_a_file_name_that_is_no_text_is_listed_and_reported(folder: Path) -> Non
         Path(b"photos/\xff.png".decode(errors="surrogateescape")).touch()
     except OSError:
         pytest.skip("this file system takes text only")
-    images = ImageFiles(list_images(["photos"]))
+    images = ImageDataset(list_images(["photos"]))
     assert len(images) == 2
     images[1]
     assert images.errors() == {1: "No such file or directory"}

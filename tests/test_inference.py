@@ -81,7 +81,7 @@ def test_the_formats_say_the_same(data: Path, checkpoint: Path, tmp_path: Path) 
         assert sum(pair["probability"] for pair in entry["color"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_folder_and_its_files_are_labelled_alike(
+def test_a_folder_and_its_files_are_labeled_alike(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data)

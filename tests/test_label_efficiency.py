@@ -37,11 +37,11 @@ def test_no_cell_sees_a_label_that_it_should_not(tmp_path: Path, monkeypatch: py
         lines = [",".join(row.values()) for row in ROWS]
         (tmp_path / f"{name}.csv").write_text("\n".join(["image_path,article,kids", *lines]) + "\n")
     folder = study.make_tables(tmp_path, 0.1, seed=0)
-    train, labelled, val = (study.read_rows(folder / f"{name}.csv") for name in ("train", "labelled", "val"))
+    train, labeled, val = (study.read_rows(folder / f"{name}.csv") for name in ("train", "labeled", "val"))
     assert len(train) + len(val) == len(ROWS)
     assert not paths(train) & paths(val)
-    assert paths(labelled) < paths(train)
-    assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labelled)
+    assert paths(labeled) < paths(train)
+    assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labeled)
     assert [row["image_path"] for row in val] == [
         row["image_path"] for row in study.read_rows(study.make_tables(tmp_path, 0.25, seed=7) / "val.csv")
     ]
@@ -103,19 +103,19 @@ def test_a_difference_is_of_the_seeds_that_both_methods_have_where_they_are_enou
 
 
 @pytest.mark.parametrize(
-    ("labelled", "epochs", "mixed"),
+    ("labeled", "epochs", "mixed"),
     [(96, 54, True), (640, 8, False)],  # 162 steps of 3 and of 20 batches an epoch
 )
-def test_steps_become_epochs(tmp_path: Path, labelled: int, epochs: int, mixed: bool) -> None:
+def test_steps_become_epochs(tmp_path: Path, labeled: int, epochs: int, mixed: bool) -> None:
     rows = ["image_path,article", *(f"{i}.jpg,a" for i in range(640))]
     (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "labelled.csv").write_text("\n".join(rows[: labelled + 1]) + "\n")
-    flags = study.train_flags("--train-split labelled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1", tmp_path)
+    (tmp_path / "labeled.csv").write_text("\n".join(rows[: labeled + 1]) + "\n")
+    flags = study.train_flags("--train-split labeled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1", tmp_path)
     assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
     assert ("--unlabeled" in flags) == mixed
     assert ("--warmup-epochs" in flags) == (epochs < 20)
-    flags = study.train_flags("--train-split labelled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
-    assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labelled]]
+    flags = study.train_flags("--train-split labeled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
+    assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labeled]]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from distributed import run_on_processes
 
 from runtime.errors import UsageError
-from training.loss_meter import FiniteWatch, LossMeter
+from training.loss_meter import LossMeter, NonFiniteLossGuard
 
 NAMES = ["loss", "simclr_loss", "color_loss"]
 
@@ -96,7 +96,7 @@ def test_several_processes_average_over_the_rows_of_all(sizes: list[int]) -> Non
 FINE, NAN, INF = [3.0, 1.0, 2.0], [float("nan"), 1.0, float("nan")], [float("inf"), float("-inf"), 2.0]
 
 
-def _watched(watch: FiniteWatch, steps: list[list[float]]) -> int | None:
+def _watched(watch: NonFiniteLossGuard, steps: list[list[float]]) -> int | None:
     """Return the index of the step at which the watch ended the run, None where it did not."""
     for step, losses in enumerate(steps):
         try:
@@ -107,38 +107,38 @@ def _watched(watch: FiniteWatch, steps: list[list[float]]) -> int | None:
 
 
 def test_finite_losses_never_end_a_run() -> None:
-    assert _watched(FiniteWatch(lag=0), [FINE, [0.0, -1e30, 3e38]] * 10) is None
+    assert _watched(NonFiniteLossGuard(lag=0), [FINE, [0.0, -1e30, 3e38]] * 10) is None
 
 
 @pytest.mark.parametrize("broken", [NAN, INF])
 def test_the_third_broken_loss_in_a_row_ends_the_run(broken: list[float]) -> None:
-    assert _watched(FiniteWatch(lag=0), [FINE, broken, broken, broken, broken]) == 3
+    assert _watched(NonFiniteLossGuard(lag=0), [FINE, broken, broken, broken, broken]) == 3
 
 
 def test_a_finite_loss_in_between_starts_the_count_again() -> None:
-    assert _watched(FiniteWatch(lag=0), [NAN, INF, FINE, NAN, NAN, FINE] * 3) is None
-    assert _watched(FiniteWatch(lag=0), [NAN, NAN, FINE, NAN, INF, NAN]) == 5
+    assert _watched(NonFiniteLossGuard(lag=0), [NAN, INF, FINE, NAN, NAN, FINE] * 3) is None
+    assert _watched(NonFiniteLossGuard(lag=0), [NAN, NAN, FINE, NAN, INF, NAN]) == 5
 
 
 @pytest.mark.parametrize("lag", [1, 2, 8])
 def test_with_a_lag_the_run_ends_so_many_steps_later(lag: int) -> None:
     steps = [FINE, NAN, NAN, NAN] + [FINE] * lag
-    assert _watched(FiniteWatch(lag), steps) == 3 + lag
-    assert _watched(FiniteWatch(lag), steps[:-1]) is None
+    assert _watched(NonFiniteLossGuard(lag), steps) == 3 + lag
+    assert _watched(NonFiniteLossGuard(lag), steps[:-1]) is None
 
 
 @pytest.mark.parametrize(
     ("broken", "named"), [(NAN, "color_loss was"), (INF, "simclr_loss was"), ([float("nan"), 1.0, 2.0], "loss was")]
 )
 def test_the_broken_term_is_named_and_the_sum_only_where_no_term_is_broken(broken: list[float], named: str) -> None:
-    watch = FiniteWatch(lag=0)
+    watch = NonFiniteLossGuard(lag=0)
     assert _watched(watch, [broken, broken]) is None
     with pytest.raises(UsageError, match=rf"^{named} not finite 3 steps in a row: lower --lr"):
         watch.check(NAMES, torch.tensor(broken))
 
 
 def test_the_names_are_those_of_the_step_that_is_looked_at() -> None:
-    watch = FiniteWatch(lag=1)
+    watch = NonFiniteLossGuard(lag=1)
     for _ in range(3):
         watch.check(["shape_loss"], torch.tensor([float("nan")]))
     with pytest.raises(UsageError, match=r"^shape_loss was"):

@@ -1,4 +1,4 @@
-"""The sample catalogue: the same each time, honest about its labels, and never in another data set's way."""
+"""The sample catalog: the same each time, honest about its labels, and never in another data set's way."""
 
 import csv
 import importlib
@@ -109,10 +109,10 @@ def test_every_class_of_val_and_test_is_known_to_train(sample: Path) -> None:
 
 def test_some_cells_are_blank_and_some_rows_have_no_label(sample: Path) -> None:
     train = read(sample, "train")
-    unlabelled = [row for row in train if not any(row[attribute] for attribute in ATTRIBUTES)]
-    assert 0.01 < len(unlabelled) / len(train) < 0.12
+    unlabeled = [row for row in train if not any(row[attribute] for attribute in ATTRIBUTES)]
+    assert 0.01 < len(unlabeled) / len(train) < 0.12
     for attribute in ATTRIBUTES:
-        blank = sum(not row[attribute] for row in train) - len(unlabelled)
+        blank = sum(not row[attribute] for row in train) - len(unlabeled)
         assert 0.01 < blank / len(train) < 0.12
         assert sum(not row[attribute] for split in ("val", "test") for row in read(sample, split)) <= ROWS // 5 // 10
 
@@ -199,19 +199,19 @@ def pixels(script: ModuleType, number: int, gender: str, article: str, color: st
 
 
 def middles(script: ModuleType, color: str) -> NDArray[np.float64]:
-    """Mean colour of the middle of ten T-shirts: [3]."""
+    """Mean color of the middle of ten T-shirts: [3]."""
     patches = [pixels(script, number, "Men", "Tshirts", color)[30:50, 22:38] for number in range(10)]
     return np.asarray(np.mean(patches, axis=(0, 1, 2)))
 
 
-def test_a_products_colour_is_the_one_it_is_labelled_with(script: ModuleType) -> None:
+def test_a_products_color_is_the_one_it_is_labeled_with(script: ModuleType) -> None:
     red, green, blue = (middles(script, color) for color in ("Red", "Green", "Blue"))
-    assert [int(colour.argmax()) for colour in (red, green, blue)] == [0, 1, 2]
-    black, grey, white = (middles(script, color).mean() for color in ("Black", "Grey", "White"))
-    assert black + 40 < grey < white - 40
+    assert [int(color.argmax()) for color in (red, green, blue)] == [0, 1, 2]
+    black, gray, white = (middles(script, color).mean() for color in ("Black", "Grey", "White"))
+    assert black + 40 < gray < white - 40
 
 
-def test_a_colour_is_not_one_value_but_a_range(script: ModuleType) -> None:
+def test_a_color_is_not_one_value_but_a_range(script: ModuleType) -> None:
     shades = [pixels(script, number, "Men", "Shirts", "Blue")[30:50, 22:38].mean() for number in range(10)]
     assert np.std(shades) > 5
 

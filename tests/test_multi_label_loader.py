@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from catalogue import draw_catalogue
 from distributed import run_on_processes
 from PIL import Image
+from table_files import draw_catalog
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -28,7 +28,7 @@ from timm.data.multi_label_loader import (
     resolve_preprocessing,
     usable_workers,
 )
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan, plan_views
 
 Batch = tuple[Tensor, Tensor]
@@ -44,7 +44,7 @@ BACKBONE = {
     "url": "elsewhere",
 }
 CONFIG = resolve_preprocessing(BACKBONE, {"input_size": (3, 8, 8), "mean": MEAN, "std": STD, "crop_pct": 1.0})
-# What train.py passes, the whole picture with its own colours.
+# What train.py passes, the whole picture with its own colors.
 AUGMENTATION = {
     "no_aug": False,
     "re_prob": 0.0,
@@ -83,7 +83,7 @@ AUGMIX = {"num_aug_splits": 3, "auto_augment": "augmix-m9-w3"}
 
 
 def _plain(row: int) -> Image.Image:
-    """A picture of one colour, which no crop changes and which says the row."""
+    """A picture of one color, which no crop changes and which says the row."""
     return Image.new("RGB", (16, 16), (10 * row, 255 - 10 * row, 7))
 
 
@@ -94,10 +94,10 @@ def _gradient(row: int) -> Image.Image:
 
 
 def _quarters(row: int) -> Image.Image:
-    """A picture twice as high as wide, in four colours."""
+    """A picture twice as high as wide, in four colors."""
     picture = Image.new("RGB", (16, 32), (250, 250, 240))
-    for place, colour in (((0, 0), (200, 10, 20 * row)), ((8, 8), (10, 200, 90)), ((0, 20), (30, 60, 220))):
-        picture.paste(colour, (*place, place[0] + 8, place[1] + 12))
+    for place, color in (((0, 0), (200, 10, 20 * row)), ((8, 8), (10, 200, 90)), ((0, 20), (30, 60, 220))):
+        picture.paste(color, (*place, place[0] + 8, place[1] + 12))
     return picture
 
 
@@ -113,11 +113,11 @@ def _table(folder: Path, draw: Callable[[int], Image.Image] = _plain, rows: int 
     return folder / "train.csv"
 
 
-def _dataset(path: Path, plan: ViewPlan | None, channels: int = 3) -> TableDataset:
+def _dataset(path: Path, plan: ViewPlan | None, channels: int = 3) -> TwoViewDataset:
     """Read a table; instead of its own targets, the first is the row's number and the second its parity."""
     table = read_table(path)
     rows = np.arange(len(table))
-    return TableDataset(table, np.stack([rows, rows % 2], axis=1), plan, channels)
+    return TwoViewDataset(table, np.stack([rows, rows % 2], axis=1), plan, channels)
 
 
 def _train(
@@ -142,7 +142,7 @@ def _epoch(loader: Any, epoch: int = 0, seed: int = 42) -> list[Batch]:
 
 
 def _shades(images: Tensor, config: dict[str, Any] = CONFIG) -> Tensor:
-    """Undo the normalisation: 0-255."""
+    """Undo the normalization: 0-255."""
     mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
     return (images * std + mean) * 255
 
@@ -188,8 +188,8 @@ def test_preprocessing_survives_a_file_and_is_resolved_from_itself() -> None:
 def test_one_mean_is_that_of_every_channel() -> None:
     config = resolve_preprocessing(BACKBONE, {"mean": [0.5], "std": [0.25]})
     assert (config["mean"], config["std"]) == ([0.5] * 3, [0.25] * 3)
-    grey = resolve_preprocessing(BACKBONE, {"mean": [0.5], "input_size": (1, 8, 8)})
-    assert grey["mean"] == [0.5]
+    gray = resolve_preprocessing(BACKBONE, {"mean": [0.5], "input_size": (1, 8, 8)})
+    assert gray["mean"] == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -207,19 +207,19 @@ def test_means_that_fit_no_channels_are_refused(said: dict[str, Any], message: s
 
 @pytest.mark.parametrize("prefetcher", [True, False])
 @pytest.mark.parametrize("crop_mode", ["center", "border"])
-def test_grey_images_take_the_average_of_the_backbones_statistics(
+def test_gray_images_take_the_average_of_the_backbones_statistics(
     tmp_path: Path, prefetcher: bool, crop_mode: str
 ) -> None:
-    grey = resolve_preprocessing(BACKBONE, {"input_size": (1, 8, 8), "crop_mode": crop_mode, "crop_pct": 1.0})
-    assert grey["mean"] == [pytest.approx((0.485 + 0.456 + 0.406) / 3)]
-    assert grey["std"] == [pytest.approx((0.229 + 0.224 + 0.225) / 3)]
+    gray = resolve_preprocessing(BACKBONE, {"input_size": (1, 8, 8), "crop_mode": crop_mode, "crop_pct": 1.0})
+    assert gray["mean"] == [pytest.approx((0.485 + 0.456 + 0.406) / 3)]
+    assert gray["std"] == [pytest.approx((0.229 + 0.224 + 0.225) / 3)]
     path = _table(tmp_path)
     running = {"use_prefetcher": prefetcher}
-    images, _ = next(iter(create_eval_loader(_dataset(path, None, 1), grey, 12, RUNNING | running)))
+    images, _ = next(iter(create_eval_loader(_dataset(path, None, 1), gray, 12, RUNNING | running)))
     for row in range(12):
         shade = _plain(row).convert("L").getpixel((0, 0))
-        torch.testing.assert_close(_shades(images[row], grey), torch.full((1, 8, 8), float(shade)), atol=1e-3, rtol=0)
-    assert next(iter(_train(path, config=grey, **running)))[0].shape == (8, 1, 8, 8)
+        torch.testing.assert_close(_shades(images[row], gray), torch.full((1, 8, 8), float(shade)), atol=1e-3, rtol=0)
+    assert next(iter(_train(path, config=gray, **running)))[0].shape == (8, 1, 8, 8)
 
 
 # Training: layout
@@ -256,7 +256,7 @@ def test_a_batch_holds_view_0_of_every_image_then_view_1_and_their_labels_again(
 def test_with_and_without_the_prefetcher_the_same_seed_gives_the_same_batches(
     tmp_path: Path, plan: ViewPlan, augmentation: dict[str, Any]
 ) -> None:
-    path = draw_catalogue(tmp_path / "catalogue", train=10, val=1) / "train.csv"
+    path = draw_catalog(tmp_path / "catalog", train=10, val=1) / "train.csv"
     both = [_epoch(_train(path, plan, augmentation=RANDOM | augmentation, use_prefetcher=use)) for use in (True, False)]
     for (images, target), (plain_images, plain_target) in zip(*both, strict=True):
         torch.testing.assert_close(images, plain_images, atol=1e-5, rtol=0)
@@ -294,7 +294,7 @@ def test_no_two_views_are_alike_in_an_image_a_batch_a_worker_or_an_epoch(tmp_pat
 def test_a_run_that_starts_at_an_epoch_draws_what_one_that_went_through_the_epochs_before_does(
     tmp_path: Path, augmentation: dict[str, Any], workers: int
 ) -> None:
-    path = draw_catalogue(tmp_path / "catalogue", train=9, val=1) / "train.csv"
+    path = draw_catalog(tmp_path / "catalog", train=9, val=1) / "train.csv"
     plan = SPLITS if "auto_augment" in augmentation else TWO
     options = {"augmentation": augmentation, "num_workers": usable_workers(workers)}
     loader = _train(path, plan, **options)
@@ -315,7 +315,7 @@ def test_each_epoch_has_an_order_of_its_own(tmp_path: Path) -> None:
 # Training: what each view is
 
 
-def test_the_light_view_keeps_the_colours_that_the_full_views_lose(tmp_path: Path) -> None:
+def test_the_light_view_keeps_the_colors_that_the_full_views_lose(tmp_path: Path) -> None:
     path = _table(tmp_path)
     images, target = next(iter(_train(path, WEAK, augmentation={"grayscale_prob": 1.0, "color_jitter": 0.4})))
     for row, picture in zip(target[:4, 0].tolist(), _shades(images[:4]), strict=True):
@@ -329,7 +329,7 @@ def test_the_light_view_shows_half_the_picture_or_more_and_takes_part_in_flips(t
     crops = {"scale": (0.08, 0.1), "ratio": (3 / 4, 4 / 3), "hflip": 0.5, "vflip": 0.5}
     images = torch.cat([view for view, _ in _epoch(_train(_table(tmp_path, _gradient), WEAK, 12, crops))])
     red, green = _shades(images).flatten(2)[:, :2].unbind(1)
-    # The centres of 8 pixels span 7/8 of a crop's side, over which the shade grows by 4 for each of 64 pixels.
+    # The centers of 8 pixels span 7/8 of a crop's side, over which the shade grows by 4 for each of 64 pixels.
     area = ((red.amax(1) - red.amin(1)) * (green.amax(1) - green.amin(1))) / (256 * 7 / 8) ** 2
     assert area[:12].min() > 0.45
     assert area[12:].max() < 0.15
@@ -340,7 +340,7 @@ def test_the_light_view_shows_half_the_picture_or_more_and_takes_part_in_flips(t
 
 
 def test_augmixs_first_split_is_clean_and_the_others_are_not(tmp_path: Path) -> None:
-    path = draw_catalogue(tmp_path / "catalogue", train=8, val=1) / "train.csv"
+    path = draw_catalog(tmp_path / "catalog", train=8, val=1) / "train.csv"
     for picture in path.parent.glob("images/*"):
         with Image.open(picture) as image:
             square = image.resize((16, 16))

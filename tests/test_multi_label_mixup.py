@@ -8,7 +8,7 @@ from catalog.label_space import UNKNOWN, LabelSpace
 from timm.data import Mixup
 from timm.data.multi_label_mixup import MultiLabelMixup
 
-SPACE = LabelSpace.numbered({"gender": 3, "colour": 4})
+SPACE = LabelSpace.numbered({"gender": 3, "color": 4})
 OPTIONS = {"mixup_alpha": 0.8, "cutmix_alpha": 0.0, "prob": 1.0, "switch_prob": 0.5, "mode": "batch"}
 
 
@@ -34,27 +34,27 @@ def test_each_attribute_is_mixed_as_timm_mixes_a_single_one(mode: str, alphas: t
 def test_a_blank_cell_gives_no_mass_and_its_partner_keeps_its_share() -> None:
     target = torch.tensor([[0, UNKNOWN], [1, UNKNOWN], [2, 1], [UNKNOWN, 0]])
     _seed()
-    _, (gender, colour) = MultiLabelMixup(SPACE, **OPTIONS)(torch.rand(4, 3, 8, 8), target)
+    _, (gender, color) = MultiLabelMixup(SPACE, **OPTIONS)(torch.rand(4, 3, 8, 8), target)
     share = gender[1, 1].item()  # of row 1 itself; row 2 is its partner
     assert 0 < share < 1
     assert gender[0].tolist() == pytest.approx([share, 0, 0])  # its partner, row 3, is blank
     assert gender[3].tolist() == pytest.approx([1 - share, 0, 0])
-    assert colour[1].tolist() == pytest.approx([0, 1 - share, 0, 0])
-    assert colour[0].tolist() == pytest.approx([1 - share, 0, 0, 0])
+    assert color[1].tolist() == pytest.approx([0, 1 - share, 0, 0])
+    assert color[0].tolist() == pytest.approx([1 - share, 0, 0, 0])
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 def test_images_without_a_label_are_left_out_and_the_others_are_mixed_with_one_another(mode: str) -> None:
     space = LabelSpace.numbered({"number": 6})
     target = torch.tensor([[0], [1], [UNKNOWN], [2], [3], [4], [UNKNOWN], [5], [UNKNOWN]])
-    images, labelled = torch.rand(9, 3, 8, 8), target[:, 0] >= 0
+    images, labeled = torch.rand(9, 3, 8, 8), target[:, 0] >= 0
     _seed()
     mixed, (soft,) = MultiLabelMixup(space, **OPTIONS | {"mode": mode})(images.clone(), target)
-    assert torch.equal(mixed[~labelled], images[~labelled])
-    assert not soft[~labelled].any()
-    assert ((soft[labelled] > 0).sum(1) == 2).all()
-    torch.testing.assert_close(soft[labelled].sum(1), torch.ones(6))
-    torch.testing.assert_close(mixed[labelled], torch.einsum("nk,kchw->nchw", soft[labelled], images[labelled]))
+    assert torch.equal(mixed[~labeled], images[~labeled])
+    assert not soft[~labeled].any()
+    assert ((soft[labeled] > 0).sum(1) == 2).all()
+    torch.testing.assert_close(soft[labeled].sum(1), torch.ones(6))
+    torch.testing.assert_close(mixed[labeled], torch.einsum("nk,kchw->nchw", soft[labeled], images[labeled]))
 
 
 def test_of_an_odd_number_with_a_label_one_is_mixed_with_an_image_without() -> None:

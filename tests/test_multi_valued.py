@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from catalogue import draw_catalogue, read_rows, write_table
 from flag_effects import prepare, train_through
+from table_files import draw_catalog, read_rows, write_table
 
 import inference
 import validate
@@ -22,7 +22,7 @@ FLAGS = ["--epochs", 2, "--model-ema", "--knn-interval", 1, "--save-images", "--
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add_tags(draw_catalogue(tmp_path_factory.mktemp("catalogue")))
+    return add_tags(draw_catalog(tmp_path_factory.mktemp("catalog")))
 
 
 def add_tags(folder: Path) -> Path:

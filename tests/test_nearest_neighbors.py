@@ -1,4 +1,4 @@
-"""Weighted k-nearest neighbours against scikit-learn and a slow loop, and on several processes against one."""
+"""Weighted k-nearest neighbors against scikit-learn and a slow loop, and on several processes against one."""
 
 import math
 from contextlib import nullcontext
@@ -10,16 +10,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from catalogue import draw_catalogue
 from distributed import run_on_processes
 from sklearn.neighbors import KNeighborsClassifier
+from table_files import draw_catalog
 from torch import Tensor
 
 from catalog.label_space import LabelSpace
 from catalog.table import build_label_space, encode_targets, read_table
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
-from timm.data.neighbor_dataset import IndexSet
-from timm.data.two_view_dataset import TableDataset
+from timm.data.neighbor_dataset import NeighborDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import create_multi_label_model
 from timm.task.nearest_neighbors import NEIGHBORS, neighbor_accuracies, neighbor_metrics
 
@@ -38,7 +38,7 @@ def draw(rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def slowly(index: Tensor, labels: Tensor, queries: Tensor, targets: Tensor, k: int) -> list[float]:
-    """Let neighbours vote one by one, in float64."""
+    """Let neighbors vote one by one, in float64."""
     result = []
     for attribute, classes in enumerate(SIZES):
         right = []
@@ -59,7 +59,7 @@ def slowly(index: Tensor, labels: Tensor, queries: Tensor, targets: Tensor, k: i
 
 
 @pytest.mark.parametrize("k", [1, 7, 20, 200])
-def test_accuracies_are_those_of_neighbours_that_vote_one_by_one(k: int) -> None:
+def test_accuracies_are_those_of_neighbors_that_vote_one_by_one(k: int) -> None:
     index, queries = draw(90, 0), draw(40, 1)
     expected = slowly(*index, *queries, k)
     assert neighbor_accuracies(*index, *queries, SPACE, [k])[k] == pytest.approx(expected)
@@ -96,15 +96,15 @@ def test_without_a_label_on_either_side_there_is_no_accuracy() -> None:
 # With a model and images
 
 
-def sets(data: Path, most: int = 1000) -> tuple[IndexSet, TableDataset, Any]:
+def sets(data: Path, most: int = 1000) -> tuple[NeighborDataset, TwoViewDataset, Any]:
     train, val = (read_table(data / f"{split}.csv") for split in ("train", "val"))
     space = build_label_space(train)
-    source = TableDataset(train, encode_targets(train, space, strict=True))
-    return IndexSet(source, most, 0), TableDataset(val, encode_targets(val, space, strict=False)), space
+    source = TwoViewDataset(train, encode_targets(train, space, strict=True))
+    return NeighborDataset(source, most, 0), TwoViewDataset(val, encode_targets(val, space, strict=False)), space
 
 
 def score(data: Path, processes: int = 1) -> Any:
-    """Score a new model on the catalogue, on one process or as one of several."""
+    """Score a new model on the catalog, on one process or as one of several."""
     index_set, eval_set, space = sets(data)
     torch.manual_seed(0)
     model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32))
@@ -124,7 +124,7 @@ def _score_as_one_of_several(data: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_catalogue(tmp_path_factory.mktemp("catalogue"), train=50, val=17)
+    return draw_catalog(tmp_path_factory.mktemp("catalog"), train=50, val=17)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -139,27 +139,27 @@ def test_several_processes_find_what_one_finds(data: Path, processes: int) -> No
 # Which images vote
 
 
-def test_the_index_holds_every_labelled_image_once_or_a_sample_that_the_seed_settles(data: Path) -> None:
+def test_the_index_holds_every_labeled_image_once_or_a_sample_that_the_seed_settles(data: Path) -> None:
     whole, _, _ = sets(data)
-    labelled = [row for row, target in enumerate(whole.source.targets.tolist()) if max(target) >= 0]
-    assert whole.rows.tolist() == labelled
-    assert len(labelled) < len(whole.source)
-    first, again, other = (IndexSet(whole.source, 20, seed).rows.tolist() for seed in (0, 0, 1))
+    labeled = [row for row, target in enumerate(whole.source.targets.tolist()) if max(target) >= 0]
+    assert whole.rows.tolist() == labeled
+    assert len(labeled) < len(whole.source)
+    first, again, other = (NeighborDataset(whole.source, 20, seed).rows.tolist() for seed in (0, 0, 1))
     assert first == again != other
     assert len(set(first)) == 20
-    assert set(first) < set(labelled)
+    assert set(first) < set(labeled)
 
 
 def test_without_a_label_the_index_is_of_all_images(data: Path) -> None:
     whole, _, _ = sets(data)
     whole.source.targets = torch.full_like(whole.source.targets, -100)
-    assert len(IndexSet(whole.source, 30, 0)) == 30
+    assert len(NeighborDataset(whole.source, 30, 0)) == 30
 
 
 def test_index_images_are_seen_as_in_evaluation_and_the_unreadable_have_no_vote(tmp_path: Path) -> None:
-    data = draw_catalogue(tmp_path / "data", train=8, val=8, blanks=False)
+    data = draw_catalog(tmp_path / "data", train=8, val=8, blanks=False)
     index_set, _, space = sets(data)
-    plain = TableDataset(index_set.source.table, index_set.source.targets.numpy(), None)
+    plain = TwoViewDataset(index_set.source.table, index_set.source.targets.numpy(), None)
     model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32))
     config = resolve_preprocessing(model.pretrained_cfg, {"input_size": (3, 32, 32)})
     running = {"num_workers": 0, "device": torch.device("cpu"), "use_prefetcher": True}

@@ -84,7 +84,7 @@ def test_a_picture_fits_any_number_of_classes(tmp_path: Path, classes: int) -> N
     assert any("Class number" in text for text in written) == (classes <= 40)
 
 
-def test_a_picture_shows_shares_of_rows_and_leaves_empty_ones_grey() -> None:
+def test_a_picture_shows_shares_of_rows_and_leaves_empty_ones_gray() -> None:
     figure = draw_confusion("color", ["red", "blue"], np.array([[3, 1], [0, 0], [0, 0]]))
     shown: Any = figure.axes[0].images[0].get_array()
     assert shown[0].tolist() == [75.0, 25.0]

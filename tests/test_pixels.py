@@ -47,7 +47,7 @@ def through_pillow(path, channels):
 
 
 def assert_read_alike(path):
-    """Compares with load_image in color and grey, and returns what came out in color."""
+    """Compares with load_image in color and gray, and returns what came out in color."""
     for channels in (1, 3):
         expected = outcome(through_pillow, path, channels)
         assert outcome(load_pixels, path, channels) == expected

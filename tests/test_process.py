@@ -12,7 +12,7 @@ import torch.distributed as dist
 from distributed import run_on_processes
 
 from runtime.errors import UsageError
-from runtime.process import open_device
+from runtime.process import set_up_process
 
 LAUNCHER = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
@@ -26,7 +26,7 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_process_is_the_first_of_one() -> None:
     args = Namespace(device="cpu")
-    assert open_device(args) == torch.device("cpu")
+    assert set_up_process(args) == torch.device("cpu")
     assert vars(args) == {"device": "cpu", "rank": 0, "local_rank": 0, "world_size": 1, "distributed": False}
 
 
@@ -34,7 +34,7 @@ def test_one_process_is_the_first_of_one() -> None:
 def test_without_a_choice_the_gpu_is_taken_where_there_is_one(unsaid: str | None) -> None:
     args = Namespace(device=unsaid)
     expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert open_device(args).type == expected
+    assert set_up_process(args).type == expected
     assert args.device == expected
 
 
@@ -42,15 +42,15 @@ def test_without_a_choice_the_gpu_is_taken_where_there_is_one(unsaid: str | None
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(UsageError, match=f"--device {device}: no GPU .*leave it out"):
-        open_device(Namespace(device=device))
+        set_up_process(Namespace(device=device))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_takes_tensors_and_its_number_must_exist() -> None:
-    device = open_device(Namespace(device="cuda:0"))
+    device = set_up_process(Namespace(device="cuda:0"))
     assert torch.ones(1, device=device).item() == 1
     with pytest.raises(UsageError, match="--device cuda:99: this machine has"):
-        open_device(Namespace(device="cuda:99"))
+        set_up_process(Namespace(device="cuda:99"))
 
 
 @pytest.mark.parametrize(
@@ -72,25 +72,25 @@ def test_more_processes_than_gpus_and_a_gpu_too_many_are_refused(
     if processes:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     with pytest.raises(UsageError) as raised:
-        open_device(Namespace(device=device))
+        set_up_process(Namespace(device=device))
     assert str(raised.value) == f"--device {message}"
 
 
 @pytest.mark.parametrize("device", ["toaster", "vulkan", "npu", "cpu:one"])
 def test_a_device_that_pytorch_cannot_use_is_refused(device: str) -> None:
     with pytest.raises(UsageError, match=f"^--device {device}: "):
-        open_device(Namespace(device=device))
+        set_up_process(Namespace(device=device))
 
 
 def test_a_launch_that_is_incomplete_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match=r"^--device cpu --dist-backend gloo: .*RANK expected"):
-        open_device(Namespace(device="cpu", dist_backend="gloo"))
+        set_up_process(Namespace(device="cpu", dist_backend="gloo"))
 
 
 def test_a_run_logs_plain_messages_and_a_second_one_logs_them_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        open_device(Namespace(device="cpu"))
+        set_up_process(Namespace(device="cpu"))
     logging.getLogger("train").info("Epoch 1")
     logging.getLogger("train").debug("detail")
     assert capsys.readouterr().err == "Epoch 1\n"
@@ -107,7 +107,7 @@ def _join(folder: Path) -> dict[str, Any]:
     before = root.handlers[:], root.level
     os.environ.update(launched)
     try:
-        open_device(args)
+        set_up_process(args)
         levels = [level for level in (logging.INFO, logging.WARNING, logging.ERROR) if root.isEnabledFor(level)]
     finally:
         for name in launched:

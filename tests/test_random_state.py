@@ -8,7 +8,7 @@ from flag_effects import ON_GPU
 from runtime.random_state import (
     get_random_state,
     get_torch_random_state,
-    kept_random_state,
+    preserved_random_state,
     replayed_random_state,
     seed_all,
     set_random_state,
@@ -74,6 +74,6 @@ def test_what_is_drawn_in_between_leaves_the_stream_where_it_was():
     seed_all(4)
     expected = draw()
     seed_all(4)
-    with kept_random_state():
+    with preserved_random_state():
         draw()
     assert draw() == expected

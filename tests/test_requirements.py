@@ -15,7 +15,7 @@ OPTIONAL = {"wandb"}  # --log-wandb says what to install
 
 
 def requirements(name: str) -> dict[str, Requirement]:
-    """Return the requirements of a file by normalised name."""
+    """Return the requirements of a file by normalized name."""
     lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
     parsed = [Requirement(line) for line in lines if line]
     return {normal(requirement.name): requirement for requirement in parsed}

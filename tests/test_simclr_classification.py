@@ -17,7 +17,7 @@ from timm.task.contrastive_loss import ContrastiveLoss
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.model import unwrap_model
 
-SPACE = LabelSpace.numbered({"gender": 3, "colour": 4})
+SPACE = LabelSpace.numbered({"gender": 3, "color": 4})
 
 
 class Tiny(nn.Module):
@@ -85,12 +85,12 @@ def test_learned_variances_weigh_the_attributes_as_in_the_paper() -> None:
     images, target = _batch(6)
     task = _balanced_task([2.0, 0.5])
     result = task(images, target)
-    gender, colour = result["gender_loss"], result["colour_loss"]
-    expected = 0.75 * (gender / 2 + math.log(2) / 2) + 0.25 * (colour / 0.5 + math.log(0.5) / 2)
+    gender, color = result["gender_loss"], result["color_loss"]
+    expected = 0.75 * (gender / 2 + math.log(2) / 2) + 0.25 * (color / 0.5 + math.log(0.5) / 2)
     torch.testing.assert_close(result["classification_loss"], expected)
     result["classification_loss"].backward()
     torch.testing.assert_close(
-        task.log_variances.grad, torch.stack([0.75 * (0.5 - gender / 2), 0.25 * (0.5 - colour / 0.5)])
+        task.log_variances.grad, torch.stack([0.75 * (0.5 - gender / 2), 0.25 * (0.5 - color / 0.5)])
     )
     assert task.weights()["gender_weight"] == pytest.approx(0.75 / 2)
 
@@ -106,8 +106,8 @@ def test_the_variance_of_an_attribute_without_labels_in_the_batch_stays() -> Non
 
 def test_attribute_weights_weigh_a_mean() -> None:
     images, target = _batch(6)
-    result = _task(attribute_weights={"colour": 3.0})(images, target)
-    expected = (result["gender_loss"] + 3 * result["colour_loss"]) / 4
+    result = _task(attribute_weights={"color": 3.0})(images, target)
+    expected = (result["gender_loss"] + 3 * result["color_loss"]) / 4
     torch.testing.assert_close(result["classification_loss"], expected)
 
 
@@ -120,8 +120,8 @@ def test_the_heads_learn_from_the_views_of_the_plan(classify_view: str, rows: ra
     result = task(images, target)
     result["loss"].backward()
     moved = {row for row in range(len(images)) if images.grad[row].abs().sum() > 0}
-    labelled = {row for row in rows if (target[row] != UNKNOWN).any()}
-    assert moved == labelled
+    labeled = {row for row in rows if (target[row] != UNKNOWN).any()}
+    assert moved == labeled
     assert len(result["output"]["gender"]) == len(rows) == len(task.classified_targets(target))
 
 
@@ -184,7 +184,7 @@ def _three_steps(sizes: list[int] | None, contrastive: tuple[str, bool] = ("ntxe
     """Weights after three optimizer steps on joint batches, alone or on this process's share of each."""
     total = sum(sizes) if sizes else 10
     loss = ContrastiveLoss(contrastive[0], mask_false_negatives=contrastive[1])
-    task = _task(smoothing=0.1, attribute_weights={"colour": 2.0}, contrastive=loss)
+    task = _task(smoothing=0.1, attribute_weights={"color": 2.0}, contrastive=loss)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.5, momentum=0.9)
     losses = []
     if sizes:

@@ -138,10 +138,10 @@ def test_operations_leave_their_input_as_it_was(channels):
     assert np.array_equal(pixels, picture(channels=channels))
 
 
-def test_a_grey_image_has_no_color_to_change():
-    grey = picture(channels=1)
-    assert np.array_equal(adjust_saturation(grey, 0.2), grey)
-    assert np.array_equal(shift_hue(grey, 0.2), grey)
+def test_a_gray_image_has_no_color_to_change():
+    gray = picture(channels=1)
+    assert np.array_equal(adjust_saturation(gray, 0.2), gray)
+    assert np.array_equal(shift_hue(gray, 0.2), gray)
 
 
 def test_what_is_clipped_is_lost_to_the_next_operation():
@@ -204,7 +204,7 @@ def test_a_view_has_its_size_and_memory_of_its_own(size, channels):
 
 
 def test_the_calmest_view_of_a_whole_image_is_a_copy_of_it(monkeypatch):
-    for name in ("_JITTER_PROB", "_GREY_PROB", "_BLUR_PROB"):
+    for name in ("_JITTER_PROB", "_GRAY_PROB", "_BLUR_PROB"):
         monkeypatch.setattr(simclr_view, name, 0)
     pixels = square()
     made = SimCLRView((32, 32), **WHOLE)(pixels)
@@ -305,14 +305,14 @@ def test_each_part_comes_as_often_as_in_the_paper(monkeypatch):
         return resized(*args)
 
     def desaturate(pixels, factor):
-        seen["grey", factor] += 1
+        seen["gray", factor] += 1
         return pixels
 
     monkeypatch.setattr(simclr_view, "resize_crop", resize)
     monkeypatch.setattr(simclr_view, "adjust_saturation", desaturate)
     monkeypatch.setattr(simclr_view, "blur", lambda pixels, sigma, _: sigmas.append(sigma) or pixels)
     jittered = len(parameters(view, draws))
-    for count, probability in ((jittered, 0.8), (seen["grey", 0.0], 0.2), (len(sigmas), 0.5)):
+    for count, probability in ((jittered, 0.8), (seen["gray", 0.0], 0.2), (len(sigmas), 0.5)):
         assert stats.binomtest(count, draws, probability).pvalue > LEAST
     assert stats.binomtest(seen["interpolation", BICUBIC], draws, 0.5).pvalue > LEAST
     assert seen["interpolation", BILINEAR] + seen["interpolation", BICUBIC] == draws
@@ -372,7 +372,7 @@ def test_where_no_draw_fits_the_middle_is_kept_as_torchvision_keeps_it():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_without_strength_nothing_is_jittered(monkeypatch, channels):
-    for name in ("_GREY_PROB", "_BLUR_PROB"):
+    for name in ("_GRAY_PROB", "_BLUR_PROB"):
         monkeypatch.setattr(simclr_view, name, 0)
     pixels = square(channels=channels)
     for strength, most in ((0, 0), (1e-6, 0), (0.001, 2)):
@@ -381,7 +381,7 @@ def test_without_strength_nothing_is_jittered(monkeypatch, channels):
 
 
 def test_the_stronger_the_further_from_the_image(monkeypatch):
-    for name in ("_GREY_PROB", "_BLUR_PROB"):
+    for name in ("_GRAY_PROB", "_BLUR_PROB"):
         monkeypatch.setattr(simclr_view, name, 0)
     pixels = square()
     means = []
@@ -391,11 +391,11 @@ def test_the_stronger_the_further_from_the_image(monkeypatch):
     assert 2 * means[0] < means[1] < means[2] / 1.5
 
 
-def test_keeping_color_a_grey_picture_stays_grey_and_no_channel_overtakes_another(monkeypatch):
+def test_keeping_color_a_gray_picture_stays_gray_and_no_channel_overtakes_another(monkeypatch):
     view = SimCLRView((32, 32), **WHOLE, keep_color=True)
-    grey = np.repeat(square(channels=1), 3, axis=2)
+    gray = np.repeat(square(channels=1), 3, axis=2)
     for _ in range(100):
-        assert (np.ptp(view(grey), axis=2) == 0).all()
+        assert (np.ptp(view(gray), axis=2) == 0).all()
     monkeypatch.setattr(simclr_view, "_BLUR_PROB", 0)  # which mixes neighbors' colors
     pixels = square()
     order = np.sign(np.diff(pixels[:, :, [0, 1, 2, 0]].astype(int), axis=2))
@@ -425,5 +425,5 @@ def test_keeping_color_the_hue_is_kept_where_nothing_is_clipped(monkeypatch):
 def test_not_keeping_color_it_is_changed_and_sometimes_lost(monkeypatch):
     monkeypatch.setattr(simclr_view, "_BLUR_PROB", 0)
     made = [SimCLRView((32, 32), **WHOLE)(square()) for _ in range(100)]
-    grey = sum(int(np.ptp(view, axis=2).max()) == 0 for view in made)
-    assert 5 <= grey <= 40
+    gray = sum(int(np.ptp(view, axis=2).max()) == 0 for view in made)
+    assert 5 <= gray <= 40

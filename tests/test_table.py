@@ -291,8 +291,8 @@ def test_a_missing_table_is_refused_with_what_is_there(tmp_path):
 
 def test_an_unknown_attribute_is_refused_with_the_nearest(tmp_path):
     path = write(tmp_path / "train.csv", "image_path,color,gender\na,b,c\n")
-    text = message(read_table, path, attributes=["Colour"])
-    assert text == "train.csv has no attribute 'Colour'; did you mean 'color'? (its attributes are 'color', 'gender')"
+    text = message(read_table, path, attributes=["Color"])
+    assert text == "train.csv has no attribute 'Color'; did you mean 'color'? (its attributes are 'color', 'gender')"
 
 
 def test_bad_parquet_tables_are_refused_in_one_sentence(tmp_path):
@@ -333,7 +333,7 @@ def test_bad_parquet_tables_are_refused_in_one_sentence(tmp_path):
         (numbered("kind", ["x", "x"]), "train.csv column 'kind' has one class only, 'x': it has no other to learn"),
         (
             numbered("id,gender,other id", [f"{i},{'MW'[i % 2]},{i}" for i in range(8)]),
-            "train.csv column 'id' is different in each of its 8 labelled rows, so it is an id and not an attribute: "
+            "train.csv column 'id' is different in each of its 8 labeled rows, so it is an id and not an attribute: "
             "leave it out with --attributes gender",
         ),
         (
@@ -378,7 +378,7 @@ def test_a_column_with_nearly_as_many_classes_as_rows_is_warned_of(tmp_path, cap
     rows = [f"name {min(i, 7)}" for i in range(10)]
     build_label_space(read_table(write(tmp_path / "train.csv", numbered("name", rows))))
     assert [record.message for record in caplog.records] == [
-        "train.csv column 'name' has 8 classes in 10 labelled rows: it looks like an id or free text, not an attribute"
+        "train.csv column 'name' has 8 classes in 10 labeled rows: it looks like an id or free text, not an attribute"
     ]
 
 

@@ -21,7 +21,7 @@ from catalog.table import read_table
 from runtime.errors import UsageError
 from timm.data import image_sources, table_cache, table_dataset
 from timm.data.table_cache import cache_tables, default_cache_folder
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 
 GIB = 2**30
@@ -41,19 +41,19 @@ def _table(folder: Path, names: Sequence[str], split: str = "train") -> Path:
     return folder / f"{split}.csv"
 
 
-def _dataset(path: Path, channels: int = 3, training: bool = False) -> TableDataset:
+def _dataset(path: Path, channels: int = 3, training: bool = False) -> TwoViewDataset:
     table = read_table(path)
     plan = plan_views(contrast=False) if training else None
-    return TableDataset(table, np.zeros((len(table), 1), dtype=np.int64), plan, channels)
+    return TwoViewDataset(table, np.zeros((len(table), 1), dtype=np.int64), plan, channels)
 
 
-def _cached(path: Path, kind: str, folder: Path, **options: Any) -> TableDataset:
+def _cached(path: Path, kind: str, folder: Path, **options: Any) -> TwoViewDataset:
     dataset = _dataset(path, **options)
     cache_tables([dataset], kind, folder, workers=0, local_rank=0, processes=1)
     return dataset
 
 
-def _reds(dataset: TableDataset) -> list[int]:
+def _reds(dataset: TwoViewDataset) -> list[int]:
     return [int(dataset.load(row)[0, 0, 0]) for row in range(len(dataset))]
 
 

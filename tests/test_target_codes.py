@@ -170,7 +170,7 @@ def test_a_separator_within_a_value_of_a_list_is_told_with_its_row(tmp_path) -> 
 def test_a_column_of_texts_with_separators_is_no_attribute(tmp_path) -> None:
     rows = "".join(f"{i},{'SL'[i % 2]},text {i}|more {i}\n" for i in range(8))
     table = _table(tmp_path, f"image_path,size,title\n{rows}")
-    with pytest.raises(DataError, match="column 'title' has no value twice in its 8 labelled rows, so it is an id"):
+    with pytest.raises(DataError, match="column 'title' has no value twice in its 8 labeled rows, so it is an id"):
         build_label_space(table)
 
 

@@ -1,4 +1,4 @@
-"""train.py from end to end on a tiny catalogue: what a run leaves, going on after a stop, processes, mistakes."""
+"""train.py from end to end on a tiny catalog: what a run leaves, going on after a stop, processes, mistakes."""
 
 import csv
 import json
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from catalogue import COLORS, SHAPES, draw_catalogue, read_rows, write_table
 from PIL import Image
+from table_files import COLORS, SHAPES, draw_catalog, read_rows, write_table
 
 import train
 from runtime.random_state import seed_all
@@ -29,7 +29,7 @@ SHORT = [*TINY, "-j", "0", "--cooldown-epochs", "0", "--lr", "0.05"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_catalogue(tmp_path_factory.mktemp("catalogue"))
+    return draw_catalog(tmp_path_factory.mktemp("catalog"))
 
 
 def run(data: Path, output: Path, *words: object, flags: list[str] = SHORT) -> Path:
@@ -143,8 +143,8 @@ def test_training_resuming_validating_and_predicting_through_the_command_line(da
     assert {row["shape"] for row in labels} <= set(SHAPES)
 
 
-def test_good_training_learns_the_catalogue(tmp_path: Path) -> None:
-    data = draw_catalogue(tmp_path / "data", train=128, val=24)
+def test_good_training_learns_the_catalog(tmp_path: Path) -> None:
+    data = draw_catalog(tmp_path / "data", train=128, val=24)
     words = ["--epochs", 12, "--opt", "adamw", "--lr", "0.004", "--scale", 0.8, 1, "--color-jitter", 0, "-wls", 0.1]
     folder = run(data, tmp_path, *words, "-wlc", 0.9, "--smoothing", 0, "--sched", "cosine", "--min-lr", 1e-5)
     last = summary(folder)[-1]
@@ -244,7 +244,7 @@ def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop.FiniteWatch, "check", stop)
+        patch.setattr(train_loop.NonFiniteLossGuard, "check", stop)
         with pytest.raises(StoppedError):
             run(data, stopped, *words, "--epochs", 2, "--recovery-interval", 2)
     recovery = stopped / "run" / "recovery-1-1.pth.tar"
@@ -320,7 +320,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(
 
 
 def test_the_label_space_of_a_resumed_run_is_the_checkpoints(tmp_path: Path) -> None:
-    data = draw_catalogue(tmp_path / "data")
+    data = draw_catalog(tmp_path / "data")
     folder = run(data, tmp_path, "--epochs", 1)
     rows = [row for row in read_rows(data / "train.csv") if row["color"] != "green"]  # sorted anew, red would be 1
     write_table(data / "train.csv", rows)
@@ -330,7 +330,7 @@ def test_the_label_space_of_a_resumed_run_is_the_checkpoints(tmp_path: Path) -> 
 
 
 def test_a_run_is_not_resumed_with_other_attributes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = draw_catalogue(tmp_path / "data")
+    data = draw_catalog(tmp_path / "data")
     rows = read_rows(data / "train.csv")
     attributes = [name for name in rows[0] if name != "image_path"]
     kept, *rest = attributes
@@ -363,7 +363,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(data: Path, t
 
 
 def test_the_averages_metrics_stand_beside_the_models_own_and_are_no_untrained_models(tmp_path: Path) -> None:
-    data = draw_catalogue(tmp_path / "data", train=64, val=24)
+    data = draw_catalog(tmp_path / "data", train=64, val=24)
     words = ["--epochs", 10, "--opt", "adamw", "--lr", "0.004", "--scale", 0.8, 1, "--color-jitter", 0, "-wls", 0]
     folder = run(data, tmp_path, *words, "-wlc", 1, "--model-ema", "--model-ema-decay", 0.9999)
     last = summary(folder)[-1]
@@ -449,10 +449,10 @@ def test_pretraining_leaves_out_columns_that_could_not_be_learned(
 
 
 def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> None:
-    flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "colour"]
+    flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "color"]
     failed = command("./distributed_train.sh", "2", *flags)
     assert failed.returncode == 2
-    assert failed.stderr.count("--eval-metric colour is not logged") == 1
+    assert failed.stderr.count("--eval-metric color is not logged") == 1
     assert "Traceback" not in failed.stderr
     assert not list(tmp_path.iterdir())
 
@@ -482,8 +482,8 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
     for words, expected in (
         (["nowhere"], "no such data folder: nowhere"),
         ([data, "--train-split", "trian"], "has no trian.csv"),
-        ([data, "--attributes", "colour"], "train.csv has no attribute 'colour'; did you mean 'color'?"),
-        ([data, "--attribute-weights", "colour=2"], "--attribute-weights: no attribute 'colour'"),
+        ([data, "--attributes", "color"], "train.csv has no attribute 'color'; did you mean 'color'?"),
+        ([data, "--attribute-weights", "color=2"], "--attribute-weights: no attribute 'color'"),
         ([data, "--eval-metric", "ema_top1"], "--eval-metric ema_top1 is not logged; ema_ metrics need --model-ema"),
         ([data, "--eval-metric", "simclr_loss", "-wls", "0"], "--eval-metric simclr_loss is not logged"),
         ([data, "-b", "64"], "fewer than one batch: lower --batch-size (64)"),
@@ -522,7 +522,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(
 def test_broken_images_are_named_replaced_and_past_the_limit_end_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = draw_catalogue(tmp_path / "data", train=40, blanks=False)
+    data = draw_catalog(tmp_path / "data", train=40, blanks=False)
     paths = [data / row["image_path"] for row in read_rows(data / "train.csv")]
     for path in paths[:2]:
         path.write_bytes(b"no image")
@@ -540,7 +540,7 @@ def test_broken_images_are_named_replaced_and_past_the_limit_end_the_run(
 
 
 def test_a_class_met_only_in_validation_counts_as_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = draw_catalogue(tmp_path / "data", blanks=False)
+    data = draw_catalog(tmp_path / "data", blanks=False)
     rows = read_rows(data / "val.csv")
     write_table(data / "val.csv", [row | {"color": "teal"} for row in rows])
     [row] = summary(run(data, tmp_path, "--epochs", 1))
@@ -570,7 +570,7 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(
 def test_an_attribute_that_the_table_of_classes_lacks_is_not_passed_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = draw_catalogue(tmp_path / "data")
+    data = draw_catalog(tmp_path / "data")
     rows = read_rows(data / "train.csv") + read_rows(data / "val.csv")
     write_table(data / "all.csv", [{k: v for k, v in row.items() if k != "shape"} for row in rows])
     sentence = refusal(capsys, data, *SHORT, "--output", tmp_path)
@@ -610,7 +610,7 @@ def test_epochs_between_validations_leave_blanks_and_the_last_one_is_scored(data
 
 
 def test_an_attribute_may_not_take_the_name_of_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = draw_catalogue(tmp_path / "data")
+    data = draw_catalog(tmp_path / "data")
     for split in ("train", "val"):
         rows = [{"lr" if k == "color" else k: v for k, v in row.items()} for row in read_rows(data / f"{split}.csv")]
         with (data / f"{split}.csv").open("w", newline="") as file:

@@ -15,7 +15,6 @@ import pytest
 import test_train_flags_image  # noqa: F401  enters its tests into the table
 import test_train_flags_run  # noqa: F401
 import torch
-from catalogue import draw_catalogue, read_rows, write_table
 from flag_effects import (
     ON_GPU,
     SHOWN,
@@ -29,6 +28,7 @@ from flag_effects import (
 from flag_effects import prepare as make_ready
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from table_files import draw_catalog, read_rows, write_table
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -48,7 +48,7 @@ STILL = ["--weight-decay", 0, "--lr", 1e-9]  # nothing moves
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_catalogue(tmp_path_factory.mktemp("catalogue"))
+    return draw_catalog(tmp_path_factory.mktemp("catalog"))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_recipe_gives_flags_and_typed_ones_win(prepare: Prepare, tmp_path: Pat
 
 @shows("data_dir")
 def test_the_data_folder_may_be_a_flag(tmp_path: Path) -> None:
-    folder = draw_catalogue(tmp_path / "data", train=9, val=3)
+    folder = draw_catalog(tmp_path / "data", train=9, val=3)
     run = make_ready(None, tmp_path, "--data-dir", folder)
     assert (len(run.train_loader.dataset), len(run.eval_loader.dataset)) == (9, 3)
 
@@ -99,7 +99,7 @@ def test_splits_are_chosen(prepare: Prepare) -> None:
 
 @shows("max_unreadable")
 def test_more_unreadable_images_than_tolerated_end_a_run(tmp_path: Path) -> None:
-    folder = draw_catalogue(tmp_path / "data")
+    folder = draw_catalog(tmp_path / "data")
     for path in list((folder / "images").glob("train-*"))[:12]:
         path.write_text("no picture")
     for share, error in ((0.4, DataError), (0.6, None)):
@@ -242,13 +242,13 @@ def test_attributes_learn_what_their_losses_weigh(prepare: Prepare, data: Path, 
 
 @shows("gradient_centralization")
 def test_gradients_lose_their_mean_before_an_update(prepare: Prepare) -> None:
-    for words, centred in ([], False), (["--gradient-centralization"], True):
+    for words, centered in ([], False), (["--gradient-centralization"], True):
         run = prepare(*words)
         images, target = batch_of(run)
         run.task(images, target)["loss"].backward()
         run.optimizer.step()
         means = [p.grad.flatten(1).mean(dim=1).abs().max() for p in model_of(run).parameters() if p.ndim > 1]
-        assert (max(means) < 1e-6) == centred
+        assert (max(means) < 1e-6) == centered
 
 
 @shows("head_grad")
@@ -325,7 +325,7 @@ def test_similarities_are_divided_by_the_temperature(prepare: Prepare) -> None:
 
 @shows("contrastive", "mask_false_negatives")
 def test_views_are_contrasted_as_asked(prepare: Prepare) -> None:
-    for words, loss, labelled in (
+    for words, loss, labeled in (
         ("", nt_xent_loss, False),
         ("--contrastive ntxent", nt_xent_loss, False),
         ("--mask-false-negatives", nt_xent_loss, True),
@@ -336,7 +336,7 @@ def test_views_are_contrasted_as_asked(prepare: Prepare) -> None:
         run = prepare("-t", 0.2, *words.split())
         images, target = batch_of(run)
         result, (_, z) = run.task(images, target), model_of(run)(images)
-        labels = {"labels": target[:8]} if labelled else {}
+        labels = {"labels": target[:8]} if labeled else {}
         torch.testing.assert_close(result["simclr_loss"], loss(*z.chunk(2), temperature=0.2, **labels))
     none = prepare("--contrastive", "none")
     assert model_of(none).projector is None
@@ -373,7 +373,7 @@ def test_a_run_says_what_its_loss_is_at_chance_and_logs_it(
 
 @pytest.mark.parametrize("words", ["--contrastive supcon", "--mask-false-negatives"])
 def test_a_loss_that_reads_labels_is_refused_where_there_are_none(tmp_path: Path, words: str) -> None:
-    folder = draw_catalogue(tmp_path / "data")
+    folder = draw_catalog(tmp_path / "data")
     rows = read_rows(folder / "train.csv")
     write_table(folder / "all.csv", rows)
     write_table(folder / "train.csv", [{**row, "color": "", "shape": ""} for row in rows])
@@ -390,8 +390,8 @@ def test_the_losses_are_weighed(prepare: Prepare) -> None:
     alone = prepare("-wls", 0)
     assert model_of(alone).projector is None
     assert len(batch_of(alone)[0]) == 8  # a single view
-    unlabelled = prepare("-wlc", 0)
-    result = unlabelled.task(*batch_of(unlabelled))
+    unlabeled = prepare("-wlc", 0)
+    result = unlabeled.task(*batch_of(unlabeled))
     torch.testing.assert_close(result["loss"], 0.5 * result["simclr_loss"])
 
 
@@ -517,7 +517,7 @@ def test_epsilon_and_betas_are_those_of_adam(prepare: Prepare) -> None:
         ("--opt lookahead_adan --opt-betas 0.9 0.99", "--opt lookahead_adan: it has 3 betas, not 2"),
         ("--opt adamp --opt-foreach", "--opt adamp: .*foreach"),
         ("--momentum 0", "--opt sgd: Nesterov momentum requires a momentum"),
-        ("--opt-kwargs colour=1", "--opt sgd: .*colour"),
+        ("--opt-kwargs color=1", "--opt sgd: .*color"),
     ],
 )
 def test_what_an_optimizer_would_leave_unread_is_refused(prepare: Prepare, words: str, sentence: str) -> None:
@@ -894,13 +894,13 @@ def test_each_view_has_statistics_of_its_own(prepare: Prepare) -> None:
 
 @shows("sync_bn")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
-def test_synchronised_batch_norm_needs_a_gpu(prepare: Prepare) -> None:
+def test_synchronized_batch_norm_needs_a_gpu(prepare: Prepare) -> None:
     with pytest.raises(UsageError, match="--sync-bn needs GPUs"):
         prepare("--sync-bn")
 
 
 @ON_GPU
-def test_batch_norm_is_synchronised_on_a_gpu(prepare: Prepare) -> None:
+def test_batch_norm_is_synchronized_on_a_gpu(prepare: Prepare) -> None:
     model = model_of(prepare("--sync-bn", "--projection-norm", "batch", "--device", "cuda"))
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms

@@ -1,6 +1,6 @@
 """Flags of train.py that change what the model sees: preprocessing, augmentation, mixing.
 
-Most are shown on pictures in which a colour tells a place (flag_effects.draw_ramps): red 0-255 from left to right,
+Most are shown on pictures in which a color tells a place (flag_effects.draw_ramps): red 0-255 from left to right,
 green from top to bottom.
 """
 
@@ -183,7 +183,7 @@ def test_colors_are_shaken(prepare: Prepare) -> None:
     plain = images_of(prepare(*WHOLE))
 
     def shaken(*words: object) -> Tensor:
-        """Return for each image whether its colours are others."""
+        """Return for each image whether its colors are others."""
         return (images_of(prepare(*WHOLE, *words)) - plain).abs().flatten(1).amax(1) > 2
 
     assert shaken("--color-jitter", 0.9).all()
@@ -207,16 +207,16 @@ def test_simclrs_views_change_the_colors_as_far_as_asked(prepare: Prepare) -> No
         """How far blue varies over pictures, and how often a picture has lost its color."""
         run = prepare("-b", 16, "--train-interpolation", "bilinear", *words)
         images = torch.cat([images_of(run) for _ in range(4)])
-        grey = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2)) < 2
-        return images[:, 2].mean(dim=(1, 2)).std().item(), grey.float().mean().item()
+        gray = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2)) < 2
+        return images[:, 2].mean(dim=(1, 2)).std().item(), gray.float().mean().item()
 
     calm, _ = spread("--views", "simclr", "--view-strength", 0.01)
-    wild, some_grey = spread("--views", "simclr")
-    kept, no_grey = spread("--views", "simclr-keepcolor")
+    wild, some_gray = spread("--views", "simclr")
+    kept, no_gray = spread("--views", "simclr-keepcolor")
     assert calm < wild
     assert calm < kept
-    assert some_grey > 0.05
-    assert no_grey == 0
+    assert some_gray > 0.05
+    assert no_gray == 0
 
 
 @shows("augment_on")
@@ -325,7 +325,7 @@ def test_part_of_a_batch_is_left_whole(prepare: Prepare) -> None:
 
 
 class Mixed:
-    """A batch before and after the task has mixed it, and the soft targets it made of the colours."""
+    """A batch before and after the task has mixed it, and the soft targets it made of the colors."""
 
     def __init__(self, run: train.Run, seed: int = 0) -> None:
         images, target = batch_of(run)

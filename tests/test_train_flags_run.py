@@ -17,7 +17,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from catalogue import draw_catalogue, read_rows, write_table
 from distributed import run_on_processes
 from flag_effects import (
     ON_GPU,
@@ -34,13 +33,14 @@ from flag_effects import (
 )
 from flag_effects import prepare as make_ready
 from PIL import Image
+from table_files import draw_catalog, read_rows, write_table
 from torch import Tensor
 
 import train
 from catalog.label_space import UNKNOWN
 from options import parser as options
 from runtime.errors import UsageError
-from runtime.process import open_device
+from runtime.process import set_up_process
 from runtime.random_state import seed_all
 from timm.data import table_dataset
 from training import loop as train_loop
@@ -51,7 +51,7 @@ Outcome = tuple[Path, str]  # a run's folder, and what it said
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_catalogue(tmp_path_factory.mktemp("catalogue"))
+    return draw_catalog(tmp_path_factory.mktemp("catalog"))
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome
 
 
 @shows("knn_interval")
-def test_neighbours_are_asked_at_the_interval_and_after_the_last_epoch(
+def test_neighbors_are_asked_at_the_interval_and_after_the_last_epoch(
     plain: Outcome, data: Path, tmp_path: Path, prepare: Prepare
 ) -> None:
     asked, said = train_through(data, tmp_path, "--knn-interval", 3, "--epochs", EPOCHS)
@@ -137,7 +137,7 @@ def test_neighbours_are_asked_at_the_interval_and_after_the_last_epoch(
 
 
 @shows("knn_images")
-def test_neighbours_are_among_so_many_images_that_the_seed_draws(prepare: Prepare) -> None:
+def test_neighbors_are_among_so_many_images_that_the_seed_draws(prepare: Prepare) -> None:
     def rows(*words: object) -> list[int]:
         chosen: list[int] = prepare(*words).index_loader.dataset.rows.tolist()
         return chosen
@@ -292,7 +292,7 @@ def backend_of_one_of_two(port: str, words: list[str]) -> str:
     with launched(port), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch's guesses about a backend that it does not know
         try:
-            open_device(options.parse_train_args(words))
+            set_up_process(options.parse_train_args(words))
         except UsageError as error:
             return str(error)
         backend: str = dist.get_backend()
@@ -321,7 +321,7 @@ def train_as_one_of_two(port: str, words: list[str]) -> dict[str, Any]:
         run.optimizer.register_step_post_hook(lambda *_: measured.append(mean.clone()))
 
     with launched(port), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "greet", note)
+        patch.setattr(train, "log_start", note)
         train.main(words)
     return {
         "order": list(runs[0].train_loader.sampler),
@@ -512,10 +512,10 @@ def test_batches_are_loaded_into_page_locked_memory(prepare: Prepare) -> None:
 
 
 @shows("no_prefetcher")
-def test_images_are_normalised_on_the_cpu_alike(prepare: Prepare) -> None:
+def test_images_are_normalized_on_the_cpu_alike(prepare: Prepare) -> None:
     plain, alone = prepare(), prepare("--no-prefetcher")
     views = [run.train_loader.dataset[0][0] for run in (plain, alone)]
-    assert [view[0].dtype for view in views] == [torch.uint8, torch.float32]  # the first is normalised on the device
+    assert [view[0].dtype for view in views] == [torch.uint8, torch.float32]  # the first is normalized on the device
     torch.testing.assert_close(batch_of(plain), batch_of(alone), atol=1e-4, rtol=1e-4)
 
 
@@ -545,8 +545,8 @@ def test_images_without_labels_are_mixed_into_every_batch(prepare: Prepare, data
 
 @pytest.fixture(scope="module")
 def few_labels(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalogue with the labels of its first ten rows alone."""
-    folder = tmp_path_factory.mktemp("few") / "catalogue"
+    """The catalog with the labels of its first ten rows alone."""
+    folder = tmp_path_factory.mktemp("few") / "catalog"
     shutil.copytree(data, folder)
     rows = read_rows(folder / "train.csv")
     write_table(folder / "train.csv", [*rows[:10], *(row | {"color": "", "shape": ""} for row in rows[10:])])
@@ -563,9 +563,9 @@ def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels
     assert len(plain.train_loader) == 24 // 4
     _, text = train_through(few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1)
     assert "Of a batch about 1.7 images have a label; --unlabeled-ratio 1 makes it 4" in text
-    write_table(few_labels / "labelled.csv", read_rows(few_labels / "train.csv")[:10])
-    with pytest.raises(UsageError, match=r"--unlabeled-ratio 1: .*labelled.csv has no row without a label: name"):
-        make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "--train-split", "labelled")
+    write_table(few_labels / "labeled.csv", read_rows(few_labels / "train.csv")[:10])
+    with pytest.raises(UsageError, match=r"--unlabeled-ratio 1: .*labeled.csv has no row without a label: name"):
+        make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "--train-split", "labeled")
     with pytest.raises(UsageError, match=r"has all its rows in every epoch already, as no loss reads labels: name"):
         make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "-wlc", 0)
     _, text = train_through(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from catalogue import draw_catalogue, read_rows
 from flag_effects import Prepare, model_of, silence, train_through
 from flag_effects import prepare as make_ready
+from table_files import draw_catalog, read_rows
 from torch import Tensor
 
 from training import loop as train_loop
@@ -19,7 +19,7 @@ SENTENCES = ("has been at chance", "projections have collapsed", "representation
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_catalogue(tmp_path_factory.mktemp("catalogue"), train=48, val=16)
+    return draw_catalog(tmp_path_factory.mktemp("catalog"), train=48, val=16)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def tensors(value: object) -> list[Tensor]:
     ],
     ids=lambda words: words[-1],
 )
-def test_a_run_whose_neighbours_are_asked_trains_bit_for_bit_as_without(
+def test_a_run_whose_neighbors_are_asked_trains_bit_for_bit_as_without(
     data: Path, tmp_path: Path, words: list[object]
 ) -> None:
     folders = []
@@ -74,7 +74,7 @@ def test_chunks_are_measured_as_the_batch_that_they_are_contrasted_as(data: Path
         assert chunked == pytest.approx(whole, rel=1e-3)
 
 
-def test_a_run_without_contrast_has_neighbours_alone(data: Path, tmp_path: Path) -> None:
+def test_a_run_without_contrast_has_neighbors_alone(data: Path, tmp_path: Path) -> None:
     folder, said = train_through(data, tmp_path, "-wls", 0, "--knn-interval", 1)
     (row,) = read_rows(folder / "summary.csv")
     assert float(row["eval_knn20"]) > 20

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from catalog.data_error import DataError
 from catalog.label_space import UNKNOWN
 from catalog.table import build_label_space, encode_targets, read_table
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 
 
@@ -30,10 +30,10 @@ def _table(folder: Path, rows: int = 12, broken: tuple[int, ...] = ()) -> Path:
     return folder / "train.csv"
 
 
-def _dataset(path: Path, training: bool, **options) -> TableDataset:
+def _dataset(path: Path, training: bool, **options) -> TwoViewDataset:
     table = read_table(path)
     plan = plan_views(contrast=False) if training else None
-    dataset = TableDataset(table, encode_targets(table, build_label_space(table), strict=True), plan, **options)
+    dataset = TwoViewDataset(table, encode_targets(table, build_label_space(table), strict=True), plan, **options)
     dataset.transform = pil_to_tensor
     return dataset
 

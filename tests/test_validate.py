@@ -102,8 +102,8 @@ def test_metrics_are_those_of_scikit_learn(capsys: pytest.CaptureFixture[str], d
         recall = metrics.recall_score(labels, guesses, average="macro", labels=sorted(set(labels)))
         assert result[f"{name}_balanced_accuracy"] == pytest.approx(100 * recall)
         right = [ok and row[name] in ("", g) for ok, row, g in zip(right, rows, predicted[name], strict=True)]
-    labelled = [any(row[name] for name in CLASSES) for row in rows]
-    exact = sum(ok and has for ok, has in zip(right, labelled, strict=True)) / sum(labelled)
+    labeled = [any(row[name] for name in CLASSES) for row in rows]
+    exact = sum(ok and has for ok, has in zip(right, labeled, strict=True)) / sum(labeled)
     assert result["exact_match"] == pytest.approx(100 * exact)
     assert result["top1"] == pytest.approx(np.mean([result[f"{name}_top1"] for name in CLASSES]))
     assert result["model"] == "test_efficientnet"

@@ -1,7 +1,7 @@
 """Every flag of validate.py and of inference.py changes what its help says it changes.
 
 Flags that test_validate.py and test_inference.py show are named in a table; those of both scripts that are left are
-shown here on pictures in which a colour tells a place (flag_effects.draw_ramps). Refused ones are in test_options.py.
+shown here on pictures in which a color tells a place (flag_effects.draw_ramps). Refused ones are in test_options.py.
 """
 
 import csv
@@ -43,7 +43,7 @@ SHOWN: dict[str, dict[str, Test]] = {
     },
     "inference.py": {
         "checkpoint": test_inference.test_predictions_agree_with_the_scores_of_validate,
-        "input": test_inference.test_a_folder_and_its_files_are_labelled_alike,
+        "input": test_inference.test_a_folder_and_its_files_are_labeled_alike,
         "output": test_inference.test_the_formats_say_the_same,
         "topk": test_inference.test_the_formats_say_the_same,
     },
@@ -301,10 +301,10 @@ def test_batches_are_loaded_into_page_locked_memory(prepare: Any, script: str) -
 
 @BOTH
 @shows("no_prefetcher")
-def test_images_are_normalised_on_the_cpu_alike(prepare: Any, script: str) -> None:
+def test_images_are_normalized_on_the_cpu_alike(prepare: Any, script: str) -> None:
     plain, alone = prepare(script), prepare(script, "--no-prefetcher")
     assert not hasattr(alone.loader, "loader")
-    assert next(iter(plain.loader.loader))[0].dtype == torch.uint8  # normalised on the device
+    assert next(iter(plain.loader.loader))[0].dtype == torch.uint8  # normalized on the device
     torch.testing.assert_close(alone.raw(), plain.raw(), atol=1e-5, rtol=1e-5)
 
 

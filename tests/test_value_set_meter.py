@@ -134,8 +134,8 @@ def test_the_evaluator_joins_sets_with_classes() -> None:
     sets = ((words.clamp(min=0)[:, None] >> torch.arange(K)) & 1).bool()
     right = (classes < 0) | (logits["size"].argmax(dim=1) == classes)
     right &= (words < 0) | (guess == sets).all(dim=1)
-    labelled = (target >= 0).any(dim=1)
-    assert found["exact_match"] == pytest.approx(100 * float(right[labelled].float().mean()))
+    labeled = (target >= 0).any(dim=1)
+    assert found["exact_match"] == pytest.approx(100 * float(right[labeled].float().mean()))
 
 
 def test_without_scores_sets_are_judged_at_one_half() -> None:

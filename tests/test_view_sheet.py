@@ -1,4 +1,4 @@
-"""The picture of a batch: every pixel as it was before normalisation, and each view in its place."""
+"""The picture of a batch: every pixel as it was before normalization, and each view in its place."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def _pixels(views: int, images: int, channels: int = 3) -> Tensor:
     return torch.randint(256, (views, images, channels, HEIGHT, WIDTH), generator=g, dtype=torch.uint8)
 
 
-def _normalised(pixels: Tensor, config: dict[str, list[float]] = CONFIG) -> Tensor:
+def _normalized(pixels: Tensor, config: dict[str, list[float]] = CONFIG) -> Tensor:
     """Return the batch [V*B, C, H, W] that a loader would make of views, view 0 first."""
     mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
     return (pixels.flatten(0, 1) / 255 - mean) / std
@@ -52,7 +52,7 @@ def test_an_images_views_stand_side_by_side_with_the_pixels_they_had(
     tmp_path: Path, views: int, images: int, by_row: int
 ) -> None:
     pixels = _pixels(views, images)
-    _save(tmp_path / "sheet.png", _normalised(pixels), views)
+    _save(tmp_path / "sheet.png", _normalized(pixels), views)
     sheet = _read(tmp_path / "sheet.png")
     columns = min(by_row, images) * views
     assert sheet.shape[2] == GAP + columns * (WIDTH + GAP)
@@ -64,15 +64,15 @@ def test_an_images_views_stand_side_by_side_with_the_pixels_they_had(
 
 def test_only_the_first_sixteen_images_are_shown(tmp_path: Path) -> None:
     pixels = _pixels(2, 20)
-    _save(tmp_path / "twenty.png", _normalised(pixels), 2)
-    _save(tmp_path / "sixteen.png", _normalised(pixels[:, :16]), 2)
+    _save(tmp_path / "twenty.png", _normalized(pixels), 2)
+    _save(tmp_path / "sixteen.png", _normalized(pixels[:, :16]), 2)
     assert torch.equal(_read(tmp_path / "twenty.png"), _read(tmp_path / "sixteen.png"))
     assert torch.equal(_cell(_read(tmp_path / "twenty.png"), 3, 7), pixels[1, 15])
 
 
 def test_a_batch_may_be_channels_last_and_is_left_as_it_was(tmp_path: Path) -> None:
     pixels = _pixels(2, 6)
-    images = _normalised(pixels).contiguous(memory_format=torch.channels_last)
+    images = _normalized(pixels).contiguous(memory_format=torch.channels_last)
     before = images.clone()
     _save(tmp_path / "sheet.png", images, 2)
     assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 1, 3), pixels[1, 5])
@@ -81,14 +81,14 @@ def test_a_batch_may_be_channels_last_and_is_left_as_it_was(tmp_path: Path) -> N
 
 def test_half_precision_costs_a_few_shades_not_the_picture(tmp_path: Path) -> None:
     pixels = _pixels(2, 6)
-    _save(tmp_path / "sheet.png", _normalised(pixels).bfloat16(), 2)
+    _save(tmp_path / "sheet.png", _normalized(pixels).bfloat16(), 2)
     cell = _cell(_read(tmp_path / "sheet.png"), 0, 2)
     assert (cell.int() - pixels[0, 1].int()).abs().max() <= 2
 
 
-def test_grey_images_are_shown_in_grey(tmp_path: Path) -> None:
+def test_gray_images_are_shown_in_gray(tmp_path: Path) -> None:
     pixels, config = _pixels(2, 6, channels=1), {"mean": [0.4], "std": [0.2]}
-    _save(tmp_path / "sheet.png", _normalised(pixels, config), 2, config)
+    _save(tmp_path / "sheet.png", _normalized(pixels, config), 2, config)
     assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 0, 2), pixels[0, 1].expand(3, -1, -1))
 
 
@@ -103,7 +103,7 @@ def test_what_lies_outside_black_and_white_is_clipped(tmp_path: Path) -> None:
 def test_the_labels_stand_below_an_images_views_and_the_kinds_above(tmp_path: Path) -> None:
     pixels, sheets = torch.zeros(2, 3, 3, 40, 40), {}
     for label in (0, 1, UNKNOWN):
-        _save(tmp_path / "sheet.png", _normalised(pixels), 2, label=label)
+        _save(tmp_path / "sheet.png", _normalized(pixels), 2, label=label)
         sheets[label] = _read(tmp_path / "sheet.png").float()
     below = {label: sheet[:, LINE + GAP + 40 :] for label, sheet in sheets.items()}
     assert all(strip.max() > 200 for strip in below.values())

@@ -4,9 +4,9 @@ import pytest
 
 from catalog.label_space import LabelSpace
 from options.parser import parse_train_args
-from training.view_warnings import changes_color, is_about_color, tells_sides, view_advice
+from training.view_warnings import changes_color, is_about_color, tells_sides, view_warnings
 
-# Of the real data set: 47 colours, and what is about something else.
+# Of the real data set: 47 colors, and what is about something else.
 COLORS = [
     *("Beige", "Black", "Blue", "Bronze", "Brown", "Burgundy", "Charcoal", "Coffee Brown", "Copper", "Cream", "Gold"),
     *("Fluorescent Green", "Green", "Grey", "Grey Melange", "Khaki", "Lavender", "Lime Green", "Magenta", "Maroon"),
@@ -17,7 +17,7 @@ COLORS = [
 ARTICLES = ["Tshirts", "Shirts", "Casual Shoes", "Watches", "Handbags", "Rain Jacket", "Nail Polish", "Foundation"]
 
 
-@pytest.mark.parametrize("name", ["color", "colour", "baseColour", "base_color", "Color", "colors", "frame colour"])
+@pytest.mark.parametrize("name", ["color", "colour", "baseColour", "base_color", "Color", "colors", "frame color"])
 def test_an_attribute_is_about_color_by_its_name(name: str) -> None:
     assert is_about_color(name, ["1", "2"])
 
@@ -87,7 +87,7 @@ def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
     ],
 )
 def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies: list[str]) -> None:
-    (advice,) = view_advice(parse_train_args(["DATA", *words.split()]), LabelSpace({"color": ("red", "blue")}))
+    (advice,) = view_warnings(parse_train_args(["DATA", *words.split()]), LabelSpace({"color": ("red", "blue")}))
     assert [flag for flag in ("--views", "--color-jitter", "--classify-view") if flag in advice] == [
         remedy.split()[0] for remedy in remedies
     ]
@@ -101,12 +101,12 @@ def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies
 
 def test_advice_names_the_attributes_and_the_flags_and_is_silent_where_nothing_is_wrong() -> None:
     space = LabelSpace({"color": ("red", "blue"), "side": ("left", "right"), "kind": ("a", "b")})
-    about_color, about_sides = view_advice(parse_train_args(["DATA", "--views", "simclr"]), space)
+    about_color, about_sides = view_warnings(parse_train_args(["DATA", "--views", "simclr"]), space)
     assert about_color.startswith("color is about color, ")
     assert "--classify-view weak" in about_color
     assert "--views simclr-keepcolor" in about_color
     assert about_sides == "side is about left and right, which a mirrored image swaps: use --hflip 0"
     calm = ["--classify-view", "weak", "--hflip", "0"]
-    assert view_advice(parse_train_args(["DATA", *calm]), space) == []
-    assert view_advice(parse_train_args(["DATA", "-wlc", "0"]), space) == []
-    assert view_advice(parse_train_args(["DATA"]), LabelSpace({"kind": ("a", "b")})) == []
+    assert view_warnings(parse_train_args(["DATA", *calm]), space) == []
+    assert view_warnings(parse_train_args(["DATA", "-wlc", "0"]), space) == []
+    assert view_warnings(parse_train_args(["DATA"]), LabelSpace({"kind": ("a", "b")})) == []

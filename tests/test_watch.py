@@ -28,7 +28,7 @@ def test_about_twenty_steps_of_an_epoch_are_measured_the_first_among_them(steps:
     assert is_measured(0, steps)
 
 
-def test_neighbours_are_asked_at_the_interval_and_at_the_end() -> None:
+def test_neighbors_are_asked_at_the_interval_and_at_the_end() -> None:
     assert [epoch for epoch in range(8) if is_due(epoch, 3, 8)] == [2, 5, 7]
     assert not any(is_due(epoch, 0, 8) for epoch in range(8))
 

@@ -63,7 +63,7 @@ def _of_each_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
     )
     features, targets = [], []
     for batch, target in images:
-        if theirs is not loader:  # a prefetcher normalises
+        if theirs is not loader:  # a prefetcher normalizes
             batch = batch.to(loader.device).to(loader.img_dtype).sub_(loader.mean).div_(loader.std)
         features.append(extract(batch))
         targets.append(target)

@@ -23,7 +23,7 @@ _LEAST_RANK, _LEAST_VARIANCE = 1.5, 1e-4
 Numbers = Mapping[str, float]
 
 
-class RunAlarm:
+class HealthCheck:
     """Looks at an epoch's numbers, and speaks up.
 
     Args:
@@ -74,7 +74,7 @@ class RunAlarm:
             self.warn(sentence)
 
 
-def make_alarm(args: Namespace, logger: logging.Logger, batches: int, contrast: bool) -> RunAlarm:
+def make_health_check(args: Namespace, logger: logging.Logger, batches: int, contrast: bool) -> HealthCheck:
     """Return the alarm of a run; only the primary process's speaks.
 
     Args:
@@ -89,7 +89,7 @@ def make_alarm(args: Namespace, logger: logging.Logger, batches: int, contrast: 
             logger.warning(sentence)
 
     warmup = 0 if args.sched == "none" else args.warmup_epochs
-    return RunAlarm(warn, warmup, contrast_levels(args, batches) if contrast else None)
+    return HealthCheck(warn, warmup, contrast_levels(args, batches) if contrast else None)
 
 
 def contrast_levels(args: Namespace, batches: int) -> tuple[float, float] | None:

@@ -24,7 +24,7 @@ from reports.curves import draw_curves
 from runtime.errors import UsageError
 from runtime.process import memory_format
 from runtime.progress import progress_bar
-from runtime.random_state import RandomState, gather_objects, get_random_state, kept_random_state, seed_all
+from runtime.random_state import RandomState, gather_objects, get_random_state, preserved_random_state, seed_all
 from simclr import ProjectionMeter
 from timm import utils
 from timm.data.multi_label_loader import (
@@ -46,8 +46,8 @@ from timm.task.gradient_cache import (
 from timm.task.nearest_neighbors import neighbor_metrics
 from timm.task.simclr_classification import SimCLRClassificationTask
 from training.epoch_log import EpochLog, attribute_line, metrics_line
-from training.health_check import RunAlarm
-from training.loss_meter import FiniteWatch, LossMeter
+from training.health_check import HealthCheck
+from training.loss_meter import LossMeter, NonFiniteLossGuard
 from training.resume import restore_random_state
 from training.summary import (
     Row,
@@ -89,8 +89,8 @@ class Run:
     num_epochs: int
     backward: Any
     autocast: Callable[[], Any]
-    watch: FiniteWatch
-    alarm: RunAlarm
+    watch: NonFiniteLossGuard
+    alarm: HealthCheck
     folder: Path | None = None
     saver: Any = None
     rows: list[Row] = field(default_factory=list)
@@ -306,11 +306,11 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
 
 
 def evaluate_neighbors(run: Run) -> dict[str, float]:
-    """Score the representation by its nearest neighbours, and measure its spread; training goes on as if it had not."""
+    """Score the representation by its nearest neighbors, and measure its spread; training goes on as if it had not."""
     task, attributes = run.task, run.task.label_space.attributes
     start = time.perf_counter()
     model = utils.model.unwrap_model(task.get_trainable_module())
-    with kept_random_state():
+    with preserved_random_state():
         accuracies, spread = neighbor_metrics(
             model, run.index_loader, run.eval_loader, run.autocast, run.to_device, task.label_space
         )

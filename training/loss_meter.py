@@ -46,7 +46,7 @@ class LossMeter:
         return dict(zip(self.names, means.tolist(), strict=True))
 
 
-class FiniteWatch:
+class NonFiniteLossGuard:
     """Stops a run whose loss is not finite a few steps in a row, and names the term.
 
     Args:

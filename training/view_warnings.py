@@ -1,4 +1,4 @@
-"""What to say where the views that the heads read change what an attribute is about: its colour, or left and right."""
+"""What to say where the views that the heads read change what an attribute is about: its color, or left and right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COLORS = frozenset(
     re.findall(
         r"\w+",
         """
-        aqua beige black blonde blue bronze brown burgundy burnt charcoal coffee copper cream crimson cyan fluorescent
+        aqua beige black blonde blue bronze brown burgundy burned charcoal coffee copper cream crimson cyan fluorescent
         fuchsia gold golden gray green grey indigo ivory khaki lavender lilac lime magenta maroon mauve metallic mint
         multi mustard navy nude ochre olive orange peach pink purple red rose rust salmon scarlet silver skin steel tan
         taupe teal turquoise violet white yellow
@@ -20,11 +20,11 @@ _COLORS = frozenset(
     )
 )
 _NAME = re.compile(r"colou?rs?$|^colou?r|hue$", re.IGNORECASE)
-_MOST = 0.6  # of the classes: "Multi" and "Other" are no colours
+_MOST = 0.6  # of the classes: "Multi" and "Other" are no colors
 _SIDES = {"left", "right"}
 
 
-def view_advice(args: Namespace, label_space: LabelSpace) -> list[str]:
+def view_warnings(args: Namespace, label_space: LabelSpace) -> list[str]:
     """Return a sentence for each way in which the heads' views may hide what attributes are about, each once.
 
     Args:
@@ -46,7 +46,7 @@ def view_advice(args: Namespace, label_space: LabelSpace) -> list[str]:
 
 
 def _keeps_color(args: Namespace) -> str:
-    """Return which flags, beside those given, keep the colours of what the heads read."""
+    """Return which flags, beside those given, keep the colors of what the heads read."""
     if args.views == "simclr":
         keeping = "--views simclr-keepcolor leaves hue and saturation alone"
     else:
@@ -58,7 +58,7 @@ def _keeps_color(args: Namespace) -> str:
 
 
 def is_about_color(name: str, classes: Sequence[str]) -> bool:
-    """Whether an attribute is about colour, by its name (color, baseColour, ...) or by most of its classes."""
+    """Whether an attribute is about color, by its name (color, baseColour, ...) or by most of its classes."""
     words = [_words(text) for text in classes]
     return bool(_NAME.search(name.strip())) or sum(bool(found & _COLORS) for found in words) >= _MOST * len(classes)
 
@@ -73,7 +73,7 @@ def tells_sides(classes: Sequence[str]) -> bool:
 
 
 def changes_color(args: Namespace) -> bool:
-    """Whether the views that the heads read change colours: hues, saturation, or all to grey."""
+    """Whether the views that the heads read change colors: hues, saturation, or all to grey."""
     if args.classify_view == "weak" or args.no_aug:
         return False
     if args.views != "timm":
@@ -84,7 +84,7 @@ def changes_color(args: Namespace) -> bool:
     return max(jitter[2:], default=0.0) > _SLIGHT
 
 
-_SLIGHT = 0.2  # of saturation or hue: shades of one colour
+_SLIGHT = 0.2  # of saturation or hue: shades of one color
 
 
 def _words(text: str) -> set[str]:

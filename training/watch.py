@@ -20,7 +20,7 @@ def is_measured(step: int, steps: int) -> bool:
 
 
 def is_due(epoch: int, interval: int, epochs: int) -> bool:
-    """Whether neighbours are asked after an epoch: each `interval`-th and the last; never with 0."""
+    """Whether neighbors are asked after an epoch: each `interval`-th and the last; never with 0."""
     return interval > 0 and ((epoch + 1) % interval == 0 or epoch + 1 == epochs)
 
 
@@ -30,7 +30,7 @@ def watched_columns(attributes: Sequence[str], contrast: bool, neighbors: bool) 
     Args:
         attributes: their names.
         contrast: whether there are projections.
-        neighbors: whether k-nearest neighbours are asked now and then.
+        neighbors: whether k-nearest neighbors are asked now and then.
     """
     columns = [f"train_{name}" for name in PROJECTION_METRICS] if contrast else []
     if neighbors:
@@ -51,7 +51,7 @@ def watched_row(columns: Sequence[str], numbers: Mapping[str, float]) -> Row:
 
 
 def named_accuracies(accuracies: Accuracies, attributes: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
-    """Return neighbours' accuracies by column, `<attribute>_knn20`, and their means, `eval_knn20`.
+    """Return neighbors' accuracies by column, `<attribute>_knn20`, and their means, `eval_knn20`.
 
     Args:
         accuracies: of `neighbor_metrics`.

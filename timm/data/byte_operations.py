@@ -2,7 +2,7 @@
 
 Drawn and named by timm's policies as ever; only the work is done by OpenCV instead of Pillow, to the same picture.
 What differs is rounding: shears and rotations are taken to a 32nd of a pixel, and at the border of what was turned in
-the outermost pixel fades into the fill colour. Bicubic shears and rotations stay Pillow's, whose kernel OpenCV lacks.
+the outermost pixel fades into the fill color. Bicubic shears and rotations stay Pillow's, whose kernel OpenCV lacks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Operation = Callable[..., Image.Image]
 Matrix = Callable[[float, int, int], Sequence[float]]  # of an amount, for a width and a height
 
 
-def quicken(policy: Any) -> None:
+def use_opencv_operations(policy: Any) -> None:
     """Give the operations of a policy of timm's (RandAugment, AutoAugment, AugMix) their faster equals, in place."""
     groups = getattr(policy, "policy", None) or [getattr(policy, "ops", [])]
     for op in (op for group in groups for op in group):
@@ -47,10 +47,10 @@ def warp(pixels: Pixels, matrix: Sequence[float], fill: Color) -> Pixels:
     """
     a, b, c, d, e, f = matrix
     # OpenCV measures from the middle of the first pixel.
-    centred = np.array([[a, b, (a + b - 1) / 2 + c], [d, e, (d + e - 1) / 2 + f]])
+    centered = np.array([[a, b, (a + b - 1) / 2 + c], [d, e, (d + e - 1) / 2 + f]])
     size, flags = pixels.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cast(
-        Pixels, cv2.warpAffine(pixels, centred, size, flags=flags, borderValue=tuple(fill)).reshape(pixels.shape)
+        Pixels, cv2.warpAffine(pixels, centered, size, flags=flags, borderValue=tuple(fill)).reshape(pixels.shape)
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import Compose
 
 from catalog.decode import Pixels, as_image
-from timm.data.byte_operations import quicken
+from timm.data.byte_operations import use_opencv_operations
 from timm.data.resize_crop import as_tensor, resize_crop
 from timm.data.simclr_view import random_box
 from timm.data.transforms import (
@@ -38,17 +38,17 @@ def from_pixels(transform: Any, view: Callable[[Pixels], Pixels] | None = None) 
             raise ValueError("expected a transform in one part to make views in, got AugMix's splits")
         first, *others = transform
         for step in (step for other in others for step in other.transforms):
-            quicken(step)
+            use_opencv_operations(step)
         return (from_pixels(first), *others)
     if not isinstance(transform, Compose):
         return Compose([as_image, transform])
     first, *rest = transform.transforms
     if view is not None:
         place = next(i for i, step in enumerate(rest) if isinstance(step, MaybePILToTensor | MaybeToTensor))
-        to_tensor, *normalise = rest[place:]
-        return Compose([view, as_tensor if isinstance(to_tensor, MaybePILToTensor) else to_tensor, *normalise])
+        to_tensor, *normalize = rest[place:]
+        return Compose([view, as_tensor if isinstance(to_tensor, MaybePILToTensor) else to_tensor, *normalize])
     for step in rest:
-        quicken(step)
+        use_opencv_operations(step)
     if isinstance(first, RandomResizedCropAndInterpolation):
         return Compose([RandomCrop(first), *rest])
     return Compose([as_image, first, *rest])

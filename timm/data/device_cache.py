@@ -16,7 +16,7 @@ from runtime.progress import progress_bar
 from timm.data.device_view_ops import ImageStore
 from timm.data.draw_views import ResidentSizes
 from timm.data.image_sources import image_sources
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _MOST = 0.5  # of what is free: the model, its activations and the optimizer com
 
 
 def load_resident(
-    dataset: TableDataset, device: torch.device, workers: int, processes: int
+    dataset: TwoViewDataset, device: torch.device, workers: int, processes: int
 ) -> tuple[ImageStore, ResidentSizes]:
     """Decode all images of a table onto a device; those that cannot be read are marked in the dataset.
 
@@ -86,7 +86,7 @@ def _announce(needed: int, images: int, device: torch.device, processes: int) ->
 class _Images(Dataset[Tensor | None]):
     """The decoded images of some rows, [H, W, C]; None for one that cannot be read."""
 
-    def __init__(self, dataset: TableDataset, rows: Any) -> None:
+    def __init__(self, dataset: TwoViewDataset, rows: Any) -> None:
         self.dataset = dataset
         self.rows = rows
 
@@ -100,7 +100,7 @@ class _Images(Dataset[Tensor | None]):
             return None
 
 
-def _decoded(dataset: TableDataset, rows: Any, workers: int) -> Any:
+def _decoded(dataset: TwoViewDataset, rows: Any, workers: int) -> Any:
     return DataLoader(
         _Images(dataset, rows),
         batch_size=None,

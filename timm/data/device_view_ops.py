@@ -68,10 +68,10 @@ def encode(drawn: Drawn) -> list[float]:
     jitters = [(_NUMBERS[adjust], amount) for adjust, amount in drawn.jitters]
     jitters += [(_NOTHING, 1.0)] * (_ROUNDS - len(jitters))
     numbers, amounts = zip(*jitters, strict=True)
-    return [*drawn.box, drawn.interpolation, drawn.hflip, drawn.vflip, drawn.grey, drawn.sigma, *numbers, *amounts]
+    return [*drawn.box, drawn.interpolation, drawn.hflip, drawn.vflip, drawn.gray, drawn.sigma, *numbers, *amounts]
 
 
-_BOX, _MODE, _HFLIP, _VFLIP, _GREY, _SIGMA = slice(0, 4), 4, 5, 6, 7, 8
+_BOX, _MODE, _HFLIP, _VFLIP, _GRAY, _SIGMA = slice(0, 4), 4, 5, 6, 7, 8
 _JITTERS, _AMOUNTS = slice(9, 9 + _ROUNDS), slice(9 + _ROUNDS, 9 + 2 * _ROUNDS)
 PARAMETERS = 9 + 2 * _ROUNDS
 
@@ -116,9 +116,9 @@ class BatchViews:
             if len(hued) and view.shape[1] == 3:
                 hued = self._send(hued)
                 view[hued] = _shift_hue(view[hued], there[hued, _AMOUNTS.start + turn])
-        if bool(parameters[:, _GREY].any()):
-            saturation = torch.full_like(there[:, _GREY], _SATURATION)
-            view = _jitter(view, saturation, 1 - there[:, _GREY])
+        if bool(parameters[:, _GRAY].any()):
+            saturation = torch.full_like(there[:, _GRAY], _SATURATION)
+            view = _jitter(view, saturation, 1 - there[:, _GRAY])
         blurred = parameters[:, _SIGMA].nonzero().flatten()
         if len(blurred) and self.largest_radius:
             blurred = self._send(blurred)
@@ -184,14 +184,14 @@ def _jitter(views: Tensor, number: Tensor, amount: Tensor) -> Tensor:
         number: float32 [M], of the operation; another one changes nothing.
         amount: float32 [M], its factor.
     """
-    grey = _grey(views)
+    gray = _gray(views)
     contrast, saturation = (number == _CONTRAST)[:, None, None, None], (number == _SATURATION)[:, None, None, None]
-    base = grey.mean(dim=(2, 3), keepdim=True) * contrast + grey * saturation  # of brightness it is black
+    base = gray.mean(dim=(2, 3), keepdim=True) * contrast + gray * saturation  # of brightness it is black
     factor = torch.where(number < _HUE, amount, 1.0)[:, None, None, None]
     return (base + factor * (views - base)).clamp_(0, 255)
 
 
-def _grey(views: Tensor) -> Tensor:
+def _gray(views: Tensor) -> Tensor:
     """Return the luminance of [M, C, H, W], [M, 1, H, W]."""
     if views.shape[1] == 1:
         return views
@@ -200,7 +200,7 @@ def _grey(views: Tensor) -> Tensor:
 
 
 def _shift_hue(views: Tensor, amount: Tensor) -> Tensor:
-    """Turn the colour circle of [M, 3, H, W] by a share of it for each view, [M], -0.5 to 0.5."""
+    """Turn the color circle of [M, 3, H, W] by a share of it for each view, [M], -0.5 to 0.5."""
     red, green, blue = views.unbind(1)
     value, chroma = views.amax(dim=1), views.amax(dim=1) - views.amin(dim=1)
     divisor = torch.where(chroma > 0, chroma, 1.0)

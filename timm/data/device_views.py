@@ -1,4 +1,4 @@
-"""Training views made on the device of the model: workers decode and draw, the device crops, resizes and colours.
+"""Training views made on the device of the model: workers decode and draw, the device crops, resizes and colors.
 
 What a worker sends is an image's bytes and, for each view, what was drawn for it. With `--cache device` the bytes of
 all images lie on the device from the start, and only what was drawn travels.
@@ -19,10 +19,10 @@ from timm.data.simclr_view import SimCLRView
 
 
 class DeviceViewsLoader(PrefetchLoader):
-    """timm's prefetching loader, that makes the views where it would normalise them.
+    """timm's prefetching loader, that makes the views where it would normalize them.
 
     Args:
-        theirs: timm's, around a loader that batches by `collate_drawn`; its normalisation and erasing are kept.
+        theirs: timm's, around a loader that batches by `collate_drawn`; its normalization and erasing are kept.
         view: one of the views' makers, for the size and the interpolations.
         resident: the images, where the batches hold none.
     """
@@ -34,7 +34,7 @@ class DeviceViewsLoader(PrefetchLoader):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for drawn, target in self.loader:
-            images = self._normalise(self._make(drawn))
+            images = self._normalize(self._make(drawn))
             yield images, target.to(self.device, non_blocking=True)
 
     def _make(self, drawn: DrawnBatch) -> Tensor:
@@ -47,7 +47,7 @@ class DeviceViewsLoader(PrefetchLoader):
         store = ImageStore(*(part.to(self.device, non_blocking=True) for part in (drawn.pixels, first, drawn.places)))
         return self.views(store, torch.arange(len(first)).repeat(views), drawn.parameters)
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last).to(self.img_dtype)
         images = images.sub_(self.mean).div_(self.std)
         erased: Any = images if self.random_erasing is None else self.random_erasing(images)

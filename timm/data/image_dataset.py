@@ -17,12 +17,12 @@ from catalog.decode import as_image, load_pixels
 from catalog.image_list import ImageList
 
 
-class ImageFiles(Dataset[tuple[Any, Tensor]]):
+class ImageDataset(Dataset[tuple[Any, Tensor]]):
     """Each image with its row number; one that cannot be read is an empty picture, and marked.
 
     Args:
         lists: of `list_images`.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
     """
 
     def __init__(self, lists: Sequence[ImageList], channels: int = 3) -> None:

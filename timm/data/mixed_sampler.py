@@ -13,23 +13,23 @@ from runtime.errors import UsageError
 
 
 class MixedSampler(Sampler[int]):
-    """The order of rows in which every batch has `batch` labelled rows and then `extra` unlabelled ones.
+    """The order of rows in which every batch has `batch` labeled rows and then `extra` unlabeled ones.
 
-    In an epoch each of the labelled rows comes once, but for those that do not fill a batch. The unlabelled ones come
+    In an epoch each of the labeled rows comes once, but for those that do not fill a batch. The unlabeled ones come
     in turns that go on from epoch to epoch; in a turn each comes once, but for those that do not fill a batch. The
     order follows from the seed and the epoch alone.
 
     Args:
         labeled: rows of the data set.
         unlabeled: further ones.
-        batch: labelled rows in a batch of one process.
-        extra: unlabelled ones beside them.
+        batch: labeled rows in a batch of one process.
+        extra: unlabeled ones beside them.
         seed: of the order.
         rank: of this process.
         processes: how many share the rows.
 
     Raises:
-        UsageError: there are too few unlabelled images for one batch of each process: one would be its own negative.
+        UsageError: there are too few unlabeled images for one batch of each process: one would be its own negative.
     """
 
     def __init__(

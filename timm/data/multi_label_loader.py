@@ -22,7 +22,7 @@ from timm.data.posterize import allow_black
 from timm.data.random_erasing import RandomErasing
 from timm.data.simclr_view import SimCLRView
 from timm.data.transforms import RandomResizedCropAndInterpolation
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import Transform, ViewPlan
 
 _logger = logging.getLogger(__name__)
@@ -50,13 +50,13 @@ def resolve_preprocessing(pretrained_cfg: Mapping[str, Any], overrides: Mapping[
         raise UsageError(f"--mean, --std and --input-size must have the same number of channels: {given}") from error
     channels = config["input_size"][0]
     for key in ("mean", "std"):
-        if len(config[key]) != channels:  # a backbone's statistics are of colours: a grey image takes their average
+        if len(config[key]) != channels:  # a backbone's statistics are of colors: a gray image takes their average
             config[key] = (sum(config[key]) / len(config[key]),) * channels
     return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
 
 def create_train_loader(
-    dataset: TableDataset,
+    dataset: TwoViewDataset,
     config: DataConfig,
     batch_size: int,
     augmentation: Mapping[str, Any],
@@ -77,7 +77,7 @@ def create_train_loader(
         simclr_policy: `strength` and `keep_color` of SimCLR's views, in place of timm's; None keeps timm's.
         device_cache: the images, where `load_resident` has put them on the device.
         on_device: make the views on the device; needs SimCLR's and the prefetcher.
-        mixed: the order of rows where unlabelled images are mixed into each batch.
+        mixed: the order of rows where unlabeled images are mixed into each batch.
 
     Raises:
         UsageError: the table is smaller than one batch.
@@ -113,13 +113,13 @@ def create_train_loader(
         loader = _in_order(loader, mixed, batch_size + mixed.extra)
     if not len(loader):
         rows = len(mixed.labeled) // mixed.processes if mixed else len(loader.sampler)
-        kind = "labelled rows" if mixed else "rows"
+        kind = "labeled rows" if mixed else "rows"
         raise UsageError(
             f"{dataset.table.path} has {rows} {kind} for each process, fewer than one batch: lower "
             f"--batch-size ({batch_size})"
         )
     if prefetched:
-        _normalise_in_rows(loader, size[2])
+        _normalize_in_rows(loader, size[2])
     if prefetched and loader.random_erasing is not None and "light" in dataset.plan.kinds:
         loader.random_erasing = LightViewsSpared(loader.random_erasing, dataset.plan)
     elif prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
@@ -164,7 +164,7 @@ def in_rows(statistic: Tensor, width: int) -> Tensor:
     return statistic.expand(1, -1, 1, width).contiguous(memory_format=torch.channels_last)
 
 
-def _normalise_in_rows(loader: Any, width: int) -> None:
+def _normalize_in_rows(loader: Any, width: int) -> None:
     loader.mean, loader.std = in_rows(loader.mean, width), in_rows(loader.std, width)
 
 
@@ -199,7 +199,7 @@ def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: in
         **running,
     )
     if running["use_prefetcher"]:
-        _normalise_in_rows(loader, config["input_size"][2])
+        _normalize_in_rows(loader, config["input_size"][2])
     return loader
 
 
@@ -247,7 +247,7 @@ def _simclr_view(size: tuple[int, int], augmentation: Mapping[str, Any], policy:
 
 
 def _light_transform(config: DataConfig, augmentation: Mapping[str, Any], prefetched: bool) -> Transform:
-    """Crop and flip, nothing that changes a colour."""
+    """Crop and flip, nothing that changes a color."""
     transform = create_transform(
         tuple(config["input_size"]),
         is_training=True,

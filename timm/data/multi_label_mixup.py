@@ -16,7 +16,7 @@ from timm.data.target_codes import by_attribute, value_sets
 class MultiLabelMixup:
     """Mixes images with timm's Mixup, and with the same shares their labels, attribute by attribute.
 
-    A blank cell has no mass to give: a row's soft target for an attribute sums to the share of its labelled halves. Of
+    A blank cell has no mass to give: a row's soft target for an attribute sums to the share of its labeled halves. Of
     a multi-valued attribute this share is a column of its own, behind those of the values. Images without any label are
     left out, as half of one would teach nothing: the others are mixed with one another. Only where these are an odd
     number, one without a label is among them, since timm mixes in pairs.
@@ -59,10 +59,10 @@ class MultiLabelMixup:
 
 def _rows_to_mix(target: Tensor) -> Tensor:
     """Return the rows with a label, and where these are an odd number one without, in their order."""
-    labelled = (target >= 0).any(dim=1)
-    if labelled.sum() % 2 and not labelled.all():
-        labelled[labelled.int().argmin()] = True
-    return labelled.nonzero().squeeze(1)
+    labeled = (target >= 0).any(dim=1)
+    if labeled.sum() % 2 and not labeled.all():
+        labeled[labeled.int().argmin()] = True
+    return labeled.nonzero().squeeze(1)
 
 
 def _dense(own: Tensor, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training images that a k-nearest-neighbour classifier looks among: which they are, seen as in evaluation."""
+"""The training images that a k-nearest-neighbor classifier looks among: which they are, seen as in evaluation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 from catalog.decode import Pixels
 from catalog.label_space import UNKNOWN
 from timm.data.byte_transforms import from_pixels
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 
 
-class IndexSet(Dataset[tuple[Any, Tensor]]):
-    """A fixed sample of the labelled rows of a training table, each image once and in one view.
+class NeighborDataset(Dataset[tuple[Any, Tensor]]):
+    """A fixed sample of the labeled rows of a training table, each image once and in one view.
 
     An image that cannot be read is empty and without labels, so that it has no vote; training tells of it.
 
@@ -28,9 +28,9 @@ class IndexSet(Dataset[tuple[Any, Tensor]]):
         seed: of the sample.
     """
 
-    def __init__(self, source: TableDataset, most: int, seed: int) -> None:
-        labelled = (source.targets != UNKNOWN).any(dim=1).nonzero().flatten()
-        candidates = labelled if len(labelled) else torch.arange(len(source))
+    def __init__(self, source: TwoViewDataset, most: int, seed: int) -> None:
+        labeled = (source.targets != UNKNOWN).any(dim=1).nonzero().flatten()
+        candidates = labeled if len(labeled) else torch.arange(len(source))
         order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
         self.source = source
         self.rows = candidates[order[:most]].sort().values  # in the table's order, in which disks are faster

@@ -1,4 +1,4 @@
-"""SimCLR's augmentation of a view, on bytes: crop, flip, colour distortion, blur.
+"""SimCLR's augmentation of a view, on bytes: crop, flip, color distortion, blur.
 
 - SimCLR, Chen et al., 2020, https://arxiv.org/abs/2002.05709 (appendix A)
 
@@ -24,7 +24,7 @@ from timm.data.resize_crop import resize_crop
 SCALE = (0.08, 1.0)  # of the image's area
 RATIO = (3 / 4, 4 / 3)  # width over height
 _JITTER = 0.8, 0.8, 0.8, 0.2  # brightness, contrast, saturation, hue, at strength 1
-_JITTER_PROB, _GREY_PROB, _BLUR_PROB = 0.8, 0.2, 0.5
+_JITTER_PROB, _GRAY_PROB, _BLUR_PROB = 0.8, 0.2, 0.5
 _SIGMA = 0.1, 2.0  # pixels
 TAILS = 3.5  # standard deviations; what lies further out is less than half a level of 255
 
@@ -41,8 +41,8 @@ class Drawn:
         interpolation: Pillow's number of it.
         hflip: whether it is mirrored.
         vflip: whether it is turned upside down.
-        jitters: what is done to its colours, in order: the operation, and what it takes.
-        grey: whether it is made grey.
+        jitters: what is done to its colors, in order: the operation, and what it takes.
+        gray: whether it is made gray.
         sigma: of the Gaussian blur, pixels; 0 for none.
     """
 
@@ -51,7 +51,7 @@ class Drawn:
     hflip: bool = False
     vflip: bool = False
     jitters: tuple[tuple[Jitter, float], ...] = ()
-    grey: bool = False
+    gray: bool = False
     sigma: float = 0.0
 
 
@@ -63,11 +63,11 @@ class SimCLRView:
         scale: share of the image's area that the crop has, from and to.
         ratio: width over height of the crop, from and to.
         interpolation: Pillow's `Image.Resampling` values, of which each view takes one at random.
-        strength: of the colour distortion; the paper uses 1 for ImageNet and 0.5 for CIFAR-10.
-        keep_color: leave hue, saturation and grey out, for attributes that are about colour.
+        strength: of the color distortion; the paper uses 1 for ImageNet and 0.5 for CIFAR-10.
+        keep_color: leave hue, saturation and gray out, for attributes that are about color.
         hflip: probability of mirroring.
         vflip: probability of turning upside down.
-        distort: also change colours and blur; without it a view is a crop and a flip.
+        distort: also change colors and blur; without it a view is a crop and a flip.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class SimCLRView:
         if not self.distort:
             return Drawn(box, interpolation, *flips)
         jitters = self._draw_jitters() if random.random() < _JITTER_PROB else ()
-        grey = not self.keep_color and random.random() < _GREY_PROB
+        gray = not self.keep_color and random.random() < _GRAY_PROB
         sigma = random.uniform(*_SIGMA) if random.random() < _BLUR_PROB else 0.0
-        return Drawn(box, interpolation, *flips, jitters, grey, sigma)
+        return Drawn(box, interpolation, *flips, jitters, gray, sigma)
 
     def _draw_jitters(self) -> tuple[tuple[Jitter, float], ...]:
         """Draws how brightness, contrast, saturation and hue change, and in which order."""
@@ -129,14 +129,14 @@ class SimCLRView:
             view = _as_before(cv2.flip(view, 0), view)
         for adjust, amount in drawn.jitters:
             view = adjust(view, amount)
-        if drawn.grey:
+        if drawn.gray:
             view = adjust_saturation(view, 0.0)
         return blur(view, drawn.sigma, self.largest_radius) if drawn.sigma else view
 
     def __repr__(self) -> str:
         jitters = ", ".join(f"{adjust.__name__} {low:g}..{high:g}" for adjust, low, high in self.jitters)
-        grey = "" if self.keep_color else f", grey {_GREY_PROB}"
-        return f"SimCLRView(size={self.size}, scale={self.scale}, ratio={self.ratio}, {jitters}{grey})"
+        gray = "" if self.keep_color else f", gray {_GRAY_PROB}"
+        return f"SimCLRView(size={self.size}, scale={self.scale}, ratio={self.ratio}, {jitters}{gray})"
 
 
 def largest_radius(size: tuple[int, int]) -> int:
@@ -179,21 +179,21 @@ def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
 
 
 def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
-    """Moves each pixel away from the mean of the image's grey values; 0 is grey all over."""
-    mean = cv2.mean(_grey(pixels))[0]
+    """Moves each pixel away from the mean of the image's gray values; 0 is gray all over."""
+    mean = cv2.mean(_gray(pixels))[0]
     return _as_before(cv2.addWeighted(pixels, factor, pixels, 0, (1 - factor) * mean), pixels)
 
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
-    """Moves each pixel away from its own grey value; 0 is a grey image."""
+    """Moves each pixel away from its own gray value; 0 is a gray image."""
     if pixels.shape[2] == 1:
         return pixels
-    grey = cv2.cvtColor(_grey(pixels), cv2.COLOR_GRAY2RGB)
-    return cast(Pixels, cv2.addWeighted(pixels, factor, grey, 1 - factor, 0) if factor else grey)
+    gray = cv2.cvtColor(_gray(pixels), cv2.COLOR_GRAY2RGB)
+    return cast(Pixels, cv2.addWeighted(pixels, factor, gray, 1 - factor, 0) if factor else gray)
 
 
 def shift_hue(pixels: Pixels, amount: float) -> Pixels:
-    """Turns the colour circle by a share of it, -0.5 to 0.5."""
+    """Turns the color circle by a share of it, -0.5 to 0.5."""
     if pixels.shape[2] == 1:
         return pixels
     # In bytes a hue would be rounded to 1/256 of the circle, up to seven levels of a strong color, at the same speed.
@@ -218,7 +218,7 @@ def blur(pixels: Pixels, sigma: float, largest_radius: int) -> Pixels:
     return _as_before(cv2.sepFilter2D(pixels, -1, kernel, kernel), pixels)
 
 
-def _grey(pixels: Pixels) -> Pixels:
+def _gray(pixels: Pixels) -> Pixels:
     return pixels if pixels.shape[2] == 1 else cast(Pixels, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
 
 

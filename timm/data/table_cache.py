@@ -31,7 +31,7 @@ from timm.data.image_cache import (
     read_on_disk,
 )
 from timm.data.image_sources import ImageSources, Stamps, image_sources
-from timm.data.two_view_dataset import TableDataset
+from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def default_cache_folder() -> Path:
 
 
 def cache_tables(
-    datasets: Sequence[TableDataset], kind: str, folder: Path, workers: int, local_rank: int, processes: int
+    datasets: Sequence[TwoViewDataset], kind: str, folder: Path, workers: int, local_rank: int, processes: int
 ) -> None:
     """Give each dataset a cache that all processes of this host share; each process must call it.
 
@@ -108,7 +108,7 @@ def cache_tables(
             raise UsageError(f"--cache {kind}: {error}: use --cache none, or start again") from error
 
 
-def _make(datasets: Sequence[TableDataset], kind: str, folder: Path, workers: int) -> tuple[list[int], list[str]]:
+def _make(datasets: Sequence[TwoViewDataset], kind: str, folder: Path, workers: int) -> tuple[list[int], list[str]]:
     """Return the file of each dataset's cache, and where other processes of this host find it."""
     if not hasattr(os, "memfd_create" if kind == "ram" else "preadv"):
         remedy = "--cache disk or --cache none" if hasattr(os, "preadv") else "--cache none"
@@ -135,7 +135,7 @@ def _make(datasets: Sequence[TableDataset], kind: str, folder: Path, workers: in
     return files, places
 
 
-def _plan(dataset: TableDataset, folder: Path | None, workers: int) -> _Plan:
+def _plan(dataset: TwoViewDataset, folder: Path | None, workers: int) -> _Plan:
     """Measure the images of a table, or take their sizes from its cache on disk."""
     sources, channels = image_sources(dataset.table, dataset.roots), dataset.channels
     show = _logger.isEnabledFor(logging.INFO)  # only the primary process logs

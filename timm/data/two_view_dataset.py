@@ -28,7 +28,7 @@ _ALWAYS_TOLERATED = 10  # images: a share of a small table would tolerate none
 _NAMED = 10  # paths in one report
 
 
-class TableDataset(Dataset[tuple[Any, Tensor]]):
+class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
     """Image and target of each row.
 
     An image that cannot be read is marked, in memory that all workers share. In training another random row takes
@@ -39,7 +39,7 @@ class TableDataset(Dataset[tuple[Any, Tensor]]):
         table: the rows.
         targets: int64 [rows, C]; catalog.label_space tells the codes.
         plan: the views of a training image; None gives one view and no replacement (evaluation).
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         light_transform: makes the "light" views of the plan, of pixels.
         full_view: makes the "full" views, in place of the loader's augmentation; see `from_pixels`.
         max_unreadable: share of the rows that may be unreadable before `check_readable` raises, 0-1.

@@ -12,7 +12,7 @@ from catalog.decode import Pixels
 
 Transform = Callable[[Pixels], Tensor]
 
-# What the attribute heads read; "light" is a crop and a flip, nothing that changes a colour.
+# What the attribute heads read; "light" is a crop and a flip, nothing that changes a color.
 CLASSIFIED_VIEWS = {"first": ("full",), "both": ("full", "full"), "weak": ("light",)}
 
 

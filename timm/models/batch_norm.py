@@ -54,7 +54,7 @@ def synchronize_batch_norm(model: MultiLabelModel, device_type: str) -> None:
     """
     require_batch_norm(model, model)
     if device_type != "cuda":
-        raise UsageError("--sync-bn needs GPUs: PyTorch has no synchronised batch norm for the CPU")
+        raise UsageError("--sync-bn needs GPUs: PyTorch has no synchronized batch norm for the CPU")
     model.backbone = convert_sync_batchnorm(model.backbone)
     if model.projector is not None:
         model.projector = convert_sync_batchnorm(model.projector)

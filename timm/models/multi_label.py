@@ -28,7 +28,7 @@ class MultiLabelModel(nn.Module):
         label_space: the attributes and their classes; a head is made for each.
         projection_dim: P, the size of a projection; 0 leaves the projection head out.
         projection_layers: linear layers of the projection head; all but the last keep D and end in ReLU.
-        projection_norm: "none", "batch" or "layer" normalisation after each but the last linear layer.
+        projection_norm: "none", "batch" or "layer" normalization after each but the last linear layer.
         drop_rate: dropout probability in front of each attribute head; h itself is projected undropped.
         balance: "uncertainty" gives each attribute a log-variance to learn (arXiv:1705.07115), by which the task weighs
             its loss; "fixed" none.
@@ -260,7 +260,7 @@ def _size_kwargs(arch: str, image_size: tuple[int, int, int]) -> dict[str, Any]:
     """Tell the backbone the image size where its weights depend on it (ViT, Swin, MaxViT, ...)."""
     from timm.models import get_pretrained_cfg
 
-    cfg = get_pretrained_cfg(arch.partition(".")[0])  # a tag of weights changes nothing here, and may be misspelt
+    cfg = get_pretrained_cfg(arch.partition(".")[0])  # a tag of weights changes nothing here, and may be misspelled
     fixed = cfg is not None and cfg.fixed_input_size
     return {"img_size": list(image_size[1:])} if fixed else {}
 

@@ -133,10 +133,10 @@ class AttributeEvaluator(ClassificationEvaluator):
                 count.index_add_(0, where, weight.to(count.dtype))
             if self.confusion:
                 confusions[index].index_add_(0, rows * classes + predicted, known.to(exact.dtype))
-        labelled = (target != UNKNOWN).any(dim=1)
+        labeled = (target != UNKNOWN).any(dim=1)
         if self.meters:
-            self.rows.append(torch.stack([right, labelled], dim=1))
-        exact += torch.stack([(right & sets_right & labelled).sum(), labelled.sum()])
+            self.rows.append(torch.stack([right, labeled], dim=1))
+        exact += torch.stack([(right & sets_right & labeled).sum(), labeled.sum()])
 
     def _update_sets(self, index: int, name: str, logits: Tensor, words: Tensor, counts: list[Tensor]) -> Tensor:
         """Count a batch of a multi-valued attribute; return which images are not wrong at the threshold so far [B]."""
@@ -160,7 +160,7 @@ class AttributeEvaluator(ClassificationEvaluator):
 
         Returns:
             `loss`, and in percent `top1`, `top5`, `balanced_accuracy`, `macro_f1`: means over the attributes that
-            have labels, weighted; `exact_match`, the percentage of labelled images whose every known label is
+            have labels, weighted; `exact_match`, the percentage of labeled images whose every known label is
             predicted; and `attributes`, the first five for each attribute with its number of labels (`count`), NaN
             where it has none. With multi-valued attributes also `map`, and for these what `ValueSetMeter` gives.
         """
@@ -181,14 +181,14 @@ class AttributeEvaluator(ClassificationEvaluator):
         }
         if meters:
             rows = torch.cat(self.rows)
-            right, labelled = (gather_rows(rows) if distributed else rows).unbind(1)
+            right, labeled = (gather_rows(rows) if distributed else rows).unbind(1)
             for name, meter in meters.items():
                 metrics, exactly, sets = meter.compute(distributed)
                 index = self.label_space.attributes.index(name)
                 loss = float(loss_sum[index]) / metrics["count"] if metrics["count"] else math.nan
                 attributes[name] = {"loss": loss} | metrics
                 right = right & (exactly | ~sets.known).to(right.device)
-            exact = torch.stack([(right & labelled).sum(), labelled.sum()]).cpu()
+            exact = torch.stack([(right & labeled).sum(), labeled.sum()]).cpu()
         means = {metric: self._mean([values[metric] for values in attributes.values()]) for metric in ATTRIBUTE_METRICS}
         if self.label_space.multi_valued:
             means["map"] = self._mean([values.get("map", math.nan) for values in attributes.values()])

@@ -1,9 +1,9 @@
-"""How well representations tell the classes apart by themselves: accuracy of weighted k-nearest neighbours.
+"""How well representations tell the classes apart by themselves: accuracy of weighted k-nearest neighbors.
 
 - Wu, Xiong, Yu & Lin, 2018, https://arxiv.org/abs/1805.01978 (section 3.4: weights exp(similarity / 0.07), k = 200)
 
 Nothing is trained: an image gets the class that the training images most similar to it vote for. Representations are
-compared by cosine similarity. Each attribute has its own neighbours, the k most similar images whose label for it is
+compared by cosine similarity. Each attribute has its own neighbors, the k most similar images whose label for it is
 known, so that its accuracy is that of a table with this column alone; an image whose label is unknown is not asked. Of
 a multi-valued attribute whole sets are voted for, and one that no voter has cannot be told.
 """
@@ -108,7 +108,7 @@ def neighbor_accuracies(
         queries: this process's unit rows [n, D].
         targets: int64 [n, C]; a class outside the label space counts as wrong.
         label_space: the attributes and their classes.
-        neighbors: each k; where fewer are labelled these vote.
+        neighbors: each k; where fewer are labeled these vote.
     """
     attributes = label_space.attributes
     counts = torch.zeros(len(neighbors) + 1, len(attributes), dtype=torch.int64, device=queries.device)

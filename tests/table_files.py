@@ -1,6 +1,6 @@
-"""Draws a tiny catalogue, a data folder with pictures of squares and discs, for tests that train on one.
+"""Draws a tiny catalog, a data folder with pictures of squares and discs, for tests that train on one.
 
-folder = draw_catalogue(tmp_path)  # train.csv and val.csv; attributes color (3 classes) and shape (2)
+folder = draw_catalog(tmp_path)  # train.csv and val.csv; attributes color (3 classes) and shape (2)
 """
 
 import csv
@@ -15,7 +15,7 @@ SIZE = (24, 32)  # width and height in pixels
 Row = dict[str, str]
 
 
-def draw_catalogue(folder: Path, train: int = 24, val: int = 10, blanks: bool = True) -> Path:
+def draw_catalog(folder: Path, train: int = 24, val: int = 10, blanks: bool = True) -> Path:
     """Draws the pictures and writes train.csv and val.csv.
 
     Args:
@@ -40,7 +40,7 @@ def draw_catalogue(folder: Path, train: int = 24, val: int = 10, blanks: bool = 
 
 
 def draw(folder: Path, name: str, index: int) -> Row:
-    """Draws one picture, the colour and shape of which follow from the index; returns its row."""
+    """Draws one picture, the color and shape of which follow from the index; returns its row."""
     color, shape = list(COLORS)[index % 3], SHAPES[index // 3 % 2]
     image = Image.new("RGB", SIZE, (200 + index % 5 * 10,) * 3)
     left, top = 2 + index % 4, 3 + index % 7

@@ -12,8 +12,8 @@ from torchvision.transforms import Compose
 from torchvision.transforms.functional import pil_to_tensor
 
 from catalog.decode import as_image
+from timm.data import byte_transforms as module
 from timm.data import create_transform
-from timm.data import from_pixels as module
 from timm.data.auto_augment import NAME_TO_OP
 from timm.data.byte_transforms import RandomCrop, from_pixels
 from timm.data.posterize import allow_black

@@ -11,7 +11,7 @@ from catalog.label_space import UNKNOWN
 from catalog.table import build_label_space, encode_targets, read_table
 from runtime.errors import UsageError
 from runtime.random_state import seed_all
-from timm.data import resident_images
+from timm.data import device_cache
 from timm.data.device_cache import load_resident
 from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
@@ -82,6 +82,6 @@ def test_only_one_copy_of_a_shared_image_is_kept(table: Path) -> None:
 
 
 def test_images_that_do_not_fit_are_refused_with_a_way_out(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident_images, "available_memory", lambda: 1000)
+    monkeypatch.setattr(device_cache, "available_memory", lambda: 1000)
     with pytest.raises(UsageError, match=r"--cache device takes .* 7 decoded images, more than 50% .* use --cache ram"):
         load_resident(dataset_of(table), CPU, 0, 1)

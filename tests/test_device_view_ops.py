@@ -10,7 +10,7 @@ from picture import picture
 from PIL.Image import Resampling
 from torchvision.transforms.v2 import functional as theirs
 
-from timm.data import batch_views
+from timm.data import device_view_ops
 from timm.data.device_view_ops import PARAMETERS, BatchViews, ImageStore, encode
 from timm.data.simclr_view import Drawn, SimCLRView, adjust_brightness, adjust_contrast, adjust_saturation, shift_hue
 
@@ -128,5 +128,5 @@ def test_a_batch_that_is_made_in_parts_is_the_same(monkeypatch):
     view = SimCLRView((16, 16), interpolation=[BILINEAR, BICUBIC])
     drawn = [view.draw(*image.shape[:2]) for image in images]
     expected = make(images, drawn, view.size)
-    monkeypatch.setattr(batch_views, "_ELEMENTS", 1)
+    monkeypatch.setattr(device_view_ops, "_ELEMENTS", 1)
     torch.testing.assert_close(make(images, drawn, view.size), expected, atol=1e-3, rtol=0)

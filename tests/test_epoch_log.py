@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from timm.utils import epoch_log
+from training import epoch_log
 from training.epoch_log import EpochLog, attribute_line, metrics_line
 from training.loss_meter import LossMeter
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from timm.utils import host_memory
+from runtime import host_memory
 
 CODE = """
 import sys; sys.path.insert(0, {root!r})

@@ -9,13 +9,13 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import option_checks
 import pytest
 import yaml
 
+from options import checks as option_checks
 from options import parser as options
 
-ROOT = Path(options.__file__).parent
+ROOT = Path(options.__file__).parents[1]
 ORIGINAL = yaml.safe_load((Path(__file__).parent / "data" / "original_flags.yaml").read_text())
 PARSERS: dict[str, Callable[[], options.Parser]] = {
     "train.py": options.train_parser,

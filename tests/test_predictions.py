@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalog.label_space import LabelSpace
+from reports import predictions as predictions_file
 from reports.predictions import Predictions, check_predictions_path, write_predictions
 from runtime.errors import UsageError
-from timm.data import predictions_file
 
 SPACE = LabelSpace({"color": ("red", "blue, light"), "size": ("S", "M", "L")})
 

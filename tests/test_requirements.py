@@ -10,7 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"timm", "simclr", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
+ROOMS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+OURS = {*ROOMS, *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
 OPTIONAL = {"wandb"}  # --log-wandb says what to install
 
 

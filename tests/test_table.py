@@ -291,8 +291,8 @@ def test_a_missing_table_is_refused_with_what_is_there(tmp_path):
 
 def test_an_unknown_attribute_is_refused_with_the_nearest(tmp_path):
     path = write(tmp_path / "train.csv", "image_path,color,gender\na,b,c\n")
-    text = message(read_table, path, attributes=["Color"])
-    assert text == "train.csv has no attribute 'Color'; did you mean 'color'? (its attributes are 'color', 'gender')"
+    text = message(read_table, path, attributes=["Colour"])
+    assert text == "train.csv has no attribute 'Colour'; did you mean 'color'? (its attributes are 'color', 'gender')"
 
 
 def test_bad_parquet_tables_are_refused_in_one_sentence(tmp_path):

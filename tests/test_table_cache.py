@@ -19,7 +19,7 @@ from catalog.decode import load_pixels
 from catalog.label_space import UNKNOWN
 from catalog.table import read_table
 from runtime.errors import UsageError
-from timm.data import image_sources, table_cache, table_dataset
+from timm.data import image_sources, table_cache, two_view_dataset
 from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
@@ -65,7 +65,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def note(function: Any) -> Any:
         return lambda path, *channels: (names.append(Path(path).name), function(path, *channels))[1]
 
-    monkeypatch.setattr(table_dataset, "load_pixels", note(load_pixels))
+    monkeypatch.setattr(two_view_dataset, "load_pixels", note(load_pixels))
     monkeypatch.setattr(image_sources, "image_size", note(image_sources.image_size))
     return names
 

@@ -19,7 +19,7 @@ from table_files import COLORS, SHAPES, draw_catalog, read_rows, write_table
 
 import train
 from runtime.random_state import seed_all
-from timm.models.multi_label import MultiLabelModel
+from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from training import loop as train_loop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,7 +176,7 @@ def test_the_originals_command_runs_and_refuses_weights_that_cannot_be_had(data:
 
     weights = tmp_path / "weights.pth"
     seed_all(0)
-    torch.save(train.create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
+    torch.save(create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
     tiny = ["--model", "test_efficientnet", "--img-size", 32, "-b", 8, "--cooldown-epochs", 0]
     folder = run(data, tmp_path, "--pretrained-path", weights, *tiny, flags=words)
     row = summary(folder)[0]
@@ -285,7 +285,7 @@ def test_resuming_goes_on_in_the_folder_that_the_flags_name_or_leave_open(data: 
 
 def test_a_resumed_run_needs_its_first_weights_no_more(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
-    torch.save(train.create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
+    torch.save(create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
     folder = run(data, tmp_path, "--epochs", 1, "--pretrained-path", weights)
     weights.unlink()
     resume(folder / "last.pth.tar", data, "--epochs", 2, "--pretrained-path", weights)
@@ -449,10 +449,10 @@ def test_pretraining_leaves_out_columns_that_could_not_be_learned(
 
 
 def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> None:
-    flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "color"]
+    flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "colour"]
     failed = command("./distributed_train.sh", "2", *flags)
     assert failed.returncode == 2
-    assert failed.stderr.count("--eval-metric color is not logged") == 1
+    assert failed.stderr.count("--eval-metric colour is not logged") == 1
     assert "Traceback" not in failed.stderr
     assert not list(tmp_path.iterdir())
 
@@ -482,8 +482,8 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
     for words, expected in (
         (["nowhere"], "no such data folder: nowhere"),
         ([data, "--train-split", "trian"], "has no trian.csv"),
-        ([data, "--attributes", "color"], "train.csv has no attribute 'color'; did you mean 'color'?"),
-        ([data, "--attribute-weights", "color=2"], "--attribute-weights: no attribute 'color'"),
+        ([data, "--attributes", "colour"], "train.csv has no attribute 'colour'; did you mean 'color'?"),
+        ([data, "--attribute-weights", "colour=2"], "--attribute-weights: no attribute 'colour'"),
         ([data, "--eval-metric", "ema_top1"], "--eval-metric ema_top1 is not logged; ema_ metrics need --model-ema"),
         ([data, "--eval-metric", "simclr_loss", "-wls", "0"], "--eval-metric simclr_loss is not logged"),
         ([data, "-b", "64"], "fewer than one batch: lower --batch-size (64)"),

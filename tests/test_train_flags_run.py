@@ -42,7 +42,7 @@ from options import parser as options
 from runtime.errors import UsageError
 from runtime.process import set_up_process
 from runtime.random_state import seed_all
-from timm.data import table_dataset
+from timm.data import two_view_dataset
 from training import loop as train_loop
 
 EPOCHS = 4
@@ -600,8 +600,10 @@ def test_with_a_cache_no_image_is_decoded_twice(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    load = table_dataset.load_pixels
-    monkeypatch.setattr(table_dataset, "load_pixels", lambda *words: (decoded.append(str(words[0])), load(*words))[1])
+    load = two_view_dataset.load_pixels
+    monkeypatch.setattr(
+        two_view_dataset, "load_pixels", lambda *words: (decoded.append(str(words[0])), load(*words))[1]
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
     def epochs(*words: object) -> tuple[list[int], Tensor]:

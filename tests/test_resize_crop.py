@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from picture import differences, picture
 from PIL import Image, ImageCms
 
-import timm.data.pixels
+from catalog import decode as decoding
 from catalog.decode import as_image, as_pixels, load_image, load_pixels
 from timm.data.resize_crop import as_bytes, as_tensor, resize_crop
 
@@ -58,8 +58,8 @@ def assert_read_alike(path):
 def quickly_decoded(monkeypatch):
     """How many files were decoded without Pillow."""
     calls = []
-    decode = timm.data.pixels.simplejpeg.decode_jpeg
-    monkeypatch.setattr(timm.data.pixels.simplejpeg, "decode_jpeg", lambda data: calls.append(1) or decode(data))
+    decode = decoding.simplejpeg.decode_jpeg
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", lambda data: calls.append(1) or decode(data))
     return calls
 
 

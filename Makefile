@@ -1,8 +1,11 @@
-# make demo   from nothing to a trained and scored model, about ten minutes on two cores after the installation
-# make test   style, types and the whole test-suite
-# make env    .venv alone
-# make upstream, make figures, make bench   timm's own tests with our modules joined; the README's pictures; benchmarks
-# Each makes what it needs first, and nothing twice.
+# make demo       train and score a model on drawn images: about ten minutes on two cores, 60 MB at most
+# make test       check style and types, run the whole test suite
+# make env        create .venv
+# make upstream   run timm's own tests with our modules joined
+# make figures    draw the pictures of README and docs
+# make bench      run the benchmarks, small
+# make clean      delete what runs and tests left
+# Each target makes what it needs first and repeats nothing.
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,9 +34,12 @@ demo: $(DEMO)/test.json
 	@echo "Test scores:  $(DEMO)/test.json, by class in $(DEMO)/test-per-class/"
 	@echo "Curves:       $(DEMO)/accuracy.png, $(DEMO)/losses.png and $(DEMO)/representation.png"
 	@echo "Label images: $(BIN)/python inference.py fashion-product-images/images --checkpoint $(DEMO)/model_best.pth.tar"
+	@du -ck $(DEMO) fashion-product-images/images fashion-product-images/*.csv | \
+		awk 'END { printf "On disk:      %.0f MB beside the environment; make clean deletes the run\n", $$1 * 1.024 / 1000 }'
 
 $(DEMO)/test.json: $(DEMO)/model_best.pth.tar
 	$(BIN)/python validate.py ./fashion-product-images/ --split test --checkpoint $< --results-file $@ --per-class $(DEMO)/test-per-class
+	@rm -f $(DEMO)/checkpoint-*.pth.tar $(DEMO)/last.pth.tar  # 43 MB each if the last epoch is not the best
 
 $(DEMO)/model_best.pth.tar: | $(ENV) sample
 	rm -rf $(DEMO)
@@ -47,18 +53,18 @@ lint: $(ENV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 
-# The pictures of the README: the sample's products, the views that the demo trains on, and its curves.
+# The pictures of README and docs: the sample's products and the demo's curves.
 figures: demo
 	@mkdir -p imgs
 	$(BIN)/python fashion-product-images/make_sample.py --sheet imgs/sample.jpg
 	cp $(DEMO)/accuracy.png $(DEMO)/losses.png $(DEMO)/representation.png imgs/
 
-# The benchmarks, small and without writing anything; benchmarks/README.md tells how to run them in full.
+# The benchmarks, small, without writing results; benchmarks/README.md has the full commands.
 bench: $(ENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt -c requirements-lock.txt
 	$(BIN)/python benchmarks/run.py --small --dry
 
-# timm's own tests, with our modules joined to it.
+# timm's own tests, with our modules joined to the installed timm.
 upstream: $(ENV)
 	$(BIN)/python tests/upstream.py
 

@@ -625,5 +625,6 @@ def test_every_recipe_runs(data: Path, tmp_path: Path) -> None:
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
     assert recipes
     for recipe in recipes:
-        words = ["-c", recipe, *TINY, "-j", 0, "--epochs", 1, "--warmup-epochs", 0]
+        words = ["-c", recipe, *TINY, "--no-pretrained", "-j", 0, "--epochs", 1, "--warmup-epochs", 0]
+        words += ["--unlabeled", data / "images"] if "unlabeled-ratio" in recipe.read_text() else []
         assert len(summary(run(data, tmp_path / recipe.stem, flags=[*map(str, words)]))) == 1

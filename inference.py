@@ -35,8 +35,8 @@ from timm.data.image_dataset import ImageDataset
 from timm.data.multi_label_loader import create_eval_loader, usable_workers
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.evaluate import predict
+from timm.task.multi_valued_meter import predicted_values
 from timm.task.top_classes import top_classes
-from timm.task.value_set_meter import predicted_values
 from timm.utils.distributed import is_distributed_env
 
 _logger = logging.getLogger("inference")

@@ -20,7 +20,7 @@ from runtime.process import memory_format
 from timm.data.multi_label_loader import DataConfig, resolve_preprocessing
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import CheckpointError, build_model, heads_are_untrained, trained_flags
-from timm.task.value_set_meter import DEFAULT_THRESHOLD
+from timm.task.multi_valued_meter import DEFAULT_THRESHOLD
 
 _logger = logging.getLogger(__name__)
 

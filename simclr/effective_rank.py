@@ -1,10 +1,12 @@
-"""How many directions vectors spread over, and how far: what falls when representations collapse.
+"""The effective rank and the variance of a set of vectors, which both fall when representations collapse.
 
-- Roy & Vetterli, The effective rank, EUSIPCO 2007: exp of the entropy of the singular values, divided by their sum
+- The effective rank, Roy & Vetterli, EUSIPCO 2007, https://ieeexplore.ieee.org/document/7098875
 
-It is 1 where all rows point one way, and the number of columns where every direction holds as much. As it is of the
-singular values and not of their squares, weak directions count: rows that are nearly parallel may still have a high
-rank, and one near 1 means that next to nothing tells them apart.
+    effective rank = exp(entropy of p),   p_k = singular value k / sum of the singular values
+
+It is 1 when all rows are parallel, and the number of columns D when all D singular values are equal. It uses the
+singular values and not their squares, so weak directions count: rows that are nearly parallel can still have a high
+rank. A rank near 1 means that almost nothing distinguishes the rows.
 """
 
 import math
@@ -14,23 +16,30 @@ from torch import Tensor
 
 
 def effective_rank(rows: Tensor) -> float:
-    """Returns the effective rank of a matrix [n, D], in float64; `effective_rank_of_moments` says of what kind.
+    """Return the effective rank of a matrix, from 1 to min(n, D), computed in float64 on the CPU.
 
-    It takes the smaller of rows times columns and columns times rows, so n or D may be large, but not both.
+    The Gram matrix on the smaller side is decomposed, so n or D may be large, but not both. The mean of the rows is not
+    subtracted. A matrix of zeros has rank 0; one with a non-finite entry has rank NaN.
+
+    Args:
+        rows: the matrix, [n, D].
     """
     x = rows.detach().to("cpu", torch.float64)
     return effective_rank_of_moments(x @ x.T if len(x) < x.shape[1] else x.T @ x)
 
 
 def effective_rank_of_moments(moments: Tensor) -> float:
-    """Returns the effective rank of a matrix X, given X^T X [D, D] or X X^T, which have its singular values squared.
+    """Return the effective rank of a matrix X from its second moments; see `effective_rank`.
 
-    Nothing is subtracted from the rows. A matrix of zeros has rank 0, one that is not finite NaN. On a GPU this waits.
+    With `moments` on a GPU this call synchronizes with the device.
+
+    Args:
+        moments: X^T X [D, D] or X X^T [n, n], whose eigenvalues are the squared singular values of X.
     """
     moments = moments.detach().to("cpu", torch.float64)
     if not bool(moments.isfinite().all()):
         return math.nan
-    values = torch.linalg.eigvalsh(moments).clamp(min=0).sqrt()
+    values = torch.linalg.eigvalsh(moments).clamp(min=0).sqrt()  # singular values of X
     total = float(values.sum())
     if not total:
         return 0.0
@@ -38,6 +47,10 @@ def effective_rank_of_moments(moments: Tensor) -> float:
 
 
 def unit_variance(units: Tensor) -> float:
-    """Returns the mean squared distance of rows [n, D] of length 1 from their mean: 0 where all are one, at most 1."""
+    """Return the mean squared distance of unit vectors from their mean, from 0 (all equal) to 1.
+
+    Args:
+        units: rows of length 1, [n, D].
+    """
     x = units.detach().to("cpu", torch.float64)
     return float((x - x.mean(dim=0)).square().sum(dim=1).mean())

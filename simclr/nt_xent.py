@@ -1,104 +1,109 @@
-"""NT-Xent, the normalized temperature-scaled cross entropy of SimCLR.
+"""NT-Xent, the normalized temperature-scaled cross-entropy loss of SimCLR.
 
 - SimCLR, Chen et al., 2020, https://arxiv.org/abs/2002.05709 (equation 1 and algorithm 1)
 
-Two views of each of N images are 2N projections. Each of them is an anchor that must pick the other view of its image,
-its positive, out of the 2N - 1 other projections, by softmax over cosine similarity / temperature. The loss is the
-mean of the anchors' cross entropies over all 2N anchors, as in the paper; an anchor is never compared with itself.
+N images with two views each give 2N projections, and each projection is an anchor. Its positive is the other view of
+the same image; its negatives are the 2N - 2 views of other images. With s_ik = cosine similarity / temperature:
 
-With several processes the N images are those of all of them, and process r holds n_r of each view:
+    loss_i = -s_ip + log sum over k != i of exp(s_ik)        p: the positive of anchor i
 
-                  process 0   |   process 1
-                 z_i     z_j  |  z_i     z_j      2N columns: the projections of every process, gathered
-               +-------+------+-------+------+
-    this   z_i |                -     +      |    - oneself, left out
-    one, 1 z_j |                +     -      |    + the positive
-               +-------+------+-------+------+    2 n_1 rows: this process's anchors, no others'
+This is the cross-entropy of a softmax over the other 2N - 1 projections. As in the paper, the loss is the mean over all
+2N anchors.
 
-Images of one class are pushed apart as any others are. Where labels are known, such false negatives can be left out:
-other images are then no negatives of an anchor where the labels that are known of both all agree, and there is one.
+With several processes, N counts the images of all of them, and process r holds n_r images:
+
+                   process 0   |   process 1
+                  z_i     z_j  |  z_i     z_j      2N columns: the projections of every process, gathered
+                +-------+------+-------+------+
+    process z_i |                -     +      |    - the anchor itself, excluded
+       1    z_j |                +     -      |    + the positive
+                +-------+------+-------+------+    2 n_1 rows: the anchors of process 1
+
+NT-Xent pushes images of the same class apart as it does any others. Labels can exclude these false negatives: another
+image is not a negative where at least one label is known in both images, and all labels known in both are equal.
 """
 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from simclr.anchor import check_temperature, joint_anchors, mean_over_anchors, positive_exponents
+from simclr.joint_batch import check_temperature, joint_anchors, mean_over_anchors, positive_logits
 from simclr.log_sum_exp import log_sum_exp_of_others
+from simclr.temperature_loss import TemperatureLoss
 
 
-class NTXentLoss(nn.Module):
-    """`nt_xent_loss` with a fixed temperature.
+class NTXentLoss(TemperatureLoss):
+    """`nt_xent_loss` as a module with a fixed temperature; the paper uses 0.1 for ImageNet and 0.5 for CIFAR-10.
 
     Args:
-        temperature: what similarities are divided by, above 0; the lower, the more the hardest negatives count. The
-            paper uses 0.1 for ImageNet and 0.5 for CIFAR-10.
+        temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: if the temperature is not a finite number above 0.
+        ValueError: The temperature is not a finite number above 0.
 
     Example:
+        >>> import torch
+        >>> from simclr import NTXentLoss
         >>> z = torch.eye(4)
         >>> NTXentLoss(temperature=0.5)(z, z)
         tensor(0.5944)
     """
 
-    def __init__(self, temperature: float = 0.5) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-
     def forward(self, z_i: Tensor, z_j: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Computes the loss of two views' projections; see `nt_xent_loss`."""
+        """Return `nt_xent_loss` at this temperature, a scalar."""
         return nt_xent_loss(z_i, z_j, self.temperature, labels)
-
-    def extra_repr(self) -> str:
-        """Returns what is printed between the module's parentheses."""
-        return f"temperature={self.temperature}"
 
 
 def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Tensor | None = None) -> Tensor:
-    """Computes the mean NT-Xent loss over all 2N anchors, those of every process.
+    """Return the NT-Xent loss, the mean over the 2N anchors of all processes.
 
-    Computed in float64 for float64 projections and in float32 for all others, also under autocast. Projections need
-    not be normalized, and may be of any finite size; the gradient at a vector of zeros, which has no direction, is 0.
+    Precision: float64 projections are computed in float64 and all others in float32, also under autocast. Projections
+    need no normalization and may have any finite length. A vector of zeros has no direction; its gradient is 0.
 
-    Under torch.distributed every process must make the call, and the backward pass, each with as many images as it
-    has: 0 is allowed. The value on each of W processes is that of the joint batch, and the gradient is W times this
-    process's slice of the joint gradient, so that averaging over processes, as DistributedDataParallel does, gives
-    the joint gradient.
+    Several processes: under torch.distributed every process must make this call and run the backward pass. Each passes
+    the images it holds, possibly none. All get the loss of the joint batch. Each gets W times its slice of the joint
+    gradient, so that the average that DistributedDataParallel takes over W processes is the joint gradient.
 
     Args:
         z_i: projections of view 0 of this process's images, [n, P], any floating dtype.
-        z_j: projections of view 1 of the same images in the same order, [n, P], of the same dtype and device.
-        temperature: what similarities are divided by, above 0.
-        labels: leave false negatives out by these labels of the same images, [n, A], of a signed integer dtype and
-            below 0 where unknown. Every process must give them, or none.
+        z_j: projections of view 1 of the same images in the same order, [n, P], same dtype and device as `z_i`.
+        temperature: divisor of the cosine similarities, finite and above 0.
+        labels: class indices of the same images, [n, A], a signed integer dtype, negative where unknown, at most 255
+            attributes. They exclude false negatives. Either every process passes labels, or none does.
 
     Returns:
-        A scalar, float32 or float64. `chance_level(N)` is its value when all similarities are equal; with labels that
-        is the mean over the anchors of ln(1 + negatives), at most as much.
+        A scalar, float64 for float64 projections and float32 for all others. It is `chance_level(N)` when all
+        similarities are equal. With labels it is then the mean over the anchors of ln(1 + number of negatives).
 
     Raises:
-        ValueError: if the projections or labels are not as said above, the temperature is not a finite number above 0,
-            or all processes together hold fewer than two images: one image has no negatives.
+        ValueError: Shapes, dtypes or devices are not as described above; the temperature is not a finite number above
+            0; or all processes together hold fewer than two images, so that there are no negatives.
+
+    Example:
+        >>> import torch
+        >>> from simclr import nt_xent_loss
+        >>> z = torch.eye(4)  # each anchor: its positive at similarity 1, six negatives at 0
+        >>> nt_xent_loss(z, z, temperature=0.5)  # ln(1 + 6 exp(-2))
+        tensor(0.5944)
+        >>> nt_xent_loss(z, z, temperature=0.5, labels=torch.tensor([[0], [0], [1], [1]]))  # ln(1 + 4 exp(-2))
+        tensor(0.4327)
     """
     with torch.autocast(device_type=z_i.device.type, enabled=False):
         anchors, counts, labels = joint_anchors(z_i, z_j, temperature, labels)
         logs = log_sum_exp_of_others(anchors, temperature, counts, labels)  # [2n]
-        positives = positive_exponents(anchors, temperature, logs.dtype)  # [n], each of two anchors
+        positives = positive_logits(anchors, temperature, logs.dtype)  # [n], each shared by two anchors
         return mean_over_anchors(logs.sum() - 2 * positives.sum(), counts).to(anchors.dtype)
 
 
 def chance_level(n: int) -> float:
-    """Returns ln(2n - 1), the loss when all similarities are equal: what an untrained or collapsed model scores.
+    """Return ln(2n - 1), the NT-Xent loss of a model whose similarities are all equal, untrained or collapsed.
 
     Args:
-        n: images in the joint batch, that is over all processes, at least 2.
+        n: number of images in the joint batch, over all processes, at least 2.
 
     Raises:
-        ValueError: if there are fewer than two images.
+        ValueError: There are fewer than two images.
     """
     if n < 2:
         raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
@@ -106,16 +111,16 @@ def chance_level(n: int) -> float:
 
 
 def best_level(n: int, temperature: float) -> float:
-    """Returns the lowest loss there can be: positives are alike, and all images as far from each other as they can be.
+    """Return the lowest possible NT-Xent loss: both views of an image coincide, and the images are equally far apart.
 
     Args:
-        n: images in the joint batch, at least 2.
-        temperature: above 0.
+        n: number of images in the joint batch, over all processes, at least 2.
+        temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: if there are fewer than two images, or the temperature is not a finite number above 0.
+        ValueError: There are fewer than two images, or the temperature is not a finite number above 0.
     """
     chance_level(n)
     check_temperature(temperature)
-    # Of n unit vectors the mean similarity is at least -1 / (n - 1): that of a regular simplex.
+    # The mean similarity of n unit vectors is at least -1 / (n - 1), which a regular simplex attains.
     return math.log1p((2 * n - 2) * math.exp(-(1 + 1 / (n - 1)) / temperature))

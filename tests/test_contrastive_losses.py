@@ -33,6 +33,7 @@ from simclr import (
     dcl_loss,
     log_sum_exp,
     nt_xent_loss,
+    similarity_blocks,
     sup_con_loss,
 )
 
@@ -63,7 +64,7 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 def blocks_of(rows):
     """Sets the rows of a block."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(log_sum_exp.BLOCK, "cpu", rows)
+        patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
         yield
 
 

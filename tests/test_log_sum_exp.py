@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simclr import log_sum_exp
-from simclr.gather import rank, row_counts
+from simclr import similarity_blocks
+from simclr.collectives import rank, row_counts
 from simclr.log_sum_exp import log_sum_exp_of_others
+from simclr.pair_roles import PairRoles
 
 # Exponents up to 40, in float64 up to 300, are bounded and take the quick way, larger ones are shifted.
 FLOAT32 = [0.5, 0.04, 1 / 39, 1 / 41, 0.01, 0.001]
@@ -26,7 +27,7 @@ SHARES = [[4, 4], [7, 2], [0, 5], [5, 0], [1, 1], [3, 0, 4], [0, 0, 6], [1, 6, 2
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Three rows a side, so that a few rows are many blocks, most often with uneven last ones."""
-    monkeypatch.setitem(log_sum_exp.BLOCK, "cpu", 3)
+    monkeypatch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", 3)
 
 
 def unit_rows(n, width=6, seed=0, dtype=torch.float64):
@@ -85,7 +86,7 @@ def assert_equals_the_definition(units, temperature, upstream=None):
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 16, 17, 64, 256])
 @pytest.mark.parametrize(("dtype", "temperature"), CASES, ids=str)
 def test_any_block_gives_what_the_definition_gives(monkeypatch, dtype, temperature, block):
-    monkeypatch.setitem(log_sum_exp.BLOCK, "cpu", block)
+    monkeypatch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", block)
     assert_equals_the_definition(unit_rows(16, dtype=dtype), temperature)
 
 
@@ -103,16 +104,16 @@ def test_any_rows_give_what_the_definition_gives(n, width, temperature, seed, dt
 
 @pytest.mark.parametrize(("dtype", "temperature"), CASES, ids=str)
 def test_the_temperature_decides_the_way_and_both_ways_agree(monkeypatch, dtype, temperature):
-    bounded = 1 / temperature <= log_sum_exp._LARGEST_EXPONENT[dtype]
+    bounded = 1 / temperature <= similarity_blocks.LARGEST_LOGIT[dtype]
     shifted = []
-    add = log_sum_exp._add_shifted
-    monkeypatch.setattr(log_sum_exp, "_add_shifted", lambda *args: shifted.append(1) or add(*args))
+    add = similarity_blocks._add_shifted
+    monkeypatch.setattr(similarity_blocks, "_add_shifted", lambda *args: shifted.append(1) or add(*args))
     units = unit_rows(10, dtype=dtype)
     upstream = weights(10)
     found = with_gradient(in_blocks, units, temperature, upstream)
     assert bool(shifted) != bounded
     if bounded:
-        monkeypatch.setattr(log_sum_exp, "_LARGEST_EXPONENT", {dtype: 0})
+        monkeypatch.setattr(similarity_blocks, "LARGEST_LOGIT", {dtype: 0})
         other = with_gradient(in_blocks, units, temperature, upstream)
         assert shifted
         tolerance = TOLERANCE[dtype] / min(temperature, 1)
@@ -121,7 +122,7 @@ def test_the_temperature_decides_the_way_and_both_ways_agree(monkeypatch, dtype,
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_at_the_largest_bounded_exponent_the_most_alike_and_unlike_rows_stay_finite(dtype):
-    temperature = 1 / log_sum_exp._LARGEST_EXPONENT[dtype]
+    temperature = 1 / similarity_blocks.LARGEST_LOGIT[dtype]
     row = unit_rows(1, dtype=dtype)
     for units in (row.expand(9, -1), torch.cat([row, -row]), torch.cat([row, row, -row, -row])):
         assert_equals_the_definition(units, temperature)
@@ -237,7 +238,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("temperature", [0.5, 0.01])
 def test_no_tensor_is_larger_than_a_block_or_the_rows(monkeypatch, temperature):
-    monkeypatch.setitem(log_sum_exp.BLOCK, "cpu", 32)
+    monkeypatch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", 32)
     for n, width in ((500, 2), (301, 1), (200, 8)):
         units = unit_rows(n, width, dtype=torch.float32).requires_grad_()
         with LargestTensor() as largest:
@@ -261,10 +262,10 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_alone():
 
 def test_by_default_a_block_fits_a_cores_second_cache_and_symmetry_halves_the_work(monkeypatch):
     monkeypatch.undo()
-    assert log_sum_exp.BLOCK["cpu"] ** 2 * 4 <= 2**18
+    assert similarity_blocks.BLOCK_SIZE["cpu"] ** 2 * 4 <= 2**18
     columns = torch.zeros(1024, 4)
-    blocks = log_sum_exp._Blocks(columns, log_sum_exp._Pairs(columns, (0, 1024), None, False, False), 0.5)
-    assert len(list(blocks.places())) == 10  # of 16 a mirror saves 6
+    blocks = similarity_blocks.SimilarityBlocks(columns, PairRoles(columns, slice(0, 1024), None, False, False), 0.5)
+    assert len(list(blocks.positions())) == 10  # of 16 a mirror saves 6
 
 
 # Several processes
@@ -274,7 +275,7 @@ def test_by_default_a_block_fits_a_cores_second_cache_and_symmetry_halves_the_wo
 def blocks_of(rows):
     """Sets the size of blocks in a process that other tests use after this one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(log_sum_exp.BLOCK, "cpu", rows)
+        patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
         yield
 
 

@@ -71,12 +71,12 @@ def test_the_metrics_are_those_of_every_pair_by_itself(sizes: tuple[int, ...]) -
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = draw(23)
     whole = measured([batch])
-    monkeypatch.setattr(simclr.projection_meter, "BLOCK", 23 * 4)
+    monkeypatch.setattr(simclr.projection_meter, "BLOCK_ENTRIES", 23 * 4)
     assert measured([batch]) == pytest.approx(whole, rel=1e-6)
 
 
 def test_of_large_batches_the_first_images_are_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simclr.projection_meter, "ANCHORS", 10)
+    monkeypatch.setattr(simclr.projection_meter, "MAX_ANCHORS", 10)
     views, labels = draw(30, dim=4)
     units = F.normalize(views.double(), dim=2).flatten(0, 1)
     similarities = (units @ units.T).fill_diagonal_(-math.inf)

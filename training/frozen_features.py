@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from simclr.gather import gather_rows, rank, world_size
+from simclr.collectives import gather_rows, rank, world_size
 from timm.models.multi_label import MultiLabelModel
 
 Extract = Callable[[Tensor], Tensor]

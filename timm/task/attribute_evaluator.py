@@ -15,8 +15,8 @@ from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import gather_rows
 from timm.data.target_codes import by_attribute, value_sets
 from timm.task import ClassificationEvaluator
+from timm.task.multi_valued_meter import DEFAULT_THRESHOLD, MultiValuedMeter, predicted_values
 from timm.task.top_classes import top_classes
-from timm.task.value_set_meter import DEFAULT_THRESHOLD, ValueSetMeter, predicted_values
 
 ATTRIBUTE_METRICS = ("loss", "top1", "top5", "balanced_accuracy", "macro_f1")
 
@@ -27,7 +27,7 @@ class AttributeEvaluator(ClassificationEvaluator):
     """Counts, for each attribute, what its metrics need, in int64 on the device and without reading any back.
 
     A blank cell counts in nothing. A label of a class outside the label space counts as wrong, as one further class
-    with recall 0, and in no loss. Of a multi-valued attribute the scores are kept, see `ValueSetMeter`.
+    with recall 0, and in no loss. Of a multi-valued attribute the scores are kept, see `MultiValuedMeter`.
 
     Args:
         label_space: the attributes and their classes.
@@ -76,7 +76,7 @@ class AttributeEvaluator(ClassificationEvaluator):
         if self.confusion:
             lengths += [0 if several else (k + 1) * k for k, several in zip(sizes, multi, strict=True)]
         self.meters = {
-            name: ValueSetMeter(k, self.thresholds.get(name), self.device)
+            name: MultiValuedMeter(k, self.thresholds.get(name), self.device)
             for name, k in self.label_space.num_classes.items()
             if name in self.label_space.multi_valued and self.keep_scores
         }
@@ -162,11 +162,11 @@ class AttributeEvaluator(ClassificationEvaluator):
             `loss`, and in percent `top1`, `top5`, `balanced_accuracy`, `macro_f1`: means over the attributes that
             have labels, weighted; `exact_match`, the percentage of labeled images whose every known label is
             predicted; and `attributes`, the first five for each attribute with its number of labels (`count`), NaN
-            where it has none. With multi-valued attributes also `map`, and for these what `ValueSetMeter` gives.
+            where it has none. With multi-valued attributes also `map`, and for these what `MultiValuedMeter` gives.
         """
         return self._compute(distributed, self.meters)
 
-    def _compute(self, distributed: bool, meters: Mapping[str, ValueSetMeter]) -> Metrics:
+    def _compute(self, distributed: bool, meters: Mapping[str, MultiValuedMeter]) -> Metrics:
         """Return the metrics, of multi-valued attributes without a meter those that are counted batch by batch."""
         loss_sum, counts = self.loss_sum.clone(), self.counts.clone()
         if distributed:

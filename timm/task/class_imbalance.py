@@ -1,12 +1,12 @@
-"""Rare classes made to count: weights of the classes, and margins that follow from how frequent they are.
+"""Class weights and logit margins, which let rare classes count more in training.
 
 - effective number of samples: Cui et al., 2019, https://arxiv.org/abs/1901.05555 (equation 2)
 - logit adjustment: Menon et al., 2020, https://arxiv.org/abs/2007.07314 (equation 10)
 
-Both follow from the labels of the training table, so that every process has the same, and act in training alone.
+Both are computed from the labels of the training table, so they are equal on every process. They act only in training.
 
-A value of a multi-valued attribute is there or not: two classes. Its weight is that of having it over that of not
-having it, and what is added to its one logit is the difference of the two margins.
+Each value of a multi-valued attribute is a problem of two classes, present and absent. Its weight is the ratio of the
+two class weights, and the margin of its single logit is the difference of the two class margins.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from torch import Tensor
 from catalog.label_space import LabelSpace
 from timm.data.target_codes import by_attribute, value_sets
 
-BETA = 0.999  # of the effective number: the paper's for about a thousand images that differ within a class
+BETA = 0.999  # for the effective number: the paper's value for about 1,000 distinct images in a class
 
 
 def class_weights(targets: Tensor, label_space: LabelSpace, kind: str) -> list[Tensor] | None:
-    """Return the weight of each class, for each attribute float32 [K], 1 in the mean over the training labels.
+    """Return the class weights of each attribute, float32 [K].
 
-    Those of a multi-valued attribute weigh a value where an image has it, against 1 where it has not.
+    Their mean over the training labels of an attribute is 1. A multi-valued attribute differs: a value's weight applies
+    in the images that have it, relative to a weight of 1 in the others.
 
     Args:
-        targets: int64 [rows, C] of the training table, below 0 where unknown.
+        targets: targets of the training table, int64 [rows, C], negative where unknown.
         label_space: the attributes and their classes.
-        kind: "inverse" weighs a class by one over its number of labels n, "effective" by (1 - b) / (1 - b^n), which
-            grows no more where n is far beyond 1 / (1 - b), b = BETA; "none" returns None.
+        kind: "inverse" for 1 / n, where n is a class's number of labels; "effective" for (1 - b) / (1 - b^n), which
+            approaches a constant for n far beyond 1 / (1 - b), with b = `BETA`; "none" returns None.
     """
     if kind == "none":
         return None
     weights = []
-    for counts, others in _counts(targets, label_space):
-        raw, of_others = (None if n is None else _weight(n.clamp(min=1), kind) for n in (counts, others))
-        assert raw is not None
-        if of_others is not None:
-            weights.append((raw / of_others).float())
+    for counts, absent_counts in _counts(targets, label_space):
+        raw = _weight(counts.clamp(min=1), kind)
+        if absent_counts is not None:
+            weights.append((raw / _weight(absent_counts.clamp(min=1), kind)).float())
         else:
             weights.append((raw * counts.sum() / (raw * counts).sum().clamp(min=1e-30)).float())
     return weights
@@ -51,28 +51,31 @@ def _weight(counts: Tensor, kind: str) -> Tensor:
 
 
 def logit_margins(targets: Tensor, label_space: LabelSpace, tau: float) -> list[Tensor] | None:
-    """Return what is added to the logits in training, tau x log of a class's share, for each attribute float32 [K].
+    """Return the offsets that training adds to the logits of each attribute, tau * log(class share), float32 [K].
 
     Args:
-        targets: as in `class_weights`.
+        targets: targets of the training table, int64 [rows, C], negative where unknown.
         label_space: the attributes and their classes.
-        tau: 1 makes the loss one for balanced accuracy; 0 returns None.
+        tau: strength; 1 optimizes balanced accuracy, 0 returns None.
     """
     if tau == 0:
         return None
-    # A class without a label is taken for as rare as one with a single one: its logarithm has no end.
+    # A class without labels would have the logarithm of 0; it is treated as if it had one label.
     return [
-        tau * (n.clamp(min=1) / (n.sum() if others is None else others).clamp(min=1)).log().float()
-        for n, others in _counts(targets, label_space)
+        tau * (n.clamp(min=1) / (n.sum() if absent is None else absent).clamp(min=1)).log().float()
+        for n, absent in _counts(targets, label_space)
     ]
 
 
 def _counts(targets: Tensor, label_space: LabelSpace) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield for each attribute how many labels each class has, float64 [K], and of a set how many images lack it."""
-    for own, classes in zip(by_attribute(targets, label_space), label_space.num_classes.values(), strict=True):
-        if own.ndim == 2:
-            sets = value_sets(own, classes)
+    """Yield for each attribute the number of labels of each class, float64 [K].
+
+    For a multi-valued attribute also yield the number of known images without each value, float64 [K]; else None.
+    """
+    for labels, classes in zip(by_attribute(targets, label_space), label_space.num_classes.values(), strict=True):
+        if labels.ndim == 2:
+            sets = value_sets(labels, classes)
             counts = sets.values.sum(dim=0).double()
             yield counts, sets.known.sum() - counts
         else:
-            yield torch.bincount(own[own >= 0], minlength=classes).double(), None
+            yield torch.bincount(labels[labels >= 0], minlength=classes).double(), None

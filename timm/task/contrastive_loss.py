@@ -1,4 +1,4 @@
-"""The contrastive losses by the names of --contrastive, and what each scores at chance."""
+"""The contrastive losses by name, each with its value at chance."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from simclr import DCLLoss, NTXentLoss, SupConLoss, best_level, chance_level, dc
 
 @dataclass(frozen=True)
 class Kind:
-    """A contrastive loss.
+    """A contrastive loss and what is known of its values.
 
     Attributes:
-        make: returns its module, of a temperature.
+        make: constructor of its module, which takes the temperature.
         chance: its value for N images when all similarities are equal.
-        formula: that as text.
-        best: the lowest value of N images at a temperature, None where that depends on the labels.
-        needs_labels: whether it is none without labels.
+        formula: the formula of `chance`, as text.
+        best: its lowest value for N images at a temperature; None if that value depends on the labels.
+        needs_labels: whether the loss requires labels.
     """
 
     make: Callable[[float], nn.Module]
@@ -37,18 +37,26 @@ KINDS = {
 
 
 def reads_labels(name: str, mask_false_negatives: bool) -> bool:
-    """Return whether a loss of `KINDS`, or `none`, reads the images' labels."""
+    """Return whether a contrastive loss reads the images' labels.
+
+    Args:
+        name: a key of `KINDS`, or "none".
+        mask_false_negatives: whether labels exclude false negatives.
+    """
     return mask_false_negatives or (name in KINDS and KINDS[name].needs_labels)
 
 
 class ContrastiveLoss(nn.Module):
-    """A contrastive loss that is always given the images' labels, and reads them where it is to.
+    """A contrastive loss that accepts labels in every setting, and reads them only if its settings require it.
 
     Args:
-        name: of `KINDS`.
-        temperature: what similarities are divided by, above 0.
-        mask_false_negatives: images whose known labels all agree are not negatives; not with supcon, of which they
-            are the positives.
+        name: a key of `KINDS`.
+        temperature: divisor of the cosine similarities, finite and above 0.
+        mask_false_negatives: whether images whose known labels all agree are excluded from the negatives; not possible
+            with "supcon", which makes these images positives.
+
+    Raises:
+        ValueError: `mask_false_negatives` is set for "supcon", or the temperature is not a finite number above 0.
     """
 
     def __init__(self, name: str = "ntxent", temperature: float = 0.5, mask_false_negatives: bool = False) -> None:
@@ -61,12 +69,12 @@ class ContrastiveLoss(nn.Module):
         self.loss = self.kind.make(temperature)
 
     def forward(self, z_i: Tensor, z_j: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the loss, a scalar.
+        """Return the loss, a scalar: the mean over the 2N anchors of all processes.
 
         Args:
             z_i: projections of view 0 of the images, [B, P].
-            z_j: those of view 1, [B, P].
-            labels: a code each [B, A], below 0 where unknown; None only where they are not read.
+            z_j: projections of view 1 of the same images, [B, P].
+            labels: class indices, [B, A], negative where unknown; None only if `reads_labels` is False.
         """
         inputs = [z_i, z_j]
         if self.reads_labels:
@@ -76,12 +84,12 @@ class ContrastiveLoss(nn.Module):
         return loss
 
     def at_chance(self, images: int) -> str:
-        """Return a sentence about the loss when all similarities are equal.
+        """Return a sentence with the value of the loss when all similarities are equal.
 
         Args:
-            images: in the joint batch, N, at least 2.
+            images: N, the number of images in the joint batch, at least 2.
         """
         value = f"{self.kind.formula} = {self.kind.chance(images):.4f} for N = {images} images"
-        if self.masked:  # how many are masked differs from batch to batch
+        if self.masked:  # the number of masked images differs between batches
             return f"simclr_loss at chance is at most {value}, less where false negatives are masked"
         return f"simclr_loss at chance is {value}"

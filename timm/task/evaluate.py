@@ -1,4 +1,4 @@
-"""One pass over a split: what train.py does after an epoch and validate.py on its own."""
+"""One evaluation pass over a split, for train.py after each epoch and for validate.py."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def evaluate(
     distributed: bool = False,
     after_batch: Callable[[int, AttributeEvaluator], None] = lambda batch, evaluator: None,
 ) -> Metrics:
-    """Score a model on a loader; the same metrics on every process.
+    """Score a model on a loader and return the metrics, which are the same on every process.
 
     Args:
-        model: gives logits by attribute in evaluation mode, in which it is left.
-        loader: batches of images [B, C, H, W] and targets [B, C]; on several processes each its share.
-        evaluator: counts; it is reset first.
-        autocast: the precision's context.
-        to_device: moves images to the model's device and memory format.
-        tta: 2 averages the logits of an image and its mirror image.
-        distributed: whether other processes hold the rest of the split.
-        after_batch: called with the batch's index, for the log.
+        model: model that returns logits by attribute in evaluation mode; it is left in that mode.
+        loader: batches of images [B, C, H, W] and targets [B, C]; with several processes, this process's share.
+        evaluator: evaluator that counts; it is reset first.
+        autocast: factory of the context that sets the precision of the forward pass.
+        to_device: function that moves images to the model's device and memory format.
+        tta: 2 averages the logits of an image and its mirror image; 0 does not.
+        distributed: whether the split is shared among the processes of torch.distributed.
+        after_batch: callback after each batch, with the batch's index and the evaluator, for logging.
     """
     model.eval()
     evaluator.reset()
@@ -51,7 +51,13 @@ def evaluate(
 
 
 def predict(model: nn.Module, images: Tensor, tta: int = 0) -> Logits:
-    """Return logits by attribute [B, K], with `tta` 2 the mean over an image [B, C, H, W] and its mirror image."""
+    """Return the logits of each attribute, [B, K].
+
+    Args:
+        model: model in evaluation mode.
+        images: images on the model's device, [B, C, H, W].
+        tta: 2 averages the logits of an image and its mirror image; 0 does not.
+    """
     logits: Logits = model(images)
     if tta == 2:
         mirrored: Logits = model(images.flip(-1))

@@ -40,7 +40,7 @@ class SimCLRClassificationTask(ClassificationTask):
         mixup: mixes the classified views and their labels, or None.
         class_weights: of `timm.task.class_imbalance`, or None.
         logit_margins: the same.
-        multi_valued_loss: of `timm.task.value_set_loss`.
+        multi_valued_loss: of `timm.task.multi_valued_loss`.
         device: where the task's tensors live.
         dtype: of the model's parameters.
     """

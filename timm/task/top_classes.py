@@ -1,12 +1,16 @@
-"""The most probable classes of an image: one rule for what is counted as right and for what is written down."""
+"""The most probable classes of an image: one rule for metrics and for written predictions."""
 
 from torch import Tensor
 
 
 def top_classes(logits: Tensor, count: int) -> Tensor:
-    """Return the classes [B, min(count, K)] of the highest logits [B, K], the highest first.
+    """Return the indices of the highest logits, int64 [B, min(count, K)], the highest first.
 
-    Equal logits, common in bfloat16, go by the order of the classes, on every device and for every count: with
-    `Tensor.topk` the first of the best five need not be the best one.
+    Ties, which are common in bfloat16, are resolved by class order, on every device and for every count. `Tensor.topk`
+    does not guarantee this: its first of five classes can differ from its single best one.
+
+    Args:
+        logits: logits of B images and K classes, [B, K].
+        count: maximum number of classes, at least 1.
     """
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :count]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from catalog.label_space import BITS, UNKNOWN, LabelSpace
 from timm.task.attribute_evaluator import AttributeEvaluator
-from timm.task.value_set_meter import ValueSetMeter, best_threshold, predicted_values
+from timm.task.multi_valued_meter import MultiValuedMeter, best_threshold, predicted_values
 
 K = 5
 SPACE = LabelSpace({"size": ("L", "S"), "tags": tuple("abcde")}, ["tags"])
@@ -39,7 +39,7 @@ def _known(logits: Tensor, words: Tensor) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("threshold", [0.3, None])
 def test_another_library_says_the_same(threshold: float | None) -> None:
     logits, target = _data()
-    meter = ValueSetMeter(K, threshold)
+    meter = MultiValuedMeter(K, threshold)
     for rows in (slice(0, 13), slice(13, None)):
         meter.update(logits["tags"][rows], target[rows, 1:])
     found, right, _ = meter.compute()
@@ -97,12 +97,12 @@ def test_scores_that_are_not_numbers_end_in_no_error() -> None:
 
 def test_a_batch_may_be_overwritten_by_the_next() -> None:
     logits, target = _data()
-    meter, reused, words = ValueSetMeter(K), torch.empty(20, K), torch.empty(20, 1, dtype=torch.int64)
+    meter, reused, words = MultiValuedMeter(K), torch.empty(20, K), torch.empty(20, 1, dtype=torch.int64)
     for rows in (slice(0, 20), slice(20, None)):
         reused.copy_(logits["tags"][rows])
         words.copy_(target[rows, 1:])
         meter.update(reused, words)
-    whole = ValueSetMeter(K)
+    whole = MultiValuedMeter(K)
     whole.update(logits["tags"], target[:, 1:])
     assert meter.compute()[0]["map"] == whole.compute()[0]["map"]
 

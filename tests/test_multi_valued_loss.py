@@ -12,7 +12,7 @@ from catalog.label_space import UNKNOWN, LabelSpace
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.task.attribute_loss import AttributeLoss
 from timm.task.class_imbalance import BETA, class_weights, logit_margins
-from timm.task.value_set_loss import KINDS
+from timm.task.multi_valued_loss import KINDS
 
 K = 4
 SPACE = LabelSpace({"size": ("L", "S"), "tags": ("a", "b", "c", "d")}, ["tags"])

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from distributed import run_on_processes
 
-from simclr.gather import gather_rows, rank, row_counts, sum_over_processes, world_size
+from simclr.collectives import gather_rows, rank, row_counts, sum_over_processes, world_size
 
 COUNTS = [[2, 2], [3, 1], [0, 2], [1, 2, 0], [0, 0, 3], [2, 1, 0, 4]]
 

@@ -8,7 +8,7 @@ from contrastive_oracle import draw_labels, shared_and_known
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simclr.shared_label import Agreement, fill_same_image
+from simclr.label_agreement import LabelAgreement, fill_same_image
 
 
 def both_views(labels: torch.Tensor, shares: list[int]) -> torch.Tensor:
@@ -30,7 +30,7 @@ def test_every_block_is_what_a_loop_over_its_pairs_finds(shares, classes, blank,
     images = both_views(torch.arange(n)[:, None], shares).flatten().tolist()
     starts = [2 * sum(shares[:process]) for process in range(len(shares) + 1)]
     for own in pairwise(starts):
-        agreement = Agreement(labels, own, torch.float64)
+        agreement = LabelAgreement(labels, slice(*own), torch.float64)
         for first in range(own[0], own[1], size):
             rows = slice(first, min(first + size, own[1]))
             for start, stop in ((0, own[0]), own, (own[1], 2 * n)):
@@ -51,7 +51,7 @@ def test_full_agreement_is_exactly_one_however_many_attributes_there_are(dtype: 
     for attributes in range(1, 256):
         labels = torch.ones(8, attributes, dtype=torch.int64)
         labels[1, 0] = 0
-        block = Agreement(labels, (0, 8), dtype).block(slice(0, 2), slice(2, 4))
+        block = LabelAgreement(labels, slice(0, 8), dtype).block(slice(0, 2), slice(2, 4))
         assert (block[0] == 1).all()
         assert (block[1] < 1).all()
 
@@ -59,14 +59,14 @@ def test_full_agreement_is_exactly_one_however_many_attributes_there_are(dtype: 
 def test_the_labels_that_are_given_stay_as_they_were() -> None:
     labels = draw_labels(6)
     copy = labels.clone()
-    Agreement(labels, (0, 6), torch.float32).block(slice(0, 3), slice(0, 3))
+    LabelAgreement(labels, slice(0, 6), torch.float32).block(slice(0, 3), slice(0, 3))
     assert torch.equal(labels, copy)
 
 
 def test_views_of_an_image_are_marked_in_ones_own_blocks_alone() -> None:
     block = torch.zeros(4, 4)
-    fill_same_image(block, slice(4, 8), slice(4, 8), (4, 8), 1)
+    fill_same_image(block, slice(4, 8), slice(4, 8), slice(4, 8), 1)
     assert block.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]]
     other = torch.zeros(4, 4)
-    fill_same_image(other, slice(4, 8), slice(0, 4), (4, 8), 1)
+    fill_same_image(other, slice(4, 8), slice(0, 4), slice(4, 8), 1)
     assert other.count_nonzero() == 0

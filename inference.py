@@ -13,6 +13,7 @@ read keeps its row, blank, with the reason in a column `error`.
 """
 
 from options.parser import parse_inference_args
+from options.train_kwargs import process_kwargs
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -56,7 +57,7 @@ def inference(args: Namespace) -> None:
     if is_distributed_env():
         raise UsageError("several processes would write one file: start a single one, without torchrun")
     output = check_predictions_path(args.output)
-    device = set_up_process(args)
+    device = set_up_process(**process_kwargs(args)).device
     lists = list_images(args.input)
     ready = load_evaluation_model(Path(args.checkpoint), read_checkpoint(args.checkpoint), args, device)
     dataset = ImageDataset(lists, ready.channels)

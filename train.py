@@ -10,6 +10,19 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 """
 
 from options.parser import args_text, parse_train_args
+from options.train_kwargs import (
+    contrastive_kwargs,
+    mixup_kwargs,
+    model_kwargs,
+    optimizer_kwargs,
+    precision_kwargs,
+    process_kwargs,
+    rate_kwargs,
+    schedule_kwargs,
+    step_kwargs,
+    task_kwargs,
+    view_kwargs,
+)
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -56,18 +69,18 @@ from timm.task.gradient_cache import (
 from timm.task.simclr_classification import SimCLRClassificationTask
 from training.data import make_loaders, mixes, read_data
 from training.frozen_features import feature_loaders
-from training.health_check import make_health_check
+from training.health_check import HealthCheck, contrast_levels
 from training.loop import Run, loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
-from training.optimization import make_optimizer, make_scheduler
+from training.optimization import learning_rate, make_optimizer, make_scheduler
 from training.resume import restore_schedule, resume_task, resumed_folder
 from training.summary import (
     forget_epochs,
     lower_is_better,
     metric_names,
 )
-from training.view_warnings import view_warnings
+from training.view_warnings import ViewSettings, view_warnings
 from training.watch import (
     watched_columns,
 )
@@ -87,7 +100,9 @@ def main(argv: list[str] | None = None) -> None:
 def train(args: Namespace) -> None:
     """Tell the story of a run: data, model, task, loop."""
     recipe = partial(args_text, Namespace(**vars(args)))  # as typed, before the device's fields are written into args
-    device = set_up_process(args)
+    process = set_up_process(**process_kwargs(args))
+    vars(args).update(vars(process) | {"device": str(process.device)})
+    device = process.device
     resumed = read_checkpoint(args.resume) if args.resume else None
     plan = plan_views(
         contrast=args.simclr_loss_weight > 0,
@@ -98,22 +113,31 @@ def train(args: Namespace) -> None:
     label_space, train_set, eval_set = read_data(args, plan, resumed)
     if args.eval_metric == "top1" and len(label_space) and label_space.multi_valued == set(label_space.attributes):
         args.eval_metric = "map"  # whole sets may never be right
-    autocast, backward, dtype = resolve_precision(device, args.amp, args.amp_dtype, args.model_dtype)
+    autocast, backward, dtype = resolve_precision(device, **precision_kwargs(args))
     check_run(args, label_space, plan)
     seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
-    model = make_model(args, plan, label_space, fresh=resumed is None).to(device=device, dtype=dtype)
+    model = make_model(plan, label_space, device, fresh=resumed is None, **model_kwargs(args)).to(device, dtype)
     data_config = model.config["data_config"]
     train_loader, eval_loader, index_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
     task = make_task(args, model, plan, train_set.targets, device, dtype)
-    optimizer = make_optimizer(args, model)
+    chunks = chunks_per_step(**step_kwargs(args))
+    args.lr = learning_rate(args.batch_size * chunks * args.world_size * args.grad_accum_steps, **rate_kwargs(args))
+    optimizer = make_optimizer(model, device, args.lr, cached_gradients=chunks > 1, **optimizer_kwargs(args))
     start = prepare_task(args, task, optimizer, backward, resumed)
     decreasing = lower_is_better(args.eval_metric, label_space.attributes)
-    updates = math.ceil(steps_per_epoch(args, len(train_loader)) / args.grad_accum_steps)
-    scheduler, num_epochs = make_scheduler(args, optimizer, updates, decreasing)
+    updates = math.ceil(steps_per_epoch(len(train_loader), chunks) / args.grad_accum_steps)
+    scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, **schedule_kwargs(args))
+    warmup = 0 if args.sched == "none" else args.warmup_epochs
+    images = images_per_batch(args, train_loader.sampler) * args.world_size
+    levels = (
+        contrast_levels(step_images(len(train_loader), chunks, images), **contrastive_kwargs(args))
+        if plan.contrast
+        else None
+    )
     run = Run(
         args, device, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
         num_epochs, backward, autocast, NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0),
-        make_health_check(args, _logger, len(train_loader), plan.contrast is not None),
+        HealthCheck(_logger.warning, warmup, levels),
     )  # fmt: skip
     if args.freeze_backbone:
         cache_frozen_features(run, model)
@@ -161,36 +185,23 @@ def make_task(
     """Join model and losses; the training table's targets [rows, C] tell which classes are rare."""
     contrastive = None
     if plan.contrast is not None:
-        contrastive = ContrastiveLoss(args.contrastive, args.temperature, args.mask_false_negatives)
+        contrastive = ContrastiveLoss(**contrastive_kwargs(args))
     mixup = None
     if mixes(args):
         low, high = args.cutmix_minmax or (0, 1)
         if any(int(side * low) >= int(side * high) for side in model.config["image_size"][1:]):
             raise UsageError(f"--cutmix-minmax {low:g} {high:g}: these are the same number of pixels, take them apart")
-        mixup = MultiLabelMixup(
-            model.label_space,
-            mixup_alpha=args.mixup,
-            cutmix_alpha=args.cutmix,
-            cutmix_minmax=args.cutmix_minmax,
-            prob=args.mixup_prob,
-            switch_prob=args.mixup_switch_prob,
-            mode=args.mixup_mode,
-        )
+        mixup = MultiLabelMixup(model.label_space, **mixup_kwargs(args))
     return SimCLRClassificationTask(
         model,
         plan,
-        simclr_loss_weight=args.simclr_loss_weight,
-        classification_loss_weight=args.classification_loss_weight,
         contrastive=contrastive,
-        attribute_weights=args.attribute_weights,
-        smoothing=args.smoothing,
-        jsd=args.jsd,
         mixup=mixup,
         class_weights=class_weights(targets, model.label_space, args.class_weights),
         logit_margins=logit_margins(targets, model.label_space, args.logit_adjustment),
-        multi_valued_loss=args.multi_valued_loss,
         device=device,
         dtype=dtype,
+        **task_kwargs(args),
     )
 
 
@@ -284,6 +295,23 @@ def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], dec
         wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
 
 
+def images_per_batch(args: Namespace, sampler: Any) -> int:
+    """Return the images of a training batch on each process, with the unlabeled ones that are mixed in."""
+    extra: int = sampler.extra if isinstance(sampler, MixedSampler) else 0
+    return int(args.batch_size) + extra
+
+
+def step_images(batches: int, chunks: int, images: int) -> list[int]:
+    """Return the images of each step of an epoch; the last step may have fewer batches than the others.
+
+    Args:
+        batches: batches per epoch.
+        chunks: batches per step.
+        images: images per batch.
+    """
+    return [min(chunks, batches - first) * images for first in range(0, batches, chunks)]
+
+
 def log_start(run: Run, label_space: LabelSpace) -> None:
     """Log what is about to happen, once."""
     args, train_set = run.args, run.train_loader.dataset
@@ -311,14 +339,13 @@ def log_start(run: Run, label_space: LabelSpace) -> None:
         f"{run.device}, {args.world_size} process(es), batch {args.batch_size} each; views: {', '.join(run.plan.kinds)}"
     )
     if run.plan.contrast is not None:
-        sampler = run.train_loader.sampler
-        images = args.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)
-        pairs = images * chunks_per_step(args) * args.world_size
+        chunks = chunks_per_step(**step_kwargs(args))
+        pairs = images_per_batch(args, run.train_loader.sampler) * chunks * args.world_size
         _logger.info(run.task.contrastive.at_chance(pairs))
-    for sentence in view_warnings(args, label_space):
+    for sentence in view_warnings(ViewSettings(**view_kwargs(args)), label_space):
         _logger.warning(sentence)
     rest = f" (--epochs {args.epochs}, the rest is cooldown or prefix)" if run.num_epochs != args.epochs else ""
-    steps = steps_per_epoch(args, len(run.train_loader))
+    steps = steps_per_epoch(len(run.train_loader), chunks_per_step(**step_kwargs(args)))
     _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
     if run.folder:
         _logger.info(f"Output: {run.folder}")

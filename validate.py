@@ -13,6 +13,7 @@ nothing; a class that the model does not know counts as wrong.
 """
 
 from options.parser import parse_validate_args
+from options.train_kwargs import process_kwargs
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -66,7 +67,9 @@ def main(argv: list[str] | None = None) -> None:
 def validate(args: Namespace) -> None:
     """Tell the story of a scoring: which checkpoints, which table, each one's scores, the file."""
     results_path = check_results_path(args.results_file)
-    device = set_up_process(args)
+    process = set_up_process(**process_kwargs(args))
+    vars(args).update(vars(process) | {"device": str(process.device)})
+    device = process.device
     files = find_checkpoints(args.checkpoint)
     table = read_table(find_split(args.data, args.split), None, require_attributes=False)
     results, failed = score_all(args, device, table, files, results_path)

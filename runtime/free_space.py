@@ -1,4 +1,4 @@
-"""How much memory and how much disk a process may still take."""
+"""The memory and the disk space that are still available to a process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
-# For each version of Linux's control groups: where they are mounted, and the files of the limit and of the usage.
+# For each version of Linux's control groups: the mount point, the files with limit and usage, the reclaimable field.
 _V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
 
 
 def available_memory(root: Path = _ROOT) -> int | None:
-    """Return how many bytes of memory can be taken without swapping or being killed; None where Linux is not.
+    """Return the bytes of memory that can be allocated without swapping or being killed; None outside Linux.
 
-    That is what the kernel estimates (MemAvailable), or what is left below the limit of a control group, such as a
-    container's, where it is less.
+    This is the kernel's estimate (MemAvailable), or what remains below the limit of a control group, such as a
+    container's, whichever is less.
 
     Args:
         root: the folder that holds proc and sys.
@@ -26,7 +26,7 @@ def available_memory(root: Path = _ROOT) -> int | None:
 
 
 def available_disk(folder: Path) -> int:
-    """Return how many bytes this user can still write to the file system of a folder, which need not exist yet."""
+    """Return the bytes that this user can still write to the file system of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -38,7 +38,7 @@ def gib(count: int) -> str:
 
 
 def _below_limits(root: Path) -> Iterator[int]:
-    """Yield what is left below the limit of this process's control group, and of each that it is in."""
+    """Yield the bytes that remain below the limit of this process's control group, and of each parent group."""
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.is_file() else []:
         _, controllers, path = line.split(":", 2)
@@ -47,7 +47,7 @@ def _below_limits(root: Path) -> Iterator[int]:
         mount, limit, usage, inactive = _V1 if controllers else _V2
         inside = Path(root, mount, path.lstrip("/"))
         for folder in (inside, *inside.parents):
-            # The cache of files that nobody has touched lately counts as used, but gives way.
+            # The cache of files that are not in use counts as used, but the kernel frees it on demand.
             reclaimable = sum(_fields(folder / "memory.stat", inactive))
             for most in _fields(folder / limit):
                 yield from (max(0, most - used + reclaimable) for used in _fields(folder / usage))
@@ -56,9 +56,9 @@ def _below_limits(root: Path) -> Iterator[int]:
 
 
 def _fields(path: Path, name: str = "") -> Iterator[int]:
-    """Yield the number behind a name in a file of the kernel's, or the file's only number; nothing where it has none.
+    """Yield the number after a name in one of the kernel's files, or without a name the file's only number.
 
-    A group that has no limit says "max", and one whose folder a container does not see has no file.
+    Nothing is yielded for a group without a limit, whose file says "max", nor for one hidden from a container.
     """
     try:
         lines = path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Keeping memory that a step has freed for the next step, on the CPU."""
+"""The C library's memory allocator, set to keep what a training step frees for the next step."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 
 # mallopt's parameters, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1  # bytes that must lie free at the end of the heap before they are given back
+_NEVER = 2**31 - 1  # threshold in bytes: free memory at the end of the heap that is returned to the system
 
 
 def keep_freed_memory() -> bool:
-    """Have the allocator keep what is freed, instead of giving large blocks back to the system.
+    """Make the allocator keep freed memory instead of returning large blocks to the system.
 
-    A training step on the CPU frees and takes the same gigabytes of activations each time. By default glibc returns
-    blocks of tens of megabytes at once, and the system hands them out again page by page, each page filled with zeros:
-    that can take longer than the step's arithmetic. The process then holds its peak until it ends.
+    A training step on the CPU frees and allocates the same gigabytes of activations each time. By default glibc
+    returns large blocks at once. The system then hands them out again page by page, each filled with zeros, which can
+    take longer than the step's arithmetic. With this setting the process keeps its peak memory until it ends.
 
     Returns:
-        Whether the allocator knows how; it is glibc's, on Linux.
+        Whether the allocator has this setting, as glibc's on Linux does.
     """
     if not sys.platform.startswith("linux"):
         return False

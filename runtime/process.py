@@ -1,24 +1,48 @@
-"""Opening the device of a run, alone or as one of several processes, and its log."""
+"""The device and the rank of this process, alone or in a process group, and its log."""
 
 from __future__ import annotations
 
 import logging
 import os
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from runtime.errors import UsageError, first_line
 from runtime.host_memory import keep_freed_memory
-from timm.utils import init_distributed_device
+from timm.utils.distributed import init_distributed_device_so
+
+
+@dataclass(frozen=True)
+class Process:
+    """The place of this process in a run.
+
+    Args:
+        device: the device that this process computes on.
+        rank: index of this process among all, from 0.
+        local_rank: index of this process among those of its machine, from 0.
+        world_size: number of processes.
+        distributed: whether there is a process group; a launcher may start one for a single process.
+    """
+
+    device: torch.device
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    distributed: bool = False
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this process writes the files and the log."""
+        return self.rank == 0
 
 
 @contextmanager
 def leave_process_group() -> Iterator[None]:
-    """Leave the group of processes in the end, also after an error: threads of it that run on abort the exit."""
+    """Leave the process group in the end, also after an error: its running threads would abort the exit."""
     try:
         yield
     finally:
@@ -27,50 +51,67 @@ def leave_process_group() -> Iterator[None]:
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
-    """Return how images and convolutions lie in memory."""
+    """Return the memory layout of images and convolutions."""
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def set_up_process(args: Namespace) -> torch.device:
-    """Settle device, rank and world size into args, and let only the primary process log.
+def set_up_process(device: str | None = None, dist_backend: str | None = None, dist_url: str | None = None) -> Process:
+    """Join the process group if there is one, open the device, and let only the primary process log.
+
+    Args:
+        device: name of a PyTorch device; None or "" for the GPU if there is one, else the CPU.
+        dist_backend: PyTorch's backend of the process group; None for the usual one of the device.
+        dist_url: where the processes meet; None for the launcher's environment variables.
 
     Raises:
-        UsageError: a device was asked for that is not there, or the processes cannot be joined.
+        UsageError: the device is unavailable, or the processes cannot join.
     """
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if args.device.startswith("cuda"):
-        _check_gpus(args.device)
-    else:  # of a GPU a tensor would have every process open the first one
+    # the device, before any process waits for the others
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda"):
+        _check_gpus(device)
+    else:  # a tensor on a GPU would make every process open the first one
         try:
-            torch.empty(0, device=args.device)
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError, ImportError) as error:
-            raise UsageError(f"--device {args.device}: PyTorch cannot use it here; try cpu, or leave it out") from error
+            raise UsageError(f"device {device}: PyTorch cannot use it here; try cpu, or leave it out") from error
+
+    # the process group
     try:
-        device: torch.device = init_distributed_device(args)
+        joined = init_distributed_device_so(device, dist_backend, dist_url)
     except (RuntimeError, ValueError, AssertionError) as error:
-        backend = getattr(args, "dist_backend", None)
-        flags = f"--device {args.device}" + (f" --dist-backend {backend}" if backend else "")
-        raise UsageError(f"{flags}: {first_line(error)}") from error
-    if device.type == "cpu":
+        backend = f" with backend {dist_backend}" if dist_backend else ""
+        raise UsageError(f"device {device}{backend}: {first_line(error)}") from error
+    process = Process(
+        torch.device(joined["device"]),
+        joined["global_rank"],
+        joined["local_rank"],
+        joined["world_size"],
+        joined["distributed"],
+    )
+
+    # what is faster there, and the log
+    if process.device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cuda":
+    if process.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True
-    logging.basicConfig(level=logging.INFO if args.rank == 0 else logging.ERROR, format="%(message)s", force=True)
-    return device
+    level = logging.INFO if process.is_primary else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", force=True)
+    return process
 
 
 def _check_gpus(device: str) -> None:
-    """Refuse a GPU that is not there, and more processes than GPUs, before any process waits for the others."""
+    """Refuse a GPU that does not exist, and more processes than GPUs."""
     if not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: no GPU that PyTorch can use; leave it out to run on the CPU")
+        raise UsageError(f"device {device}: PyTorch finds no GPU here; leave it out to run on the CPU")
     here = torch.cuda.device_count()
     there_are = f"this machine has {here} GPU{'s' if here > 1 else ''}"
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun says
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun sets it
     if processes > here:
         raise UsageError(
-            f"--device {device}: {there_are} for {processes} processes; start {here}, one a GPU, or add --device cpu"
+            f"device {device}: {there_are} for {processes} processes; start {here}, one a GPU, or use device cpu"
         )
     number = device.partition(":")[2]
     if number.isdecimal() and int(number) >= here:
-        raise UsageError(f"--device {device}: {there_are}, the last of them cuda:{here - 1}")
+        raise UsageError(f"device {device}: {there_are}, the last of them cuda:{here - 1}")

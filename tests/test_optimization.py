@@ -1,43 +1,44 @@
 """The optimizer that the flags make."""
 
-from argparse import Namespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from options.parser import parse_train_args
+from options.train_kwargs import optimizer_kwargs
 from training.optimization import fused, make_optimizer
 
+CPU = torch.device("cpu")
 
-def args_of(*flags: str) -> Namespace:
-    args = parse_train_args(["DATA", "--device", "cpu", *flags])
-    args.world_size = 1
-    return args
+
+def make(model: Any, *flags: str) -> torch.optim.Optimizer:
+    """Return the optimizer that train.py's flags make."""
+    args = parse_train_args(["DATA", *flags])
+    return make_optimizer(model, CPU, args.lr, **optimizer_kwargs(args))
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "lookahead_adamw"])
 def test_optimizers_of_pytorch_update_in_one_kernel(name: str) -> None:
-    optimizer = make_optimizer(args_of("--opt", name), nn.Linear(3, 2))
+    optimizer = make(nn.Linear(3, 2), "--opt", name)
     assert all(group["fused"] for group in optimizer.param_groups)
 
 
 @pytest.mark.parametrize("name", ["adamp", "lamb", "nadamw", "rmsprop", "lion"])
 def test_other_optimizers_are_made_as_timm_makes_them(name: str) -> None:
-    assert fused(args_of("--opt", name)) == {}
-    make_optimizer(args_of("--opt", name), nn.Linear(3, 2))
+    assert fused(CPU, name, {}, {}) == {}
+    make(nn.Linear(3, 2), "--opt", name)
 
 
 @pytest.mark.parametrize("choice", ["fused=False", "foreach=True", "differentiable=True"])
 def test_another_form_of_an_optimizer_can_be_chosen(choice: str) -> None:
-    optimizer = make_optimizer(args_of("--opt", "adamw", "--opt-kwargs", choice), nn.Linear(3, 2))
+    optimizer = make(nn.Linear(3, 2), "--opt", "adamw", "--opt-kwargs", choice)
     assert not optimizer.param_groups[0]["fused"]
 
 
 def test_other_devices_keep_pytorchs_own_choice() -> None:
-    args = args_of("--opt", "adamw")
-    args.device = "mps"
-    assert fused(args) == {}
+    assert fused(torch.device("mps"), "adamw", {}, {}) == {}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -46,7 +47,7 @@ def test_one_kernel_changes_the_weights_as_the_loop_does(name: str) -> None:
     for flags in ([], ["--opt-kwargs", "fused=False", "foreach=False"]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 2)).double()
-        optimizer = make_optimizer(args_of("--opt", name, "--lr", "0.1", "--weight-decay", "0.1", *flags), model)
+        optimizer = make(model, "--opt", name, "--lr", "0.1", "--weight-decay", "0.1", *flags)
         for _ in range(3):
             model(torch.randn(4, 7, dtype=torch.float64)).square().sum().backward()
             optimizer.step()
@@ -60,7 +61,7 @@ def test_one_kernel_changes_the_weights_as_the_loop_does(name: str) -> None:
 def test_centralized_gradients_have_no_mean_over_the_inputs_of_an_output(name: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
-    optimizer = make_optimizer(args_of("--opt", name, "--gradient-centralization"), model)
+    optimizer = make(model, "--opt", name, "--gradient-centralization")
     model(torch.randn(2, 3, 3, 3)).square().sum().backward()
     before = [parameter.grad.clone() for parameter in model.parameters()]
     optimizer.step()
@@ -76,7 +77,7 @@ def test_centralized_gradients_have_no_mean_over_the_inputs_of_an_output(name: s
 def test_biases_and_norms_are_neither_decayed_nor_scaled_by_layer(name: str) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     flags = ["--opt", name, "--weight-decay", "0.1", "--lr", "0.1"]
-    optimizer = make_optimizer(args_of(*flags), model)
+    optimizer = make(model, *flags)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(model[0].weight), id(model[2].weight)}
     moved = {}
@@ -85,7 +86,7 @@ def test_biases_and_norms_are_neither_decayed_nor_scaled_by_layer(name: str) -> 
             for parameter in model.parameters():
                 parameter.fill_(size)
                 parameter.grad = torch.full_like(parameter, 0.5)
-        make_optimizer(args_of(*flags), model).step()
+        make(model, *flags).step()
         moved[size] = [(size - parameter.detach()).mean().item() for parameter in model.parameters()]
     names = [name for name, _ in model.named_parameters()]
     for parameter, one, other in zip(names, *moved.values(), strict=True):

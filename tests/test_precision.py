@@ -69,17 +69,17 @@ def test_a_model_type_is_that_of_the_model_and_its_images() -> None:
 
 def test_a_float16_model_is_scored_but_not_trained() -> None:
     assert resolve_precision(CPU, False, None, "float16", training=False)[2] is torch.float16
-    with pytest.raises(UsageError, match=r"--model-dtype float16 .*use bfloat16"):
+    with pytest.raises(UsageError, match=r"model_dtype float16 .*use bfloat16"):
         resolve_precision(CPU, False, None, "float16")
 
 
 @pytest.mark.parametrize(
     ("amp", "amp_dtype", "model_dtype", "says"),
     [
-        (False, "bfloat16", None, "--amp-dtype bfloat16 needs --amp"),
-        (True, None, "bfloat16", "choose it or --model-dtype bfloat16"),
-        (True, None, "float16", "choose it or --model-dtype float16"),
-        (True, "float16", None, "--amp-dtype float16 needs a GPU"),
+        (False, "bfloat16", None, "amp_dtype bfloat16 needs amp"),
+        (True, None, "bfloat16", "choose either amp or model_dtype bfloat16"),
+        (True, None, "float16", "choose either amp or model_dtype float16"),
+        (True, "float16", None, "amp_dtype float16 needs a GPU"),
     ],
 )
 @pytest.mark.parametrize("training", [True, False])

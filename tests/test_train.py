@@ -494,7 +494,7 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
         ([data, "--resume", data / "train.csv"], "is not a checkpoint that can be read safely"),
         ([data, "--resume", "nothing"], "no checkpoint at nothing"),
         ([data, "--model", "efficientnet_b99"], "timm has no model 'efficientnet_b99'"),
-        ([data, "--device", "cuda:99"], "--device cuda:99: "),
+        ([data, "--device", "cuda:99"], "device cuda:99: "),
         ([data, "--gp", "none"], "Invalid pool type: none"),
     ):
         sentence = refusal(capsys, *SHORT, "--output", tmp_path, *words)

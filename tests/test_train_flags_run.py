@@ -39,6 +39,7 @@ from torch import Tensor
 import train
 from catalog.label_space import UNKNOWN
 from options import parser as options
+from options.train_kwargs import process_kwargs
 from runtime.errors import UsageError
 from runtime.process import set_up_process
 from runtime.random_state import seed_all
@@ -260,7 +261,7 @@ def test_the_local_rank_is_the_launchers(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert prepare("--local_rank", 1).args.local_rank == 0  # of a single process
+    assert prepare("--local_rank", 1).args.local_rank == 0  # a single process
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(SystemExit):
         prepare("--local_rank", 1)
@@ -292,7 +293,7 @@ def backend_of_one_of_two(port: str, words: list[str]) -> str:
     with launched(port), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch's guesses about a backend that it does not know
         try:
-            set_up_process(options.parse_train_args(words))
+            set_up_process(**process_kwargs(options.parse_train_args(words)))
         except UsageError as error:
             return str(error)
         backend: str = dist.get_backend()
@@ -307,7 +308,7 @@ def test_processes_talk_by_the_backend_asked_for(data: Path, tmp_path: Path) -> 
 
     assert backends() == backends("--dist-backend", "gloo") == ["gloo", "gloo"]
     for sentence in backends("--dist-backend", "pigeon"):
-        assert sentence.startswith("--device cpu --dist-backend pigeon: ")
+        assert sentence.startswith("device cpu with backend pigeon: ")
 
 
 def train_as_one_of_two(port: str, words: list[str]) -> dict[str, Any]:
@@ -383,7 +384,7 @@ def test_a_run_is_on_the_device_asked_for(prepare: Prepare) -> None:
         run = prepare("--device", "cuda")
         assert {p.device.type for p in [*model_of(run).parameters(), *batch_of(run)]} == {"cuda"}
     else:
-        with pytest.raises(UsageError, match="--device cuda: no GPU that PyTorch can use"):
+        with pytest.raises(UsageError, match="device cuda: PyTorch finds no GPU here"):
             prepare("--device", "cuda")
 
 
@@ -403,13 +404,13 @@ def test_numbers_have_the_format_asked_for(prepare: Prepare) -> None:
     assert precision(prepare()) == (f32, f32, "PlainBackward")
     assert precision(prepare("--amp")) == (bf16, f32, "PlainBackward")
     assert precision(prepare("--amp", "--amp-dtype", "bfloat16")) == (bf16, f32, "PlainBackward")
-    with pytest.raises(UsageError, match="--amp-dtype float16 needs a GPU"):
+    with pytest.raises(UsageError, match="amp_dtype float16 needs a GPU"):
         prepare("--amp", "--amp-dtype", "float16")
     for words in ([], ["--no-prefetcher"]):
         run = prepare("--model-dtype", "bfloat16", *words)
         assert precision(run) == (bf16, bf16, "PlainBackward")
         assert math.isfinite(train_loop.evaluate_epoch(run)[0]["loss"])
-    with pytest.raises(UsageError, match="--model-dtype float16 has no room for gradients"):
+    with pytest.raises(UsageError, match="model_dtype float16 has no room for gradients"):
         prepare("--model-dtype", "float16")
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from catalog.label_space import LabelSpace
 from options.parser import parse_train_args
-from training.view_warnings import changes_color, is_about_color, tells_sides, view_warnings
+from options.train_kwargs import view_kwargs
+from training.view_warnings import ViewSettings, changes_color, is_about_color, is_about_sides, view_warnings
 
 # Of the real data set: 47 colors, and what is about something else.
 COLORS = [
@@ -15,6 +16,10 @@ COLORS = [
     *("Taupe", "Teal", "Turquoise Blue", "White", "Yellow"),
 ]
 ARTICLES = ["Tshirts", "Shirts", "Casual Shoes", "Watches", "Handbags", "Rain Jacket", "Nail Polish", "Foundation"]
+
+
+def settings(*words: str) -> ViewSettings:
+    return ViewSettings(**view_kwargs(parse_train_args(["DATA", *words])))
 
 
 @pytest.mark.parametrize("name", ["color", "colour", "baseColour", "base_color", "Color", "colors", "frame color"])
@@ -51,7 +56,7 @@ def test_an_attribute_is_about_color_by_most_of_its_classes(name: str, classes: 
     ],
 )
 def test_sides_are_told_by_classes_that_differ_in_them_alone(classes: list[str], sides: bool) -> None:
-    assert tells_sides(classes) == sides
+    assert is_about_sides(classes) == sides
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_sides_are_told_by_classes_that_differ_in_them_alone(classes: list[str],
     ],
 )
 def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
-    assert changes_color(parse_train_args(["DATA", *words.split()])) == changed
+    assert changes_color(settings(*words.split())) == changed
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
     ],
 )
 def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies: list[str]) -> None:
-    (advice,) = view_warnings(parse_train_args(["DATA", *words.split()]), LabelSpace({"color": ("red", "blue")}))
+    (advice,) = view_warnings(settings(*words.split()), LabelSpace({"color": ("red", "blue")}))
     assert [flag for flag in ("--views", "--color-jitter", "--classify-view") if flag in advice] == [
         remedy.split()[0] for remedy in remedies
     ]
@@ -96,17 +101,17 @@ def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies
         flag, value, *without = remedy.split()
         kept = [word for word in words.split() if word not in ("rand-m9", "augmix-m3", "0.1") or not without]
         kept = [word for word in kept if word not in without]
-        assert not changes_color(parse_train_args(["DATA", *kept, flag, value]))
+        assert not changes_color(settings(*kept, flag, value))
 
 
 def test_advice_names_the_attributes_and_the_flags_and_is_silent_where_nothing_is_wrong() -> None:
     space = LabelSpace({"color": ("red", "blue"), "side": ("left", "right"), "kind": ("a", "b")})
-    about_color, about_sides = view_warnings(parse_train_args(["DATA", "--views", "simclr"]), space)
+    about_color, about_sides = view_warnings(settings("--views", "simclr"), space)
     assert about_color.startswith("color is about color, ")
     assert "--classify-view weak" in about_color
     assert "--views simclr-keepcolor" in about_color
     assert about_sides == "side is about left and right, which a mirrored image swaps: use --hflip 0"
     calm = ["--classify-view", "weak", "--hflip", "0"]
-    assert view_warnings(parse_train_args(["DATA", *calm]), space) == []
-    assert view_warnings(parse_train_args(["DATA", "-wlc", "0"]), space) == []
-    assert view_warnings(parse_train_args(["DATA"]), LabelSpace({"kind": ("a", "b")})) == []
+    assert view_warnings(settings(*calm), space) == []
+    assert view_warnings(settings("-wlc", "0"), space) == []
+    assert view_warnings(settings(), LabelSpace({"kind": ("a", "b")})) == []

@@ -203,7 +203,7 @@ def make_loaders(
         train_set, config, args.batch_size, augmentation, running | once, policy, resident, args.augment_on == "device",
         mixed_order(args, train_set),
     )  # fmt: skip
-    if len(train_loader) < chunks_per_step(args):
+    if len(train_loader) < chunks_per_step(args.batch_size, args.contrastive_batch_size):
         raise UsageError(
             f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "
             f"--contrastive-batch-size {args.contrastive_batch_size}: use {len(train_loader) * args.batch_size} or less"

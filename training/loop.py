@@ -162,8 +162,9 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
     args, task, optimizer = run.args, run.task, run.optimizer
     task.train()
     meter, accuracy, projections = LossMeter(), task.create_evaluator(keep_scores=False), ProjectionMeter()
-    batches, chunks_each, accum = len(run.train_loader), chunks_per_step(args), args.grad_accum_steps
-    steps = steps_per_epoch(args, batches)
+    batches, accum = len(run.train_loader), args.grad_accum_steps
+    chunks_each = chunks_per_step(args.batch_size, args.contrastive_batch_size)
+    steps = steps_per_epoch(batches, chunks_each)
     updates = math.ceil(steps / accum)
     log = EpochLog(_logger, epoch, steps, args.log_interval, args.world_size, enabled=utils.is_primary(args))
     optimizer.zero_grad()

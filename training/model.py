@@ -2,75 +2,123 @@
 
 from __future__ import annotations
 
-import logging
-from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 
 from catalog.label_space import LabelSpace
 from runtime.process import memory_format
-from timm.data.multi_label_loader import (
-    resolve_preprocessing,
-)
+from timm.data.multi_label_loader import resolve_preprocessing
 from timm.data.view_plan import ViewPlan
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.models.pretrained_weights import pretrained_weights
 
-_logger = logging.getLogger("train")
 
-
-def make_model(args: Namespace, plan: ViewPlan, label_space: LabelSpace, fresh: bool = True) -> MultiLabelModel:
-    """Make the model; the preprocessing that it is trained with goes into its config.
+def make_model(
+    plan: ViewPlan,
+    label_space: LabelSpace,
+    device: torch.device,
+    *,
+    fresh: bool,
+    arch: str,
+    pretrained: bool,
+    pretrained_path: str | None,
+    initial_checkpoint: str | None,
+    image_size: tuple[int, int, int] | None,
+    preprocessing: Mapping[str, Any],
+    backbone_kwargs: Mapping[str, Any],
+    head_kwargs: Mapping[str, Any],
+    batch_norm: Mapping[str, Any],
+    freeze_backbone: bool,
+    detach_heads: bool,
+    grad_checkpointing: bool,
+    channels_last: bool,
+) -> MultiLabelModel:
+    """Return the model on the CPU; its config holds the preprocessing that it is trained with.
 
     Args:
-        args: the flags.
         plan: the views.
         label_space: the attributes and their classes.
-        fresh: give it its first weights; a checkpoint that will overwrite them all spares looking for them.
+        device: where the model will be trained; synchronized batch norm depends on it.
+        fresh: whether the model needs first weights; with False a checkpoint will overwrite them all.
+        arch: name of the backbone in timm.
+        pretrained: whether the backbone starts from pretrained weights.
+        pretrained_path: file of the pretrained weights; None downloads them.
+        initial_checkpoint: file of the first weights, loaded after the pretrained ones; None for none.
+        image_size: (C, H, W) of the images; None for the backbone's.
+        preprocessing: crop_pct, crop_mode, mean, std and interpolation; None or "" for the backbone's.
+        backbone_kwargs: further arguments of `create_multi_label_model` about the backbone.
+        head_kwargs: arguments of `MultiLabelModel`.
+        batch_norm: arguments of `configure_batch_norm`.
+        freeze_backbone: whether the heads alone are trained.
+        detach_heads: whether the heads' gradients stop at the representation.
+        grad_checkpointing: whether the backward pass recomputes the backbone's activations.
+        channels_last: whether convolutions are laid out with the channels last.
     """
-    image_size = tuple(args.input_size) if args.input_size else (3, args.img_size, args.img_size)
-    pretrained = args.pretrained and fresh
-    weights = args.pretrained_path or None  # None: downloaded
-    with pretrained_weights(args.model, weights) if pretrained else nullcontext():
+    # backbone and heads
+    pretrained = pretrained and fresh
+    with pretrained_weights(arch, pretrained_path) if pretrained else nullcontext():
         model = create_multi_label_model(
-            args.model,
+            arch,
             label_space,
             pretrained=pretrained,
-            pretrained_path=weights if pretrained else None,
-            image_size=image_size if args.input_size or args.img_size else None,
-            global_pool=args.gp,
-            drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
-            drop_block_rate=args.drop_block,
-            model_kwargs=args.model_kwargs,
-            drop_rate=args.drop,
-            projection_dim=args.projection_dim if plan.contrast else 0,
-            projection_layers=args.projection_layers,
-            projection_norm=args.projection_norm,
-            balance=args.balance,
+            pretrained_path=pretrained_path if pretrained else None,
+            image_size=image_size,
+            **backbone_kwargs,
+            **(head_kwargs if plan.contrast else {**head_kwargs, "projection_dim": 0}),
         )
     model.config["data_config"] = resolve_preprocessing(
-        model.pretrained_cfg, vars(args) | {"input_size": model.config["image_size"]}
+        model.pretrained_cfg, {**preprocessing, "input_size": model.config["image_size"]}
     )
-    if args.initial_checkpoint and fresh:
-        load_initial_checkpoint(model, args.initial_checkpoint)
-    if args.freeze_backbone:
+    if initial_checkpoint and fresh:
+        load_initial_checkpoint(model, initial_checkpoint)
+
+    # how they are trained
+    if freeze_backbone:
         model.freeze_backbone()
-    model.detach_heads = args.head_grad == "detach"
-    apply_batch_norm_flags(args, model, plan)
-    if args.grad_checkpointing:
+    model.detach_heads = detach_heads
+    configure_batch_norm(model, device, views=len(plan), **batch_norm)
+    if grad_checkpointing:
         model.set_grad_checkpointing(True)
-    return model.to(memory_format=memory_format(args.channels_last))
+    return model.to(memory_format=memory_format(channels_last))
 
 
-def apply_batch_norm_flags(args: Namespace, model: MultiLabelModel, plan: ViewPlan) -> None:
-    """Apply the batch norm flags to whatever batch norms the model has."""
-    set_batch_norm(model, args.bn_tf, args.bn_momentum, args.bn_eps)
-    if args.split_bn:
-        split_batch_norm(model, len(plan))
-    if args.sync_bn:
-        synchronize_batch_norm(model, torch.device(args.device).type)
-    if args.dist_bn:
+def configure_batch_norm(
+    model: MultiLabelModel,
+    device: torch.device,
+    *,
+    views: int,
+    tensorflow: bool,
+    momentum: float | None,
+    eps: float | None,
+    split: bool,
+    synchronize: bool,
+    distribute: bool,
+) -> None:
+    """Change the batch norms of a model in place.
+
+    Args:
+        model: backbone and heads.
+        device: where the model will be trained.
+        views: number of views of an image.
+        tensorflow: whether momentum and epsilon default to TensorFlow's.
+        momentum: share of the newest batch in the running statistics; None keeps the model's.
+        eps: number added to the variance; None keeps the model's.
+        split: whether each view has its own statistics.
+        synchronize: whether the statistics of a step are over all processes.
+        distribute: whether the running statistics are shared after each epoch, which needs a batch norm.
+
+    Raises:
+        UsageError: the model has no batch norm to change, or the device cannot synchronize it.
+    """
+    set_batch_norm(model, tensorflow, momentum, eps)
+    if split:
+        split_batch_norm(model, views)
+    if synchronize:
+        synchronize_batch_norm(model, device.type)
+    if distribute:
         require_batch_norm(model, model)

@@ -1,10 +1,10 @@
-"""The optimizer and the schedule of the learning rate: timm's, made of the flags."""
+"""The optimizer and the learning rate's schedule, both timm's."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,48 +12,83 @@ from torch import nn
 
 from runtime.errors import UsageError
 from timm.models.multi_label import MultiLabelModel
-from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2, scheduler_kwargs
-from timm.task.gradient_cache import chunks_per_step
+from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info
+from timm.scheduler import create_scheduler_v2
 
 _logger = logging.getLogger(__name__)
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
-def make_optimizer(args: Namespace, model: MultiLabelModel) -> torch.optim.Optimizer:
-    """Return timm's optimizer by name; with --lr-base its rate follows from the global batch.
+def learning_rate(images: int, *, lr: float, base: float | None, base_size: int, scale: str, optimizer: str) -> float:
+    """Return the learning rate, scaled to the global batch where a base rate is given.
+
+    Args:
+        images: images per update, over all processes.
+        lr: learning rate where no base rate is given.
+        base: learning rate for `base_size` images per update; None for `lr`.
+        base_size: images per update that `base` is for.
+        scale: "linear" or "sqrt" in the images per update; "" is sqrt for Adam's family, else linear.
+        optimizer: name of the optimizer.
+    """
+    if base is None:
+        return lr
+    adaptive = any(name in optimizer.lower() for name in ("ada", "lamb"))
+    scale = scale or ("sqrt" if adaptive else "linear")
+    ratio = images / base_size
+    rate = base * (ratio**0.5 if scale == "sqrt" else ratio)
+    _logger.info(f"Learning rate {rate:g} = {base:g} scaled ({scale}) to a global batch of {images}")
+    return rate
+
+
+def make_optimizer(
+    model: MultiLabelModel,
+    device: torch.device,
+    lr: float,
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    backbone_lr_scale: float = 1.0,
+    gradient_centralization: bool = False,
+    cached_gradients: bool = False,
+) -> torch.optim.Optimizer:
+    """Return timm's optimizer of a name.
+
+    Args:
+        model: the model, on its device.
+        device: the model's device; on the CPU and on CUDA one kernel updates all weights.
+        lr: learning rate.
+        name: timm's name of the optimizer.
+        settings: weight_decay, momentum, eps, betas, foreach and layer decay, where given.
+        extra: further arguments of the optimizer's class.
+        backbone_lr_scale: factor on the learning rate of the backbone.
+        gradient_centralization: whether gradients are centered before each update.
+        cached_gradients: whether steps cache gradients, which excludes second-order optimizers.
 
     Raises:
-        UsageError: there is no such optimizer, or it does not take a flag.
+        UsageError: there is no such optimizer, or it does not take a setting.
     """
-    if args.lr_base is not None:
-        batch = args.batch_size * chunks_per_step(args) * args.world_size * args.grad_accum_steps
-        adaptive = any(name in args.opt.lower() for name in ("ada", "lamb"))
-        scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
-        ratio = batch / args.lr_base_size
-        args.lr = args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
-        _logger.info(f"Learning rate {args.lr:g} = {args.lr_base:g} scaled ({scale}) to a global batch of {batch}")
     try:
-        _check_optimizer(args)
-        extra = fused(args) | args.opt_kwargs
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **extra)
+        _check_optimizer(name, settings, cached_gradients)
+        optional = {**fused(device, name, settings, extra), **extra}
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(model, opt=name, lr=lr, **settings, **optional)
     except (ValueError, TypeError, AssertionError) as error:
-        raise UsageError(f"--opt {args.opt}: {error}") from error
-    if args.backbone_lr_scale != 1:
-        _scale_rate(optimizer, model.backbone, args.backbone_lr_scale)
-    if args.gradient_centralization:
-        inner = getattr(optimizer, "_base_optimizer", optimizer)  # lookahead's own hooks are never called
+        raise UsageError(f"--opt {name}: {error}") from error
+    if backbone_lr_scale != 1:
+        _scale_rate(optimizer, model.backbone, backbone_lr_scale)
+    if gradient_centralization:
+        inner = getattr(optimizer, "_base_optimizer", optimizer)  # lookahead never calls its own hooks
         inner.register_step_pre_hook(lambda stepping, *_: centralize_gradients(stepping))
     return optimizer
 
 
 @torch.no_grad()
 def centralize_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Take from the gradient of each output of a weight its mean over the inputs (arXiv:2004.01461, equation 1).
+    """Subtract from each output's gradient its mean over the inputs (arXiv:2004.01461, equation 1).
 
-    A weight is what has two dimensions or more, the first being the outputs. It comes after clipping and before
-    momentum and decay, and as it is linear a loss scaler's factor does not matter.
+    Only weights with two dimensions or more are changed; the first dimension is the outputs. This comes after
+    clipping and before momentum and decay. It is linear, so a loss scaler's factor does not matter.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -63,7 +98,7 @@ def centralize_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float) -> None:
-    """Multiply the learning rate of a part's parameters, by the factor in their groups that timm's schedules apply."""
+    """Multiply the learning rate of a part's parameters through `lr_scale`, which timm's schedules apply."""
     inside = {id(parameter) for parameter in part.parameters()}
     groups = []
     for group in optimizer.param_groups:
@@ -74,61 +109,89 @@ def _scale_rate(optimizer: torch.optim.Optimizer, part: nn.Module, scale: float)
     optimizer.param_groups[:] = groups  # in place: lookahead shares the list with the optimizer that it wraps
 
 
-def fused(args: Namespace) -> dict[str, bool]:
-    """Return the argument that makes an optimizer of PyTorch's update all weights in one kernel, where it has one.
+def fused(device: torch.device, name: str, settings: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the argument that makes a PyTorch optimizer update all weights in one kernel, where it has one.
 
-    On the CPU that takes a tenth of the time. `--opt-kwargs fused=False`, --opt-foreach or another form goes before it.
+    On the CPU an update then takes a tenth of the time. A form chosen in `extra`, or `foreach` in `settings`,
+    takes precedence.
     """
-    device = torch.device(args.device).type
-    optimizer = get_optimizer_class(_base_name(args), bind_defaults=False)
-    forms = {"fused", "foreach", "capturable", "differentiable"} & args.opt_kwargs.keys()
-    chosen = bool(forms) or args.opt_foreach is not None
-    return {"fused": True} if optimizer in _FUSED and device in ("cpu", "cuda") and not chosen else {}
+    optimizer = get_optimizer_class(_base_name(name), bind_defaults=False)
+    chosen = {"fused", "foreach", "capturable", "differentiable"} & (extra.keys() | settings.keys())
+    return {"fused": True} if optimizer in _FUSED and device.type in ("cpu", "cuda") and not chosen else {}
 
 
-def _base_name(args: Namespace) -> str:
-    """Return the optimizer's name without lookahead's prefix."""
-    return str(args.opt).lower().rpartition("_")[2]
+def _base_name(name: str) -> str:
+    """Return an optimizer's name without lookahead's prefix."""
+    return name.lower().rpartition("_")[2]
 
 
-def _check_optimizer(args: Namespace) -> None:
-    """Refuse an epsilon, or a number of betas, that timm would drop in silence, and gradients without a second order.
+def _check_optimizer(name: str, settings: Mapping[str, Any], cached_gradients: bool) -> None:
+    """Refuse an epsilon or betas that timm would silently drop, and second-order gradients of cached ones.
 
     Raises:
-        ValueError: says what the optimizer has.
+        ValueError: a sentence about what the optimizer has.
     """
-    info = get_optimizer_info(_base_name(args))
-    if args.opt_eps is not None and not info.has_eps:
+    info = get_optimizer_info(_base_name(name))
+    if "eps" in settings and not info.has_eps:
         raise ValueError("it has no epsilon: leave --opt-eps out")
-    if info.second_order and chunks_per_step(args) > 1:
+    if info.second_order and cached_gradients:
         raise ValueError("it differentiates gradients, which cached ones cannot be: leave --contrastive-batch-size out")
     betas = info.num_betas if info.has_betas else 0
-    if args.opt_betas is not None and len(args.opt_betas) != betas:
-        given = len(args.opt_betas)
+    if "betas" in settings and len(settings["betas"]) != betas:
+        given = len(settings["betas"])
         raise ValueError(f"it has {betas} betas, not {given}" if betas else "it has no betas: leave --opt-betas out")
 
 
+class ConstantRate:
+    """A schedule that leaves the learning rate alone, called as timm's are."""
+
+    def step(self, epoch: int, metric: float | None = None) -> None:
+        """Do nothing after an epoch."""
+
+    def step_update(self, num_updates: int, metric: float | None = None) -> None:
+        """Do nothing after an update."""
+
+
 def make_scheduler(
-    args: Namespace, optimizer: torch.optim.Optimizer, updates: int, lower_is_better: bool
+    optimizer: torch.optim.Optimizer,
+    updates: int,
+    lower_is_better: bool,
+    metric_interval: int = 1,
+    *,
+    sched: str,
+    num_epochs: int,
+    patience_epochs: int,
+    **settings: Any,
 ) -> tuple[Any, int]:
-    """Return timm's schedule (None for none) and the number of epochs, with the cooldown of cyclic ones.
+    """Return timm's schedule and the number of epochs, which includes the cooldown of cyclic schedules.
 
     Args:
-        args: the flags.
-        optimizer: whose rate it sets.
-        updates: of an epoch.
-        lower_is_better: whether --eval-metric, which a plateau schedule watches, is a loss.
+        optimizer: the optimizer whose learning rate is set.
+        updates: updates per epoch.
+        lower_is_better: whether the metric that a plateau schedule watches is a loss.
+        metric_interval: epochs from one value of that metric to the next.
+        sched: timm's name of the schedule; "none" for a constant rate without warm-up.
+        num_epochs: number of epochs asked for.
+        patience_epochs: epochs without a better metric before a plateau schedule decays the rate.
+        settings: further arguments of timm's `create_scheduler_v2`.
 
     Raises:
-        UsageError: the flags contradict each other.
+        UsageError: the settings contradict each other.
     """
     try:
         with warnings.catch_warnings():
             # timm warns that its checkpoints lack what a plateau schedule remembers; ours have it.
             warnings.filterwarnings("ignore", "PlateauLRScheduler", FutureWarning)
             scheduler, epochs = create_scheduler_v2(
-                optimizer, **scheduler_kwargs(args, lower_is_better), updates_per_epoch=updates
+                optimizer,
+                sched,
+                num_epochs,
+                # timm counts values of the metric: with k epochs between them, n epochs hold n // k values.
+                patience_epochs=patience_epochs // metric_interval,
+                plateau_mode="min" if lower_is_better else "max",
+                updates_per_epoch=updates,
+                **settings,
             )
     except (ValueError, AssertionError) as error:
-        raise UsageError(f"--sched {args.sched}: {error}") from error
-    return scheduler, epochs
+        raise UsageError(f"--sched {sched}: {error}") from error
+    return scheduler or ConstantRate(), epochs

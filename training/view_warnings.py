@@ -1,10 +1,10 @@
-"""What to say where the views that the heads read change what an attribute is about: its color, or left and right."""
+"""Warnings about views that hide what an attribute is about: color, or left and right."""
 
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from catalog.label_space import LabelSpace
 
@@ -20,51 +20,77 @@ _COLORS = frozenset(
     )
 )
 _NAME = re.compile(r"colou?rs?$|^colou?r|hue$", re.IGNORECASE)
-_MOST = 0.6  # of the classes: "Multi" and "Other" are no colors
+_MOST = 0.6  # share of the classes; "Multi" and "Other" are no colors
 _SIDES = {"left", "right"}
+_SLIGHT = 0.2  # jitter of saturation or hue that leaves a color its name
 
 
-def view_warnings(args: Namespace, label_space: LabelSpace) -> list[str]:
-    """Return a sentence for each way in which the heads' views may hide what attributes are about, each once.
+@dataclass(frozen=True)
+class ViewSettings:
+    """What a run does to its views.
 
     Args:
-        args: the flags of train.py.
-        label_space: the attributes and their classes.
+        views: policy of the views: "timm", "simclr" or "simclr-keepcolor".
+        classify_view: view that the heads read: "first", "both" or "weak"; None for the default.
+        no_aug: whether augmentation is off.
+        aug_splits: number of AugMix's splits, 0 without.
+        hflip: probability of a horizontal flip.
+        color_jitter: strength of the jitter, one number or several: brightness, contrast, saturation, hue.
+        grayscale_prob: probability of a gray view.
+        aa: automatic augmentation policy; None or "" for none.
+        contrast: whether there is a contrastive loss.
+        classify: whether there is a classification loss.
     """
-    if not args.classification_loss_weight:
+
+    views: str
+    classify_view: str | None
+    no_aug: bool
+    aug_splits: int
+    hflip: float
+    color_jitter: float | list[float]
+    grayscale_prob: float
+    aa: str | None
+    contrast: bool
+    classify: bool
+
+
+def view_warnings(settings: ViewSettings, label_space: LabelSpace) -> list[str]:
+    """Return a sentence for each way in which the heads' views may hide what attributes are about."""
+    if not settings.classify:
         return []
     advice = []
     colored = [name for name, classes in label_space.classes.items() if is_about_color(name, classes)]
-    if colored and changes_color(args):
+    if colored and changes_color(settings):
         advice.append(
-            f"{_named(colored)} about color, which the views that the heads read change: {_keeps_color(args)}"
+            f"{_named(colored)} about color, which the views that the heads read change: {_keeps_color(settings)}"
         )
-    sided = [name for name, classes in label_space.classes.items() if tells_sides(classes)]
-    if sided and args.hflip > 0 and not args.no_aug:
+    sided = [name for name, classes in label_space.classes.items() if is_about_sides(classes)]
+    if sided and settings.hflip > 0 and not settings.no_aug:
         advice.append(f"{_named(sided)} about left and right, which a mirrored image swaps: use --hflip 0")
     return advice
 
 
-def _keeps_color(args: Namespace) -> str:
-    """Return which flags, beside those given, keep the colors of what the heads read."""
-    if args.views == "simclr":
+def _keeps_color(settings: ViewSettings) -> str:
+    """Return the flags that would keep the colors of the views that the heads read."""
+    if settings.views == "simclr":
         keeping = "--views simclr-keepcolor leaves hue and saturation alone"
     else:
-        left_out = [flag for flag, value in (("--aa", args.aa), ("--grayscale-prob", args.grayscale_prob)) if value]
+        flags = ("--aa", settings.aa), ("--grayscale-prob", settings.grayscale_prob)
+        left_out = [flag for flag, value in flags if value]
         keeping = f"use --color-jitter 0{' without ' + ' and '.join(left_out) if left_out else ''}"
-    if not args.simclr_loss_weight or args.aug_splits:  # then there is one view, or splits of it
+    if not settings.contrast or settings.aug_splits:  # one view, or splits of it
         return keeping
     return f"{keeping}, or --classify-view weak gives the heads a view of their own that is only cropped and flipped"
 
 
 def is_about_color(name: str, classes: Sequence[str]) -> bool:
-    """Whether an attribute is about color, by its name (color, baseColour, ...) or by most of its classes."""
+    """Return whether an attribute is about color, by its name (color, baseColour, ...) or by most of its classes."""
     words = [_words(text) for text in classes]
     return bool(_NAME.search(name.strip())) or sum(bool(found & _COLORS) for found in words) >= _MOST * len(classes)
 
 
-def tells_sides(classes: Sequence[str]) -> bool:
-    """Whether two classes differ in left and right alone."""
+def is_about_sides(classes: Sequence[str]) -> bool:
+    """Return whether two classes differ in left and right alone."""
     found = [_words(text) for text in classes]
     without = [words - _SIDES for words in found if len(words & _SIDES) == 1]
     sides = [min(words & _SIDES) for words in found if len(words & _SIDES) == 1]
@@ -72,19 +98,16 @@ def tells_sides(classes: Sequence[str]) -> bool:
     return any((words, "left") in pairs and (words, "right") in pairs for words, _ in pairs)
 
 
-def changes_color(args: Namespace) -> bool:
-    """Whether the views that the heads read change colors: hues, saturation, or all to grey."""
-    if args.classify_view == "weak" or args.no_aug:
+def changes_color(settings: ViewSettings) -> bool:
+    """Return whether the views that the heads read change hue or saturation, or turn gray."""
+    if settings.classify_view == "weak" or settings.no_aug:
         return False
-    if args.views != "timm":
-        return bool(args.views == "simclr")
-    if args.grayscale_prob or args.aa:  # policies posterize, solarize, invert
+    if settings.views != "timm":
+        return settings.views == "simclr"
+    if settings.grayscale_prob or settings.aa:  # policies posterize, solarize, invert
         return True
-    jitter: list[float] = args.color_jitter if isinstance(args.color_jitter, list) else [args.color_jitter] * 3
+    jitter = settings.color_jitter if isinstance(settings.color_jitter, list) else [settings.color_jitter] * 3
     return max(jitter[2:], default=0.0) > _SLIGHT
-
-
-_SLIGHT = 0.2  # of saturation or hue: shades of one color
 
 
 def _words(text: str) -> set[str]:

@@ -17,7 +17,6 @@ a batch apart. Batch norm does not: its statistics are those of a chunk, in both
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -36,15 +35,24 @@ Result = dict[str, Any]
 Views = tuple[Tensor, Tensor]  # of a chunk's two contrasted views [B, P] each: the projections, or their gradients
 
 
-def chunks_per_step(args: Namespace) -> int:
-    """Return how many batches of the loader are contrasted together: 1 without --contrastive-batch-size."""
-    joint: int = args.contrastive_batch_size or args.batch_size
-    return joint // int(args.batch_size)
+def chunks_per_step(batch_size: int, contrastive_batch_size: int | None) -> int:
+    """Return how many batches of the loader a step contrasts together.
+
+    Args:
+        batch_size: images per batch, on each process.
+        contrastive_batch_size: images that are contrasted together, on each process; None for a batch.
+    """
+    return (contrastive_batch_size or batch_size) // batch_size
 
 
-def steps_per_epoch(args: Namespace, batches: int) -> int:
-    """Return the steps that an epoch of so many batches makes; the last may have fewer chunks than the others."""
-    return math.ceil(batches / chunks_per_step(args))
+def steps_per_epoch(batches: int, chunks: int) -> int:
+    """Return the number of steps in an epoch; the last step may have fewer chunks than the others.
+
+    Args:
+        batches: batches per epoch, on each process.
+        chunks: batches per step, as `chunks_per_step` returns them.
+    """
+    return math.ceil(batches / chunks)
 
 
 def grouped(batches: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:

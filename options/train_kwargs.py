@@ -1,0 +1,180 @@
+"""Keyword arguments that train.py takes from its flags, a function for each part of a run. Imports no torch.
+
+The rooms below train.py know no flags: they take numbers and words, and these functions name them.
+"""
+
+from argparse import Namespace
+from typing import Any
+
+
+def process_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `runtime.process.set_up_process`; the three scripts share them."""
+    return {"device": args.device, "dist_backend": getattr(args, "dist_backend", None)}
+
+
+def precision_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `runtime.precision.resolve_precision` besides the device."""
+    return {"amp": args.amp, "amp_dtype": args.amp_dtype, "model_dtype": args.model_dtype}
+
+
+def step_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `timm.task.gradient_cache.chunks_per_step`."""
+    return {"batch_size": args.batch_size, "contrastive_batch_size": args.contrastive_batch_size}
+
+
+def model_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `training.model.make_model` besides the views and the label space."""
+    return {
+        "arch": args.model,
+        "pretrained": args.pretrained,
+        "pretrained_path": args.pretrained_path or None,
+        "initial_checkpoint": args.initial_checkpoint or None,
+        "image_size": _image_size(args),
+        "preprocessing": {
+            name: getattr(args, name) for name in ("crop_pct", "crop_mode", "mean", "std", "interpolation")
+        },
+        "backbone_kwargs": {
+            "global_pool": args.gp,
+            "drop_path_rate": args.drop_path if args.drop_path is not None else args.drop_connect,
+            "drop_block_rate": args.drop_block,
+            "model_kwargs": args.model_kwargs,
+        },
+        "head_kwargs": {
+            "drop_rate": args.drop,
+            "projection_dim": args.projection_dim,
+            "projection_layers": args.projection_layers,
+            "projection_norm": args.projection_norm,
+            "balance": args.balance,
+        },
+        "batch_norm": {
+            "tensorflow": args.bn_tf,
+            "momentum": args.bn_momentum,
+            "eps": args.bn_eps,
+            "split": args.split_bn,
+            "synchronize": args.sync_bn,
+            "distribute": bool(args.dist_bn),
+        },
+        "freeze_backbone": args.freeze_backbone,
+        "detach_heads": args.head_grad == "detach",
+        "grad_checkpointing": args.grad_checkpointing,
+        "channels_last": args.channels_last,
+    }
+
+
+def task_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `timm.task.simclr_classification.SimCLRClassificationTask` that are flags."""
+    return {
+        "simclr_loss_weight": args.simclr_loss_weight,
+        "classification_loss_weight": args.classification_loss_weight,
+        "attribute_weights": args.attribute_weights,
+        "smoothing": args.smoothing,
+        "jsd": args.jsd,
+        "multi_valued_loss": args.multi_valued_loss,
+    }
+
+
+def contrastive_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `timm.task.contrastive_loss.ContrastiveLoss`, and of `contrast_levels`."""
+    return {
+        "name": args.contrastive,
+        "temperature": args.temperature,
+        "mask_false_negatives": args.mask_false_negatives,
+    }
+
+
+def mixup_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `timm.data.multi_label_mixup.MultiLabelMixup` besides the label space."""
+    return {
+        "mixup_alpha": args.mixup,
+        "cutmix_alpha": args.cutmix,
+        "cutmix_minmax": args.cutmix_minmax,
+        "prob": args.mixup_prob,
+        "switch_prob": args.mixup_switch_prob,
+        "mode": args.mixup_mode,
+    }
+
+
+def rate_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `training.optimization.learning_rate` besides the images of an update."""
+    return {
+        "lr": args.lr,
+        "base": args.lr_base,
+        "base_size": args.lr_base_size,
+        "scale": args.lr_base_scale,
+        "optimizer": args.opt,
+    }
+
+
+def optimizer_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `training.optimization.make_optimizer` besides the model, the device and the rate."""
+    settings = {
+        "eps": args.opt_eps,
+        "betas": args.opt_betas,
+        "layer_decay": args.layer_decay,
+        "layer_decay_no_opt_scale": args.layer_decay_no_opt_scale,
+        "foreach": args.opt_foreach,
+    }
+    return {
+        "name": args.opt,
+        "settings": {
+            "weight_decay": args.weight_decay,
+            "momentum": args.momentum,
+            "layer_decay_min_scale": args.layer_decay_min_scale,
+            **{name: value for name, value in settings.items() if value is not None},
+        },
+        "extra": args.opt_kwargs,
+        "backbone_lr_scale": args.backbone_lr_scale,
+        "gradient_centralization": args.gradient_centralization,
+    }
+
+
+def schedule_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of timm's `create_scheduler_v2` that are flags; timm's own defaults differ from ours."""
+    return {
+        "sched": args.sched,
+        "num_epochs": args.epochs,
+        "decay_epochs": args.decay_epochs,
+        "decay_milestones": args.decay_milestones,
+        "warmup_epochs": args.warmup_epochs,
+        "cooldown_epochs": args.cooldown_epochs,
+        "patience_epochs": args.patience_epochs,
+        "decay_rate": args.decay_rate,
+        "min_lr": args.min_lr,
+        "warmup_lr": args.warmup_lr,
+        "warmup_prefix": args.warmup_prefix,
+        "noise": args.lr_noise,
+        "noise_pct": args.lr_noise_pct,
+        "noise_std": args.lr_noise_std,
+        "noise_seed": args.seed,
+        "cycle_mul": args.lr_cycle_mul,
+        "cycle_decay": args.lr_cycle_decay,
+        "cycle_limit": args.lr_cycle_limit,
+        "k_decay": args.lr_k_decay,
+        "decay_fn": args.lr_decay_fn,
+        "stable_timescale": args.lr_stable_timescale,
+        "step_on_epochs": not args.sched_on_updates,
+    }
+
+
+def view_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the fields of `training.view_warnings.ViewSettings`."""
+    return {
+        "views": args.views,
+        "classify_view": args.classify_view,
+        "no_aug": args.no_aug,
+        "aug_splits": args.aug_splits,
+        "hflip": args.hflip,
+        "color_jitter": args.color_jitter,
+        "grayscale_prob": args.grayscale_prob,
+        "aa": args.aa,
+        "contrast": args.simclr_loss_weight > 0,
+        "classify": args.classification_loss_weight > 0,
+    }
+
+
+def _image_size(args: Namespace) -> tuple[int, int, int] | None:
+    """Return the size (C, H, W) of the images that the flags ask for, None for the backbone's."""
+    if args.input_size:
+        channels, height, width = args.input_size
+        return channels, height, width
+    return (3, args.img_size, args.img_size) if args.img_size else None

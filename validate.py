@@ -32,7 +32,9 @@ from typing import Any
 import torch
 
 from catalog.label_space import LabelSpace
-from catalog.table import Table, encode_targets, find_split, read_table
+from catalog.splits import find_split
+from catalog.table import Table, read_table
+from catalog.targets import encode_targets
 from reports.per_class import file_stems, write_per_class
 from reports.results import (
     Result,

@@ -21,8 +21,11 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from catalog.build_label_space import build_label_space
 from catalog.label_space import LabelSpace
-from catalog.table import build_label_space, encode_targets, find_label_table, find_split, read_table
+from catalog.splits import find_label_table, find_split
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from runtime.errors import report_usage_errors
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset

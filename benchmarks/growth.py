@@ -22,7 +22,9 @@ from harness import Result, Work, peak_rise
 from nt_xent import LOSSES, work
 from step import our_step
 
-from catalog.table import build_label_space, encode_targets, read_table
+from catalog.build_label_space import build_label_space
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views

@@ -1,4 +1,7 @@
-"""The one exception for what a user's data has wrong."""
+"""The exception for faults in a user's data, and the wording that its sentences share."""
+
+import difflib
+from collections.abc import Iterable, Sequence
 
 from runtime.errors import UsageError
 
@@ -6,11 +9,23 @@ from runtime.errors import UsageError
 class DataError(UsageError):
     """A user's mistake in the data, which scripts print without a traceback.
 
-    Its message is one sentence on one line: what is wrong, where (file, line, column), and what to do about it.
+    The message is one sentence on one line: what is wrong, where (file, line, column), and what to do about it.
 
     Args:
-        message: The sentence. Line breaks in it, which can only come from the user's own names, are shown as escapes.
+        message: The sentence. Line breaks can only come from the user's names; they are shown as escapes.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
+
+
+def quoted(names: Sequence[str], limit: int = 5) -> str:
+    """Return names in quotes, separated by commas; past the limit an ellipsis stands for the others."""
+    return ", ".join(map(repr, names[:limit])) + (", ..." if len(names) > limit else "")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean 'Teal'?" for the name that is nearest, or nothing if none is near."""
+    by_lower = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""

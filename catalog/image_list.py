@@ -13,11 +13,13 @@ import pyarrow.compute
 from PIL import Image
 
 from catalog.data_error import DataError
-from catalog.table import FORMATS, image_roots, read_table
+from catalog.image_roots import image_roots
+from catalog.splits import FORMATS
+from catalog.table import read_table
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
-# Pillow lists them as images, but opens them with programs that are rarely there, or not at all.
+# Pillow registers these extensions, but opens them only with programs that are rarely installed, or never.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
@@ -26,8 +28,8 @@ class ImageList:
     """The images of one input.
 
     Attributes:
-        paths: Arrow strings, as they are written to the predictions.
-        roots: folders that the paths are relative to, tried in order.
+        paths: The image paths, Arrow strings, as the input spells them.
+        roots: The folders that the paths are relative to, tried in order.
     """
 
     paths: pa.LargeStringArray
@@ -38,12 +40,12 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
     """Return the images of each input, in order.
 
     Args:
-        inputs: image files; folders, of which every file below with an image's extension counts, hidden ones left
-            out; and tables, whose image_path column is read and whose rows all stay. A file that several files and
-            folders name is taken once.
+        inputs: Image files, folders, and tables. A folder gives every file below it with an image's extension, except
+            hidden ones. A table gives the image_path of every row. A file that several files and folders name is
+            taken once.
 
     Raises:
-        DataError: an input is missing, or has no images.
+        DataError: If an input is missing, or a folder or table has no images.
     """
     lists: list[ImageList] = []
     files: list[str] = []
@@ -72,7 +74,7 @@ def image_extensions() -> frozenset[str]:
 
 
 def _below(folder: str) -> pa.LargeStringArray:
-    """Return the images below a folder, sorted folder by folder."""
+    """Return the images below a folder, sorted within each folder."""
     ends = image_extensions()
     parts = [
         pa.array([_utf8(os.path.join(place, name)) for name in names], pa.large_string())  # noqa: PTH118 - a million
@@ -86,7 +88,7 @@ def _below(folder: str) -> pa.LargeStringArray:
 
 
 def _walk(folder: str, ends: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder that has images, with their names; links are followed, each folder is visited once."""
+    """Yield each folder that has images, with their names; follow links, and visit each folder once."""
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         status = Path(place).stat()
@@ -107,7 +109,7 @@ def _append_files(lists: list[ImageList], files: list[str]) -> None:
 
 
 def _append(lists: list[ImageList], paths: pa.LargeStringArray) -> None:
-    """Append paths relative to the working directory, without those that an earlier file or folder has given."""
+    """Append paths relative to the working directory, except those that an earlier file or folder gave."""
     here = (Path.cwd(),)
     for images in lists:
         if images.roots == here:
@@ -118,11 +120,11 @@ def _append(lists: list[ImageList], paths: pa.LargeStringArray) -> None:
 
 
 def _plain(paths: pa.LargeStringArray) -> pa.LargeStringArray:
-    """Return paths that are equal where they differ in ./ or // only."""
+    """Return paths without ./ and //, so that two spellings of one file are equal."""
     short = pc.replace_substring_regex(paths, r"/(\.?/)+", "/") if os.sep == "/" else paths
     return pc.replace_substring_regex(short, r"^\./", "")
 
 
 def _utf8(name: str) -> str:
-    """Return a file's name; bytes in it that are no text, which no table could hold, become question marks."""
+    """Return a file's name as UTF-8; bytes that are not text become question marks, as no table can hold them."""
     return os.fsencode(name).decode(errors="replace")

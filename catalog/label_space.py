@@ -1,16 +1,16 @@
-"""The label space: which attributes there are, and which classes each has, in order.
+"""The label space: the attributes and each one's classes, in order.
 
-It is built once from the data and saved in every checkpoint; nothing downstream derives it again, so that editing a
-table cannot rename a trained model's outputs.
+It is built once from the data and saved in every checkpoint. Nothing downstream derives it again, so editing a table
+cannot rename a trained model's outputs.
 
-A multi-valued attribute, such as an image's tags, has any number of its classes at once. Its targets are a bit set,
-62 classes a column, so that they too are int64, blank where they are negative, and equal where two sets are:
+An image has any number of a multi-valued attribute's classes at once, such as its tags. The target is a bit set with
+62 classes a column. It is int64 like other targets, negative where the cell is blank, and equal for equal sets:
 
-    tags           classes: cotton, striped, summer     target
-    striped|cotton                                      0b0011
-    |              none of them                         0b0000
-                   blank: nothing is known              -100
-    striped|wool   wool is not a class                  0b1010  (the bit behind the classes)
+    tags             target   (the classes are cotton, striped, summer)
+    striped|cotton   0b0011
+    |                0b0000   none of the classes
+    (blank)          -100     nothing is known
+    striped|wool     0b1010   wool is not a class: the bit behind the classes is set
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,26 +24,28 @@ import pyarrow as pa
 from catalog.data_error import DataError
 
 UNKNOWN = -100  # a blank cell: PyTorch's ignore index, so that it counts in no loss
-UNSEEN = -1  # a class that the model has no output for: reported, and counted as wrong
+UNSEEN = -1  # a class without an output in the model: reported, and counted as wrong
 SEPARATOR = "|"  # between the values of a cell
-BITS = 62  # of a column of a bit set: with them it stays positive
+BITS = 62  # classes in a column of a bit set; an int64 of 62 bits is never negative
+
+_KEYS = ("attributes", "classes")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelSpace:
     """The attributes and each one's classes, in the order of a model's heads and of their outputs.
 
-    Order is part of its identity: two label spaces with the same names in another order are not equal. One without
-    attributes is allowed; it belongs to a model that is only pretrained.
+    Order counts: label spaces with the same names in another order are not equal. A label space may have no
+    attributes; it belongs to a model that is only pretrained.
 
     Args:
-        classes: Each attribute's class names, at least two, of a multi-valued one at least one; a name's position is
-            its int64 code.
-        multi_valued: The attributes of which an image has any number of classes at once.
+        classes: The class names of each attribute: at least two, or one for a multi-valued attribute. A name's
+            position is its int64 code.
+        multi_valued: The attributes with any number of classes an image.
 
     Raises:
-        DataError: If a name is blank, is not a string, or occurs twice, an attribute has too few classes, or a
-            multi-valued one is unknown.
+        DataError: If a name is blank, is not a string, or occurs twice; if an attribute has too few classes; or if a
+            multi-valued attribute is unknown.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -53,8 +55,8 @@ class LabelSpace:
     def __post_init__(self) -> None:
         for attribute, names in self.classes.items():
             _check(attribute, names, attribute in self.multi_valued)
-        if strangers := [name for name in self.multi_valued if name not in self.classes]:
-            raise DataError(f"the label space has no attribute {strangers[0]!r}, which is said to be multi-valued")
+        if unknown := [name for name in self.multi_valued if name not in self.classes]:
+            raise DataError(f"the label space has no attribute {unknown[0]!r}, which multi_valued names")
         classes = {str(attribute): tuple(map(str, names)) for attribute, names in self.classes.items()}
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "multi_valued", frozenset(map(str, self.multi_valued)))
@@ -64,14 +66,13 @@ class LabelSpace:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "LabelSpace":
-        """Returns the label space that `to_dict` made plain.
+        """Return the label space that `to_dict` saved.
 
         Args:
-            saved: `{"attributes": [...], "classes": [[...], ...], "multi_valued": [...]}`, the last only where there
-                are any.
+            saved: `{"attributes": [...], "classes": [[...], ...], "multi_valued": [...]}`; the last key is optional.
 
         Raises:
-            DataError: If it is not of that form, or names an attribute twice.
+            DataError: If the form differs, or an attribute is named twice.
         """
         attributes, classes = (saved.get(key) if isinstance(saved, Mapping) else None for key in _KEYS)
         if not (isinstance(attributes, list | tuple) and isinstance(classes, list | tuple)):
@@ -86,15 +87,15 @@ class LabelSpace:
 
     @classmethod
     def numbered(cls, num_classes: Mapping[str, int]) -> "LabelSpace":
-        """Returns a label space whose classes are named by their codes, for old checkpoints that saved no names.
+        """Return a label space whose classes are named by their codes, for old checkpoints that saved no names.
 
         Args:
-            num_classes: The number of classes of each attribute, as in `{"color": 47}`: "0", "1", ..., "46".
+            num_classes: The number of classes of each attribute; `{"color": 47}` gives "0", "1", ..., "46".
         """
         return cls({attribute: tuple(map(str, range(count))) for attribute, count in num_classes.items()})
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Returns it as plain lists and strings, which `torch.load(weights_only=True)` and JSON both read."""
+        """Return plain lists and strings, which both `torch.load(weights_only=True)` and JSON can read."""
         plain: dict[str, list[Any]] = {
             "attributes": list(self.attributes),
             "classes": [list(names) for names in self.classes.values()],
@@ -113,7 +114,7 @@ class LabelSpace:
 
     @property
     def columns(self) -> dict[str, slice]:
-        """Where each attribute's columns are in the targets: one, of a multi-valued one as many as its bits take."""
+        """The columns of each attribute in the targets: one, or those that hold a multi-valued one's bits."""
         slices, start = {}, 0
         for attribute, names in self.classes.items():
             width = columns_of_set(len(names)) if attribute in self.multi_valued else 1
@@ -123,26 +124,26 @@ class LabelSpace:
 
     @property
     def width(self) -> int:
-        """The number of the targets' columns, C; without multi-valued attributes that of the attributes."""
+        """The number of the targets' columns, C; without multi-valued attributes it is the number of attributes."""
         return max((columns.stop for columns in self.columns.values()), default=0)
 
     def __str__(self) -> str:
-        """Returns the attributes with their numbers of classes: "color (47), tags (12, several an image)"."""
+        """Return the attributes with their numbers of classes: "color (47), tags (12, several an image)"."""
         several = dict.fromkeys(self.multi_valued, ", several an image")
         return ", ".join(f"{name} ({k}{several.get(name, '')})" for name, k in self.num_classes.items()) or "none"
 
     def encode(
         self, attribute: str, column: pa.Array | pa.ChunkedArray | Sequence[str | None]
     ) -> npt.NDArray[np.int64]:
-        """Returns the targets of every cell of a column.
+        """Return the targets of every cell in a column.
 
         Args:
-            attribute: Which attribute's classes to look the cells up in.
-            column: Strings, dictionary-encoded or not; a null and an empty string are blank.
+            attribute: The attribute whose classes the cells are looked up in.
+            column: Strings, dictionary-encoded or plain; a null and an empty string are blank.
 
         Returns:
-            int64 [rows, columns of the attribute]: a class's position, `UNKNOWN` for a blank cell, `UNSEEN` for a
-            class not in the label space; of a multi-valued attribute its bits.
+            int64 [rows, columns of the attribute]: the position of a class, or the bits of a multi-valued attribute's
+            set; `UNKNOWN` for a blank cell, `UNSEEN` for a class not in the label space.
         """
         if not isinstance(column, pa.Array | pa.ChunkedArray):
             column = pa.array(column, pa.string())
@@ -153,7 +154,7 @@ class LabelSpace:
         columns = self.columns[attribute]
         blank = [UNKNOWN] * (columns.stop - columns.start)
         known = [code(attribute, cell) if cell else blank for cell in encoded.dictionary.to_pylist()]
-        # A null's index is sent to the extra last entry, so that one look-up serves all rows.
+        # A null's index points to the extra last entry, so one look-up serves all rows.
         positions = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
         targets: npt.NDArray[np.int64] = np.array([*known, blank], dtype=np.int64)[positions]
         return targets
@@ -170,10 +171,10 @@ class LabelSpace:
         return words
 
     def describe(self, target: Sequence[int]) -> list[str]:
-        """Returns an image's labels in words, one text an attribute; a dash where nothing is known.
+        """Return an image's labels in words, one text an attribute; a dash where nothing is known.
 
         Args:
-            target: A row of the targets, C of them.
+            target: One row of the targets, C integers.
         """
         texts = []
         for attribute, columns in self.columns.items():
@@ -181,8 +182,8 @@ class LabelSpace:
             if words[0] < 0:
                 texts.append("\u2013")
             elif attribute in self.multi_valued:
-                own = [name for i, name in enumerate(names) if words[i // BITS] >> i % BITS & 1]
-                texts.append(SEPARATOR.join(own) or SEPARATOR)
+                values = [name for i, name in enumerate(names) if words[i // BITS] >> i % BITS & 1]
+                texts.append(SEPARATOR.join(values) or SEPARATOR)
             else:
                 texts.append(names[words[0]])
         return texts
@@ -191,7 +192,7 @@ class LabelSpace:
         return len(self.classes)
 
     def __eq__(self, other: object) -> bool:
-        # Comparing the dicts would not see a different order of attributes.
+        # Dicts compare equal in any order of their keys.
         return isinstance(other, LabelSpace) and self._identity == other._identity
 
     def __hash__(self) -> int:
@@ -203,25 +204,22 @@ class LabelSpace:
 
 
 def columns_of_set(count: int) -> int:
-    """Returns how many columns hold a set of so many classes, and the bit behind them."""
+    """Return the number of target columns that hold `count` classes and the bit behind them."""
     return count // BITS + 1
 
 
 def values_of(cell: str) -> list[str]:
-    """Returns the values in a cell of a multi-valued attribute, each once; a lone `|` has none."""
+    """Return the values in a cell of a multi-valued attribute, each once; a lone `|` has none."""
     return list(dict.fromkeys(filter(None, map(str.strip, cell.split(SEPARATOR)))))
 
 
-_KEYS = ("attributes", "classes")
-
-
 def _check(attribute: object, names: object, multi_valued: bool) -> None:
-    """Raises a DataError unless these can be an attribute and its classes."""
+    """Raise a DataError unless these can be an attribute and its classes."""
     if not isinstance(attribute, str) or not attribute.strip():
         raise DataError(
             f"an attribute of the label space is named {attribute!r}: a name must be a string, and not blank"
         )
-    # A string is a sequence of strings as well, and would pass for one-letter classes.
+    # A string is a sequence of strings too; it would pass for one-letter classes.
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise DataError(f"the classes of {attribute!r} are {names!r}: they must be a list of names")
     if wrong := [name for name in names if not isinstance(name, str) or not name.strip()]:

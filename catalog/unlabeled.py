@@ -1,93 +1,122 @@
-"""Images without labels beside a training table, and the order that mixes them into every batch.
+"""Images without labels that are added to a training table.
 
-As in FixMatch (arXiv:2001.07685, its mu) a batch has the table's rows and so many times as many unlabeled images.
+As in FixMatch (2020, https://arxiv.org/abs/2001.07685, its ratio mu), each batch then mixes unlabeled images with the
+table's rows.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from catalog.data_error import DataError
 from catalog.image_list import ImageList, list_images
 from catalog.table import Table
 
+pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
+
+_PATHS_AT_ONCE = 1 << 13  # become Python strings together; a table has millions
+_UNTIDY = r"/\.{0,2}(/|$)|^\.{1,2}(/|$)"  # has a //, a part . or .., or a / at its end
+
 
 def unlabeled_per_batch(ratio: float, batch_size: int) -> int:
-    """Return how many unlabeled images a batch of a process has beside so many of the table's rows."""
+    """Return the number of unlabeled images in a process's batch, beside `batch_size` rows of the table."""
     return round(ratio * batch_size)
 
 
 def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
-    """Return a table with more rows at its end, all of whose cells are blank: images that it does not have yet.
+    """Return a table with unlabeled images added at its end, each once; images that it already has are skipped.
 
     Args:
-        table: the training table.
-        inputs: folders, tables, image files, and patterns of these (`shop/*.jpg`, `**` for folders below); the labels
-            of tables are not read.
+        table: The training table.
+        inputs: Folders, tables, image files, and patterns of these (`shop/*.jpg`; `**` includes folders below). The
+            labels of tables are not read.
 
     Raises:
-        DataError: an input is missing, or all its images are in the table already.
+        DataError: If an input is missing, or the table already has all its images.
     """
-    here = {_join(root, path) for root in _folders(table) for path in _texts(table)}
-    paths = dict.fromkeys(path for images in list_images(_expanded(inputs)) for path in _absolute(images))
-    new = pa.array([path for path in paths if path not in here], type=pa.large_string())
+    found = pa.concat_arrays([_absolute_paths(images) for images in list_images(_expanded(inputs))]).unique()
+    new = found.filter(pc.invert(pc.is_in(found, value_set=_all_absolute_paths(table))))
     if not len(new):
-        raise DataError(f"--unlabeled {' '.join(inputs)}: all its images are in {table.path.name} already")
-    image_paths = pa.concat_arrays([table.image_paths.cast(pa.large_string()), new])
-    columns = {
-        name: pa.concat_arrays([column, pa.DictionaryArray.from_arrays(_blanks(column, len(new)), column.dictionary)])
-        for name, column in table.columns.items()
-    }
-    return replace(table, image_paths=image_paths, columns=columns, unlabeled=len(new))
+        raise DataError(f"unlabeled {' '.join(inputs)}: all its images are in {table.path.name} already")
+    return table.with_images(new)
 
 
 def shared_images(table: Table, other: Table) -> int:
-    """Return how many of the rows that `with_unlabeled` added to a table are images of another one."""
-    theirs = {_join(root, path) for root in _folders(other) for path in _texts(other)}
-    return sum(path in theirs for path in table.image_paths[len(table) - table.unlabeled :].to_pylist())
+    """Return how many of the images that `with_unlabeled` added to a table are also in another one."""
+    added = table.image_paths.filter(pa.array(table.added))
+    return int(pc.sum(pc.is_in(added, value_set=_all_absolute_paths(other))).as_py() or 0)
 
 
-def _blanks(column: pa.DictionaryArray, count: int) -> pa.Array:
-    return pa.nulls(count, column.type.index_type)
+def join_paths(folder: str, paths: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Return each path joined to a folder and normalized, as `os.path` does, without a Python string for each.
+
+    Args:
+        folder: An absolute, normalized path.
+        paths: Arrow strings; absolute ones do not depend on the folder.
+    """
+    prefix, nothing = (pa.scalar(text, pa.large_string()) for text in (folder.rstrip("/") + "/", ""))
+    below = pc.binary_join_element_wise(prefix, paths, nothing)
+    joined = pc.if_else(pc.starts_with(paths, "/"), paths, below)
+    untidy = pc.match_substring_regex(paths, _UNTIDY)
+    if os.sep != "/":  # then a path is absolute or untidy by other rules
+        untidy = pa.array(np.ones(len(paths), dtype=bool))
+    if not pc.any(untidy).as_py():
+        return joined
+    normalized = [
+        pa.array([_normalized(folder, path) for path in part], pa.large_string())
+        for part in _in_parts(paths.filter(untidy))
+    ]
+    return pc.replace_with_mask(joined, untidy, pa.concat_arrays(normalized))
 
 
-def _folders(table: Table) -> tuple[str, str]:
-    return str(table.path.parent.resolve()), str(Path.cwd())
+def _normalized(folder: str, path: str) -> str:
+    return os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - Path takes several times as long, and keeps ..
 
 
-def _texts(table: Table) -> list[str]:
-    texts: list[str] = table.image_paths.to_pylist()
-    return texts
+def _all_absolute_paths(table: Table) -> pa.LargeStringArray:
+    """Return the absolute paths that a table's images may have: below its own folder and the working directory."""
+    folders = str(table.path.parent.resolve()), str(Path.cwd())
+    paths = table.image_paths.cast(pa.large_string())
+    return pa.concat_arrays([join_paths(folder, paths) for folder in folders])
+
+
+def _absolute_paths(images: ImageList) -> pa.LargeStringArray:
+    """Return the absolute path of each image, in the first of its roots that has it, else in the last root."""
+    *earlier, last = (join_paths(str(root.resolve()), images.paths) for root in images.roots)
+    for paths in reversed(earlier):
+        last = pc.if_else(pa.array(_mask(paths, os.path.exists)), paths, last)
+    return last
+
+
+def _mask(paths: pa.LargeStringArray, holds: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+    return np.fromiter((holds(path) for part in _in_parts(paths) for path in part), dtype=bool, count=len(paths))
+
+
+def _in_parts(paths: pa.LargeStringArray) -> Iterator[list[str]]:
+    """Yield paths as lists of Python strings, a bounded number at once."""
+    for start in range(0, len(paths), _PATHS_AT_ONCE):
+        yield paths.slice(start, _PATHS_AT_ONCE).to_pylist()
 
 
 def _expanded(inputs: Sequence[str]) -> list[str]:
-    """Return the inputs with patterns replaced by what they find."""
+    """Return the inputs with each pattern replaced by what it matches."""
     found: list[str] = []
     for text in inputs:
         matches = [text] if Path(text).exists() or not glob.has_magic(text) else _matches(text)
         if not matches:
-            raise DataError(f"--unlabeled {text}: nothing matches the pattern")
+            raise DataError(f"unlabeled {text}: nothing matches the pattern")
         found += matches
     return found
 
 
 def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a pattern may be absolute, and with `**`
-
-
-def _absolute(images: ImageList) -> Iterator[str]:
-    """Yield the absolute path of each image, in the first of its roots that has it."""
-    roots = [str(root.resolve()) for root in images.roots]
-    for path in images.paths.to_pylist():
-        places = [_join(root, path) for root in roots]
-        yield next((place for place in places[:-1] if Path(place).exists()), places[-1])
-
-
-def _join(folder: str, path: str) -> str:
-    return os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - of millions, a Path takes several times as long

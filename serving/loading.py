@@ -12,8 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from catalog.build_label_space import build_label_space
 from catalog.label_space import LabelSpace
-from catalog.table import build_label_space, find_label_table, find_split, read_table
+from catalog.splits import find_label_table, find_split
+from catalog.table import read_table
 from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format

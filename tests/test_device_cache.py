@@ -7,8 +7,10 @@ import torch
 from picture import picture
 from PIL import Image
 
+from catalog.build_label_space import build_label_space
 from catalog.label_space import UNKNOWN
-from catalog.table import build_label_space, encode_targets, read_table
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from runtime.errors import UsageError
 from runtime.random_state import seed_all
 from timm.data import device_cache

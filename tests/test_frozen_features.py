@@ -10,7 +10,9 @@ from picture import picture
 from PIL import Image
 from torch import Tensor
 
-from catalog.table import build_label_space, encode_targets, read_table
+from catalog.build_label_space import build_label_space
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from timm.data.multi_label_loader import create_eval_loader, create_train_loader, resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views

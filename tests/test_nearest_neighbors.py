@@ -15,8 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from table_files import draw_catalog
 from torch import Tensor
 
+from catalog.build_label_space import build_label_space
 from catalog.label_space import LabelSpace
-from catalog.table import build_label_space, encode_targets, read_table
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
 from timm.data.neighbor_dataset import NeighborDataset
 from timm.data.two_view_dataset import TwoViewDataset

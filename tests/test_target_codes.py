@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
+from catalog.build_label_space import build_label_space
 from catalog.data_error import DataError
 from catalog.label_space import BITS, UNKNOWN, LabelSpace, values_of
-from catalog.table import build_label_space, encode_targets, read_table
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from timm.data.target_codes import by_attribute, label_codes, value_sets
 
 SPACE = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "striped", "summer"), "fit": ("slim", "wide")}, ["tags"])
@@ -69,7 +71,7 @@ def test_a_label_space_is_saved_with_what_is_multi_valued() -> None:
     assert LabelSpace.from_dict(SPACE.to_dict()) == SPACE
     assert LabelSpace(SPACE.classes) != SPACE
     assert str(SPACE) == "size (2), tags (3, several an image), fit (2)"
-    with pytest.raises(DataError, match="no attribute 'tag', which is said to be multi-valued"):
+    with pytest.raises(DataError, match="no attribute 'tag', which multi_valued names"):
         LabelSpace(SPACE.classes, ["tag"])
 
 
@@ -177,16 +179,18 @@ def test_a_column_of_texts_with_separators_is_no_attribute(tmp_path) -> None:
 def test_several_values_in_evaluation_where_classes_are_single_are_told_the_flag(tmp_path, caplog) -> None:
     space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
     encode_targets(_table(tmp_path, TEXT), space, strict=False)
-    assert "counted as wrong; where its cells hold several values, train from the start with --multi" in caplog.text
+    assert "counted as wrong; where its cells hold several values, train from the start with multi_" in caplog.text
 
 
 def test_several_values_where_the_classes_are_single_are_told_the_flag(tmp_path) -> None:
     space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
-    with pytest.raises(DataError, match=r"line 2: tags 'striped\|cotton' is not .* train .* with --multi-valued tags"):
+    with pytest.raises(DataError, match=r"line 2: tags 'striped\|cotton' is not .* train .* with multi_valued tags"):
         encode_targets(_table(tmp_path, TEXT), space, strict=True)
 
 
 def test_a_multi_valued_column_needs_a_value(tmp_path) -> None:
     table = _table(tmp_path, "image_path,size,tags\na,S,|\nb,L,|\n")
-    with pytest.raises(DataError, match="column 'tags' has no value in any row: leave it out with --attributes size"):
+    with pytest.raises(
+        DataError, match="column 'tags' has no value in any row: leave it out by choosing the attributes size"
+    ):
         build_label_space(table)

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from catalog.build_label_space import build_label_space
 from catalog.data_error import DataError
 from catalog.label_space import UNKNOWN
-from catalog.table import build_label_space, encode_targets, read_table
+from catalog.table import read_table
+from catalog.targets import encode_targets
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 

@@ -11,16 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from catalog.build_label_space import build_label_space, without_unlearnable_attributes
 from catalog.label_space import LabelSpace
-from catalog.table import (
-    Table,
-    build_label_space,
-    encode_targets,
-    find_label_table,
-    find_split,
-    read_table,
-    with_sound_attributes,
-)
+from catalog.splits import find_label_table, find_split
+from catalog.table import Table, read_table
+from catalog.targets import encode_targets
 from catalog.unlabeled import shared_images, unlabeled_per_batch, with_unlabeled
 from runtime.errors import UsageError
 from timm.data.device_cache import load_resident
@@ -53,7 +48,7 @@ def read_data(
     train_path = find_split(args.data_dir, args.train_split)
     train_table = read_table(train_path, args.attributes, require_attributes=args.classification_loss_weight > 0)
     if not labels_are_read(args) and not args.attributes and find_label_table(args.data_dir, train_path) == train_path:
-        train_table = with_sound_attributes(train_table)
+        train_table = without_unlearnable_attributes(train_table)
     label_space = resolve_label_space(args, train_table, resumed)
     check_label_space(args, label_space, train_table, resumed)
     train_set = make_train_set(args, plan, train_table, label_space)
@@ -227,7 +222,7 @@ def mixed_order(args: Namespace, train_set: TwoViewDataset) -> MixedSampler | No
     extra = unlabeled_per_batch(args.unlabeled_ratio, args.batch_size)
     labeled = (train_set.targets >= 0).any(dim=1).numpy()
     if not labels_are_read(args):
-        labeled = np.arange(len(train_set)) < len(train_set) - train_set.table.unlabeled
+        labeled = ~train_set.table.added
     if labeled.all():
         full = bool((train_set.targets >= 0).any(dim=1).all())
         why = (

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from catalog.decode import image_size
-from catalog.table import Table, image_roots
+from catalog.image_roots import image_roots
+from catalog.table import Table
 from runtime.progress import progress_bar
 
 _CHUNK = 512  # images that a worker looks at between two turns of the progress bar

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from catalog.data_error import DataError
 from catalog.decode import Pixels, load_pixels
+from catalog.image_roots import image_roots
 from catalog.label_space import UNKNOWN
-from catalog.table import Table, image_roots
+from catalog.table import Table
 from timm.data.byte_transforms import from_pixels
 from timm.data.draw_views import DrawViews
 from timm.data.image_cache import ImageCache

@@ -1,0 +1,80 @@
+"""Facts about one attribute's column of a table: its classes, and whether a model can learn them.
+
+A column is a dictionary-encoded Arrow array: the few different cells once, and an index for each of the many rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog.label_space import SEPARATOR, values_of
+
+# With fewer labeled rows, as in a first try, every class may be different by chance.
+FEW_ROWS = 8
+
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
+
+
+def class_names(column: pa.DictionaryArray, multi_valued: bool) -> list[str]:
+    """Return the classes in a column, each once, in the order of the rows."""
+    cells: list[str] = column.dictionary.to_pylist()
+    return list(dict.fromkeys(value for cell in cells for value in values_of(cell))) if multi_valued else cells
+
+
+def count_classes(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, int]:
+    """Return the number of classes and the number of labeled rows."""
+    return len(class_names(column, multi_valued)), len(column) - column.null_count
+
+
+def has_separator(column: pa.DictionaryArray) -> bool:
+    """Return whether a cell has a `|`, which separates the values of a multi-valued attribute."""
+    return any(SEPARATOR in cell for cell in column.dictionary.to_pylist())
+
+
+def rows_with_class(column: pa.DictionaryArray, name: str) -> npt.NDArray[np.int64]:
+    """Return the rows whose cell is a class, or has it among its values."""
+    codes = [i for i, cell in enumerate(column.dictionary.to_pylist()) if name in (cell, *values_of(cell))]
+    return np.flatnonzero(np.isin(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), codes))
+
+
+def why_unlearnable(column: pa.DictionaryArray, multi_valued: bool) -> str | None:
+    """Return why no model can learn a column, as the rest of a sentence; None if one can."""
+    classes, labeled = count_classes(column, multi_valued)
+    if not labeled:
+        return "is blank in every row"
+    if multi_valued:
+        if not classes:
+            return "has no value in any row"
+        if labeled >= FEW_ROWS and classes == _count_values(column):
+            return f"has no value twice in its {labeled} labeled rows, so it is an id or text and not an attribute"
+        return None
+    if classes == 1:
+        return f"has one class only, {column.dictionary[0].as_py()!r}"
+    if labeled >= FEW_ROWS and classes == labeled:
+        return f"is different in each of its {labeled} labeled rows, so it is an id and not an attribute"
+    return None
+
+
+def is_flag(column: pa.DictionaryArray) -> bool:
+    """Return whether all cells are yes or no, in one of their usual spellings, and at least one is yes."""
+    names = {name.lower() for name in column.dictionary.to_pylist()} if len(column.dictionary) <= 4 else set("?")
+    return bool(names & _YES) and names <= _YES | _NO
+
+
+def are_one_hot(columns: Sequence[pa.DictionaryArray]) -> bool:
+    """Return whether exactly one of several flags is yes in each row that has any label; blank means no."""
+    yes = np.zeros(len(columns[0]), dtype=np.int64)
+    labeled = np.zeros(len(columns[0]), dtype=bool)
+    for column in columns:
+        is_yes = [name.lower() in _YES for name in column.dictionary.to_pylist()]
+        yes += np.array([*is_yes, False])[column.indices.fill_null(len(is_yes)).to_numpy(zero_copy_only=False)]
+        labeled |= column.is_valid().to_numpy(zero_copy_only=False)
+    return bool((yes[labeled] == 1).all())
+
+
+def _count_values(column: pa.DictionaryArray) -> int:
+    """Return the number of values in all rows of a multi-valued column together."""
+    rows = np.bincount(column.indices.drop_null().to_numpy(), minlength=len(column.dictionary))
+    return sum(n * len(values_of(cell)) for n, cell in zip(rows.tolist(), column.dictionary.to_pylist(), strict=True))

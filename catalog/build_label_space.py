@@ -1,0 +1,133 @@
+"""Building of the label space from a table, with checks for columns that are no attribute."""
+
+import logging
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from catalog.attribute_column import (
+    FEW_ROWS,
+    are_one_hot,
+    class_names,
+    count_classes,
+    has_separator,
+    is_flag,
+    rows_with_class,
+    why_unlearnable,
+)
+from catalog.data_error import DataError, quoted
+from catalog.label_space import LabelSpace
+from catalog.table import Table
+
+_logger = logging.getLogger(__name__)
+
+_CASE_WARNINGS = 5  # for each attribute; more lines would hide the warnings that follow
+_WORD_END = r"[_=.:/ -]+"  # ends the common part of one-hot columns' names, as in color_red
+
+
+def build_label_space(table: Table, multi_valued: Collection[str] | None = None) -> LabelSpace:
+    """Return the label space of a table: attributes in the header's order, classes sorted by name.
+
+    Args:
+        table: The table.
+        multi_valued: The attributes whose cells hold several values; by default the columns of lists and the columns
+            with a `|` in a cell.
+
+    Raises:
+        DataError: If an attribute cannot be learned (`check_attributes`), or a multi-valued one does not exist.
+    """
+    if multi_valued is None:
+        multi_valued = [name for name, column in table.columns.items() if name in table.lists or has_separator(column)]
+    if unknown := [name for name in multi_valued if name not in table.columns]:
+        raise DataError(
+            f"{table.path.name} has no attribute {unknown[0]!r}, which multi_valued names; it has "
+            f"{quoted(table.attributes) or 'none'}"
+        )
+    check_attributes(table, multi_valued)
+    names = {name: class_names(column, name in multi_valued) for name, column in table.columns.items()}
+    for attribute, classes in names.items():
+        _warn_of_case(table, attribute, classes)
+    return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
+
+
+def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
+    """Check that a table's attributes make a label space, and warn of those that look like free text.
+
+    This is for the table that defines the classes; a validation table may have a single class.
+
+    Args:
+        table: The table.
+        multi_valued: The attributes whose cells hold several values.
+
+    Raises:
+        DataError: If an attribute has fewer than two classes, is an id, or is one of several one-hot columns.
+    """
+    if not table.chosen:
+        _check_one_hot(table)
+    faults = {name: why_unlearnable(column, name in multi_valued) for name, column in table.columns.items()}
+    learnable = [attribute for attribute, fault in faults.items() if not fault]
+    for attribute, fault in faults.items():
+        if fault:
+            remedy = "it has no other to learn"
+            if learnable:
+                remedy = f"leave it out by choosing the attributes {shlex.join(learnable)}"
+            raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
+        classes, labeled = count_classes(table.columns[attribute], attribute in multi_valued)
+        if labeled >= FEW_ROWS and classes > labeled / 2:
+            _logger.warning(
+                f"{table.path.name} column {attribute!r} has {classes} classes in {labeled} labeled rows: "
+                "it looks like an id or free text, not an attribute"
+            )
+
+
+def without_unlearnable_attributes(table: Table) -> Table:
+    """Return a table without the attributes that no model can learn, each named in a warning.
+
+    This is for runs whose losses read no labels: such a column then does no harm.
+    """
+    faults = {
+        name: why_unlearnable(column, name in table.lists or has_separator(column))
+        for name, column in table.columns.items()
+    }
+    for name, fault in faults.items():
+        if fault:
+            _logger.warning(f"{table.path.name} column {name!r} {fault}: it is left out, as no loss reads labels")
+    return replace(table, columns={name: column for name, column in table.columns.items() if not faults[name]})
+
+
+def _warn_of_case(table: Table, attribute: str, classes: Sequence[str]) -> None:
+    """Warn of classes that differ only in case, with the first place of the rarer spelling."""
+    by_lower: dict[str, list[str]] = {}
+    for name in classes:
+        by_lower.setdefault(name.casefold(), []).append(name)
+    ambiguous = [spellings for spellings in by_lower.values() if len(spellings) > 1]
+    for spellings in ambiguous[:_CASE_WARNINGS]:
+        rows = {name: rows_with_class(table.columns[attribute], name) for name in spellings}
+        rare, *_, usual = sorted(spellings, key=lambda name: len(rows[name]))
+        _logger.warning(
+            f"{table.place(int(rows[rare][0]))}: {attribute} {rare!r} and {usual!r} are two classes that differ only "
+            "in case: use one spelling if they are one class"
+        )
+    if others := len(ambiguous[_CASE_WARNINGS:]):
+        _logger.warning(f"{table.path.name} column {attribute!r}: {others} other names differ only in case too")
+
+
+def _check_one_hot(table: Table) -> None:
+    """Raise a DataError if several yes-or-no columns are one attribute: each labeled row has exactly one yes."""
+    flags = {name: column for name, column in table.columns.items() if is_flag(column)}
+    prefixes = {name[: match.end()] for name in flags for match in re.finditer(_WORD_END, name)}
+    groups = [[name for name in flags if name.startswith(prefix)] for prefix in prefixes]
+    groups = [group for group in groups if len(group) >= 2]
+    if len(flags) >= 3:  # without a common prefix, two columns may be one-hot by chance
+        groups.append(list(flags))
+    # The largest group comes first: in color_dark_red, color_dark_blue and color_white, the attribute is color.
+    for names in sorted(groups, key=len, reverse=True):
+        if are_one_hot([flags[name] for name in names]):
+            prefix = max((p for p in prefixes if all(name.startswith(p) for name in names)), key=len, default="")
+            attribute = re.sub(f"{_WORD_END}$", "", prefix)
+            raise DataError(
+                f"{table.path.name}: columns {quoted(names)} are one attribute in one-hot form: write one column"
+                f"{f' {attribute!r}' if attribute else ''} whose cells are the class names, such as "
+                f"{names[0].removeprefix(prefix)!r}, or choose them as attributes if they are separate"
+            )

@@ -1,0 +1,40 @@
+"""The folders that a table's image paths are relative to."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from catalog.data_error import DataError
+from catalog.table import Table
+
+
+def image_roots(table: Table, limit: int = 100) -> tuple[Path, ...]:
+    """Return the folders to search for a table's images: the table's own and the working directory.
+
+    The folder with more images comes first. Absolute paths work with either, since joining a folder with an absolute
+    path gives that path.
+
+    Args:
+        table: The table.
+        limit: Number of rows to try, evenly spaced. If none of them has an image, all rows are tried until one has.
+
+    Raises:
+        DataError: If no row's image exists.
+    """
+    roots = tuple(dict.fromkeys((table.path.parent.resolve(), Path.cwd())))
+    sample = dict.fromkeys(np.linspace(0, len(table) - 1, min(limit, len(table)), dtype=np.int64).tolist())
+    found = [sum(_is_file(root, table.image_path(row)) for row in sample) for root in roots]
+    if not any(found):
+        found = next(filter(any, ([_is_file(r, table.image_path(i)) for r in roots] for i in range(len(table)))), [])
+    if not found:
+        tried = f"in {roots[0]}" if len(roots) == 1 else f"in {roots[0]} nor in {roots[1]}"
+        raise DataError(
+            f"{table.path.name}: no readable image at all: first path {table.image_path(0)!r} is "
+            f"{'not' if len(roots) == 1 else 'neither'} {tried}; write paths relative to the table's folder"
+        )
+    return tuple(root for _, root in sorted(zip(found, roots, strict=True), key=lambda pair: -pair[0]))
+
+
+def _is_file(root: Path, image_path: str) -> bool:
+    return os.path.isfile(root / image_path)  # noqa: PTH113 - Path.is_file raises on a name that is too long

@@ -1,0 +1,118 @@
+"""Reading of Parquet tables, with each cell as the text that CSV would have."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from catalog.data_error import DataError
+from catalog.label_space import SEPARATOR
+from runtime.errors import first_line
+
+_logger = logging.getLogger(__name__)
+pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
+
+
+def read_parquet_header(path: Path) -> list[str]:
+    """Return the names of a Parquet table's columns, without pandas' index.
+
+    Raises:
+        DataError: If the file is not a Parquet table.
+    """
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        raise DataError(f"{path.name} is not a Parquet file, or is damaged: write it again, or as .csv") from None
+    return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
+
+
+def read_parquet_columns(
+    path: Path, names: list[str], lenient: bool
+) -> tuple[dict[str, pa.ChunkedArray], frozenset[str]]:
+    """Read columns of a Parquet table as strings.
+
+    Args:
+        path: The table.
+        names: The columns to read, as the file spells them; the first holds the image paths.
+        lenient: Whether to leave out columns that hold no names, each with a warning, instead of refusing them.
+
+    Returns:
+        The columns by name, and the names of those whose cells are lists, here joined by `|`.
+
+    Raises:
+        DataError: If the file is damaged, or a column holds no names.
+    """
+    try:
+        # ParquetFile, because read_table would make columns of folders called "a=b".
+        cells = pq.ParquetFile(path).read(columns=names)
+    except (pa.ArrowException, OSError) as error:
+        if int(pa.__version__.split(".")[0]) < 26 and "Expected all lists to be of size" in str(error):
+            raise DataError(
+                f"{path.name} has lists of a fixed length and cells without one, which pyarrow {pa.__version__} cannot "
+                "read: pip install 'pyarrow>=26', or write lists of any length"
+            ) from None
+        raise DataError(f"{path.name} is damaged ({first_line(error)}): write it again, or as .csv") from None
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = _as_strings(path, name, cells[name])
+        except DataError as error:
+            if not lenient or name == names[0]:
+                raise
+            _logger.warning(f"{str(error).rpartition(': ')[0]}: left out")
+    return columns, frozenset(name for name in columns if _is_list(cells[name].type))
+
+
+def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cast a Parquet column to the strings that CSV would have."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)  # also drops pandas' categories that no row has
+    try:
+        if pa.types.is_boolean(column.type):
+            return pc.if_else(column, "True", "False")
+        if pa.types.is_floating(column.type):
+            floats = column.cast(pa.float64())
+            column = pc.if_else(pc.is_nan(floats), None, column)
+            if pc.all(pc.and_(pc.is_finite(floats), pc.equal(floats, pc.floor(floats)))).as_py() is not False:
+                column = column.cast(pa.int64())
+        if _is_list(column.type) and _can_name(column.type.value_type):
+            return _joined(path, name, column.combine_chunks())
+        if not pa.types.is_nested(column.type):
+            return column.cast(pa.string())
+    except pa.ArrowException:
+        pass
+    raise DataError(f"{path.name} column {name!r} holds {column.type}, not names: choose other columns as attributes")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _can_name(kind: pa.DataType) -> bool:
+    """Return whether a list's values can be names; a list of floats is a vector, not a set."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))
+
+
+def _joined(path: Path, name: str, lists: pa.Array) -> pa.ChunkedArray:
+    """Join each list of names by `|`, as CSV writes a set; an empty list becomes `|`, and its nulls are skipped."""
+    values = pc.list_flatten(lists)
+    values = (values.dictionary_decode() if pa.types.is_dictionary(values.type) else values).cast(pa.string())
+    rows = pc.list_parent_indices(lists)
+    if (wrong := pc.index(pc.match_substring(values, SEPARATOR), True).as_py()) >= 0:
+        raise DataError(
+            f"{path.name} row {rows[wrong].as_py() + 1}: {name} has a value {values[wrong].as_py()!r}, and "
+            f"{SEPARATOR} separates values: write it without"
+        )
+    present = values.is_valid()
+    lengths = np.bincount(rows.filter(present).to_numpy(), minlength=len(lists))
+    offsets = pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int64())
+    sets = pa.LargeListArray.from_arrays(offsets, values.filter(present))
+    joined = pc.binary_join(sets, SEPARATOR)
+    joined = pc.if_else(pc.equal(joined, ""), SEPARATOR, joined)
+    return pa.chunked_array([pc.if_else(lists.is_valid(), joined, None)])

@@ -1,0 +1,61 @@
+"""The tables of a data folder: `train`, `val`, `test` and optionally `all`, as .csv, .tsv or .parquet."""
+
+import os
+from pathlib import Path
+
+from catalog.data_error import DataError
+
+FORMATS = (".csv", ".tsv", ".parquet")
+
+_ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
+
+
+def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
+    """Return the path of a split's table.
+
+    Args:
+        data_dir: The folder with the tables.
+        name: "train", "val" (or "validation"), "test", or another table's name without its extension. A file also
+            works, relative to the working directory or to `data_dir`.
+
+    Raises:
+        DataError: If there is no such table, or there are several.
+    """
+    folder = Path(data_dir)
+    for stem in _ALIASES.get(name, (name,)):
+        if table := _find(folder, stem):
+            return table
+    for file in (Path(name), folder / name):
+        if file.is_file():
+            return file
+    if not folder.is_dir():
+        raise DataError(f"no such data folder: {folder}")
+    name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"
+    expected = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
+    raise DataError(f"{folder} has no {expected}: {tables_nearby(folder)}")
+
+
+def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.PathLike[str]) -> Path:
+    """Return the path of the table that defines the classes: `all` in the data folder, else the training split.
+
+    Raises:
+        DataError: If the folder has `all` in several formats.
+    """
+    return _find(Path(data_dir), "all") or Path(train_path)
+
+
+def tables_nearby(folder: Path) -> str:
+    """Return which tables a folder has, for an error message."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in FORMATS)
+    return f"found {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else f"no tables in {folder}"
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    """Return the table with this name in a folder; None if there is none."""
+    found = [file for suffix in FORMATS if (file := folder / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise DataError(f"{folder} has several tables called {stem}: name the file you mean ({names})")
+    return found[0] if found else None

@@ -1,0 +1,159 @@
+"""Reading of CSV and TSV tables, and the line of each row for error messages.
+
+Arrow reads the cells. Python's slow csv module reads the file again when a message needs a line, or when a quote may
+not be closed: Arrow accepts such a quote silently and loses the rows behind it.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from catalog.data_error import DataError
+from runtime.errors import first_line
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+def is_text_table(path: Path) -> bool:
+    """Return whether a file is a CSV or TSV table by its extension."""
+    return path.suffix.lower() in _DELIMITERS
+
+
+def read_text_header(path: Path) -> list[str]:
+    """Return the header's cells as the file spells them.
+
+    Raises:
+        DataError: If the file is no text table, is not UTF-8, or has no header.
+    """
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path.name} is UTF-16: save it as UTF-8")
+    if b"\0" in start:
+        raise _not_text(path)
+    try:
+        return next(_rows(path, errors="strict"))[1]
+    except StopIteration:
+        raise DataError(f"{path.name} is empty: its first line must be a header with image_path") from None
+    except UnicodeDecodeError:
+        _check_utf8(path)
+        raise
+
+
+def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[str, pa.ChunkedArray]:
+    """Read columns of a text table: the first as strings, the others dictionary-encoded.
+
+    Args:
+        path: The table.
+        header: All cells of the header, as the file spells them.
+        names: The columns to read, as the file spells them.
+
+    Raises:
+        DataError: If rows have another number of cells than the header, a quote is not closed, or there are no rows.
+    """
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise _not_text(path)
+    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in names} | {names[0]: pa.large_string()}
+    try:
+        cells = pa_csv.read_csv(
+            pa.BufferReader(data),
+            # Arrow skips empty lines above the header by itself, but not lines of whitespace.
+            read_options=pa_csv.ReadOptions(skip_rows=header_line(path) - 1),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=_DELIMITERS[path.suffix.lower()],
+                newlines_in_values=True,
+                invalid_row_handler=lambda row: "skip" if _is_empty(row.actual_columns, row.text) else "error",
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=types, include_columns=names, null_values=[], strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _refusal(path, len(header), error) from None
+    # Only an odd quote, a cell of several lines or an empty line can hide an unclosed quote; most tables have none.
+    if (quotes := data.count(b'"')) and (quotes % 2 or _count_lines(data) != len(cells) + 1):
+        for _ in _rows(path, strict=True):
+            pass
+    return {name: cells[name] for name in names}
+
+
+def header_line(path: Path) -> int:
+    """Return the line of a text table's header, from 1."""
+    return next(_rows(path))[0]
+
+
+def line_of_row(path: Path, row: int) -> int:
+    """Return the line, from 1, on which a text table's row starts; row 0 follows the header."""
+    return next(start for i, (start, _) in enumerate(_rows(path)) if i == row + 1)
+
+
+def no_rows(path: Path) -> DataError:
+    """Return the error for a table without rows."""
+    return DataError(f"{path.name} has a header and no rows: add one row for each image")
+
+
+def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:
+    """Yield each row's first line, from 1, and its cells.
+
+    Args:
+        path: The table.
+        strict: Whether to refuse text after a closing quote: it shows that an earlier quote was not closed.
+        errors: The treatment of bytes that are not UTF-8, as `open` takes it; another check reports them.
+    """
+    start = 1
+    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
+        reader = csv.reader(file, delimiter=_DELIMITERS[path.suffix.lower()], strict=strict)
+        try:
+            for row in reader:
+                if not _is_empty(len(row), "".join(row)):
+                    yield start, row
+                start = reader.line_num + 1
+        except csv.Error:
+            raise DataError(
+                f"{path.name} line {start}: a quote in this row is never closed: close it, and double every quote "
+                "inside a quoted cell"
+            ) from None
+
+
+def _is_empty(cells: int, text: str) -> bool:
+    """Return whether a row is an empty line: only whitespace, or one blank cell in quotes."""
+    return cells <= 1 and not text.replace('"', "").strip()
+
+
+def _count_lines(data: bytes) -> int:
+    ends = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    return ends + (not data.endswith((b"\n", b"\r")))
+
+
+def _refusal(path: Path, width: int, error: Exception) -> DataError:
+    """Return why Arrow refused a text table, with the line, which Arrow does not know."""
+    _check_utf8(path)
+    rows = 0
+    for line, row in _rows(path, strict=True):
+        rows += 1
+        if len(row) != width:
+            remedy = (
+                "quote cells that have the separator in them" if len(row) > width else "keep blank cells' separators"
+            )
+            cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+            return DataError(f"{path.name} line {line} has {cells}, the header has {width}: {remedy}")
+    return DataError(f"{path.name} cannot be read: {first_line(error)}") if rows > 1 else no_rows(path)
+
+
+def _check_utf8(path: Path) -> None:
+    """Raise a DataError for the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                message = f'{path.name} line {number} is not UTF-8: save it as UTF-8 (in Excel, "CSV UTF-8")'
+                raise DataError(message) from None
+
+
+def _not_text(path: Path) -> DataError:
+    return DataError(f"{path.name} is not a text table, it has NUL bytes: export it as .csv from the program it is for")

@@ -1,0 +1,102 @@
+"""Building of a label space from a table, and refusals of columns that are no attribute."""
+
+import pytest
+from table_files import numbered, refusal, write_file
+
+from catalog.build_label_space import build_label_space
+from catalog.table import read_table
+
+
+def test_classes_are_sorted_by_name(tmp_path):
+    path = write_file(tmp_path / "train.csv", numbered("b,a", ["y,10", "x,9", "Z,9"]))
+    assert build_label_space(read_table(path)).to_dict() == {
+        "attributes": ["b", "a"],
+        "classes": [["Z", "x", "y"], ["10", "9"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            numbered("gender,kind,color art", ["Men,x,red", "Women,x,blue", "Men,,red"]),
+            "train.csv column 'kind' has one class only, 'x': "
+            "leave it out by choosing the attributes gender 'color art'",
+        ),
+        (
+            numbered("kind,color", [",red", " ,blue"]),
+            "train.csv column 'kind' is blank in every row: leave it out by choosing the attributes color",
+        ),
+        (numbered("kind", ["x", "x"]), "train.csv column 'kind' has one class only, 'x': it has no other to learn"),
+        (
+            numbered("id,gender,other id", [f"{i},{'MW'[i % 2]},{i}" for i in range(8)]),
+            "train.csv column 'id' is different in each of its 8 labeled rows, so it is an id and not an attribute: "
+            "leave it out by choosing the attributes gender",
+        ),
+        (
+            numbered("color_red,color_dark_blue,gender", ["1,0,M", "0,1,W", ",,M", "0,1,M"]),
+            "train.csv: columns 'color_red', 'color_dark_blue' are one attribute in one-hot form: write one column "
+            "'color' whose cells are the class names, such as 'red'",
+        ),
+        (numbered("color=red,color=blue", ["True,False", "False,True"]), "write one column 'color' whose cells"),
+        (
+            numbered("red,green,blue", ["1,0,0", "0,,1", ",1,"]),
+            "write one column whose cells are the class names, such as 'red'",
+        ),
+        (numbered("is_red,is_green,is_blue", ["yes,no,no", "no,no,yes", "no,Yes,No"]), "write one column 'is'"),
+        (numbered("main_color_red,main_color_blue", ["1.0,0.0", "0.0,1.0"]), "write one column 'main_color'"),
+    ],
+)
+def test_attributes_that_cannot_be_learned_are_refused_with_a_remedy(tmp_path, content, expected):
+    table = read_table(write_file(tmp_path / "train.csv", content))
+    assert expected in refusal(build_label_space, table)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        numbered("has_hat,has_bag", ["1,0", "1,1", "0,1"]),
+        numbered("new,sold", ["1,0", "0,1", "1,0"]),
+        numbered("a,b,c", ["1,0,0", "0,1,0", "0,0,1", "0,0,0"]),
+        numbered("id", map(str, range(7))),
+    ],
+)
+def test_separate_flags_and_few_rows_are_attributes(tmp_path, content):
+    table = read_table(write_file(tmp_path / "train.csv", content))
+    assert build_label_space(table).attributes == table.attributes
+
+
+def test_one_hot_columns_that_the_user_chooses_are_attributes(tmp_path):
+    path = write_file(tmp_path / "train.csv", numbered("color_red,color_blue", ["1,0", "0,1"]))
+    assert len(build_label_space(read_table(path, attributes=["color_red", "color_blue"]))) == 2
+
+
+def test_a_column_with_nearly_as_many_classes_as_rows_causes_a_warning(tmp_path, caplog):
+    rows = [f"name {min(i, 7)}" for i in range(10)]
+    build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("name", rows))))
+    assert [record.message for record in caplog.records] == [
+        "train.csv column 'name' has 8 classes in 10 labeled rows: it looks like an id or free text, not an attribute"
+    ]
+
+
+def test_a_warning_names_classes_that_differ_only_in_case_and_where_the_rarer_is(tmp_path, caplog):
+    rows = ["Red,a|b", "Blue,B", "red,", ",b", "Red,c", "BLUE,c|A", "BLUE,a"]
+    table = read_table(write_file(tmp_path / "train.csv", numbered("color,tags", rows)))
+    assert build_label_space(table).num_classes == {"color": 4, "tags": 5}
+    assert caplog.messages == [
+        f"train.csv line {line}: {attribute} {rare!r} and {usual!r} are two classes that differ only in case: "
+        "use one spelling if they are one class"
+        for line, attribute, rare, usual in [
+            (4, "color", "red", "Red"),
+            (3, "color", "Blue", "BLUE"),
+            (7, "tags", "A", "a"),
+            (3, "tags", "B", "b"),
+        ]
+    ]
+
+
+def test_at_most_five_warnings_name_classes_that_differ_only_in_case(tmp_path, caplog):
+    rows = [name for letter in "abcdefgh" for name in (letter, letter.upper())]
+    build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("color", rows * 2))))
+    assert len(caplog.messages) == 6
+    assert caplog.messages[-1] == "train.csv column 'color': 3 other names differ only in case too"

@@ -1,0 +1,76 @@
+"""Targets of a table: codes of known classes, and what happens to unknown classes and missing attributes."""
+
+import logging
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from table_files import numbered, refusal, write_file
+
+from catalog.label_space import UNKNOWN, UNSEEN, LabelSpace
+from catalog.table import read_table
+from catalog.targets import encode_targets
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(["", " ", "red", "Red", "NA", "teal", "é"])] * 2), min_size=1, max_size=12))
+def test_targets_equal_a_look_up_of_each_cell(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "targets.csv"
+    table = read_table(write_file(path, numbered("b,a", [",".join(row) for row in rows])))
+    space = LabelSpace({"a": ("NA", "red", "é"), "b": ("Red", "red")})
+    expected = []
+    for b, a in rows:
+        row = []
+        for attribute, cell in (("a", a.strip()), ("b", b.strip())):
+            classes = space.classes[attribute]
+            row.append(UNKNOWN if not cell else classes.index(cell) if cell in classes else UNSEEN)
+        expected.append(row)
+    logging.disable()
+    try:
+        targets = encode_targets(table, space, strict=False)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert targets.dtype == np.int64
+    assert targets.tolist() == expected
+
+
+def test_an_unseen_class_is_an_error_in_training_with_its_line_and_the_nearest_class(tmp_path):
+    path = write_file(tmp_path / "train.csv", 'image_path,color,size\na,Teal,"1\n"\n\nb,teal,2\nc,xyz,9\n')
+    space = LabelSpace({"size": ("1", "2"), "color": ("Teal", "red")})
+    text = refusal(encode_targets, read_table(path), space, strict=True)
+    assert text == "train.csv line 5: color 'teal' is not one of 2 known classes; did you mean 'Teal'?"
+    space = LabelSpace({"color": ("Teal", "teal"), "size": ("1", "2")})
+    text = refusal(encode_targets, read_table(path), space, strict=True)
+    assert text.startswith("train.csv line 6: color 'xyz' is not one of 2 known classes; correct it, or add it to")
+
+
+def test_an_unseen_class_is_reported_in_evaluation(tmp_path, caplog):
+    names = [f"new {i}" for i in range(6)]
+    path = write_file(tmp_path / "val.csv", numbered("color,size", [*(f"{n},1" for n in names), "new 0,2", "red,3"]))
+    targets = encode_targets(read_table(path), LabelSpace({"color": ("red", "blue"), "size": ("1", "2")}), strict=False)
+    assert targets.tolist() == [[-1, 0]] * 6 + [[-1, 1], [0, -1]]
+    assert [record.message for record in caplog.records] == [
+        "val.csv: 7 images have a class of 'color' that the model does not know "
+        "('new 0', 'new 1', 'new 2', 'new 3', 'new 4', ...): counted as wrong",
+        "val.csv: 1 images have a class of 'size' that the model does not know ('3'): counted as wrong",
+    ]
+
+
+def test_a_warning_about_a_missing_column_names_a_similar_one(tmp_path, caplog):
+    table = read_table(write_file(tmp_path / "val.csv", numbered("color,kidz", ["red,no"])))
+    encode_targets(table, LabelSpace({"color": ("blue", "red"), "kids": ("no", "yes")}), strict=False)
+    assert caplog.messages == ["val.csv has no column 'kids': taken as blank in every row; did you mean 'kidz'?"]
+
+
+def test_a_missing_attribute_is_an_error_in_training_and_unknown_in_evaluation(tmp_path, caplog):
+    table = read_table(write_file(tmp_path / "val.csv", numbered("color", ["red", "blue"])))
+    space = LabelSpace({"size": ("1", "2"), "color": ("blue", "red")})
+    assert "val.csv has no column 'size', which the label space has" in refusal(
+        encode_targets, table, space, strict=True
+    )
+    assert encode_targets(table, space, strict=False).tolist() == [[UNKNOWN, 1], [UNKNOWN, 0]]
+    assert [record.message for record in caplog.records] == [
+        "val.csv has no column 'size': taken as blank in every row"
+    ]
+    text = refusal(encode_targets, table, LabelSpace({"size": ("1", "2")}), strict=False)
+    assert "val.csv has no column 'size'" in text
+    assert "the table's attributes are 'color'" in text

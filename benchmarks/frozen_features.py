@@ -1,9 +1,9 @@
-"""What an attribute's accuracy is without any training of the backbone: logistic regression on its frozen features.
+"""Score each attribute without training the backbone: logistic regression on its frozen features.
 
     python benchmarks/frozen_features.py DATA --model tf_efficientnet_lite0 --pretrained-path FILE --img-size 224
 
-Prints, for each attribute of DATA's val.csv, top-1 and balanced accuracy in percent, and the exact match. A fine-tuned
-model that does not beat this was not worth its time. Needs scikit-learn (requirements-dev.txt).
+Prints top-1 and balanced accuracy in percent for each attribute of DATA's val.csv, and the exact match. A fine-tuned
+model should beat these figures. Needs scikit-learn (requirements-dev.txt).
 """
 
 import argparse
@@ -16,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the checkout's timm and simclr
 
 import torch
+from command import command_parser, run_command
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -34,6 +35,7 @@ from timm.models.multi_label import create_multi_label_model
 
 def main() -> None:
     """Extract the features of both splits, fit each attribute, print the scores."""
+    # features
     args = parse_args()
     with report_usage_errors("frozen_features.py"):
         train_path = find_split(args.data, "train")
@@ -48,6 +50,8 @@ def main() -> None:
         ).eval()
         train = extract(model, train_path, label_space, args)
         test = extract(model, find_split(args.data, "val"), label_space, args)
+
+    # a classifier for each attribute
     right = np.ones(len(test[1]), dtype=bool)
     for index, name in enumerate(label_space.attributes):
         known, labeled = train[1][:, index] >= 0, test[1][:, index] >= 0
@@ -63,13 +67,14 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """Return the command line's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="folder with train.csv and val.csv")
-    parser.add_argument("--model", default="tf_efficientnet_lite0", help="any of timm's (default: %(default)s)")
-    parser.add_argument("--pretrained-path", help="weights on disk in timm's names (default: downloaded)")
-    parser.add_argument("--img-size", type=int, default=224, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--c", type=float, default=0.01, help="inverse of the penalty (default: %(default)s)")
+    """Return the flags of the command line."""
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("data", help="folder with train.csv and val.csv")
+    add("--model", default="tf_efficientnet_lite0", help="timm's name of the architecture (default: %(default)s)")
+    add("--pretrained-path", help="file of weights with timm's parameter names (default: download)")
+    add("--img-size", type=int, default=224, help="side in pixels (default: %(default)s)")
+    add("--c", type=float, default=0.01, help="inverse of the L2 penalty, above 0 (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -77,7 +82,7 @@ def parse_args() -> argparse.Namespace:
 def extract(
     model: Any, path: Path, label_space: LabelSpace, args: argparse.Namespace
 ) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-    """Return the representations [N, D] of a table's images, preprocessed as for scoring, and their targets [N, A]."""
+    """Return the representations [N, D] and the targets [N, A] of a table's images, preprocessed as for scoring."""
     table = read_table(path)
     dataset = TwoViewDataset(table, encode_targets(table, label_space, strict=False))
     config = resolve_preprocessing(model.pretrained_cfg, {"img_size": args.img_size})
@@ -88,4 +93,4 @@ def extract(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,6 +1,6 @@
-"""How cost grows: a plot each of step, loss, loader, start-up and processes against their size, into docs/scaling/.
+"""Measure how cost grows: one plot each of step, loss, loader, start-up and processes, written to docs/scaling/.
 
-Each point is the median of a few repeats; docs/scaling.md says where the lines bend and why.
+Each point is the median of a few repeats. docs/scaling.md explains where the lines bend.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Points = dict[str, list[tuple[float, float]]]
 
 
 def run(small: bool) -> list[Result]:
-    """Measure and draw all five; the results hold every point."""
+    """Measure and draw all of them; return every point."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     results = []
     for title, x, y, measure in [
@@ -58,7 +58,7 @@ def run(small: bool) -> list[Result]:
 
 
 def step_against_batch(small: bool) -> Points:
-    """A step of EfficientNet-B0 at 128 pixels, float32, at several batch sizes."""
+    """Measure a step of EfficientNet-B0 at 128 pixels, float32, at several batch sizes."""
     points = []
     for batch in [2, 4] if small else [2, 4, 8, 16, 32, 64, 128]:
         once = our_step(batch, 128, False)
@@ -67,12 +67,12 @@ def step_against_batch(small: bool) -> Points:
 
 
 def loss_against_n(small: bool) -> Points:
-    """NT-Xent, forward and backward, on one thread."""
+    """Measure NT-Xent, forward and backward, on one thread."""
     return _loss_points(small, lambda name, n: _seconds(work(name, n), 3) * 1000)
 
 
 def memory_against_n(small: bool) -> Points:
-    """Memory of NT-Xent beyond its inputs."""
+    """Measure the memory of NT-Xent beyond its inputs."""
     return _loss_points(small, lambda name, n: peak_rise(work, (name, n)))
 
 
@@ -89,7 +89,7 @@ def _loss_points(small: bool, measure: Callable[[str, int], float]) -> Points:
 
 
 def images_against_workers(small: bool) -> Points:
-    """The training loader alone, from the made photographs, at SimCLR's strength, once its workers have started."""
+    """Measure the training loader alone at SimCLR's strength, after its workers have started."""
     from photographs import photographs
 
     files = photographs(96 if small else 1600)
@@ -103,7 +103,7 @@ def images_against_workers(small: bool) -> Points:
             for workers in [0, 1] if small else [0, 1, 2, 3, 4]:
                 loader = _loader(table, workers, policy)
                 batches = iter(loader)
-                next(batches)  # from here on workers have started
+                next(batches)  # the workers have started
                 start = time.perf_counter()
                 count = sum(len(target) for _, target in batches) / 2
                 lines[name].append((float(workers), count / (time.perf_counter() - start)))
@@ -132,7 +132,7 @@ def _loader(table: Path, workers: int, policy: dict[str, Any] | None) -> Any:
 
 
 def start_up_against_rows(small: bool) -> Points:
-    """Reading a table of three attributes and making its label space and targets."""
+    """Measure reading a table of three attributes and building its label space and targets."""
     points = []
     for rows in [1000, 10_000] if small else [1000, 10_000, 100_000, 1_000_000, 10_000_000]:
         with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +148,7 @@ def start_up_against_rows(small: bool) -> Points:
 
 
 def write_table(file: Path, rows: int) -> None:
-    """Write a table of so many rows with three attributes of 5, 141 and 47 classes."""
+    """Write a table with the given number of rows and three attributes of 5, 141 and 47 classes."""
     rng = random.Random(0)
     block = [
         f"images/{{}}.jpg,gender {rng.randrange(5)},article {rng.randrange(141)},color {rng.randrange(47)}\n"
@@ -161,9 +161,9 @@ def write_table(file: Path, rows: int) -> None:
 
 
 def processes_against_throughput(small: bool) -> Points:
-    """Images per second of all processes, at 32 images an update over all of them, one thread each: medians of rounds.
+    """Measure the images per second of all processes together: 32 images an update, one thread a process.
 
-    The counts take turns: two processes need both cores, and a neighbor that takes one for a while halves them.
+    The process counts take turns. Two processes need both cores, so other load on one core would halve their rate.
     """
     rates: dict[int, list[float]] = {1: [], 2: []}
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
@@ -179,7 +179,7 @@ def processes_against_throughput(small: bool) -> Points:
 
 
 def _process(batch: int, repeats: int) -> None:
-    """Time steps of one of several processes; the first prints the images per second of all."""
+    """Time the steps of this process; the first rank prints the images per second of all processes."""
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
@@ -187,6 +187,7 @@ def _process(batch: int, repeats: int) -> None:
     from timm.models.multi_label import create_multi_label_model
     from timm.task.simclr_classification import SimCLRClassificationTask
 
+    # model
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     space = LabelSpace({"kind": ("a", "b")})
@@ -195,6 +196,8 @@ def _process(batch: int, repeats: int) -> None:
     task = SimCLRClassificationTask(model, plan_views(True), device=torch.device("cpu"))
     task.prepare_distributed(device_ids=None)
     assert isinstance(task.trainable_module, DistributedDataParallel)
+
+    # steps
     images = torch.randn(2 * batch, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     target = torch.randint(2, (2 * batch, 1))
 
@@ -213,7 +216,7 @@ def _doublings(first: int, last: int) -> list[int]:
 
 
 def _seconds(once: Work, repeats: int) -> float:
-    """Return the median time of a call, after one that does not count."""
+    """Return the median time of a call, after one uncounted call."""
     if repeats > 1:
         once()
     taken = []
@@ -225,7 +228,7 @@ def _seconds(once: Work, repeats: int) -> float:
 
 
 def draw(title: str, x: str, y: str, lines: Points) -> None:
-    """Draw a plot, logarithmic both ways where the sizes double."""
+    """Draw a plot; both axes are logarithmic where the sizes double."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(6.4, 4), dpi=150)
     for (name, points), color, marker in zip(lines.items(), ["#0072B2", "#E69F00", "#009E73"], "os^", strict=False):

@@ -1,8 +1,8 @@
-"""Times contenders against each other in interleaved rounds, so that a machine's moods meet all of them alike.
+"""Time contenders against each other in interleaved rounds, so that the machine's load changes affect all equally.
 
-In each round every contender does the same work once, in an order that rotates. A round's ratio is a peer's time over
-ours in that round; what is reported is the median ratio with the least and the greatest. Memory is the rise of the
-peak resident set over what was resident before, each contender in a process of its own.
+In each round every contender does the same work once; the order rotates from round to round. A round's ratio is a
+peer's time divided by ours in that round. The report has the median ratio with the lowest and the highest. Memory is
+the rise of the peak resident set above its initial size, measured in a separate process for each contender.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Work = Callable[[], Any]
 
 @dataclass
 class Result:
-    """What one comparison found.
+    """The result of one comparison.
 
     Attributes:
-        name: what was compared, with the size: "NT-Xent, N=1024".
-        unit: of the figures, such as "ms" or "images/s".
+        name: the work and its size, e.g. "NT-Xent, N=1024".
+        unit: the unit of the figures, e.g. "ms" or "images/s".
         figures: each contender's median, ours first.
-        ratios: each peer's median ratio to ours, above 1 where ours is better, with the least and the greatest round.
-        note: what one must know to read it.
+        ratios: each peer's median, lowest and highest ratio to ours; above 1 ours is better.
+        note: the conditions of the measurement.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Comparison:
     """Contenders for one piece of work.
 
     Attributes:
-        name: as in `Result`.
-        contenders: by name, ours first; each makes, outside the clock, the function that is timed.
+        name: the name of the `Result`.
+        contenders: functions that prepare the work, by name, ours first; only the work that they return is timed.
         items: images in one call; None reports milliseconds a call instead of images per second.
-        rounds: how often each runs.
-        note: as in `Result`.
-        apart: each in a process of its own in each round, because they set up the process differently. The
-            contenders are then partial functions of module-level ones, which can be sent there.
+        rounds: number of rounds.
+        note: the note of the `Result`.
+        apart: whether each run gets a separate process, for contenders that set up the process differently. Such
+            contenders must be picklable: partial functions of module-level functions.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Comparison:
 
 
 def warmed(make: Callable[[], Work]) -> Work:
-    """Return what is timed, after a first call, which allocates, compiles and fills caches."""
+    """Return the work after one call that allocates, compiles and fills caches."""
     work = make()
     work()
     return work
@@ -96,19 +96,19 @@ def _seconds_of(make: Callable[[], Work]) -> float:
     return _seconds(warmed(make))
 
 
-def _spread(theirs: Sequence[float], ours: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median ratio, and the least and the greatest of a round."""
-    ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+def _spread(peer: Sequence[float], ours: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median, the lowest and the highest ratio of the rounds."""
+    ratios = sorted(a / b for a, b in zip(peer, ours, strict=True))
     return median(ratios), ratios[0], ratios[-1]
 
 
 def compare_memory(name: str, contenders: dict[str, tuple[Callable[..., Work], tuple[Any, ...]]], note: str) -> Result:
-    """Measure how far each contender's peak memory rises above what it holds before, in MiB, in fresh processes.
+    """Measure each contender's rise of the peak memory in MiB, each in a fresh process.
 
     Args:
-        name: as in `Result`.
-        contenders: by name, ours first: a module-level function and its arguments, which make the work.
-        note: as in `Result`.
+        name: the name of the `Result`.
+        contenders: by name, ours first, a module-level function that prepares the work, and its arguments.
+        note: the note of the `Result`.
     """
     figures = {label: peak_rise(make, args) for label, (make, args) in contenders.items()}
     ours, *peers = figures
@@ -117,18 +117,18 @@ def compare_memory(name: str, contenders: dict[str, tuple[Callable[..., Work], t
 
 
 def peak_rise(make: Callable[..., Work], args: tuple[Any, ...]) -> float:
-    """Return how far a call's peak memory rises above what was resident before, in MiB, in a fresh process.
+    """Return how far one call raises the peak memory of a fresh process, in MiB.
 
     Args:
-        make: a module-level function, which makes the work.
-        args: its arguments.
+        make: a module-level function that prepares the work.
+        args: arguments of `make`.
     """
     rise: float = in_a_process(_rise_of, make, *args)
     return rise
 
 
 def in_a_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Return what a module-level function returns in a fresh process."""
+    """Call a module-level function in a fresh process; return its result."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, function, *args))
@@ -146,21 +146,21 @@ def _send(sender: Any, function: Callable[..., Any], *args: Any) -> None:
 def _rise_of(make: Callable[..., Work], *args: Any) -> float:
     work = make(*args)
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
     work()
     return (_resident("VmHWM") - before) / 1024
 
 
 def _resident(key: str) -> int:
-    """Return an entry of this process's memory, in KiB."""
+    """Return a memory figure of this process in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {key}: memory is measured on Linux alone")
+    raise RuntimeError(f"/proc/self/status has no {key}: memory is measured on Linux only")
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores, versions."""
+    """Return the processor, its cores and the versions that the figures depend on."""
     import torch
 
     model = next(

@@ -1,4 +1,4 @@
-"""DCL, SupCon and masked NT-Xent, forward and backward, against every other implementation: time, and memory."""
+"""Compare DCL, SupCon and masked NT-Xent with other implementations, forward and backward: time and memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 
-CLASSES = (5, 20, 47)  # of three attributes, as a catalog has them
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of two views' projections [N, P] and labels [N, A]
+CLASSES = (5, 20, 47)  # three attributes with a catalog's numbers of classes
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # takes two views' projections [N, P] and labels [N, A]
 
 
 def run(small: bool) -> list[Result]:
@@ -40,18 +40,18 @@ def run(small: bool) -> list[Result]:
 
 
 def work(name: str, peer: str, n: int) -> Work:
-    """Return a function that computes a loss of N pairs and its gradients once."""
+    """Return a function that computes one loss of N pairs and its gradients."""
     torch.set_num_threads(1)
     loss, attributes = GROUPS[name][peer]
     g = torch.Generator().manual_seed(0)
     z_i, z_j = torch.randn(2, n, WIDTH, generator=g)
     labels = torch.stack([torch.randint(count, (n,), generator=g) for count in CLASSES[-attributes:]], dim=1)
-    labels[::10] = -1  # a tenth of the images is unlabeled
+    labels[::10] = -1  # a tenth of the images has no label
     if attributes == 1:
-        labels = labels.masked_fill(labels < 0, CLASSES[-1])  # the others know no blanks
+        labels = labels.masked_fill(labels < 0, CLASSES[-1])  # peers have no blank labels: give them one more class
     z_i.requires_grad_()
     z_j.requires_grad_()
-    loss(z_i[:8], z_j[:8], labels[:8]).backward()  # loads libraries
+    loss(z_i[:8], z_j[:8], labels[:8]).backward()  # load libraries
 
     def once() -> None:
         z_i.grad = z_j.grad = None
@@ -70,7 +70,7 @@ def lightlys_dcl(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
 
 
 def metric_learnings_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
-    """Return pytorch-metric-learning's SupCon, of one attribute."""
+    """Return pytorch-metric-learning's SupCon for one attribute."""
     from pytorch_metric_learning.losses import SupConLoss
 
     loss: Tensor = SupConLoss(temperature=TEMPERATURE)(torch.cat([z_i, z_j]), labels.squeeze(1).repeat(2))
@@ -78,7 +78,7 @@ def metric_learnings_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor
 
 
 def plain_dcl(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
-    """Return DCL as one would write it: all similarities at once."""
+    """Return DCL by the straightforward formula: all similarities at once."""
     exponents = _exponents(z_i, z_j)
     partners = exponents.diagonal(len(z_i))
     same_image = torch.eye(len(z_i), dtype=torch.bool, device=z_i.device).repeat(2, 2)
@@ -86,7 +86,7 @@ def plain_dcl(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
 
 
 def plain_masked_nt_xent(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
-    """Return NT-Xent without false negatives as one would write it: all similarities and agreements at once."""
+    """Return NT-Xent without false negatives by the straightforward formula: all similarities at once."""
     exponents, images = _exponents(z_i, z_j), torch.eye(len(z_i), dtype=torch.bool, device=z_i.device)
     left_out = ((_agreement(labels) == 1) & ~images).repeat(2, 2)
     left_out.fill_diagonal_(True)
@@ -94,7 +94,7 @@ def plain_masked_nt_xent(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
 
 
 def plain_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
-    """Return SupCon over attributes as one would write it: all similarities and weights at once."""
+    """Return SupCon over attributes by the straightforward formula: all similarities and weights at once."""
     exponents = _exponents(z_i, z_j)
     weights = _agreement(labels).fill_diagonal_(1).repeat(2, 2).fill_diagonal_(0)
     others = exponents.masked_fill(
@@ -109,7 +109,7 @@ def _exponents(z_i: Tensor, z_j: Tensor) -> Tensor:
 
 
 def _agreement(labels: Tensor) -> Tensor:
-    """Return the share of equal labels among those known in both, [N, N]."""
+    """Return the share of equal labels among the attributes known in both images, [N, N]."""
     known = (labels >= 0).float()
     equal = (labels[:, None] == labels) & (labels[:, None] >= 0)
     return equal.sum(dim=2) / (known @ known.T).clamp(min=1)
@@ -130,7 +130,7 @@ def ours_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
     return sup_con_loss(z_i, z_j, labels, TEMPERATURE)
 
 
-GROUPS: dict[str, dict[str, tuple[Loss, int]]] = {  # each contender with how many attributes it is given
+GROUPS: dict[str, dict[str, tuple[Loss, int]]] = {  # each contender with its number of attributes
     "DCL": {"ours": (ours_dcl, 1), "lightly": (lightlys_dcl, 1), "plain formula": (plain_dcl, 1)},
     "SupCon": {
         "ours": (ours_sup_con, 1),

@@ -1,4 +1,4 @@
-"""NT-Xent, forward and backward, against every other implementation: time, and memory beyond the inputs."""
+"""Compare NT-Xent with other implementations, forward and backward: time, and memory beyond the inputs."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _maker(name: str, n: int) -> Callable[[], Work]:
 
 
 def work(name: str, n: int) -> Work:
-    """Return a function that computes a loss of N pairs and its gradients once."""
+    """Return a function that computes one loss of N pairs and its gradients."""
     torch.set_num_threads(1)
     loss = LOSSES[name]()
     z_i, z_j = torch.randn(2, n, WIDTH, generator=torch.Generator().manual_seed(0))
     z_i.requires_grad_()
     z_j.requires_grad_()
-    loss(z_i[:8], z_j[:8]).backward()  # loads libraries
+    loss(z_i[:8], z_j[:8]).backward()  # load libraries
 
     def once() -> None:
         z_i.grad = z_j.grad = None
@@ -64,12 +64,12 @@ def work(name: str, n: int) -> Work:
 
 
 def ours() -> Loss:
-    """Return this project's."""
+    """Return this project's loss."""
     return lambda z_i, z_j: nt_xent_loss(z_i, z_j, TEMPERATURE)
 
 
 def lightly() -> Loss:
-    """Return lightly's."""
+    """Return lightly's loss."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightly.loss import NTXentLoss
@@ -78,7 +78,7 @@ def lightly() -> Loss:
 
 
 def metric_learning() -> Loss:
-    """Return pytorch-metric-learning's, as its documentation has it for two views."""
+    """Return pytorch-metric-learning's loss for two views, as its documentation shows."""
     from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 
     loss: Loss = SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
@@ -86,12 +86,12 @@ def metric_learning() -> Loss:
 
 
 def plain() -> Loss:
-    """Return the formula as one would write it: all similarities at once, and cross entropy."""
+    """Return the straightforward formula: all similarities at once, and cross entropy."""
     return _plain
 
 
 def compiled() -> Loss:
-    """Return the plain formula as torch.compile fuses it."""
+    """Return the plain formula under torch.compile."""
     loss: Loss = torch.compile(_plain)
     return loss
 
@@ -104,7 +104,7 @@ def _plain(z_i: Tensor, z_j: Tensor) -> Tensor:
 
 
 def broadcast() -> Loss:
-    """Return the original's."""
+    """Return the original repository's loss."""
     return lambda z_i, z_j: broadcast_nt_xent(z_i, z_j, TEMPERATURE)
 
 
@@ -116,4 +116,4 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "plain formula, torch.compile": compiled,
     "the original's way": broadcast,
 }
-LARGEST = {"pytorch-metric-learning": 256, "the original's way": 256}  # pairs; at 1,024 they take 34 and 4 gigabytes
+LARGEST = {"pytorch-metric-learning": 256, "the original's way": 256}  # pairs; 1,024 pairs take 34 and 4 gigabytes

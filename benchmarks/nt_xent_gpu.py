@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""NT-Xent on a GPU, forward and backward: time, and memory beyond the inputs. On the CPU it runs, with fewer sizes.
+"""Measure NT-Xent on a GPU, forward and backward: time, and memory beyond the inputs. A CPU runs fewer sizes.
 
     python benchmarks/nt_xent_gpu.py
 
-The others multiply in TF32, as they would where a training script allows it, and once more without; ours never does.
+The peers multiply in TF32, as a training script may allow, and the plain formula once more in float32. Ours always
+multiplies in float32.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the checkout's simclr
 
 import torch
+from command import run_command
 from nt_xent import WIDTH, Loss, lightly, ours, plain
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,7 +31,7 @@ CONTENDERS = {
 
 
 def main() -> None:
-    """Print a row of a Markdown table for each size."""
+    """Print one row of a Markdown table for each size, as it is measured."""
     print(f"{torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
     print("| N | " + " | ".join(CONTENDERS) + " |")
     print("|---" * (1 + len(CONTENDERS)) + "|")
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def measured(loss: Loss, n: int) -> str:
-    """Return the median time of a call with N pairs, and the memory that it takes on a GPU."""
+    """Return the median time of a call with N pairs, and on a GPU its memory."""
     z_i, z_j = (torch.randn(n, WIDTH, device=DEVICE, requires_grad=True) for _ in range(2))
 
     def once() -> float:
@@ -68,4 +70,4 @@ def measured(loss: Loss, n: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

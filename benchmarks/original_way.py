@@ -1,7 +1,7 @@
-"""The original's way of a training step and of scoring, as a plain baseline to compare with.
+"""The original repository's training step and scoring, written as a plain baseline.
 
-Two passes through the backbone, one for each view; cosine similarity by broadcasting, an N x N x D tensor; channels
-first in memory; and in scoring two views of each image made, of which one is thrown away.
+It passes each view through the backbone separately, computes cosine similarity by broadcasting an N x N x D tensor and
+keeps channels first in memory. Scoring makes two views of each image and discards one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from timm.models import create_model
 
 
 class OriginalModel(nn.Module):
-    """A backbone with a head an attribute and a projection head, called with one view.
+    """A backbone with one head for each attribute and a projection head, called with one view.
 
     Args:
-        name: timm's architecture.
+        name: timm's name of the architecture.
         classes: number of classes of each attribute.
     """
 
@@ -31,13 +31,13 @@ class OriginalModel(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return logits by attribute, and projections, of one view [B, C, H, W]."""
+        """Return the logits by attribute and the projections of one view [B, C, H, W]."""
         features = self.backbone(images)
         return {attribute: head(features) for attribute, head in self.heads.items()}, self.projection(features)
 
 
 def broadcast_nt_xent(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
-    """Return NT-Xent of projections [n, P], from all pairs' cosine similarities by broadcasting."""
+    """Return NT-Xent of projections [n, P], with all cosine similarities by broadcasting."""
     n = len(z_i)
     z = torch.cat([z_i, z_j])
     similarity = F.cosine_similarity(z[:, None], z[None], dim=2) / temperature
@@ -50,7 +50,7 @@ def broadcast_nt_xent(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Ten
 
 
 def loss_of_a_step(model: OriginalModel, views: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-    """Return the joint loss of two views [B, C, H, W] and targets [B, A]: a pass through the backbone for each view."""
+    """Return the joint loss of two views [B, C, H, W] and targets [B, A], with one backbone pass for each view."""
     logits, z_i = model(views[0])
     _, z_j = model(views[1])
     classification = sum(F.cross_entropy(values, target[:, k]) for k, values in enumerate(logits.values()))

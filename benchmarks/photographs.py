@@ -1,4 +1,4 @@
-"""The photographs that benchmarks read: those of --images, else made ones that are as hard to decode."""
+"""The photographs for the benchmarks: files from --images, or generated ones that are as hard to decode."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-FOLDER = "BENCHMARK_IMAGES"  # in the environment: a folder of photographs, for processes of a benchmark's own too
+FOLDER = "BENCHMARK_IMAGES"  # environment variable with a folder of photographs, which a benchmark's processes inherit
 
 
 def photographs(count: int) -> list[Path]:
-    """Return so many files, evenly spread over the folder of --images, or made once under build/."""
+    """Return `count` files, evenly spread over the folder of --images, or generated once under build/."""
     folder = os.environ.get(FOLDER)
     if not folder:
         return _made(count)
     files = sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if len(files) < count:
-        raise SystemExit(f"--images {folder}: {len(files)} JPEGs, {count} are needed")
+        raise SystemExit(f"--images {folder}: {len(files)} JPEGs, but {count} are needed: name a larger folder")
     return files[:: len(files) // count][:count]
 
 
 def _made(count: int) -> list[Path]:
-    """Draw pictures with a photograph's spectrum, power falling with the square of the frequency, 256 pixels wide."""
+    """Draw pictures 256 pixels high with a photograph's spectrum: power falls with the square of the frequency."""
     folder = HERE.parent / "build" / "benchmark-photographs"
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{index}.jpg" for index in range(count)]

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""Time this project against others, side by side in one run, and write down what came out.
+"""Time this project against others, side by side in one run, and record the results.
 
-    pip install -r benchmarks/requirements.txt      the peers
-    python benchmarks/run.py                        everything
-    python benchmarks/run.py nt-xent views          some of it
-    python benchmarks/run.py --images FOLDER        with photographs of one's own
-    python benchmarks/run.py --small --dry          minutes less, and nothing written: does it still run?
+    pip install -r benchmarks/requirements.txt      install the peers
+    python benchmarks/run.py                        all benchmarks
+    python benchmarks/run.py nt-xent views          some of them
+    python benchmarks/run.py --images FOLDER        with your photographs
+    python benchmarks/run.py --small --dry          a quick check that everything runs; writes nothing
 
-Prints each peer's ratio to ours, above 1 where ours is better, with the least and the greatest of the rounds. Writes
-benchmarks/results/<machine>-<date>.json and the tables of benchmarks/README.md.
+Prints each peer's ratio to ours (above 1 ours is better), with the lowest and the highest of the rounds.
+Writes benchmarks/results/<machine>-<date>.json and the tables of benchmarks/README.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -24,29 +23,34 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as train.py has it
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simclr
 
+from command import command_parser, run_command  # noqa: E402
 from harness import Result, machine  # noqa: E402
-from page import PAGE, write_into_page  # noqa: E402
+from page import PAGE, markdown_table, write_into_page  # noqa: E402
 from photographs import FOLDER  # noqa: E402
 
 BENCHMARKS = ["nt-xent", "label-losses", "views", "step", "step-amp", "shares", "growth"]
 
 
 def main() -> None:
-    """Run what is named, print, and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)}; default all")
-    parser.add_argument("--small", action="store_true", help="smaller sizes and fewer rounds")
-    parser.add_argument("--images", metavar="FOLDER", help="photographs to read (default: made ones)")
-    parser.add_argument("--dry", action="store_true", help="write nothing")
+    """Run the named benchmarks, print their tables, and record them."""
+    # flags
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)} (default: all)")
+    add("--small", action="store_true", help="use smaller sizes and fewer rounds")
+    add("--images", metavar="FOLDER", help="folder of photographs to read (default: generated pictures)")
+    add("--dry", action="store_true", help="write nothing")
     args = parser.parse_args()
-    if strangers := set(args.names) - set(BENCHMARKS):
-        parser.error(f"no benchmark {strangers.pop()!r}; there are {', '.join(BENCHMARKS)}")
+    if unknown := set(args.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {unknown.pop()!r}; there are {', '.join(BENCHMARKS)}")
     if args.images:
         os.environ[FOLDER] = args.images
+
+    # benchmarks
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items() if value))
     found: dict[str, list[Result]] = {}
@@ -59,28 +63,28 @@ def main() -> None:
 
 
 def table(results: list[Result]) -> list[str]:
-    """Return results as the lines of a Markdown table, a contender a line."""
-    lines = ["| | against | ours | theirs | ratio | least to greatest |", "|---|---|---|---|---|---|"]
+    """Return results as the lines of a Markdown table, one line for each contender."""
+    rows = []
     for result in results:
         if not result.ratios and len(result.figures) > 1:  # a line of a plot
             values = ", ".join(f"{size}: {value:.3g}" for size, value in result.figures.items())
-            lines.append(f"| {result.name} | {result.note} | {values} ({result.unit}) | | | |")
+            rows.append([result.name, result.note, f"{values} ({result.unit})", "", "", ""])
             continue
-        (_, own), *peers = result.figures.items()
+        (_, ours), *peers = result.figures.items()
         head = f"{result.name}{f' ({result.note})' if result.note else ''}"
         if not peers:
-            lines.append(f"| {head} | | {own:.3g} {result.unit} | | | |")
+            rows.append([head, "", f"{ours:.3g} {result.unit}", "", "", ""])
         for peer, figure in peers:
-            ratio, least, greatest = result.ratios[peer]
-            spread = f"{least:.2f} to {greatest:.2f}" if least < greatest else ""
-            both = f"{own:.3g} {result.unit} | {figure:.3g} {result.unit}"
-            lines.append(f"| {head} | {peer} | {both} | **{ratio:.2f}** | {spread} |")
+            ratio, lowest, highest = result.ratios[peer]
+            spread = f"{lowest:.2f} to {highest:.2f}" if lowest < highest else ""
+            both = [f"{value:.3g} {result.unit}" for value in (ours, figure)]
+            rows.append([head, peer, *both, f"**{ratio:.2f}**", spread])
             head = ""
-    return lines
+    return markdown_table(["", "against", "ours", "theirs", "ratio", "least to greatest"], rows)
 
 
 def save(about: dict[str, Any], found: dict[str, list[Result]]) -> None:
-    """Write the results beside earlier ones of the day, and the tables into the README."""
+    """Add the results to the day's file, and write the tables into the README."""
     machine_name = re.sub(r"\W+", "-", str(about["gpu"] or about["processor"])).strip("-").lower()
     file = HERE / "results" / f"{machine_name}-{about['cores']}-cores-{date.today()}.json"
     file.parent.mkdir(exist_ok=True)
@@ -95,4 +99,4 @@ def save(about: dict[str, Any], found: dict[str, list[Result]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

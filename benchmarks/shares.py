@@ -1,6 +1,6 @@
-"""What a training step spends its time on, part by part, in the original's way and in ours.
+"""Split a training step's time into parts, for the original's step and for ours.
 
-The kernel's share is in all the parts: pages that are given back after each step and asked for again in the next.
+The kernel's share is contained in all parts. It pays for memory pages that a step returns and the next one requests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Parts = dict[str, float]
 
 
 def run(small: bool) -> list[Result]:
-    """Take both steps apart, each in a process of its own."""
+    """Measure the parts of both steps, each in a separate process."""
     batch, size = (8, 64) if small else (32, 224)
     note = f"{MODEL}, batch {batch}, two views of {size} pixels, {DEVICE.type}, {torch.get_num_threads()} threads"
     ours = in_a_process(our_parts, batch, size, True)
@@ -47,7 +47,7 @@ def run(small: bool) -> list[Result]:
 
 
 def our_parts(batch: int, size: int, keep: bool) -> Parts:
-    """Return the milliseconds of each part of a step as train.py makes it, or without keeping freed memory."""
+    """Return the milliseconds of each part of train.py's step, with or without keeping freed memory."""
     if keep:
         keep_freed_memory()
     images, target = random_batch(batch, size)
@@ -61,7 +61,7 @@ def our_parts(batch: int, size: int, keep: bool) -> Parts:
 
 
 def original_parts(batch: int, size: int) -> Parts:
-    """Return the same of the original's way."""
+    """Return the milliseconds of each part of the original's step."""
     images, target = random_batch(batch, size)
     views = images.chunk(2)
     model = OriginalModel(MODEL, CLASSES).to(DEVICE).train()
@@ -74,7 +74,7 @@ def _parts(model: Any, loss_of: Callable[[], Any], fused: bool) -> Parts:
     model.backbone.register_forward_pre_hook(lambda *_: clock.tick("heads and losses, forward"))
     model.backbone.register_forward_hook(lambda *_: clock.tick("backbone, forward"))
     steps = []
-    for _ in range(STEPS + 1):  # the first allocates
+    for _ in range(STEPS + 1):  # the first step allocates and does not count
         clock.start()
         loss = loss_of()
         clock.tick("heads and losses, forward")
@@ -88,7 +88,7 @@ def _parts(model: Any, loss_of: Callable[[], Any], fused: bool) -> Parts:
 
 
 class _Clock:
-    """Adds up the milliseconds between ticks by the name of the part that ends with the tick."""
+    """A sum of the milliseconds between ticks for each part; a tick ends its part."""
 
     def start(self) -> None:
         """Begin a step."""
@@ -105,12 +105,12 @@ class _Clock:
         self.last = now
 
     def stop(self) -> Parts:
-        """End the step; return its parts, their sum, and what the kernel took of it on all cores, in milliseconds."""
+        """End the step; return the milliseconds of its parts, their sum, and the kernel's share over all cores."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         threads = torch.get_num_threads()
         kernel = (usage.ru_stime - self.usage.ru_stime) * 1000 / threads
         order = ("backbone, forward", "heads and losses, forward", "backward", "optimizer")
         return {name: self.parts[name] for name in order} | {
             "all": (self.last - self.begin) * 1000,
-            "of it in the kernel": kernel,
+            "all, in the kernel": kernel,
         }

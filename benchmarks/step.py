@@ -1,7 +1,6 @@
-"""A training step of EfficientNet-B0 at 224 pixels, and scoring, against the original's way of doing it.
+"""Compare a training step of EfficientNet-B0 at 224 pixels, and scoring, with the original's way.
 
-What a step takes beyond the backbone is told too: the backbone alone, forward and backward on resident random images,
-is the limit.
+The limit of a step is the backbone alone, forward and backward on random images in memory. It is measured too.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from timm.optim import create_optimizer_v2
 from timm.task.simclr_classification import SimCLRClassificationTask
 
 MODEL = "efficientnet_b0"
-CLASSES = {"gender": 5, "article": 141, "color": 47}  # the real data set's
+CLASSES = {"gender": 5, "article": 141, "color": 47}  # the numbers of the real dataset
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -46,9 +45,9 @@ def compare(small: bool, steps: dict[str, tuple[Callable[..., Work], bool]], amp
     """Compare training steps and scoring.
 
     Args:
-        small: smaller sizes.
-        steps: by name what makes a step, and whether in mixed precision; ours first.
-        amp: whether our scoring is in mixed precision.
+        small: whether to use smaller sizes.
+        steps: by name, ours first, a function that prepares the step, and whether it uses mixed precision.
+        amp: whether our scoring uses mixed precision.
     """
     batch, size, images = (8, 64, 32) if small else (32, 224, 128)
     flag = ", --amp" if amp else ""
@@ -72,19 +71,19 @@ def _amp(enabled: bool) -> Any:
 
 
 def random_batch(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two views of random images [2B, 3, H, W], and targets [B, A]."""
+    """Return two views of random images [2B, 3, H, W] and targets [B, A]."""
     torch.manual_seed(0)
     target = torch.stack([torch.randint(count, (batch,)) for count in CLASSES.values()], dim=1)
     return torch.randn(2 * batch, 3, size, size).to(DEVICE), target.to(DEVICE)
 
 
 def label_space() -> LabelSpace:
-    """Return the real data set's numbers of classes, under made names."""
+    """Return a label space with the real dataset's numbers of classes, under made-up names."""
     return LabelSpace({name: tuple(f"{index:03d}" for index in range(count)) for name, count in CLASSES.items()})
 
 
 def our_step(batch: int, size: int, amp: bool) -> Work:
-    """A step as train.py makes it: both views in one pass, channels last."""
+    """Return train.py's step: both views in one pass, channels last."""
     keep_freed_memory()
     images, target = random_batch(batch, size)
     images, target = images.contiguous(memory_format=torch.channels_last), target.repeat(2, 1)
@@ -107,7 +106,7 @@ def our_step(batch: int, size: int, amp: bool) -> Work:
 
 
 def original_step(batch: int, size: int, amp: bool) -> Work:
-    """A step in the original's way."""
+    """Return the original's step."""
     images, target = random_batch(batch, size)
     views = images.chunk(2)
     model = OriginalModel(MODEL, CLASSES).to(DEVICE).train()
@@ -125,7 +124,7 @@ def original_step(batch: int, size: int, amp: bool) -> Work:
 
 
 def bare_backbone(batch: int, size: int, amp: bool) -> Work:
-    """Forward and backward of the backbone alone, both views in one pass, channels last: the limit."""
+    """Return forward and backward of the backbone alone, both views in one pass, channels last: the limit."""
     keep_freed_memory()
     images, _ = random_batch(batch, size)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -143,7 +142,8 @@ def bare_backbone(batch: int, size: int, amp: bool) -> Work:
 
 
 def our_scoring(count: int, size: int, amp: bool) -> Work:
-    """Read and score images with validate.py's loader, without workers."""
+    """Return a pass that reads and scores images with validate.py's loader, without workers."""
+    # loader
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "val.csv")
@@ -152,6 +152,8 @@ def our_scoring(count: int, size: int, amp: bool) -> Work:
     dataset = TwoViewDataset(table, np.zeros((count, 1), np.int64))
     config = resolve_preprocessing({}, {"input_size": (3, size, size)})
     loader = create_eval_loader(dataset, config, 32, {"num_workers": 0, "device": DEVICE, "use_prefetcher": True})
+
+    # model
     model = create_multi_label_model(MODEL, label_space()).to(DEVICE).to(memory_format=torch.channels_last).eval()
 
     def once() -> None:
@@ -164,7 +166,7 @@ def our_scoring(count: int, size: int, amp: bool) -> Work:
 
 
 def original_scoring(count: int, size: int) -> Work:
-    """Read images, make two views of each, throw one away and score the other, channels first."""
+    """Return a pass that makes two views of each image, discards one and scores the other, channels first."""
     files = photographs(count)
     transform = create_transform((3, size, size), is_training=False, normalize=True)
     model = OriginalModel(MODEL, CLASSES).to(DEVICE).eval()
@@ -185,6 +187,6 @@ def original_scoring(count: int, size: int) -> Work:
 
 
 def wait() -> None:
-    """Wait for what the device still has to do."""
+    """Wait until the device has finished its queued work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The step in mixed precision: `step` with --amp, against the original's way without it and with it."""
+"""Compare the step under --amp with the original's way in float32 and in bfloat16."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from runtime.precision import emulates_bfloat16
 
 
 def run(small: bool) -> list[Result]:
-    """Compare training steps in bfloat16, the bare backbone, and scoring; nothing where bfloat16 is emulated."""
+    """Compare training steps in bfloat16, the bare backbone and scoring; skip a device that emulates bfloat16."""
     if emulates_bfloat16(DEVICE):
-        print("\nstep-amp: left out, this processor has no bfloat16 instructions")
+        print("\nstep-amp: skipped, this processor has no bfloat16 instructions")
         return []
     steps = {
         "ours, --amp": (our_step, True),

@@ -1,4 +1,4 @@
-"""Two views of each photograph, from the file to normalized float tensors, on one core."""
+"""Compare making two views of each photograph, from the file to normalized float tensors, on one core."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Views = Callable[[Path], Any]
 
 
 def run(small: bool) -> list[Result]:
-    """Compare SimCLR's policy, and timm's transform with the original's RandAugment."""
+    """Compare SimCLR's policy, the original's RandAugment, and decoding alone."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     files = photographs(50 if small else 200)
@@ -44,7 +44,7 @@ def run(small: bool) -> list[Result]:
         Comparison("views by RandAugment", _works(files, RAND_AUGMENT), len(files), rounds, note).run(),
         Comparison("decoding alone", _works(files, DECODING), len(files), rounds, "the same photographs").run(),
     ]
-    if DEVICE.type == "cuda":  # on the CPU it is not what one would do
+    if DEVICE.type == "cuda":  # a CPU run would not use the device's cache
         found.append(Comparison("views of cached images", _device_works(files), len(files), rounds, note).run())
     return found
 
@@ -56,7 +56,7 @@ def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dic
 
             def once() -> None:
                 random.seed(0)
-                np.random.seed(0)  # noqa: NPY002 - the generator that timm's policies draw from
+                np.random.seed(0)  # noqa: NPY002 - timm's policies draw from this generator
                 torch.manual_seed(0)
                 for file in files:
                     views(file)
@@ -69,7 +69,7 @@ def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dic
 
 
 def _normalized(view: Tensor) -> Tensor:
-    """Return bytes [3, H, W] as what a model is fed, as the loader does for a batch at a time."""
+    """Return bytes [3, H, W] as the normalized floats that the loader feeds a model."""
     mean, std = _STATISTICS
     return view.float().sub_(mean).div_(std)
 
@@ -78,7 +78,7 @@ _STATISTICS = [in_rows(torch.tensor(values).view(1, 3, 1, 1) * 255, SIZE)[0] for
 
 
 def ours() -> Views:
-    """--views simclr."""
+    """Return the views of --views simclr."""
     view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
 
     def views(file: Path) -> list[Tensor]:
@@ -89,7 +89,7 @@ def ours() -> Views:
 
 
 def ours_rand_augment() -> Views:
-    """--aa rand-m9-mstd0.5, as in the original's command."""
+    """Return the views of --aa rand-m9-mstd0.5, the policy of the original's command."""
     transform = from_pixels(_timm_rand_augment())
 
     def views(file: Path) -> list[Tensor]:
@@ -104,7 +104,7 @@ def _timm_rand_augment() -> Any:
 
 
 def _device_works(files: list[Path]) -> dict[str, Callable[[], Work]]:
-    """Return --augment-on device with --cache device, and the workers' way of the same, on one core."""
+    """Return the work of --augment-on device with --cache device, and the same work in a worker."""
 
     def on_device() -> Work:
         view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
@@ -141,7 +141,7 @@ def _device_works(files: list[Path]) -> dict[str, Callable[[], Work]]:
 
 
 def lightly() -> Views:
-    """Lightly's SimCLRTransform."""
+    """Return the views of lightly's SimCLRTransform."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightly.transforms import SimCLRTransform
@@ -150,7 +150,7 @@ def lightly() -> Views:
 
 
 def solo_learn() -> Views:
-    """The augmentation of solo-learn's SimCLR recipe for ImageNet, written with torchvision as solo-learn does."""
+    """Return the views of solo-learn's SimCLR recipe for ImageNet, with torchvision as solo-learn has them."""
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
@@ -166,7 +166,7 @@ def solo_learn() -> Views:
 
 
 def torchvision_v2() -> Views:
-    """The same with torchvision's v2 transforms on byte tensors, which its documentation calls the fastest."""
+    """Return the same views by torchvision's v2 transforms on byte tensors, its documentation's fastest way."""
     from torchvision.transforms import v2
 
     transform = v2.Compose(
@@ -185,7 +185,7 @@ def torchvision_v2() -> Views:
 
 
 def timm_flags() -> Views:
-    """Timm's own flags at SimCLR's strength, which are the original's way of asking for it."""
+    """Return the views of timm's flags at SimCLR's strength, as the original sets them."""
     transform = create_transform(
         (3, SIZE, SIZE),
         is_training=True,
@@ -199,7 +199,7 @@ def timm_flags() -> Views:
 
 
 def timm_rand_augment() -> Views:
-    """Timm's transform, applied twice."""
+    """Return two views by timm's transform."""
     transform = _timm_rand_augment()
     return _twice(lambda image: _normalized(transform(image)))
 

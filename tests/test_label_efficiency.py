@@ -1,11 +1,13 @@
-"""The study of label efficiency: which images a cell sees, and what the report makes of its predictions."""
+"""The label-efficiency study: the images of a cell, the stored results, and the figures of the report."""
 
 import fcntl
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,10 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import label_efficiency as study
+import label_efficiency_cells as cells
+import label_efficiency_data as data
 import label_efficiency_report as report
+import label_efficiency_statistics as statistics
 
 ARTICLES = ["shirt"] * 40 + ["hat"] * 11 + ["sock"] * 3 + [""] * 6
 ROWS = [{"image_path": f"{i}.jpg", "article": name, "kids": f"{i % 4 == 0}"} for i, name in enumerate(ARTICLES)]
@@ -23,32 +28,32 @@ def paths(rows: list[dict[str, str]]) -> set[str]:
     return {row["image_path"] for row in rows}
 
 
-def test_a_smaller_fraction_is_contained_in_a_greater_one_with_every_class() -> None:
-    few, many = (study.stratified(ROWS, fraction, seed=3) for fraction in (0.1, 0.25))
+def test_a_larger_fraction_contains_a_smaller_one_with_every_class() -> None:
+    few, many = (data.stratified(ROWS, fraction, seed=3) for fraction in (0.1, 0.25))
     assert paths(few) < paths(many) < paths(ROWS)
     assert {row["article"] for row in few} == set(ARTICLES)
     assert [sum(row["article"] == name for row in many) for name in ("shirt", "hat", "sock", "")] == [10, 3, 1, 2]
-    assert paths(few) != paths(study.stratified(ROWS, 0.1, seed=4))
+    assert paths(few) != paths(data.stratified(ROWS, 0.1, seed=4))
 
 
-def test_no_cell_sees_a_label_that_it_should_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "WORK", tmp_path / "work")
+def test_a_cell_sees_no_label_beyond_its_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "WORK", tmp_path / "work")
     for name in ("train", "val"):
         lines = [",".join(row.values()) for row in ROWS]
         (tmp_path / f"{name}.csv").write_text("\n".join(["image_path,article,kids", *lines]) + "\n")
-    folder = study.make_tables(tmp_path, 0.1, seed=0)
-    train, labeled, val = (study.read_rows(folder / f"{name}.csv") for name in ("train", "labeled", "val"))
+    folder = data.make_tables(tmp_path, 0.1, seed=0)
+    train, labeled, val = (cells.read_rows(folder / f"{name}.csv") for name in ("train", "labeled", "val"))
     assert len(train) + len(val) == len(ROWS)
     assert not paths(train) & paths(val)
     assert paths(labeled) < paths(train)
     assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labeled)
     assert [row["image_path"] for row in val] == [
-        row["image_path"] for row in study.read_rows(study.make_tables(tmp_path, 0.25, seed=7) / "val.csv")
+        row["image_path"] for row in cells.read_rows(data.make_tables(tmp_path, 0.25, seed=7) / "val.csv")
     ]
 
 
 def _runs(accuracies: list[float], images: int = 400) -> list[np.ndarray]:
-    """Return what `right` gives for some runs: two attributes, an image in ten without the first one's label."""
+    """Return results of `right` for some runs: two attributes, and one image in ten without its first label."""
     rng = np.random.default_rng(0)
     runs = []
     for accuracy in accuracies:
@@ -58,22 +63,22 @@ def _runs(accuracies: list[float], images: int = 400) -> list[np.ndarray]:
     return runs
 
 
-def test_the_interval_is_that_of_a_loop_over_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "DRAWS", 4000)
-    ours, theirs = _runs([0.7, 0.8, 0.75]), _runs([0.6, 0.65, 0.7])
+def test_the_interval_equals_a_loop_over_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "DRAWS", 4000)
+    runs, baseline = _runs([0.7, 0.8, 0.75]), _runs([0.6, 0.65, 0.7])
     rng, values = np.random.default_rng(1), []
     for _ in range(4000):
         images, seeds = rng.integers(400, size=400), rng.integers(3, size=2)
-        drawn = [[100 * np.nanmean(run[:, images], axis=1).mean() for run in runs] for runs in (ours, theirs)]
+        drawn = [[100 * np.nanmean(run[:, images], axis=1).mean() for run in group] for group in (runs, baseline)]
         values.append(np.mean([drawn[0][seed] - drawn[1][seed] for seed in seeds]))
-    assert report.interval(ours, theirs) == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.35)
-    assert report.interval(ours, ours) == (0, 0)
+    assert statistics.interval(runs, baseline) == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.35)
+    assert statistics.interval(runs, runs) == (0, 0)
 
 
 def test_scores_leave_blanks_out() -> None:
     labels = [{"article": a, "kids": k} for a, k in [("x", "1"), ("x", "0"), ("y", ""), ("", "")]]
     predicted = {"article": ["x", "y", "y", "y"], "kids": ["1", "0", "1", "1"]}
-    assert report.score(predicted, labels) == pytest.approx(
+    assert statistics.score(predicted, labels) == pytest.approx(
         {
             "accuracy": (200 / 3 + 100) / 2,
             "article": 200 / 3,
@@ -82,23 +87,23 @@ def test_scores_leave_blanks_out() -> None:
             "exact_match": 200 / 3,
         }
     )
-    hits = report.right(predicted, labels)
+    hits = statistics.right(predicted, labels)
     assert np.array_equal(hits, [[1, 0, 1, np.nan], [1, 1, np.nan, np.nan]], equal_nan=True)
 
 
-def test_a_difference_is_of_the_seeds_that_both_methods_have_where_they_are_enough() -> None:
+def test_a_difference_uses_the_seeds_of_both_methods_if_there_are_enough() -> None:
     labels = [{"article": "x", "kids": "1"}] * 4
     right, half = (
         {"predicted": {"article": ["x"] * n + ["y"] * (4 - n), "kids": ["1"] * 4}, "held_out": 20.0 * n} for n in (4, 2)
     )
     base = {0: half, 2: right, 3: half, 4: half}
     key, runs = ("scratch", 0.1, "joint"), {("scratch", 0.1, "classification"): base}
-    row = report.summary(key, runs | {key: {0: right, 1: half, 2: right, 3: right}}, labels)
+    row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right, 3: right}}, labels)
     assert (row["accuracy"], row["seeds"], row["paired_seeds"]) == (93.75, 4, 3)
     assert row["difference"] == pytest.approx(50 / 3)
     assert (row["held_out"], row["held_out_wins"]) == (70, 2)
     assert row["held_out_difference"] == pytest.approx(80 / 3)
-    row = report.summary(key, runs | {key: {0: right, 1: half, 2: right}}, labels)
+    row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right}}, labels)
     assert (row["seeds"], row["paired_seeds"], row["difference"]) == (3, "", "")
 
 
@@ -127,7 +132,7 @@ def test_steps_become_epochs(tmp_path: Path, labeled: int, epochs: int, mixed: b
         ("-wls 1 -wlc 0", []),
     ],
 )
-def test_joint_training_is_by_the_first_view_unless_a_variant_names_another(
+def test_joint_training_classifies_the_first_view_unless_a_variant_names_another(
     tmp_path: Path, stage: str, view: list[str]
 ) -> None:
     (tmp_path / "train.csv").write_text("image_path,article\n" + "a.jpg,a\n" * 64)
@@ -135,38 +140,92 @@ def test_joint_training_is_by_the_first_view_unless_a_variant_names_another(
     assert [value for flag, value in itertools.pairwise(flags) if flag == "--classify-view"] == view
 
 
-@pytest.mark.parametrize("start", study.STARTS)
+@pytest.mark.parametrize("start", cells.STARTS)
 def test_fractions_share_pretraining_and_nothing_else(start: str) -> None:
-    for method, settings in study.METHODS.items():
+    for method, settings in cells.METHODS.items():
         for stages in settings[start]:
-            cells = [{"start": start, "fraction": fraction, "seed": 0} for fraction in study.FRACTIONS]
+            grid = [{"start": start, "fraction": fraction, "seed": 0} for fraction in cells.FRACTIONS]
             for index in range(len(stages)):
-                folders = {study.stage_folder(cell, stages[: index + 1]) for cell in cells}
+                folders = {study.stage_folder(cell, stages[: index + 1]) for cell in grid}
                 shared = index == 0 and method.startswith("pretrain")
-                assert len(folders) == (1 if shared else len(cells)), (method, index)
+                assert len(folders) == (1 if shared else len(grid)), (method, index)
 
 
-def test_a_setting_counts_once_a_seed_and_a_half_written_line_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(study, "RESULTS", tmp_path / "results.jsonl")
-    settings = study.METHODS["classification"]["scratch"]
-    cells = [
-        {"start": "scratch", "method": "classification", "fraction": 0.1, "seed": study.TUNING_SEEDS[0]}
-        | {"stages": stages, "held_out": held_out, "common": study.common("scratch")}
-        for stages, held_out in zip(settings, range(60, 60 + len(settings)), strict=True)
+def tuned() -> list[dict[str, Any]]:
+    """Return a tuning cell for each setting of classification from scratch; the last has the highest accuracy."""
+    settings = cells.METHODS["classification"]["scratch"]
+    return [
+        {"start": "scratch", "method": "classification", "fraction": 0.1, "seed": cells.TUNING_SEEDS[0]}
+        | {"stages": stages, "held_out": 60 + number, "common": cells.common("scratch")}
+        for number, stages in enumerate(settings)
     ]
-    cells += [cells[0], cells[0] | {"held_out": 99, "common": "other flags"}]
-    study.RESULTS.write_text("".join(f"{json.dumps(cell)}\n" for cell in cells))
-    assert study.best_setting("scratch", "classification", study.read_cells()) == settings[-1]
-    study.RESULTS.write_text(study.RESULTS.read_text()[:-9])
-    with pytest.raises(SystemExit, match=f"line {len(cells)} is cut off"):
-        study.read_cells()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty results file instead of the committed one."""
+    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(cells, "WORK", tmp_path / "work")
+    return tmp_path / "results.jsonl"
+
+
+def test_a_setting_counts_once_a_seed_and_a_cut_off_line_is_named(store: Path) -> None:
+    finished = tuned()
+    finished += [finished[0], finished[0] | {"held_out": 99, "common": "other flags"}]
+    store.write_text("".join(f"{json.dumps(cell)}\n" for cell in finished))
+    best = cells.METHODS["classification"]["scratch"][-1]
+    assert cells.best_setting("scratch", "classification", cells.read_cells()) == best
+    store.write_text(store.read_text()[:-9])
+    with pytest.raises(SystemExit, match=f"line {len(finished)} is cut off"):
+        cells.read_cells()
+
+
+def test_saved_cells_come_back_with_their_predictions(store: Path) -> None:
+    best = tuned()[-1]
+    first, second = (best | {"seed": seed, "held_out": 70.0} for seed in (0, 1))
+    predicted = [{"article": ["hat", "shirt"], "kids": ["1", "0"]}, {"article": ["sock", "hat"], "kids": ["0", "0"]}]
+    for cell in tuned():
+        cells.save_cell(cell)
+    assert cells.read_predictions() == {}
+    cells.save_cell(first, predicted[0])
+    cells.save_cell(second, {"article": ["hat", "hat"], "kids": ["1", "1"]})
+    cells.save_cell(second, predicted[1])  # a later run of the same cell replaces its predictions
+    assert "hat" not in store.read_text()
+    assert sorted(file.name for file in store.parent.glob("results*")) == ["results.jsonl", "results.npz"]
+    stored = cells.read_predictions()
+    assert [cells.predictions_of(cell, stored) for cell in (first, second)] == predicted
+    runs = report.finished_runs(cells.read_cells())
+    assert [run["predicted"] for run in runs["scratch", 0.1, "classification"].values()] == predicted
+    with pytest.raises(SystemExit, match=r"no predictions for scratch, classification, 0.1 of the labels, seed 2"):
+        cells.predictions_of(best | {"seed": 2}, stored)
+
+
+def test_the_published_results_are_complete() -> None:
+    runs = report.finished_runs(cells.read_cells())
+    published = cells.read_rows(cells.RESULTS.with_suffix(".csv"))
+    assert len(published) > 20
+    for row in published:
+        run = runs[row["start"], float(row["fraction"]), row["method"]]
+        assert len(run) == int(row["seeds"])
+        assert {len(column) for cell in run.values() for column in cell["predicted"].values()} == {1138}
+
+
+@pytest.mark.parametrize("command", [["communication.py"], ["label_efficiency.py", "--help"], ["run.py", "--help"]])
+def test_a_command_ends_quietly_when_the_reader_of_its_output_has_left(command: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    folder = Path(cells.__file__).parent
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=buffered, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_lock_keeps_other_processes_out_until_the_child_that_holds_it_ends(tmp_path: Path) -> None:
     lock = tmp_path / "stage.lock"
-    with study._locked(lock) as held:
+    with cells.locked(lock) as held:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held])
     with lock.open() as other:
         with pytest.raises(BlockingIOError):

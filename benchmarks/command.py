@@ -1,0 +1,29 @@
+"""What the commands of this folder share: their parser, and an exit without a traceback when a pipe closes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+
+def command_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows a module's docstring as it is written."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command; end quietly when the reader of its output has closed the pipe, as `head` does."""
+    try:
+        try:
+            main()
+        except SystemExit:  # as after --help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, which would raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None  # the status that a shell expects

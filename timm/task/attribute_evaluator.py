@@ -1,4 +1,4 @@
-"""Metrics of several attributes over a whole split, exact on any number of processes."""
+"""Metrics of several attributes over a whole split, exact for any number of processes."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Metrics = dict[str, Any]
 
 
 class AttributeEvaluator(ClassificationEvaluator):
-    """Counts, for each attribute, what its metrics need, in int64 on the device and without reading any back.
+    """Counts what the metrics of each attribute need, in int64 on the device and without synchronizing with it.
 
-    A blank cell counts in nothing. A label of a class outside the label space counts as wrong, as one further class
-    with recall 0, and in no loss. Of a multi-valued attribute the scores are kept, see `MultiValuedMeter`.
+    An unknown label counts in no metric. A label outside the label space counts as wrong: all such labels together are
+    one additional class with recall 0. It counts in no loss. For a multi-valued attribute the scores are stored; see
+    `MultiValuedMeter`.
 
     Args:
         label_space: the attributes and their classes.
-        weights: of each attribute in the means, equal when None.
-        device: where the counts live: the logits' device.
-        max_samples: count the first so many images only (a distributed sampler pads behind them).
-        confusion: also count a confusion matrix [K + 1, K] for each attribute (row: label, the last one for classes
-            outside the label space; column: prediction); of a multi-valued one [K + 1, 3], by value: the images that
-            have it, those of them predicted, and all predicted.
-        keep_scores: False keeps no scores of multi-valued attributes, as in training: of their metrics there are
-            `top1`, at the threshold given or 0.5, and `loss`.
-        thresholds: by multi-valued attribute the probability from which a value is predicted; without one it is chosen.
+        weights: weight of each attribute in the means; None for equal weights.
+        device: device of the logits and the counts.
+        max_samples: maximum number of images to count; a distributed sampler pads its share behind them.
+        confusion: whether to count confusion matrices; see `confusion_matrices`.
+        keep_scores: whether to store the scores of multi-valued attributes. False, as in training, leaves `loss` and
+            `top1` as their only metrics, at the given threshold or 0.5.
+        thresholds: by multi-valued attribute, the probability at or above which a value is predicted; an attribute
+            without an entry gets the threshold with the best micro-F1.
     """
 
     metric_names: tuple[str, ...] = (*ATTRIBUTE_METRICS, "exact_match")  # type: ignore[assignment]  # timm has three
@@ -63,13 +63,14 @@ class AttributeEvaluator(ClassificationEvaluator):
         super().__init__(device, max_samples=max_samples)
 
     def reset(self) -> None:
-        """Forget everything counted."""
+        """Reset all counts and stored scores."""
         self.num_samples = 0
         sizes = list(self.label_space.num_classes.values())
-        precise = torch.float32 if self.device.type == "mps" else torch.float64
-        self.loss_sum = torch.zeros(len(sizes), dtype=precise, device=self.device)
-        # One buffer for one all-reduce: [exact matches, images with a label], top-5 hits of each attribute, then for
-        # each attribute by class: labels, hits, predictions, and perhaps the confusion matrix. A set counts as a whole.
+        exact_dtype = torch.float32 if self.device.type == "mps" else torch.float64  # mps has no float64
+        self.loss_sum = torch.zeros(len(sizes), dtype=exact_dtype, device=self.device)
+        # One buffer, so that one all-reduce serves all counts: exact matches and images with a label [2]; top-5 hits of
+        # each attribute [A]; for each attribute labels, hits and predictions, [K + 1] each, or [1] each for sets; and
+        # the confusion matrices.
         multi = [name in self.label_space.multi_valued for name in self.label_space.attributes]
         by_class = [1 if several else k + 1 for k, several in zip(sizes, multi, strict=True)]
         lengths = [2, len(sizes), *(length for length in by_class for _ in range(3))]
@@ -80,14 +81,14 @@ class AttributeEvaluator(ClassificationEvaluator):
             for name, k in self.label_space.num_classes.items()
             if name in self.label_space.multi_valued and self.keep_scores
         }
-        # Where sets are judged in the end: of each image whether its classes are right, and whether it has a label.
+        # For each image whether all its classes are right and whether it has a label: stored sets are scored later.
         self.rows = [torch.empty(0, 2, dtype=torch.bool, device=self.device)] if self.meters else []
         self.counts = torch.zeros(sum(lengths), dtype=torch.int64, device=self.device)
-        self._parts = lengths
+        self._lengths = lengths
 
     def _split(self, counts: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        """Return views of the buffer: exact [2], top-5 hits [A], by-class counts (three an attribute), confusions."""
-        exact, top5, *rest = counts.split(self._parts)
+        """Return views of the buffer: exact matches [2], top-5 hits [A], three counts an attribute, confusions."""
+        exact, top5, *rest = counts.split(self._lengths)
         by_class = 3 * len(self.weights)
         return exact, top5, rest[:by_class], rest[by_class:]
 
@@ -96,19 +97,21 @@ class AttributeEvaluator(ClassificationEvaluator):
         """Count a batch.
 
         Args:
-            output: logits by attribute, [B, K].
-            target: int64 [B, C] of the label space.
+            output: logits of each attribute, [B, K].
+            target: class indices, int64 [B, C].
 
         Raises:
-            ValueError: the shapes do not belong together.
+            ValueError: The target does not have the label space's columns.
         """
+        # drop what a distributed sampler pads
         if target.ndim != 2 or target.shape[1] != self.label_space.width:
             raise ValueError(f"expected targets of shape [B, {self.label_space.width}], got {list(target.shape)}")
         room = len(target) if self.max_samples is None else max(0, self.max_samples - self.num_samples)
         target = target[:room]
         self.num_samples += len(target)
+        # each attribute
         exact, top5, by_class, confusions = self._split(self.counts)
-        right = torch.ones(len(target), dtype=torch.bool, device=target.device)
+        right = torch.ones(len(target), dtype=torch.bool, device=target.device)  # [B]
         sets_right = right
         for index, (name, labels) in enumerate(
             zip(self.label_space.attributes, by_attribute(target, self.label_space), strict=True)
@@ -119,8 +122,8 @@ class AttributeEvaluator(ClassificationEvaluator):
                 sets_right = sets_right & self._update_sets(index, name, logits, labels, counts)
                 continue
             classes = logits.shape[1]
-            known, seen = labels != UNKNOWN, labels >= 0
-            # Rows are counted by weight, 1 or 0, not picked: picking would need their number on the host.
+            known, seen = labels != UNKNOWN, labels >= 0  # seen: in the label space
+            # Weigh rows by 1 or 0 instead of selecting them: the size of a selection needs a synchronization.
             rows = torch.where(seen, labels, classes)
             best = top_classes(logits, 5)
             predicted = best[:, 0]
@@ -133,13 +136,17 @@ class AttributeEvaluator(ClassificationEvaluator):
                 count.index_add_(0, where, weight.to(count.dtype))
             if self.confusion:
                 confusions[index].index_add_(0, rows * classes + predicted, known.to(exact.dtype))
+        # exact matches
         labeled = (target != UNKNOWN).any(dim=1)
         if self.meters:
             self.rows.append(torch.stack([right, labeled], dim=1))
         exact += torch.stack([(right & sets_right & labeled).sum(), labeled.sum()])
 
     def _update_sets(self, index: int, name: str, logits: Tensor, words: Tensor, counts: list[Tensor]) -> Tensor:
-        """Count a batch of a multi-valued attribute; return which images are not wrong at the threshold so far [B]."""
+        """Count a batch of a multi-valued attribute; return which images are not wrong, bool [B].
+
+        It uses the given threshold or 0.5, since the best one is not known before the last batch.
+        """
         sets = value_sets(words, logits.shape[1])
         loss = F.binary_cross_entropy_with_logits(logits, sets.values.float(), reduction="none").mean(dim=1)
         self.loss_sum[index] += (loss * sets.known).sum()
@@ -152,22 +159,24 @@ class AttributeEvaluator(ClassificationEvaluator):
         return hits | ~sets.known
 
     def _threshold(self, name: str) -> float:
-        """Return the probability from which a multi-valued attribute's values are predicted until one is chosen."""
+        """Return the threshold of a multi-valued attribute that applies before the best one is known."""
         return self.thresholds.get(name, DEFAULT_THRESHOLD)
 
     def compute(self, distributed: bool = False) -> Metrics:
-        """Return the metrics of all processes; the same on each.
+        """Return the metrics; with `distributed` every process must make this call, and all get the joint result.
 
         Returns:
-            `loss`, and in percent `top1`, `top5`, `balanced_accuracy`, `macro_f1`: means over the attributes that
-            have labels, weighted; `exact_match`, the percentage of labeled images whose every known label is
-            predicted; and `attributes`, the first five for each attribute with its number of labels (`count`), NaN
-            where it has none. With multi-valued attributes also `map`, and for these what `MultiValuedMeter` gives.
+            `loss`, and in percent `top1`, `top5`, `balanced_accuracy` and `macro_f1`: weighted means over the
+            attributes that have labels. `exact_match`: percentage of images whose known labels are all predicted, among
+            the images with a label. `attributes`: for each attribute these first five and `count`, its number of
+            labels; metrics are NaN if it has none. For multi-valued attributes also what `MultiValuedMeter` returns,
+            and `map`, the weighted mean of theirs.
         """
         return self._compute(distributed, self.meters)
 
     def _compute(self, distributed: bool, meters: Mapping[str, MultiValuedMeter]) -> Metrics:
-        """Return the metrics, of multi-valued attributes without a meter those that are counted batch by batch."""
+        """Return the metrics; multi-valued attributes without a meter have only those that batches count."""
+        # metrics from the counts
         loss_sum, counts = self.loss_sum.clone(), self.counts.clone()
         if distributed:
             dist.all_reduce(loss_sum)
@@ -176,19 +185,21 @@ class AttributeEvaluator(ClassificationEvaluator):
         attributes = {
             name: _set_metrics(self._threshold(name), float(loss_sum[index]), *by_class[3 * index : 3 * index + 2])
             if name in self.label_space.multi_valued
-            else _attribute_metrics(float(loss_sum[index]), int(top5[index]), *by_class[3 * index : 3 * index + 3])
+            else _class_metrics(float(loss_sum[index]), int(top5[index]), *by_class[3 * index : 3 * index + 3])
             for index, name in enumerate(self.label_space.attributes)
         }
+        # metrics from stored scores
         if meters:
             rows = torch.cat(self.rows)
             right, labeled = (gather_rows(rows) if distributed else rows).unbind(1)
             for name, meter in meters.items():
-                metrics, exactly, sets = meter.compute(distributed)
+                metrics, sets_right, sets = meter.compute(distributed)
                 index = self.label_space.attributes.index(name)
                 loss = float(loss_sum[index]) / metrics["count"] if metrics["count"] else math.nan
                 attributes[name] = {"loss": loss} | metrics
-                right = right & (exactly | ~sets.known).to(right.device)
+                right = right & (sets_right | ~sets.known).to(right.device)
             exact = torch.stack([(right & labeled).sum(), labeled.sum()]).cpu()
+        # means over the attributes
         means = {metric: self._mean([values[metric] for values in attributes.values()]) for metric in ATTRIBUTE_METRICS}
         if self.label_space.multi_valued:
             means["map"] = self._mean([values.get("map", math.nan) for values in attributes.values()])
@@ -199,9 +210,19 @@ class AttributeEvaluator(ClassificationEvaluator):
         return self._compute(False, {})
 
     def confusion_matrices(self, distributed: bool = False) -> dict[str, Tensor]:
-        """Return each attribute's confusion matrix [K + 1, K], of a multi-valued one [K + 1, 3], int64 on the CPU."""
+        """Return the confusion matrix of each attribute, int64 on the CPU.
+
+        With `distributed` every process must make this call, and all get the joint result.
+
+        Returns:
+            [K + 1, K]: rows are labels, the last one for labels outside the label space; columns are predictions. For a
+            multi-valued attribute [K + 1, 3], as `MultiValuedMeter.counts` returns it.
+
+        Raises:
+            ValueError: The evaluator was made without `confusion`.
+        """
         if not self.confusion:
-            raise ValueError("AttributeEvaluator(confusion=True) counts confusion matrices")
+            raise ValueError("no confusion matrices were counted: create AttributeEvaluator(confusion=True)")
         counts = self.counts.clone()
         if distributed:
             dist.all_reduce(counts)
@@ -213,14 +234,22 @@ class AttributeEvaluator(ClassificationEvaluator):
         }
 
     def _mean(self, values: list[float]) -> float:
-        """Weighted mean over the attributes that have labels."""
+        """Return the weighted mean over the attributes whose value is not NaN."""
         pairs = [(value, weight) for value, weight in zip(values, self.weights, strict=True) if not math.isnan(value)]
         total = sum(weight for _, weight in pairs)
         return sum(value * weight for value, weight in pairs) / total if total else math.nan
 
 
-def _attribute_metrics(loss_sum: float, top5: int, labels: Tensor, hits: Tensor, predicted: Tensor) -> dict[str, float]:
-    """Metrics of one attribute from its counts by class, the last one for classes outside the label space."""
+def _class_metrics(loss_sum: float, top5: int, labels: Tensor, hits: Tensor, predicted: Tensor) -> dict[str, float]:
+    """Return the metrics of a single-valued attribute.
+
+    Args:
+        loss_sum: sum of the cross-entropies over the labels in the label space.
+        top5: number of labels among the five most probable classes.
+        labels: number of labels of each class, [K + 1]; the last entry is for classes outside the label space.
+        hits: number of labels of each class that are predicted, [K + 1].
+        predicted: number of labeled images for which each class is predicted, [K + 1].
+    """
     count, scored = int(labels.sum()), int(labels[:-1].sum())
     present = labels > 0
     either = labels + predicted
@@ -237,13 +266,20 @@ def _attribute_metrics(loss_sum: float, top5: int, labels: Tensor, hits: Tensor,
 
 
 def _set_metrics(threshold: float, loss_sum: float, known: Tensor, hits: Tensor) -> dict[str, float]:
-    """Metrics of a multi-valued attribute whose scores were not kept."""
+    """Return the metrics of a multi-valued attribute whose scores are not stored.
+
+    Args:
+        threshold: probability at or above which a value is predicted.
+        loss_sum: sum of the binary cross-entropies over the known sets.
+        known: number of known sets, [1].
+        hits: number of sets that are predicted exactly, [1].
+    """
     count = int(known)
-    blank = dict.fromkeys(("top5", "balanced_accuracy", "macro_f1", "micro_f1", "map"), math.nan)
+    missing = dict.fromkeys(("top5", "balanced_accuracy", "macro_f1", "micro_f1", "map"), math.nan)
     return {
         "loss": loss_sum / count if count else math.nan,
         "top1": _percent(int(hits), count),
-        **blank,
+        **missing,
         "threshold": threshold,
         "count": count,
     }

@@ -1,11 +1,12 @@
-"""How well representations tell the classes apart by themselves: accuracy of weighted k-nearest neighbors.
+"""Accuracy of weighted k-nearest neighbors: how well representations separate the classes without training.
 
-- Wu, Xiong, Yu & Lin, 2018, https://arxiv.org/abs/1805.01978 (section 3.4: weights exp(similarity / 0.07), k = 200)
+- Unsupervised feature learning via non-parametric instance discrimination, Wu et al., 2018,
+  https://arxiv.org/abs/1805.01978 (section 3.4: votes weighted by exp(similarity / 0.07), k = 200)
 
-Nothing is trained: an image gets the class that the training images most similar to it vote for. Representations are
-compared by cosine similarity. Each attribute has its own neighbors, the k most similar images whose label for it is
-known, so that its accuracy is that of a table with this column alone; an image whose label is unknown is not asked. Of
-a multi-valued attribute whole sets are voted for, and one that no voter has cannot be told.
+An image gets the class that its most similar training images vote for, by cosine similarity of representations. Each
+attribute has its own neighbors, the k most similar images with a known label for it. Its accuracy therefore equals that
+of a table with only this column. Images without a label are not scored. For a multi-valued attribute whole sets are the
+classes, so a set that no neighbor has is never predicted.
 """
 
 from __future__ import annotations
@@ -22,33 +23,37 @@ from torch import Tensor
 
 from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import effective_rank, gather_rows, unit_variance
+from simclr.collectives import world_size
 from timm.data.target_codes import label_codes
 from timm.models.multi_label import MultiLabelModel
 from timm.task import evaluation_sample_limit
 
 NEIGHBORS = (20, 200)
 TEMPERATURE = 0.07
-_QUERIES = 256  # at a time: with an index of 10,000 images their similarities take 10 MB
-_MEASURED = 1_000  # rows for the effective rank, whose eigenvalues cost their number cubed
+_CHUNK_QUERIES = 256  # queries a chunk; with an index of 10,000 images their similarities take 10 MB
+_RANK_ROWS = 1_000  # rows for the effective rank, whose cost is cubic in their number
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 ToDevice = Callable[[Tensor], Tensor]
-Accuracies = dict[int, list[float]]  # by k: each attribute's, in percent, NaN without a label on either side
+Accuracies = dict[int, list[float]]  # for each k, each attribute's percentage; NaN if index or queries have no label
 
 
 @torch.inference_mode()
 def represent(
     model: MultiLabelModel, loader: Iterable[Any], autocast: Autocast, to_device: ToDevice
 ) -> tuple[Tensor, Tensor]:
-    """Return the representations of a loader's images scaled to length 1 [n, D], float32, and their targets [n, C].
+    """Return the representations of a loader's images and their targets.
 
-    On several processes each returns its share, without what a distributed sampler pads.
+    With several processes each returns its share, without the duplicates that a distributed sampler adds.
 
     Args:
-        model: put into evaluation mode, in which it is left.
+        model: model that represents the images; it is left in evaluation mode.
         loader: batches of images [B, C, H, W] and targets [B, C].
-        autocast: the precision's context.
-        to_device: moves images to the model's device and memory format.
+        autocast: factory of the context that sets the precision of the forward pass.
+        to_device: function that moves images to the model's device and memory format.
+
+    Returns:
+        Representations scaled to length 1, float32 [n, D], and targets, int64 [n, C].
     """
     model.eval()
     representations, targets = [], []
@@ -70,25 +75,25 @@ def neighbor_metrics(
     to_device: ToDevice,
     label_space: LabelSpace,
 ) -> tuple[Accuracies, dict[str, float]]:
-    """Return the accuracies of the evaluated images, and of the index the effective rank and variance of h.
+    """Return the neighbor accuracies, and the effective rank and variance of the index's representations.
 
-    One pass over each loader serves every k and every attribute. On several processes each represents its share, and
-    the result is the same on all and that of one.
+    One pass over each loader serves all k and all attributes. With several processes each represents its share. The
+    result is the same on every process, and the same as with one process.
 
     Args:
-        model: as for `represent`; its weights, statistics and gradients are left alone.
-        index_loader: the images that vote.
-        eval_loader: the images that are classified, None where there is no attribute.
-        autocast: the precision's context.
-        to_device: moves images to the model's device and memory format.
+        model: model that represents the images; its weights, statistics and gradients do not change.
+        index_loader: images that vote.
+        eval_loader: images that are classified; None without attributes.
+        autocast: factory of the context that sets the precision of the forward pass.
+        to_device: function that moves images to the model's device and memory format.
         label_space: the attributes and their classes.
     """
-    index, labels = (_in_order(part) for part in represent(model, index_loader, autocast, to_device))
+    index, labels = (_gather_in_order(part) for part in represent(model, index_loader, autocast, to_device))
     accuracies: Accuracies = {k: [] for k in NEIGHBORS}
     if eval_loader is not None:
         queries, targets = represent(model, eval_loader, autocast, to_device)
         accuracies = neighbor_accuracies(index, labels, queries, targets, label_space)
-    sample = index[:: math.ceil(len(index) / _MEASURED)]
+    sample = index[:: math.ceil(len(index) / _RANK_ROWS)]
     return accuracies, {"effective_rank_h": effective_rank(sample), "variance_h": unit_variance(sample)}
 
 
@@ -103,31 +108,32 @@ def neighbor_accuracies(
     """Return the accuracy of each attribute for each k, over the queries of all processes.
 
     Args:
-        index: unit rows [M, D], the same on every process.
-        labels: int64 [M, C], their targets.
-        queries: this process's unit rows [n, D].
-        targets: int64 [n, C]; a class outside the label space counts as wrong.
+        index: representations of length 1 that vote, [M, D], the same on every process.
+        labels: targets of the index, int64 [M, C].
+        queries: this process's representations of length 1, [n, D].
+        targets: targets of the queries, int64 [n, C]; a class outside the label space counts as wrong.
         label_space: the attributes and their classes.
-        neighbors: each k; where fewer are labeled these vote.
+        neighbors: values of k; if fewer images have a label, all of these vote.
     """
     attributes = label_space.attributes
     counts = torch.zeros(len(neighbors) + 1, len(attributes), dtype=torch.int64, device=queries.device)
-    codes, wanted = (label_codes(rows, label_space) for rows in (labels, targets))
+    index_codes, query_codes = (label_codes(rows, label_space) for rows in (labels, targets))  # [M, A], [n, A]
     for attribute in range(len(attributes)):
-        voters = (codes[:, attribute] >= 0).nonzero().flatten()
-        asked = (wanted[:, attribute] != UNKNOWN).nonzero().flatten()
+        voters = (index_codes[:, attribute] >= 0).nonzero().flatten()
+        scored = (query_codes[:, attribute] != UNKNOWN).nonzero().flatten()
         if not len(voters):
             continue
-        voted, classes_of = codes[voters, attribute].unique(return_inverse=True)
-        counts[-1, attribute] += len(asked)
-        for rows in asked.split(_QUERIES):
-            predictions = classify_by_neighbors(index[voters], classes_of, queries[rows], len(voted), neighbors)
-            counts[:-1, attribute] += (voted[predictions] == wanted[rows, attribute]).sum(dim=1)
+        # number the codes that occur, since the codes of sets are hashes
+        codes, classes = index_codes[voters, attribute].unique(return_inverse=True)
+        counts[-1, attribute] += len(scored)
+        for rows in scored.split(_CHUNK_QUERIES):
+            predictions = classify_by_neighbors(index[voters], classes, queries[rows], len(codes), neighbors)
+            counts[:-1, attribute] += (codes[predictions] == query_codes[rows, attribute]).sum(dim=1)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)
     *hits, total = counts.tolist()
     return {
-        k: [100 * hit / all_ if all_ else math.nan for hit, all_ in zip(row, total, strict=True)]
+        k: [100 * hit / count if count else math.nan for hit, count in zip(row, total, strict=True)]
         for k, row in zip(neighbors, hits, strict=True)
     }
 
@@ -135,17 +141,17 @@ def neighbor_accuracies(
 def classify_by_neighbors(
     index: Tensor, labels: Tensor, queries: Tensor, classes: int, neighbors: Sequence[int]
 ) -> Tensor:
-    """Return for each k the class of each query with the most votes, int64 [len(neighbors), n].
+    """Return the class with the most votes for each k and each query, int64 [len(neighbors), n].
 
     Args:
-        index: unit rows [M, D], M at least 1.
-        labels: int64 [M], the class of each.
-        queries: unit rows [n, D].
-        classes: their number.
-        neighbors: each k; where there are fewer, all vote.
+        index: representations of length 1 that vote, [M, D], M at least 1.
+        labels: class index of each row of the index, int64 [M].
+        queries: representations of length 1, [n, D].
+        classes: number of classes.
+        neighbors: values of k; if M is smaller, all M vote.
     """
-    similarities, nearest = (queries @ index.T).topk(min(max(neighbors), len(index)), dim=1)
-    weights, voted = (similarities / TEMPERATURE).exp(), labels[nearest]  # [n, k]; at most e^14.3
+    similarities, nearest = (queries @ index.T).topk(min(max(neighbors), len(index)), dim=1)  # [n, k]
+    weights, voted = (similarities / TEMPERATURE).exp(), labels[nearest]  # [n, k]; weights are at most e^14.3
     predictions = []
     for k in neighbors:
         votes = weights.new_zeros(len(queries), classes)
@@ -153,9 +159,8 @@ def classify_by_neighbors(
     return torch.stack(predictions)
 
 
-def _in_order(share: Tensor) -> Tensor:
-    """Return the rows of every process in the order of the data, of which process r of W has rows r, r + W, ..."""
+def _gather_in_order(share: Tensor) -> Tensor:
+    """Return the rows of all processes in the order of the dataset; rank r of W holds rows r, r + W, r + 2W, ..."""
     rows = gather_rows(share)
-    processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    dealt = torch.cat([torch.arange(r, len(rows), processes) for r in range(processes)])
-    return rows[dealt.argsort().to(rows.device)]
+    dataset_rows = torch.cat([torch.arange(r, len(rows), world_size()) for r in range(world_size())])
+    return rows[dataset_rows.argsort().to(rows.device)]

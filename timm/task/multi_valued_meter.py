@@ -74,10 +74,10 @@ class MultiValuedMeter:
         return metrics, right, sets
 
     def counts(self, distributed: bool = False) -> Tensor:
-        """Return three numbers of images for each value, int64 [K + 1, 3].
+        """Return three counts of images for each value, int64 [K + 1, 3]: having it, correctly predicted, predicted.
 
-        They are the images that have the value, those of them for which it is predicted, and all images for which it is
-        predicted. The last row counts images with a value outside the label space.
+        The last row counts the images with a value outside the label space, which is never predicted. With
+        `distributed`, every process must make this call, and the counts cover the images of all processes.
         """
         logits, sets, threshold = self._scored(distributed)
         predicted = predicted_values(logits, threshold) & sets.known[:, None]

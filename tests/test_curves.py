@@ -1,25 +1,14 @@
-"""Tests of reports.curves: a run's pictures from its summary.csv, with all that such a file may lack."""
+"""Pictures of a run from its summary.csv, also from one that lacks columns or values."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from summary_files import write_summary
 
-from reports.curves import Summary, _attribute_curves, best_epoch, draw_curves, main, read_summary
+from reports.curves import attribute_curves, draw_curves, main
+from reports.summary_file import Summary
 from runtime.errors import UsageError
-
-
-def write_summary(path: Path, rows: int = 3, attributes: tuple[str, ...] = ("color", "kind"), **cells: str) -> Path:
-    """Write a summary; `cells` replaces a column's cell in every row but the first, or with "drop" the column."""
-    columns = ["epoch", "train_loss", "eval_loss", "eval_top1", "simclr_loss", "classification_loss", *attributes]
-    columns += ["eval_balanced_accuracy", *(f"{name}_loss" for name in attributes), "ema_loss", "ema_top1"]
-    columns = [column for column in columns if cells.get(column) != "drop"]
-    lines = [",".join(columns)]
-    for row in range(rows):
-        values = {"epoch": str(row)} | (cells if row else {})
-        lines.append(",".join(values.get(column, str(row + 0.5)) for column in columns))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
 
 
 def assert_drawn(summary: Path, folder: Path) -> None:
@@ -34,11 +23,11 @@ def test_both_pictures_are_drawn_into_a_folder_that_is_created(tmp_path: Path) -
     assert_drawn(write_summary(tmp_path / "summary.csv"), tmp_path / "new" / "folder")
 
 
-def test_what_was_watched_is_a_third_picture(tmp_path: Path) -> None:
+def test_a_run_that_measured_its_representation_has_a_third_picture(tmp_path: Path) -> None:
     path = write_summary(tmp_path / "summary.csv", rows=5)
     header, *rows = path.read_text().splitlines()
     header += ",train_alignment,train_uniformity,train_contrastive_top1,train_effective_rank_z,eval_knn20,color_knn20"
-    for last in (",0.5,-2,40,12,,", ",0.5,-2,40,12,70,90"):  # before neighbors were asked, and after
+    for last in (",0.5,-2,40,12,,", ",0.5,-2,40,12,70,90"):  # without and with accuracies of neighbors
         lines = [header, *(row + ",0.6,-1,30,20,," for row in rows[:-1]), rows[-1] + last]
         path.write_text("\n".join(lines) + "\n")
         paths = draw_curves(path, tmp_path / "out")
@@ -52,11 +41,9 @@ def test_one_epoch_is_enough(tmp_path: Path) -> None:
     assert_drawn(write_summary(tmp_path / "summary.csv", rows=1), tmp_path / "out")
 
 
-def test_blank_nan_and_infinite_cells_are_passed_over(tmp_path: Path) -> None:
+def test_blank_nan_and_infinite_cells_are_skipped(tmp_path: Path) -> None:
     path = write_summary(tmp_path / "summary.csv", eval_loss="", eval_top1="nan", train_loss="inf", simclr_loss="")
     assert_drawn(path, tmp_path / "out")
-    assert "eval_top1" in read_summary(path).rows[0]
-    assert not {"eval_loss", "eval_top1", "train_loss", "simclr_loss"} & set(read_summary(path).rows[1])
 
 
 @pytest.mark.parametrize("attributes", [(), ("color",), tuple(f"a{i}" for i in range(30))])
@@ -69,9 +56,9 @@ def test_a_run_without_simclr_and_ema_has_no_such_columns(tmp_path: Path) -> Non
     assert_drawn(path, tmp_path / "out")
 
 
-def test_of_a_multi_valued_attribute_the_accuracy_drawn_is_map() -> None:
+def test_the_accuracy_of_a_multi_valued_attribute_is_its_mean_average_precision() -> None:
     rows = [{"epoch": 0.0, "tags": 3.0, "tags_map": 60.0, "color": 50.0}]
-    curves = _attribute_curves(Summary(rows, ["color", "tags"]), "")
+    curves = attribute_curves(Summary(rows, ["color", "tags"]))
     assert [(curve.column, curve.label) for curve in curves] == [("color", "color"), ("tags_map", "tags, mAP")]
 
 
@@ -79,41 +66,9 @@ def test_odd_attribute_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     names = ("$x^$", "$", "_hidden", "颜色", "🙂", "größe\\", "long " * 20)
     path = write_summary(tmp_path / "summary.csv", attributes=names)
     assert_drawn(path, tmp_path / "out")
-    assert read_summary(path).attributes == list(names)
 
 
-def test_the_best_epoch_is_the_first_of_the_best_values() -> None:
-    rows = [{"epoch": 0.0, "a": 2.0}, {"epoch": 3.0, "a": 5.0}, {"epoch": 4.0}, {"epoch": 6.0, "a": 5.0}]
-    rows.append({"epoch": 7.0, "a": 1.0})
-    assert best_epoch(rows, "a") == (3, 5.0)
-    assert best_epoch(rows, "a", lowest=True) == (7, 1.0)
-    assert best_epoch(rows, "b") is None
-
-
-def test_the_later_row_of_an_epoch_counts(tmp_path: Path) -> None:
-    path = write_summary(tmp_path / "summary.csv", rows=2, epoch="0", eval_top1="7")
-    assert read_summary(path).rows[0]["eval_top1"] == 7
-    assert len(read_summary(path).rows) == 1
-
-
-@pytest.mark.parametrize(
-    ("cells", "rows", "sentence"),
-    [
-        ({"classification_loss": "drop"}, 2, "has no column 'classification_loss': give the summary.csv"),
-        ({"eval_top1": "high"}, 2, "row 3: eval_top1 'high' is not a number"),
-        ({"epoch": ""}, 2, "row 3 has no epoch"),
-        ({}, 0, "has no epoch yet"),
-    ],
-)
-def test_a_broken_summary_is_told_in_a_sentence(
-    tmp_path: Path, cells: dict[str, str], rows: int, sentence: str
-) -> None:
-    path = write_summary(tmp_path / "summary.csv", rows=rows, **cells)
-    with pytest.raises(UsageError, match=sentence):
-        draw_curves(path, tmp_path)
-
-
-def test_a_picture_that_cannot_be_written_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_leaves_no_unfinished_file(tmp_path: Path) -> None:
     (tmp_path / "accuracy.png").mkdir()
     with pytest.raises(UsageError, match=r"cannot write .*accuracy\.png"):
         draw_curves(write_summary(tmp_path / "summary.csv"), tmp_path)

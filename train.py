@@ -5,7 +5,7 @@
     ./distributed_train.sh 2 DATA ...           the same on two processes
     python train.py -c output/train/RUN/args.yaml --resume output/train/RUN/last.pth.tar
 
-DATA holds train.csv and val.csv (README: data format). A run leaves output/train/<time>-<model>-<size>/ with
+DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time>-<model>-<size>/ with
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 

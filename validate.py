@@ -7,7 +7,7 @@
     python validate.py DATA --checkpoint FILE --per-class        precision, recall and confusions of each class
     torchrun --nproc-per-node 2 validate.py DATA --checkpoint FILE        the same numbers, from two processes
 
-DATA holds val.csv, test.csv, ... (README: data format). Architecture, attributes, classes and preprocessing come from
+DATA holds val.csv, test.csv, ... (docs/data.md). Architecture, attributes, classes and preprocessing come from
 the checkpoint. Counts are over the whole split, each image once. Blank cells and images that cannot be read count in
 nothing; a class that the model does not know counts as wrong.
 """

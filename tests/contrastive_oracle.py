@@ -1,6 +1,6 @@
-"""The contrastive losses as their papers write them, one pair of projections at a time, for tests to compare with.
+"""Oracles for the contrastive losses: the formulas of their papers as loops over pairs of projections, in float64.
 
-losses = [nt_xent_loop, dcl_loop, sup_con_loop]; each takes (z_i, z_j, temperature, labels), in float64.
+`nt_xent_loop`, `dcl_loop` and `sup_con_loop` take (z_i, z_j, temperature, labels).
 """
 
 import torch
@@ -10,38 +10,38 @@ UNKNOWN = -100
 
 
 def two_views(n: int, width: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Draws projections [2, n, width]."""
+    """Draw projections [2, n, width]."""
     return torch.randn(2, n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def draw_labels(n: int, classes: tuple[int, ...] = (3, 2, 4), blank: float = 0.4, seed: int = 0) -> Tensor:
-    """Draws labels [n, A] with blank cells."""
+    """Draw labels [n, A], a share `blank` of them unknown."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.stack([torch.randint(count, (n,), generator=g) for count in classes], dim=1)
     return labels.masked_fill(torch.rand(labels.shape, generator=g) < blank, UNKNOWN)
 
 
 def with_gradients(loss_function, z_i: Tensor, z_j: Tensor, *args) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the loss, its gradient for z_i and its gradient for z_j."""
+    """Return the loss, its gradient for z_i and its gradient for z_j."""
     z_i, z_j = z_i.clone().requires_grad_(), z_j.clone().requires_grad_()
     loss = loss_function(z_i, z_j, *args)
     return loss.detach(), *torch.autograd.grad(loss, (z_i, z_j))
 
 
 def shared_and_known(one: list[int], other: list[int]) -> tuple[int, int]:
-    """Counts the labels that are equal, and those that are known in both."""
+    """Count the attributes with equal known labels, and the attributes known in both."""
     both = [(a, b) for a, b in zip(one, other, strict=True) if a >= 0 and b >= 0]
     return sum(a == b for a, b in both), len(both)
 
 
 def false_negatives(one: list[int], other: list[int]) -> bool:
-    """Says whether all labels that are known in both agree, and there is one."""
+    """Return whether at least one attribute is known in both, and all attributes known in both agree."""
     shared, known = shared_and_known(one, other)
     return 0 < shared == known
 
 
 class Batch:
-    """2N projections, of which those 2k and 2k + 1 are the views of image k, and their similarities."""
+    """2N projections and their similarities; rows 2k and 2k + 1 are the views of image k."""
 
     def __init__(self, z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor | None) -> None:
         self.rows = [row / row.norm() for pair in zip(z_i, z_j, strict=True) for row in pair]
@@ -52,7 +52,7 @@ class Batch:
         return (self.rows[i] @ self.rows[k]) / self.temperature
 
     def negatives(self, i: int) -> list[int]:
-        """Returns the projections of other images, without false negatives where there are labels."""
+        """Return the rows of other images, without false negatives if there are labels."""
         others = [k for k in range(len(self.rows)) if k // 2 != i // 2]
         if self.labels is None:
             return others
@@ -60,7 +60,7 @@ class Batch:
 
 
 def nt_xent_loop(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor | None = None) -> Tensor:
-    """Algorithm 1 of arXiv:2002.05709, less the false negatives of `labels`."""
+    """Algorithm 1 of arXiv:2002.05709, without the false negatives that `labels` show."""
     batch, losses = Batch(z_i, z_j, temperature, labels), []
     for i in range(len(batch.rows)):
         p = i ^ 1
@@ -70,7 +70,7 @@ def nt_xent_loop(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor | 
 
 
 def dcl_loop(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor | None = None) -> Tensor:
-    """Equation 6 of arXiv:2110.06848, less the false negatives of `labels`; 0 for an anchor without negatives."""
+    """Equation 6 of arXiv:2110.06848, without false negatives; 0 for an anchor without negatives."""
     batch, losses = Batch(z_i, z_j, temperature, labels), []
     for i in range(len(batch.rows)):
         if negatives := batch.negatives(i):
@@ -82,7 +82,7 @@ def dcl_loop(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor | None
 
 
 def sup_con_loop(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
-    """Equation 2 (L_out) of arXiv:2004.11362, with positives weighted by the share of labels that are equal."""
+    """Equation 2 (L_out) of arXiv:2004.11362, with positives weighted by their share of equal labels."""
     batch, losses = Batch(z_i, z_j, temperature, None), []
     rows = labels.tolist()
     for i in range(len(batch.rows)):
@@ -99,7 +99,7 @@ def sup_con_loop(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -
 
 
 def plain_l_out(z_i: Tensor, z_j: Tensor, temperature: float, classes: list[int]) -> Tensor:
-    """Equation 2 (L_out) of arXiv:2004.11362 as it stands, for images of one class each."""
+    """Equation 2 (L_out) of arXiv:2004.11362 unchanged, for images with one class each."""
     batch, losses = Batch(z_i, z_j, temperature, None), []
     for i in range(len(batch.rows)):
         others = [a for a in range(len(batch.rows)) if a != i]

@@ -1,4 +1,4 @@
-"""DCL: closed forms, and how it stands to NT-Xent. What every loss must hold is in test_contrastive_losses.py."""
+"""DCL: closed forms, and its relation to NT-Xent. Properties of all losses: test_contrastive_losses.py."""
 
 import math
 
@@ -19,14 +19,14 @@ def test_the_chance_level_is_the_logarithm_of_the_negatives(n: int) -> None:
     assert dcl_chance_level(n) == pytest.approx(math.log(2 * n - 2), rel=1e-15)
 
 
-def test_a_cold_perfect_match_is_far_below_zero_and_a_cold_mismatch_far_above() -> None:
+def test_at_a_low_temperature_equal_views_cost_far_below_zero_and_opposite_views_far_above() -> None:
     z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert dcl_loss(z, z, 0.01).item() == pytest.approx(math.log(2) - 100, rel=1e-6)
     assert dcl_loss(z, -z, 0.01).item() == pytest.approx(math.log(2) + 100, rel=1e-6)
 
 
 def test_an_anchors_nt_xent_follows_from_its_decoupled_loss() -> None:
-    """exp(NT-Xent) - 1 is exp(DCL) for each anchor: here all anchors are alike."""
+    """For each anchor exp(NT-Xent) - 1 = exp(DCL); here all anchors have the same loss."""
     angle = torch.arange(4, dtype=torch.float64) * math.pi / 2
     z_i = torch.stack([angle.cos(), angle.sin()], dim=1)
     z_j = torch.stack([(angle + 0.3).cos(), (angle + 0.3).sin()], dim=1)
@@ -34,8 +34,8 @@ def test_an_anchors_nt_xent_follows_from_its_decoupled_loss() -> None:
     assert math.expm1(coupled) == pytest.approx(math.exp(decoupled), rel=1e-12)
 
 
-def test_a_positive_pulls_alike_however_close_it_is() -> None:
-    """What the paper is about: in NT-Xent an easy positive takes the gradient away."""
+def test_the_pull_of_a_positive_does_not_depend_on_its_distance() -> None:
+    """The paper's point: in NT-Xent a close positive reduces the gradient."""
     towards = []
     for distance in (1.0, 0.1):
         z_i = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
@@ -47,13 +47,13 @@ def test_a_positive_pulls_alike_however_close_it_is() -> None:
     assert abs(near_coupled) < 0.1 * abs(far_coupled)
 
 
-def test_false_negatives_are_those_that_agree_in_all_that_is_known() -> None:
+def test_false_negatives_agree_in_all_labels_known_in_both() -> None:
     z_i, z_j = two_views(4)
     labels = torch.tensor([[0, 1], [0, -1], [0, 2], [-1, -1]])
-    alike = torch.tensor([[0], [0], [1], [2]])  # 1 also agrees with 2, which differs from 0
+    coarse = torch.tensor([[0], [0], [1], [2]])  # 1 also agrees with 2, which differs from 0
     both = dcl_loss(z_i, z_j, 0.5, labels)
-    assert both != dcl_loss(z_i, z_j, 0.5, alike)
-    pairs = torch.tensor([[5, -1, -1], [5, 6, -1], [-1, 6, -1], [-1, -1, -1]])  # 0 with 1, 1 with 2, and no others
+    assert both != dcl_loss(z_i, z_j, 0.5, coarse)
+    pairs = torch.tensor([[5, -1, -1], [5, 6, -1], [-1, 6, -1], [-1, -1, -1]])  # only 0 and 1 agree, and 1 and 2
     torch.testing.assert_close(both, dcl_loss(z_i, z_j, 0.5, pairs))
 
 
@@ -61,5 +61,5 @@ def test_masking_never_raises_the_loss() -> None:
     for seed in range(5):
         z_i, z_j = two_views(9, seed=seed)
         labels = draw_labels(9, (3, 2), 0.3, seed)
-        labels[0] = -1  # keeps every anchor a negative: without any an anchor counts as 0
+        labels[0] = -1  # leaves every anchor a negative; without one its loss would be 0
         assert dcl_loss(z_i, z_j, 0.5, labels) < dcl_loss(z_i, z_j, 0.5)

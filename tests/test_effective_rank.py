@@ -1,4 +1,4 @@
-"""The effective rank against its definition, and against matrices whose rank is plain."""
+"""The effective rank against its definition and against matrices of known rank."""
 
 import math
 
@@ -29,14 +29,14 @@ def test_it_is_the_exponential_of_the_entropy_of_the_singular_values(rows: int, 
         (torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]]), 2.0),
     ],
 )
-def test_plain_matrices_have_their_rank(x: torch.Tensor, rank: float) -> None:
+def test_simple_matrices_have_their_known_rank(x: torch.Tensor, rank: float) -> None:
     assert effective_rank(x) == pytest.approx(rank, abs=1e-6)
 
 
-def test_what_is_not_finite_has_no_rank() -> None:
+def test_a_matrix_with_a_non_finite_entry_has_rank_nan() -> None:
     assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan]])))
 
 
-def test_the_variance_is_0_where_all_are_one_and_at_most_1() -> None:
+def test_the_variance_is_0_for_equal_vectors_and_1_for_opposite_ones() -> None:
     assert unit_variance(torch.tensor([[0.6, 0.8]] * 5)) == pytest.approx(0, abs=1e-12)
     assert unit_variance(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(1)

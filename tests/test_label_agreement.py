@@ -1,4 +1,4 @@
-"""The agreement of images, a block at a time, against a loop over pairs and attributes."""
+"""Blocks of label agreements against a loop over pairs and attributes."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from simclr.label_agreement import LabelAgreement, fill_same_image
 
 
 def both_views(labels: torch.Tensor, shares: list[int]) -> torch.Tensor:
-    """Repeats each process's labels for its two views."""
+    """Repeat each process's labels for its two views."""
     return torch.cat([share for share in labels.split(shares) for _ in range(2)])
 
 
@@ -24,16 +24,16 @@ def both_views(labels: torch.Tensor, shares: list[int]) -> torch.Tensor:
     size=st.integers(1, 9),
     seed=st.integers(0, 1000),
 )
-def test_every_block_is_what_a_loop_over_its_pairs_finds(shares, classes, blank, size, seed) -> None:
+def test_every_block_equals_a_loop_over_its_pairs(shares, classes, blank, size, seed) -> None:
     n = sum(shares)
     labels = both_views(draw_labels(n, classes, blank, seed) if n else torch.zeros(0, len(classes)).long(), shares)
     images = both_views(torch.arange(n)[:, None], shares).flatten().tolist()
     starts = [2 * sum(shares[:process]) for process in range(len(shares) + 1)]
-    for own in pairwise(starts):
-        agreement = LabelAgreement(labels, slice(*own), torch.float64)
-        for first in range(own[0], own[1], size):
-            rows = slice(first, min(first + size, own[1]))
-            for start, stop in ((0, own[0]), own, (own[1], 2 * n)):
+    for local in pairwise(starts):
+        agreement = LabelAgreement(labels, slice(*local), torch.float64)
+        for first in range(*local, size):
+            rows = slice(first, min(first + size, local[1]))
+            for start, stop in ((0, local[0]), local, (local[1], 2 * n)):
                 for second in range(start, stop, size):
                     columns = slice(second, min(second + size, stop))
                     block = agreement.block(rows, columns)
@@ -47,7 +47,7 @@ def test_every_block_is_what_a_loop_over_its_pairs_finds(shares, classes, blank,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_full_agreement_is_exactly_one_however_many_attributes_there_are(dtype: torch.dtype) -> None:
+def test_full_agreement_is_exactly_one_for_any_number_of_attributes(dtype: torch.dtype) -> None:
     for attributes in range(1, 256):
         labels = torch.ones(8, attributes, dtype=torch.int64)
         labels[1, 0] = 0
@@ -56,14 +56,14 @@ def test_full_agreement_is_exactly_one_however_many_attributes_there_are(dtype: 
         assert (block[1] < 1).all()
 
 
-def test_the_labels_that_are_given_stay_as_they_were() -> None:
+def test_the_labels_are_not_modified() -> None:
     labels = draw_labels(6)
     copy = labels.clone()
     LabelAgreement(labels, slice(0, 6), torch.float32).block(slice(0, 3), slice(0, 3))
     assert torch.equal(labels, copy)
 
 
-def test_views_of_an_image_are_marked_in_ones_own_blocks_alone() -> None:
+def test_only_local_blocks_contain_the_two_views_of_an_image() -> None:
     block = torch.zeros(4, 4)
     fill_same_image(block, slice(4, 8), slice(4, 8), slice(4, 8), 1)
     assert block.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]]

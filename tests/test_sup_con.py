@@ -1,6 +1,6 @@
-"""SupCon over attributes: the paper's own where there is one, and what sharing some labels weighs.
+"""SupCon: the paper's loss for one attribute, and the weights of positives for several.
 
-What every loss must hold is in test_contrastive_losses.py.
+Properties of all losses: test_contrastive_losses.py.
 """
 
 import math
@@ -28,14 +28,14 @@ def test_with_one_attribute_and_no_blanks_it_is_l_out_of_the_paper(classes, temp
         torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-9)
 
 
-def test_attributes_that_say_the_same_weigh_as_one() -> None:
+def test_repeating_an_attribute_changes_nothing() -> None:
     z_i, z_j = two_views(6)
     labels = torch.tensor([0, 1, 0, 2, 1, 0])[:, None]
     once, thrice = (sup_con_loss(z_i, z_j, labels.expand(-1, times), 0.2) for times in (1, 3))
     torch.testing.assert_close(thrice, once, rtol=1e-14, atol=0)
 
 
-def test_an_attribute_that_no_two_images_know_changes_nothing() -> None:
+def test_an_attribute_known_in_only_one_image_changes_nothing() -> None:
     z_i, z_j = two_views(5)
     labels = torch.tensor([[0], [1], [0], [1], [0]])
     extra = torch.tensor([[UNKNOWN], [3], [UNKNOWN], [UNKNOWN], [UNKNOWN]])
@@ -57,8 +57,8 @@ def test_an_attribute_that_no_two_images_know_changes_nothing() -> None:
     ],
     ids=str,
 )
-def test_another_image_weighs_the_share_of_equal_labels_among_those_known_in_both(labels, weight) -> None:
-    """Views of an image at similarity 1, of the two images at 0."""
+def test_another_image_weighs_its_share_of_equal_labels_among_the_labels_known_in_both(labels, weight) -> None:
+    """The views of an image have similarity 1, and views of different images 0."""
     z = torch.eye(2, dtype=torch.float64)
     expected = math.log(math.exp(2) + 2) - 2 / (1 + 2 * weight)
     assert sup_con_loss(z, z, torch.tensor(labels), 0.5).item() == pytest.approx(expected, rel=1e-14)

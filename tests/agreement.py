@@ -1,9 +1,9 @@
-"""How far the contrastive losses are from their definitions and from other libraries, as a table.
+"""A table of the deviations of the contrastive losses from their definitions and from other libraries.
 
-    python tests/agreement.py     prints a row for each loss: the largest relative deviation of the value and of the
-                                  gradient, from loops in float64 and from the peer where there is one
+    python tests/agreement.py     print a row for each loss: the largest relative deviation of its value and of its
+                                  gradient, from loops in float64 and from another library if it has the loss
 
-The suite asserts all of it (test_contrastive_losses.py, test_recorded_losses.py); this shows the margins.
+The suite asserts tolerances (test_contrastive_losses*.py, test_recorded_losses.py); this table shows the margins.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+from contrastive_losses import LOSSES
 from contrastive_oracle import draw_labels, two_views, with_gradients
 from distributed import run_on_processes
 from recorded_losses import CASES, PEERS, case
-from test_contrastive_losses import LOSSES, losses_and_averaged_gradients
+from test_contrastive_losses_on_processes import losses_and_averaged_gradients
 from torch import Tensor
 
 N, WIDTH, TEMPERATURES = 32, 16, (0.5, 0.1, 0.02)
-SHARES = [20, 0, 5, 7]  # of the images, on four processes
+SHARES = [20, 0, 5, 7]  # images of each of four processes
 
 Found = tuple[Tensor, Tensor, Tensor]
 
@@ -66,12 +67,12 @@ def _on_processes(name: str, labels: Tensor) -> list[tuple[Found, Found]]:
 
 
 def _largest(pairs: list[tuple[Found, Found]]) -> str:
-    """Return the largest deviation of the value and of the gradient, each relative to the latter's norm."""
+    """Return the largest relative deviations of (found, expected) pairs: of the value, of the gradient's norm."""
     value = max(float((found[0].double() - expected[0]).abs() / expected[0].abs()) for found, expected in pairs)
     gradient = 0.0
     for found, expected in pairs:
-        own, right = (torch.cat(parts[1:]).double() for parts in (found, expected))
-        gradient = max(gradient, float((own - right).norm() / right.norm()))
+        ours, reference = (torch.cat(parts[1:]).double() for parts in (found, expected))
+        gradient = max(gradient, float((ours - reference).norm() / reference.norm()))
     return f"{value:.0e}, {gradient:.0e}"
 
 

@@ -1,9 +1,9 @@
-"""Contrastive losses by other libraries, and the file that keeps what they found, for where they are not installed.
+"""Contrastive losses of other libraries, and a file with their recorded results for when they are not installed.
 
-    python tests/recorded_losses.py     writes tests/data/contrastive.npz anew
+    python tests/recorded_losses.py     record tests/data/contrastive.npz again
 
-lightly has DCL; pytorch-metric-learning has SupCon for one attribute, and NT-Xent over pairs of one's own choice, of
-which false negatives can be left out.
+lightly has DCL. pytorch-metric-learning has SupCon for one attribute, and NT-Xent for a given list of pairs, which can
+omit false negatives.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ CASES = {  # images, length of a projection, temperature
 
 
 def case(name: str) -> tuple[Tensor, Tensor, float, Tensor]:
-    """Returns projections, temperature, and labels of one attribute, all known."""
+    """Return projections, temperature, and the labels of one attribute, all known."""
     n, width, temperature = CASES[name]
     z_i, z_j = two_views(n, width, seed=n)
     return z_i, z_j, temperature, draw_labels(n, (3,), blank=0, seed=n)
 
 
-def lightlys_dcl(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
-    """Lightly's DCL, which reads no labels."""
+def lightly_dcl(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
+    """Return lightly's DCL, which reads no labels."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its dependencies' deprecations
+        warnings.simplefilter("ignore")  # deprecation warnings of its dependencies
         loss: Tensor = import_module("lightly.loss").DCLLoss(temperature=temperature)(z_i, z_j)
     return loss
 
 
-def metric_learnings_sup_con(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
-    """pytorch-metric-learning's SupCon."""
+def metric_learning_sup_con(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
+    """Return the SupCon loss of pytorch-metric-learning."""
     loss = _metric_learning().SupConLoss(temperature=temperature)
     found: Tensor = loss(torch.cat([z_i, z_j]), labels.squeeze(1).repeat(2))
     return found
 
 
-def metric_learnings_masked_nt_xent(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
-    """pytorch-metric-learning's NT-Xent, whose pairs leave the false negatives out."""
-    batch = Batch(z_i, z_j, temperature, labels)  # its rows go by image
+def metric_learning_masked_nt_xent(z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor) -> Tensor:
+    """Return the NT-Xent loss of pytorch-metric-learning, for pairs without false negatives."""
+    batch = Batch(z_i, z_j, temperature, labels)  # rows 2k and 2k + 1 are the views of image k
     anchors = range(len(batch.rows))
     pairs = [(i, k) for i in anchors for k in batch.negatives(i)]
     positives = torch.tensor([(i, i ^ 1) for i in anchors]).T
@@ -64,15 +64,15 @@ def _metric_learning():
     return import_module("pytorch_metric_learning.losses")
 
 
-PEERS: dict[str, tuple[str, Callable[..., Tensor]]] = {  # by our loss: the package, and what it finds
-    "dcl": ("lightly", lightlys_dcl),
-    "supcon": ("pytorch_metric_learning", metric_learnings_sup_con),
-    "ntxent, masked": ("pytorch_metric_learning", metric_learnings_masked_nt_xent),
+PEERS: dict[str, tuple[str, Callable[..., Tensor]]] = {  # by our loss: the package, its loss
+    "dcl": ("lightly", lightly_dcl),
+    "supcon": ("pytorch_metric_learning", metric_learning_sup_con),
+    "ntxent, masked": ("pytorch_metric_learning", metric_learning_masked_nt_xent),
 }
 
 
 def record() -> None:
-    """Writes the file."""
+    """Write the file."""
     found = {
         f"{loss}.{name}.{part}": value.numpy()
         for loss, (_, peer) in PEERS.items()

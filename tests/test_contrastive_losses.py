@@ -1,79 +1,16 @@
-"""What every contrastive loss must hold, with labels and without: its paper's loops, any split, any precision."""
+"""Properties of every contrastive loss, with and without labels: oracles, precision, memory and errors."""
 
-import contextlib
 import math
-from contextlib import contextmanager
-from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-from contrastive_oracle import (
-    UNKNOWN,
-    dcl_loop,
-    draw_labels,
-    nt_xent_loop,
-    sup_con_loop,
-    two_views,
-    with_gradients,
-)
-from distributed import run_on_processes
-from flag_effects import ON_GPU
+from contrastive_losses import LOSSES, MODULES, assert_all_close, blocks_of, every_loss, sup_con
+from contrastive_oracle import UNKNOWN, dcl_loop, draw_labels, sup_con_loop, two_views, with_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simclr import (
-    DCLLoss,
-    NTXentLoss,
-    SupConLoss,
-    chance_level,
-    dcl_chance_level,
-    dcl_loss,
-    log_sum_exp,
-    nt_xent_loss,
-    similarity_blocks,
-    sup_con_loss,
-)
-
-
-def sup_con(z_i, z_j, temperature, labels):
-    """SupCon with its arguments in the others' order."""
-    return sup_con_loss(z_i, z_j, labels, temperature)
-
-
-def unlabeled(loss, z_i, z_j, temperature, labels):
-    """A loss that is given no labels."""
-    return loss(z_i, z_j, temperature)
-
-
-LOSSES = {  # ours, and the oracle
-    "ntxent": (partial(unlabeled, nt_xent_loss), partial(unlabeled, nt_xent_loop)),
-    "ntxent, masked": (nt_xent_loss, nt_xent_loop),
-    "dcl": (partial(unlabeled, dcl_loss), partial(unlabeled, dcl_loop)),
-    "dcl, masked": (dcl_loss, dcl_loop),
-    "supcon": (sup_con, sup_con_loop),
-}
-MODULES = {"ntxent": NTXentLoss, "dcl": DCLLoss, "supcon": SupConLoss}
-SHARES = [[3, 3], [5, 2], [0, 4], [1, 1], [1, 4, 2], [0, 3, 0], [2, 2, 2, 2], [1, 0, 5, 2]]
-every_loss = pytest.mark.parametrize("name", LOSSES)
-
-
-@contextmanager
-def blocks_of(rows):
-    """Sets the rows of a block."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
-        yield
-
-
-def assert_all_close(found, expected, tolerance):
-    """Compares losses and gradients, whose entries that happen to cancel are as exact as the largest ones."""
-    for value, reference in zip(found, expected, strict=True):
-        bound = tolerance * max(1.0, reference.abs().max().item())
-        torch.testing.assert_close(value.double(), reference.double(), rtol=0, atol=bound)
-
+from simclr import chance_level, dcl_chance_level, dcl_loss, nt_xent_loss
 
 # Values and gradients
 
@@ -89,7 +26,7 @@ def assert_all_close(found, expected, tolerance):
     block=st.sampled_from([1, 2, 3, 5, 256]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_batch_labels_and_block_give_what_the_papers_loops_give(
+def test_any_batch_labels_and_block_size_equal_the_papers_loops(
     name, n, width, temperature, classes, blank, block, seed
 ):
     ours, oracle = LOSSES[name]
@@ -111,7 +48,7 @@ def test_the_gradient_is_that_of_finite_differences(name, temperature):
 
 
 @every_loss
-def test_so_is_the_gradients_own(name):
+def test_the_second_derivative_is_that_of_finite_differences(name):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(4, 3).requires_grad_()
     labels = draw_labels(4)
@@ -150,7 +87,7 @@ def test_swapping_views_permuting_images_and_scaling_projections_change_nothing(
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
-def test_what_codes_labels_have_and_which_blank_change_nothing(name, dtype):
+def test_other_class_indices_blanks_and_integer_dtypes_change_nothing(name, dtype):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(7)
     labels = draw_labels(7)
@@ -160,14 +97,14 @@ def test_what_codes_labels_have_and_which_blank_change_nothing(name, dtype):
 
 @pytest.mark.parametrize("name", ["ntxent, masked", "supcon"])
 @pytest.mark.parametrize("labels", [torch.full((6, 2), UNKNOWN), torch.zeros(6, 0, dtype=torch.int64)], ids=str)
-def test_without_any_known_label_it_is_nt_xent(name, labels):
+def test_without_known_labels_the_loss_is_nt_xent(name, labels):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(6)
     found = with_gradients(ours, z_i, z_j, 0.2, labels)
     torch.testing.assert_close(found, with_gradients(nt_xent_loss, z_i, z_j, 0.2), rtol=1e-12, atol=1e-14)
 
 
-# Numbers at the edge
+# Precision and extreme inputs
 
 
 @every_loss
@@ -192,92 +129,21 @@ def test_autocast_does_not_lower_the_precision(name, autocast):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(8, 16, dtype=torch.float32)
 
-    def under_autocast(z_i, z_j, *args):  # the forward pass alone, as in training
+    def under_autocast(z_i, z_j, *args):  # only the forward pass, as in training
         with torch.autocast("cpu", dtype=autocast):
             return ours(z_i, z_j, *args)
 
     args = z_i, z_j, 0.05, draw_labels(8)
     expected = with_gradients(ours, *args)
     torch.testing.assert_close(with_gradients(under_autocast, *args), expected, rtol=0, atol=0)
-    with torch.autocast("cpu", dtype=autocast):  # the backward pass too, as in many a loop
+    with torch.autocast("cpu", dtype=autocast):  # the backward pass too, as in other training loops
         torch.testing.assert_close(with_gradients(ours, *args), expected, rtol=0, atol=0)
-
-
-@contextmanager
-def tf32(allowed):
-    """Lets a GPU multiply in TF32, or not."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-
-
-@ON_GPU
-@every_loss
-def test_a_gpu_multiplies_in_full_precision_whatever_training_chose(name):
-    ours, _ = LOSSES[name]
-    (z_i, z_j), labels = two_views(32, 16).cuda(), draw_labels(32).cuda()
-    expected = with_gradients(ours, z_i, z_j, 0.05, labels)
-    with tf32(True):
-        assert_all_close(with_gradients(ours, z_i.float(), z_j.float(), 0.05, labels), expected, 1e-5)
-
-
-@pytest.mark.parametrize("allowed", [True, False])
-def test_the_precision_of_a_gpus_products_is_given_back(allowed):
-    matmul = torch.backends.cuda.matmul
-    with tf32(allowed):
-        with contextlib.suppress(ZeroDivisionError), log_sum_exp.full_precision(torch.device("cuda")):
-            assert not matmul.allow_tf32
-            raise ZeroDivisionError
-        assert matmul.allow_tf32 == allowed
-        with log_sum_exp.full_precision(torch.device("cpu")):
-            assert matmul.allow_tf32 == allowed
-
-
-def test_the_precision_is_that_of_the_new_name_where_the_old_one_cannot_be_read(monkeypatch):
-    class Matmul:
-        fp32_precision = "tf32"
-
-        @property
-        def allow_tf32(self):
-            raise RuntimeError("a mix of the legacy and new APIs")
-
-    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul := Matmul())
-    with log_sum_exp.full_precision(torch.device("cuda")):
-        assert matmul.fp32_precision == "ieee"
-    assert matmul.fp32_precision == "tf32"
-
-
-@every_loss
-def test_forward_and_backward_multiply_in_full_precision(name, monkeypatch):
-    ours, _ = LOSSES[name]
-    inside, products = [False], []
-
-    @contextmanager
-    def noted(device):
-        assert device == torch.device("cpu")
-        inside[0] = True
-        yield
-        inside[0] = False
-
-    class Products(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if "mm" in func.__name__:
-                products.append((func.__name__, inside[0]))
-            return func(*args, **kwargs or {})
-
-    monkeypatch.setattr(log_sum_exp, "full_precision", noted)
-    with Products():
-        with_gradients(ours, *two_views(8, 4), 0.5, draw_labels(8))
-    assert set(products) == {("mm.default", True), ("addmm_.default", True)}
 
 
 @every_loss
 @pytest.mark.parametrize("temperature", [0.5, 0.01, 0.001])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-def test_vectors_of_zeros_are_as_similar_to_all_and_have_no_gradient(name, dtype, temperature):
+def test_vectors_of_zeros_have_equal_similarities_and_no_gradient(name, dtype, temperature):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(5, 4, dtype=dtype)
     z_i[2] = z_j[2] = z_j[4] = 0
@@ -288,7 +154,7 @@ def test_vectors_of_zeros_are_as_similar_to_all_and_have_no_gradient(name, dtype
 
 
 @every_loss
-def test_a_projection_that_is_not_a_number_is_not_hidden(name):
+def test_a_nan_projection_gives_a_nan_loss(name):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(4, 3)
     z_i[1, 1] = math.nan
@@ -297,7 +163,7 @@ def test_a_projection_that_is_not_a_number_is_not_hidden(name):
 
 @pytest.mark.parametrize("temperature", [0.5, 0.01, 0.002])
 @pytest.mark.parametrize("loss", [nt_xent_loss, dcl_loss])
-def test_where_all_images_are_of_one_class_nothing_is_contrasted(loss, temperature):
+def test_images_of_one_class_without_negatives_have_no_loss_and_no_gradient(loss, temperature):
     labels = torch.zeros(4, 1, dtype=torch.int64)
     found, *gradients = with_gradients(loss, *two_views(4), temperature, labels)
     assert found.item() == pytest.approx(0, abs=1e-12)
@@ -307,7 +173,7 @@ def test_where_all_images_are_of_one_class_nothing_is_contrasted(loss, temperatu
 
 @pytest.mark.parametrize("temperature", [0.5, 0.002])
 def test_an_anchor_without_negatives_leaves_the_others_as_they_are(temperature):
-    """One image agrees with all others, which are told from each other still."""
+    """One image agrees with all others, and the others remain negatives of each other."""
     z_i, z_j = two_views(3)
     labels = torch.tensor([[0, UNKNOWN], [0, 1], [0, 2]])
     for block in (1, 2, 256):
@@ -322,7 +188,7 @@ def test_an_anchor_without_negatives_leaves_the_others_as_they_are(temperature):
 
 @pytest.mark.parametrize("temperature", [0.5, 0.002])
 @pytest.mark.parametrize("loss", [nt_xent_loss, dcl_loss])
-def test_without_negatives_a_gradient_made_to_be_differentiated_is_the_same(loss, temperature):
+def test_without_negatives_create_graph_gives_the_same_gradient(loss, temperature):
     labels = torch.tensor([[0, UNKNOWN], [0, 1], [0, 2]])
     z_i, z_j = two_views(3).requires_grad_()
     plain, again = (
@@ -334,15 +200,17 @@ def test_without_negatives_a_gradient_made_to_be_differentiated_is_the_same(loss
     assert second.isfinite().all()
 
 
-# How it computes
+# Compilation, modules and memory
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_compiled_it_is_one_graph_and_the_same(name):
+def test_a_compiled_loss_is_one_graph_with_the_same_result(name):
     loss = MODULES[name](0.1)
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)  # .item() would break the graph
-    for n in (6, 9):
-        args = *two_views(n), draw_labels(n)
+    for n, labels in ((6, [draw_labels(6)]), (9, [draw_labels(9)]), (9, [])):
+        if name == "supcon" and not labels:
+            continue  # it requires labels
+        args = *two_views(n), *labels
         torch.testing.assert_close(with_gradients(compiled, *args), with_gradients(loss, *args), rtol=1e-12, atol=1e-12)
 
 
@@ -358,7 +226,7 @@ def test_the_module_shows_its_temperature_has_no_state_and_calls_the_function(na
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the most numbers that a tensor had."""
+    """Record the size of the largest tensor, in elements."""
 
     numel = 0
 
@@ -380,7 +248,7 @@ def test_no_tensor_is_larger_than_a_block_or_the_projections_and_labels(name, te
 
 
 @every_loss
-def test_what_is_kept_for_the_backward_pass_grows_with_the_projections_alone(name):
+def test_tensors_saved_for_the_backward_pass_are_no_larger_than_the_projections(name):
     kept = []
 
     def pack(tensor):
@@ -396,7 +264,7 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_projections_alone(nam
 
 
 @every_loss
-def test_the_inputs_stay_as_they_were(name):
+def test_the_inputs_are_not_modified(name):
     ours, _ = LOSSES[name]
     z_i, z_j = two_views(6)
     labels = draw_labels(6)
@@ -405,128 +273,11 @@ def test_the_inputs_stay_as_they_were(name):
     torch.testing.assert_close((z_i, z_j, labels), copies, rtol=0, atol=0)
 
 
-# Several processes
-
-
-def losses_and_averaged_gradients(cases, block):
-    """For each case, this process's loss, and its slices of the gradients that DDP's averaging would make."""
-    results = []
-    with blocks_of(block):
-        for name, z_i, z_j, temperature, labels, shares in cases:
-            own_i, own_j, own_labels = (rows.split(shares)[dist.get_rank()] for rows in (z_i, z_j, labels))
-            loss, *gradients = with_gradients(LOSSES[name][0], own_i, own_j, temperature, own_labels)
-            results.append((loss, *(gradient / dist.get_world_size() for gradient in gradients)))
-    return results
-
-
-def assert_as_one_process(shares, cases, tolerance, block=3):
-    """Compares what every process finds with one process that has the joint batch."""
-    cases = [(*case, shares) for case in cases]
-    by_rank = run_on_processes(len(shares), losses_and_averaged_gradients, cases, block)
-    for case, found in zip(cases, zip(*by_rank, strict=True), strict=True):
-        losses, grads_i, grads_j = zip(*found, strict=True)
-        expected = with_gradients(LOSSES[case[0]][0], *case[1:5])
-        assert [len(grad) for grad in grads_i] == shares
-        for loss in losses:
-            assert loss == losses[0]
-            assert loss.dtype == expected[0].dtype
-        assert_all_close((losses[0], torch.cat(grads_i), torch.cat(grads_j)), expected, tolerance)
-
-
-@pytest.mark.parametrize("shares", SHARES, ids=str)
-def test_several_processes_equal_one(shares):
-    n = sum(shares)
-    z_i, z_j = two_views(n)
-    cases = [(name, z_i, z_j, t, draw_labels(n)) for name in LOSSES for t in (0.5, 0.05, 0.002)]
-    assert_as_one_process(shares, cases, 1e-10)
-    cases = [(name, z_i.float(), z_j.float(), 0.5, draw_labels(n).int()) for name in LOSSES]
-    assert_as_one_process(shares, cases, 5e-6)
-
-
-@settings(max_examples=20)
-@given(
-    shares=st.lists(st.integers(0, 5), min_size=2, max_size=4).filter(lambda shares: sum(shares) >= 2),
-    classes=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
-    block=st.integers(1, 6),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_any_split_over_processes_equals_one_process(shares, classes, block, seed):
-    n = sum(shares)
-    z_i, z_j = two_views(n, 3, seed)
-    labels = draw_labels(n, classes, 0.3, seed)
-    assert_as_one_process(shares, [(name, z_i, z_j, 0.3, labels) for name in LOSSES], 1e-9, block)
-
-
-def gradient_made_to_be_differentiated(name, z_i, z_j, labels, shares):
-    own_i, own_j, own_labels = (rows.split(shares)[dist.get_rank()].clone() for rows in (z_i, z_j, labels))
-    own_i.requires_grad_()
-    loss = LOSSES[name][0](own_i, own_j, 0.2, own_labels)
-    (gradient,) = torch.autograd.grad(loss, own_i, create_graph=True)
-    return gradient.detach() / dist.get_world_size()
+# Invalid inputs
 
 
 @every_loss
-@pytest.mark.parametrize("shares", [[4, 3], [0, 5], [2, 0, 3]], ids=str)
-def test_with_create_graph_too_several_processes_find_what_one_finds(name, shares):
-    z_i, z_j = two_views(sum(shares))
-    labels = draw_labels(sum(shares))
-    by_rank = run_on_processes(len(shares), gradient_made_to_be_differentiated, name, z_i, z_j, labels, shares)
-    _, expected, _ = with_gradients(LOSSES[name][0], z_i, z_j, 0.2, labels)
-    torch.testing.assert_close(torch.cat(by_rank), expected)
-
-
-def weight_gradient_under_ddp(name, x_i, x_j, labels, shares):
-    """The gradient of a linear projection head that DistributedDataParallel has averaged."""
-    torch.manual_seed(0)
-    head = DistributedDataParallel(torch.nn.Linear(x_i.shape[1], 3).double())
-    own_i, own_j, own_labels = (rows.split(shares)[dist.get_rank()] for rows in (x_i, x_j, labels))
-    z_i, z_j = head(torch.cat([own_i, own_j])).chunk(2) if len(own_i) else (head(own_i),) * 2
-    LOSSES[name][0](z_i, z_j, 0.2, own_labels).backward()
-    return head.module.weight.grad
-
-
-@every_loss
-@pytest.mark.parametrize("shares", [[6, 2], [1, 0, 7]], ids=str)
-def test_under_ddp_a_parameters_gradient_is_that_of_the_joint_batch(name, shares):
-    x_i, x_j = two_views(8, 4)
-    labels = draw_labels(8)
-    torch.manual_seed(0)
-    head = torch.nn.Linear(4, 3).double()
-    LOSSES[name][0](head(x_i), head(x_j), 0.2, labels).backward()
-    for gradient in run_on_processes(len(shares), weight_gradient_under_ddp, name, x_i, x_j, labels, shares):
-        torch.testing.assert_close(gradient, head.weight.grad, rtol=1e-11, atol=1e-12)
-
-
-def refusal(labels):
-    labels = labels[dist.get_rank()]
-    try:
-        nt_xent_loss(torch.ones(2, 2), torch.ones(2, 2), 0.5, labels)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-@pytest.mark.parametrize(
-    ("second", "kinds"),
-    [
-        (None, "widths [2, 0] and [8, 0] bytes"),
-        (torch.zeros(2, 3, dtype=torch.int64), "widths [2, 3] and [8, 8] bytes"),
-        (torch.zeros(2, 2, dtype=torch.int32), "widths [2, 2] and [8, 4] bytes"),
-    ],
-    ids=["none", "width", "dtype"],
-)
-def test_labels_that_differ_between_processes_are_refused_on_each(second, kinds):
-    messages = run_on_processes(2, refusal, [torch.zeros(2, 2, dtype=torch.int64), second])
-    for message in messages:
-        assert message.startswith("expected labels of one width and dtype on every process, got, by rank, ")
-        assert kinds in message
-
-
-# What they refuse
-
-
-@every_loss
-def test_projections_and_temperatures_that_do_not_fit_are_refused(name):
+def test_wrong_projections_and_temperatures_raise(name):
     ours, _ = LOSSES[name]
     one = torch.zeros(1, 1, dtype=torch.int64)
     with pytest.raises(ValueError, match="at least 2 images over all processes, got 1: there are no negatives"):
@@ -538,7 +289,7 @@ def test_projections_and_temperatures_that_do_not_fit_are_refused(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_refuses_a_temperature_that_is_not_above_zero(name):
+def test_a_module_with_a_temperature_below_zero_raises(name):
     with pytest.raises(ValueError, match="expected a finite temperature above 0, got -1"):
         MODULES[name](-1)
 
@@ -557,20 +308,20 @@ def test_a_module_refuses_a_temperature_that_is_not_above_zero(name):
     ],
     ids=str,
 )
-def test_labels_that_do_not_fit_are_refused(name, labels, message):
+def test_labels_of_wrong_shape_dtype_number_or_device_raise(name, labels, message):
     ours, _ = LOSSES[name]
     with pytest.raises(ValueError, match=message):
         ours(*two_views(3), 0.5, labels)
 
 
-def test_more_attributes_than_a_byte_holds_bits_are_counted_right():
+def test_the_largest_number_of_attributes_is_counted_without_overflow():
     z_i, z_j = two_views(4)
     labels = draw_labels(4, (2,) * 255, 0.1)
-    labels[1] = labels[0]  # as many equal as there can be
+    labels[1] = labels[0]  # the largest number of equal labels
     torch.testing.assert_close(sup_con(z_i, z_j, 0.5, labels), sup_con_loop(z_i, z_j, 0.5, labels))
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_one_image_has_no_chance_level(n):
+def test_the_chance_level_needs_two_images(n):
     with pytest.raises(ValueError, match=f"expected at least 2 images, got {n}"):
         dcl_chance_level(n)

@@ -1,13 +1,13 @@
-"""Our losses against those of other libraries: what is recorded of them, and they themselves where installed."""
+"""Our losses against other libraries: their recorded results, and the libraries themselves if installed."""
 
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from contrastive_losses import LOSSES
 from contrastive_oracle import with_gradients
 from recorded_losses import CASES, FILE, PEERS, case
-from test_contrastive_losses import LOSSES
 
 every_case = pytest.mark.parametrize("name", CASES)
 every_peer = pytest.mark.parametrize("loss", PEERS)
@@ -28,13 +28,13 @@ def test_values_and_gradients_equal_the_recorded_ones(loss, name, dtype, toleran
     found = with_gradients(LOSSES[loss][0], z_i.to(dtype), z_j.to(dtype), temperature, labels)
     for part, value in zip(("loss", "grad_i", "grad_j"), found, strict=True):
         reference = recorded()[f"{loss}.{name}.{part}"]
-        # Entries of a gradient that happen to cancel are as exact as the largest ones, no better.
+        # An entry of a gradient is a sum whose rounding error is relative to the largest entry.
         assert (value - reference).abs().max() <= tolerance / min(temperature * 10, 1) * reference.abs().max()
 
 
 @every_case
 @every_peer
-def test_other_libraries_find_the_same(loss, name) -> None:
+def test_other_libraries_give_the_same_value_and_gradients(loss, name) -> None:
     package, peer = PEERS[loss]
     pytest.importorskip(package)
     args = case(name)

@@ -1,0 +1,54 @@
+"""Our contrastive losses beside their oracles, for the tests that run every loss."""
+
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+from contrastive_oracle import dcl_loop, nt_xent_loop, sup_con_loop
+
+from simclr import (
+    DCLLoss,
+    NTXentLoss,
+    SupConLoss,
+    dcl_loss,
+    nt_xent_loss,
+    similarity_blocks,
+    sup_con_loss,
+)
+
+
+def sup_con(z_i, z_j, temperature, labels):
+    """SupCon with the argument order of the other losses."""
+    return sup_con_loss(z_i, z_j, labels, temperature)
+
+
+def unlabeled(loss, z_i, z_j, temperature, labels):
+    """Call a loss without its labels."""
+    return loss(z_i, z_j, temperature)
+
+
+LOSSES = {  # our loss, its oracle
+    "ntxent": (partial(unlabeled, nt_xent_loss), partial(unlabeled, nt_xent_loop)),
+    "ntxent, masked": (nt_xent_loss, nt_xent_loop),
+    "dcl": (partial(unlabeled, dcl_loss), partial(unlabeled, dcl_loop)),
+    "dcl, masked": (dcl_loss, dcl_loop),
+    "supcon": (sup_con, sup_con_loop),
+}
+MODULES = {"ntxent": NTXentLoss, "dcl": DCLLoss, "supcon": SupConLoss}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@contextmanager
+def blocks_of(rows):
+    """Set the number of rows in a block, also in a worker process that serves later tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
+        yield
+
+
+def assert_all_close(found, expected, tolerance):
+    """Compare losses and gradients with a tolerance relative to the largest entry of each."""
+    for value, reference in zip(found, expected, strict=True):
+        bound = tolerance * max(1.0, reference.abs().max().item())
+        torch.testing.assert_close(value.double(), reference.double(), rtol=0, atol=bound)

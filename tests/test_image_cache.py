@@ -1,41 +1,25 @@
-"""A cached image is the decoded one byte for byte, whoever wrote it, and whatever happens to the file."""
+"""Cached images are the decoded ones byte for byte, in every process; a file that was cut short is not trusted."""
 
-import logging
 import multiprocessing
 import os
-import resource
-import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 from PIL import Image
 
-from catalog.decode import as_image, as_pixels, load_image
+from catalog import image_cache as module
+from catalog.decode import as_pixels, load_image
+from catalog.image_cache import ImageCache, ImageSources, decode_into, image_sources
 from catalog.table import read_table
-from timm.data.image_cache import (
-    ImageCache,
-    Pixels,
-    create_in_memory,
-    create_on_disk,
-    extents_of,
-    file_size,
-    read_on_disk,
-)
-from timm.data.image_sources import image_sources
 
 MODES = {"png": "1 L LA P RGB RGBA I;16", "jpg": "L RGB CMYK", "tif": "I F LAB CMYK", "gif": "P", "webp": "RGBA"}
-Create = Callable[..., ImageCache]
 
 
-def _draw(folder: Path) -> list[str]:
-    """Draw an image of each mode of each format, of as many sizes, and two that EXIF turns; return their names."""
+def _draw_modes(folder: Path) -> list[str]:
+    """Draw an image of each mode of each format, each of another size, and two that EXIF turns; return their names."""
     names, noise = [], np.random.default_rng(0)
     for extension, modes in MODES.items():
         for mode in modes.split():
@@ -59,241 +43,137 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert("L").convert(mode) if mode in "IF" else image.convert(mode)
 
 
-def _create(folder: Path, kind: str, names: list[str], channels: int = 3) -> ImageCache:
+def _sources(folder: Path, *names: str) -> ImageSources:
     (folder / "t.csv").write_text("\n".join(["image_path,kind", *[f"{name},a" for name in names]]) + "\n")
-    sources = image_sources(read_table(folder / "t.csv"))
-    extents = extents_of(sources.areas(0, show=False), channels, sources.stamps(0, show=False))
-    if kind == "ram":
-        return ImageCache(create_in_memory(extents, channels), sources)
-    if read_on_disk(folder / "c.pixels") is None:
-        create_on_disk(folder / "c.pixels", extents, channels)
-    return ImageCache(os.open(folder / "c.pixels", os.O_RDWR), sources)
+    return image_sources(read_table(folder / "t.csv"))
 
 
-def _decode(folder: Path, name: str, channels: int = 3) -> Pixels:
-    return as_pixels(load_image(folder / name, channels))
+def _draw(folder: Path, name: str, width: int, height: int) -> str:
+    Image.new("RGB", (width, height)).save(folder / name)
+    return name
 
 
-def _never() -> Pixels:
-    raise AssertionError("it is decoded again")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
-
-
-@pytest.fixture(scope="module")
-def names(folder: Path) -> list[str]:
-    return _draw(folder)
-
-
-@pytest.fixture(params=["ram", "disk"])
-def create(folder: Path, names: list[str], request: pytest.FixtureRequest) -> Iterator[Create]:
-    """Return a function that makes an empty cache of the images."""
-    yield lambda channels=3: _create(folder, request.param, names, channels)
-    (folder / "c.pixels").unlink(missing_ok=True)
+def _cache(folder: Path, sources: ImageSources, channels: int = 3, workers: int = 0) -> ImageCache:
+    place = folder / f"pixels-{channels}-{workers}"
+    place.touch()
+    index = decode_into(str(place), sources, sources.areas(0, False), channels, workers, show=False)
+    return ImageCache(os.open(place, os.O_RDONLY), index, channels, sources.of_row)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_of_any_mode_is_kept_byte_for_byte(
-    create: Create, folder: Path, names: list[str], channels: int
-) -> None:
-    cache = create(channels)
+def test_an_image_of_any_mode_is_kept_byte_for_byte(tmp_path: Path, channels: int) -> None:
+    names = _draw_modes(tmp_path)
+    cache = _cache(tmp_path, _sources(tmp_path, *names), channels)
     for row, name in enumerate(names):
-        decoded = _decode(folder, name, channels)
-        assert decoded.shape[2] == channels
-        for decode in (lambda name=name: _decode(folder, name, channels), _never):
-            pixels = cache.get(row, decode)
-            assert pixels.dtype == np.uint8
-            assert np.array_equal(pixels, decoded)
-        assert as_image(pixels).tobytes() == load_image(folder / name, channels).tobytes()
-        assert as_image(pixels).mode == load_image(folder / name, channels).mode
+        pixels = cache.get(row)
+        assert pixels is not None
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.writeable
+        assert np.array_equal(pixels, as_pixels(load_image(tmp_path / name, channels)))
 
 
-def _fill(cache: ImageCache, folder: Path, names: list[str], first: int) -> None:
-    """Get every image, beginning with another on each process."""
-    for number in range(len(names)):
-        row = (first + number) % len(names)
-        assert np.array_equal(cache.get(row, partial(_decode, folder, names[row])), _decode(folder, names[row]))
+def _read_all(cache: ImageCache, expected: list[bytes]) -> None:
+    assert [cache.get(row).tobytes() for row in range(len(expected))] == expected  # type: ignore[union-attr]
 
 
-# Those that do not fork import torch, so there is but one of each; this process fills the cache beside it.
-@pytest.mark.parametrize(
-    ("create", "method", "starts"),
-    [("ram", "fork", (0, 0, 7)), ("disk", "fork", (0, 0, 7)), ("ram", "spawn", (0,)), ("disk", "forkserver", (0,))],
-    indirect=["create"],
-)
-def test_processes_of_any_start_method_fill_one_cache_at_once(
-    create: Create, folder: Path, names: list[str], method: str, starts: tuple[int, ...]
-) -> None:
-    cache, context = create(), multiprocessing.get_context(method)
-    processes = [context.Process(target=_fill, args=(cache, folder, names, first)) for first in starts]
-    for process in processes:
-        process.start()
-    while cache._read(0) is None:
-        time.sleep(0.001)
-    _fill(cache, folder, names, 0)
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    for row, name in enumerate(names):
-        assert np.array_equal(cache.get(row, _never), _decode(folder, name))
-
-
-def test_a_process_that_is_killed_while_it_writes_leaves_no_torn_image(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0)
-    names = [f"{number}.bmp" for number in range(60)]
-    for name in names:
-        Image.fromarray(noise.integers(256, size=(500, 500, 3), dtype=np.uint8)).save(tmp_path / name)
-    cache = _create(tmp_path, "disk", names)
-    process = multiprocessing.get_context("fork").Process(target=_fill, args=(cache, tmp_path, names, 0))
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_any_start_method_reads_the_cache_after_its_file_is_gone(tmp_path: Path, method: str) -> None:
+    names = _draw_modes(tmp_path)
+    cache = _cache(tmp_path, _sources(tmp_path, *names))
+    (tmp_path / "pixels-3-0").unlink()
+    expected = [as_pixels(load_image(tmp_path / name)).tobytes() for name in names]
+    process = multiprocessing.get_context(method).Process(target=_read_all, args=(cache, expected))
     process.start()
-    while cache._read(4) is None:
-        time.sleep(0.001)
-    assert process.pid
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    again, decoded = _create(tmp_path, "disk", names), []
-    for row, name in enumerate(names):
-        pixels = again.get(row, lambda name=name: (decoded.append(name), _decode(tmp_path, name))[1])
-        assert np.array_equal(pixels, _decode(tmp_path, name))
-    assert 0 < len(decoded) <= 55
+    process.join(60)
+    assert process.exitcode == 0
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A folder with images, black ones too, and a cache that holds them all."""
-    folder, noise = tmp_path_factory.mktemp("full"), np.random.default_rng(0)
-    for number in range(6):
-        pixels = noise.integers(256, size=(3 + number, 7, 3), dtype=np.uint8) * (number % 3 > 0)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    names = [f"{number}.png" for number in range(6)]
-    _fill(_create(folder, "disk", names), folder, names, 0)
-    return folder, names
-
-
-@settings(max_examples=200)
-@given(begin=st.floats(0, 1), length=st.integers(1, 400), cut=st.booleans())
-def test_whatever_part_of_the_pixels_is_lost_no_wrong_ones_are_read(
-    full: tuple[Path, list[str]], begin: float, length: int, cut: bool
+def test_worker_processes_write_what_one_process_writes_and_draw_no_random_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, names = full
-    whole = (folder / "c.pixels").read_bytes()
-    cache = _create(folder, "disk", names)
-    first = int(cache._offsets[0])
-    start = first + int(begin * (len(whole) - first))
-    try:
-        with (folder / "c.pixels").open("r+b") as file:
-            if cut:
-                file.truncate(start)
-            else:
-                file.seek(start)
-                file.write(bytes(min(length, len(whole) - start)))
-        _fill(cache, folder, names, 0)
-        _fill(cache, folder, names, 0)
-    finally:
-        (folder / "c.pixels").write_bytes(whole)
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    sources = _sources(tmp_path, *_draw_modes(tmp_path))
+    state, draws = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert sources.areas(2, show=True).tolist() == sources.areas(0, show=False).tolist()
+    one, two = _cache(tmp_path, sources), _cache(tmp_path, sources, workers=2)
+    assert np.array_equal(one.index, two.index)
+    assert (tmp_path / "pixels-3-0").read_bytes() == (tmp_path / "pixels-3-2").read_bytes()
+    assert torch.equal(state, torch.get_rng_state())
+    assert draws == np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
-def test_an_image_that_changes_after_the_start_is_not_kept(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.bmp")
-    before = (tmp_path / "a.bmp").stat()
-    cache = _create(tmp_path, "disk", ["a.bmp"])
-    Image.new("RGB", (4, 4), "blue").save(tmp_path / "a.bmp")
-    os.utime(tmp_path / "a.bmp", ns=(0, before.st_mtime_ns + 1))
-    assert (cache.get(0, lambda: _decode(tmp_path, "a.bmp")) == (0, 0, 255)).all()
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.bmp")
-    os.utime(tmp_path / "a.bmp", ns=(0, before.st_mtime_ns))
-    assert (_create(tmp_path, "disk", ["a.bmp"]).get(0, lambda: _decode(tmp_path, "a.bmp")) == (255, 0, 0)).all()
+def _die(file: str) -> int:
+    os._exit(1)
 
 
-def test_an_image_of_another_size_than_its_header_says_is_decoded_each_time(tmp_path: Path) -> None:
-    for name in ("a.bmp", "b.bmp"):
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    cache, other = _create(tmp_path, "ram", ["a.bmp", "b.bmp"]), np.full((4, 5, 3), 7, dtype=np.uint8)
-    for _ in range(2):
-        assert cache.get(0, lambda: other) is other
-    assert (cache.get(1, lambda: _decode(tmp_path, "b.bmp")) == 0).all()
-    assert (cache.get(1, _never) == 0).all()
-
-
-def test_an_unreadable_image_raises_each_time(tmp_path: Path) -> None:
-    Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-100])
-    (tmp_path / "text.jpg").write_text("no image")
-    names = ["a.jpg", "cut.jpg", "text.jpg", "missing.jpg"]
-    cache = _create(tmp_path, "ram", names)
-    for row in (1, 2, 3, 1):
-        with pytest.raises(OSError, match=names[row]):
-            cache.get(row, lambda row=row: _decode(tmp_path, names[row]))
-
-
-def test_where_the_disk_is_full_images_are_decoded_and_that_is_said_once(
-    full: tuple[Path, list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_killed_worker_ends_the_work_instead_of_waiting_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, names = full
-    for name in names:
-        shutil.copy(folder / name, tmp_path / name)
-    cache = _create(tmp_path, "disk", names)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(cache._offsets[2]), hard))  # no file may be longer
-    try:
-        with caplog.at_level(logging.WARNING):
-            _fill(cache, tmp_path, names, 0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [record.message.count("takes no more") for record in caplog.records] == [1]
-    _fill(cache, tmp_path, names, 0)
-    assert np.array_equal(cache.get(1, _never), _decode(tmp_path, names[1]))
-    with pytest.raises(AssertionError):
-        cache.get(2, _never)
+    monkeypatch.setattr(module, "_CHUNK", 1)
+    monkeypatch.setattr(module, "_area", _die)
+    with pytest.raises(BrokenProcessPool):
+        _sources(tmp_path, _draw(tmp_path, "a.png", 2, 2), _draw(tmp_path, "b.png", 2, 2)).areas(2, show=False)
 
 
-def test_a_file_that_is_no_cache_or_not_a_whole_one_is_ignored(full: tuple[Path, list[str]], tmp_path: Path) -> None:
-    whole = (full[0] / "c.pixels").read_bytes()
-    path = tmp_path / "c.pixels"
-    assert read_on_disk(path) is None
-    for content in (b"", whole[:10], whole[:50], whole[:-1], b"x" + whole[1:], whole + b"x"):
-        path.write_bytes(content)
-        assert read_on_disk(path) is None
-    path.write_bytes(whole)
-    extents = read_on_disk(path)
-    assert extents is not None
-    assert file_size(extents) == len(whole)
+def test_an_image_that_cannot_be_decoded_as_announced_has_no_pixels(tmp_path: Path) -> None:
+    whole = _draw(tmp_path, "whole.bmp", 40, 50)
+    (tmp_path / "cut.bmp").write_bytes((tmp_path / whole).read_bytes()[:80])
+    (tmp_path / "text.bmp").write_text("no image")
+    sources = _sources(tmp_path, "cut.bmp", "text.bmp", "missing.bmp", whole)
+    areas = sources.areas(0, show=False)
+    assert areas.tolist() == [2000, 0, 0, 2000]
+    _draw(tmp_path, whole, 41, 50)  # changes after it was measured
+    (tmp_path / "p").touch()
+    index = decode_into(str(tmp_path / "p"), sources, areas, 3, 0, show=False)
+    cache = ImageCache(os.open(tmp_path / "p", os.O_RDONLY), index, 3, sources.of_row)
+    assert [cache.get(row) for row in range(4)] == [None] * 4
 
 
-def test_an_empty_cache_takes_no_room_and_no_other_name(tmp_path: Path) -> None:
-    extents = extents_of(np.full(100, 10**6), 3, np.zeros((100, 3), dtype=np.int64))
-    create_on_disk(tmp_path / "new" / "c.pixels", extents, 3)
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["c.pixels"]
-    status = (tmp_path / "new" / "c.pixels").stat()
-    assert status.st_size == file_size(extents) > 100 * 3 * 10**6
-    assert status.st_blocks * 512 < 10**6
+def test_pixels_behind_the_end_of_a_file_that_was_cut_are_not_made_up(tmp_path: Path) -> None:
+    cache = _cache(tmp_path, _sources(tmp_path, _draw(tmp_path, "a.png", 9, 9), _draw(tmp_path, "b.png", 9, 9)))
+    os.truncate(tmp_path / "pixels-3-0", 9 * 9 * 3 + 5)
+    assert cache.get(0) is not None
+    assert cache.get(1) is None
 
 
-def test_two_runs_that_create_a_cache_at_once_both_go_on(full: tuple[Path, list[str]]) -> None:
-    folder, names = full
-    first = _create(folder, "disk", names)
-    create_on_disk(folder / "c.pixels", first.extents, 3)
-    second = _create(folder, "disk", names)
-    for cache in (first, second):
-        _fill(cache, folder, names, 0)
-        _fill(cache, folder, names, 0)
-    assert np.array_equal(second.get(1, _never), _decode(folder, names[1]))
+def test_a_full_disk_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        _cache(tmp_path, _sources(tmp_path, _draw(tmp_path, "a.png", 9, 9)))
 
 
-def test_a_cache_of_other_images_is_refused(full: tuple[Path, list[str]]) -> None:
-    folder, names = full
-    cache = _create(folder, "disk", names)
-    with pytest.raises(ValueError, match="of 6 images, not of 5"):
-        ImageCache(cache._file, _create(folder, "ram", names[:5]).sources)
+def _open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
-def test_closing_comes_with_the_last_reference(full: tuple[Path, list[str]]) -> None:
-    cache = _create(*[full[0], "ram", full[1]])
-    file = cache._file
-    os.fstat(file)
+def test_the_file_is_closed_with_the_last_reference(tmp_path: Path) -> None:
+    before = _open_files()
+    cache = _cache(tmp_path, _sources(tmp_path, _draw(tmp_path, "a.png", 9, 9)))
+    assert _open_files() == before + 1
     del cache
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(file)
+    assert _open_files() == before
+
+
+def test_a_path_of_several_rows_is_one_source(tmp_path: Path) -> None:
+    names = [_draw(tmp_path, name, 2, 3) for name in ("a.png", "b.png")]
+    sources = _sources(tmp_path, names[0], names[1], names[0])
+    assert len(sources) == 2
+    assert sources.of_row.tolist() == [0, 1, 0]
+
+
+def test_a_stamp_holds_time_length_and_root_and_a_missing_file_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    _draw(tmp_path / "data", "a.png", 2, 3)
+    _draw(tmp_path / "here", "b.png", 2, 3)
+    sources = _sources(tmp_path / "data", "a.png", "b.png", "missing.png")
+    found = [(tmp_path / name).stat() for name in ("data/a.png", "here/b.png")]
+    expected = [(status.st_mtime_ns, status.st_size, root) for root, status in enumerate(found)]
+    assert [sources.find(source)[1] for source in range(3)] == [*expected, (-1, -1, -1)]
+    assert sources.find(1)[0] == str(tmp_path / "here" / "b.png")

@@ -27,13 +27,13 @@ from timm.data.multi_label_loader import (
     usable_workers,
 )
 from timm.data.neighbor_dataset import NeighborDataset
-from timm.data.table_cache import cache_tables, default_cache_folder
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan
 from timm.task.contrastive_loss import reads_labels
 from timm.task.gradient_cache import (
     chunks_per_step,
 )
+from training.shared_cache import cache_tables, default_cache_folder
 
 _logger = logging.getLogger("train")
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from catalog.image_cache import image_sources
 from runtime.errors import UsageError
 from runtime.free_space import available_memory, gib
 from runtime.progress import progress_bar
 from timm.data.device_view_ops import ImageStore
 from timm.data.draw_views import ResidentSizes
-from timm.data.image_sources import image_sources
 from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)

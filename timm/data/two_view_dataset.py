@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 
 from catalog.data_error import DataError
 from catalog.decode import Pixels, load_pixels
+from catalog.image_cache import ImageCache
 from catalog.image_roots import image_roots
 from catalog.label_space import UNKNOWN
 from catalog.table import Table
 from timm.data.byte_transforms import from_pixels
 from timm.data.draw_views import DrawViews
-from timm.data.image_cache import ImageCache
 from timm.data.view_plan import Transform, ViewPlan, ViewTransform
 
 _logger = logging.getLogger(__name__)
@@ -133,9 +133,8 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         Raises:
             OSError: it is nowhere, or no image.
         """
-        if self.cache is None:
-            return self.decode(index)
-        return self.cache.get(index, lambda: self.decode(index))
+        pixels = None if self.cache is None else self.cache.get(index)
+        return self.decode(index) if pixels is None else pixels
 
     def decode(self, index: int) -> Pixels:
         """Decode the image of a row, uint8 [H, W, C], from the first of the roots that has it.

@@ -15,14 +15,16 @@ from distributed import run_on_processes
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from catalog import image_cache
 from catalog.decode import load_pixels
 from catalog.label_space import UNKNOWN
 from catalog.table import read_table
 from runtime.errors import UsageError
-from timm.data import image_sources, table_cache, two_view_dataset
-from timm.data.table_cache import cache_tables, default_cache_folder
+from timm.data import two_view_dataset
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
+from training import shared_cache
+from training.shared_cache import cache_tables, default_cache_folder
 
 GIB = 2**30
 
@@ -66,7 +68,8 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda path, *channels: (names.append(Path(path).name), function(path, *channels))[1]
 
     monkeypatch.setattr(two_view_dataset, "load_pixels", note(load_pixels))
-    monkeypatch.setattr(image_sources, "image_size", note(image_sources.image_size))
+    monkeypatch.setattr(image_cache, "load_pixels", note(load_pixels))
+    monkeypatch.setattr(image_cache, "image_size", note(image_cache.image_size))
     return names
 
 
@@ -75,7 +78,7 @@ def test_each_image_is_measured_once_and_decoded_once(tmp_path: Path, looked_at:
     path = _draw(tmp_path / "data")
     _table(path.parent, ["0.bmp", "1.bmp", "0.bmp"])  # the second row of an image finds what the first has left
     dataset = _cached(path, kind, tmp_path / "cache")
-    assert looked_at == ["0.bmp", "1.bmp"]
+    assert looked_at == ["0.bmp", "1.bmp"] * 2
     for _ in range(2):
         assert _reds(dataset) == [0, 20, 0]
     assert looked_at == ["0.bmp", "1.bmp"] * 2
@@ -92,7 +95,7 @@ def test_a_later_run_neither_measures_nor_decodes(
         again = _cached(path, "disk", folder)
     assert _reds(again) == [0, 20, 40, 60, 80, 100]
     assert looked_at == []
-    assert "are there already" in caplog.text
+    assert "all decoded images are in" in caplog.text
     assert _cached(path, "disk", folder, channels=1).load(3).shape[2] == 1  # of another cache, beside the first
     assert len(list(folder.iterdir())) == 2
 
@@ -121,7 +124,7 @@ def test_a_changed_image_is_decoded_anew_and_the_old_cache_goes(tmp_path: Path) 
     assert _reds(_cached(path, "disk", folder)) == [0, 20, 200, 60, 80, 100]
     (new,) = folder.iterdir()
     assert new != old
-    assert _reds(running)[:2] == [0, 20]  # a run that has it open goes on
+    assert _reds(running)[:2] == [0, 20]  # a run that has it open keeps it
     assert _reds(running)[2] == 40  # with what it saw first
 
 
@@ -138,24 +141,50 @@ def test_an_image_of_the_same_name_time_and_length_elsewhere_is_another(
         assert _reds(_cached(_table(tmp_path / "data", ["x.bmp"]), "disk", tmp_path / "cache")) == [red]
 
 
-def test_a_damaged_cache_on_disk_is_made_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "length"), [("index.npy", 100), ("index.npy", 0), ("pixels", 40), ("pixels", 0)])
+def test_a_cache_on_disk_that_was_cut_short_is_built_again(tmp_path: Path, name: str, length: int) -> None:
     path, folder = _draw(tmp_path / "data"), tmp_path / "cache"
-    _reds(_cached(path, "disk", folder))
-    (file,) = folder.iterdir()
-    whole = file.read_bytes()
-    for content in (whole[:100], b"", whole[:40] + b"\1" + whole[41:]):
-        file.write_bytes(content)
-        assert _reds(_cached(path, "disk", folder)) == [0, 20, 40, 60, 80, 100]
-        assert file.stat().st_size == len(whole)
+    _cached(path, "disk", folder)
+    (cache,) = folder.iterdir()
+    whole = (cache / name).read_bytes()
+    os.truncate(cache / name, length)
+    assert _reds(_cached(path, "disk", folder)) == [0, 20, 40, 60, 80, 100]
+    assert (cache / name).read_bytes() == whole
+
+
+def test_a_run_that_finishes_second_uses_the_cache_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = _draw(tmp_path / "data"), tmp_path / "cache"
+    decode_into = shared_cache.decode_into
+
+    def overtaken(*words: Any) -> Any:
+        monkeypatch.setattr(shared_cache, "decode_into", decode_into)
+        _cached(path, "disk", folder)
+        return decode_into(*words)
+
+    monkeypatch.setattr(shared_cache, "decode_into", overtaken)
+    assert _reds(_cached(path, "disk", folder)) == [0, 20, 40, 60, 80, 100]
+    assert len([*folder.iterdir()]) == 1  # nothing unfinished is left
+
+
+def test_a_cache_that_cannot_be_finished_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    path, folder = _draw(tmp_path / "data"), tmp_path / "cache"
+    monkeypatch.setattr(os, "pwrite", no_space)
+    with pytest.raises(UsageError, match=r"--cache disk: cannot keep images in .* \(No space left on device\): name"):
+        _cached(path, "disk", folder)
+    assert [*folder.iterdir()] == []
 
 
 def test_two_splits_may_be_one_table(tmp_path: Path, looked_at: list[str]) -> None:
     path = _draw(tmp_path / "data")
     datasets = [_dataset(path), _dataset(path)]
     cache_tables(datasets, "disk", tmp_path / "cache", workers=0, local_rank=0, processes=1)
-    looked_at.clear()
     assert _reds(datasets[0]) == _reds(datasets[1])
-    assert len(looked_at) == 6
+    assert len(looked_at) == 6 * 3  # measured for each, decoded for the first
 
 
 def test_an_unreadable_image_is_marked_as_without_a_cache(tmp_path: Path) -> None:
@@ -194,34 +223,33 @@ def test_what_does_not_fit_is_refused_with_both_sizes(
 ) -> None:
     path = _draw(tmp_path / "data", 1)
     datasets = [_dataset(path), _dataset(_table(path.parent, ["0.bmp"], "val"))]  # their sizes are added up
-    monkeypatch.setattr(image_sources, "image_size", lambda path: (2**14, 2**15))
+    monkeypatch.setattr(image_cache, "image_size", lambda path: (2**14, 2**15))
     free = {"ram": 3.5, "disk": 3.0}[kind]
-    monkeypatch.setattr(table_cache, source, lambda *_: int(free * GIB))
+    monkeypatch.setattr(shared_cache, source, lambda *_: int(free * GIB))
     with pytest.raises(UsageError, match=sentence):
         cache_tables(datasets, kind, tmp_path / "cache", workers=0, local_rank=0, processes=1)
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(table_cache, source, lambda *_: 4 * GIB)
+    monkeypatch.setattr(shared_cache, source, lambda *_: 4 * GIB)
     cache_tables(datasets, kind, tmp_path / "cache", workers=0, local_rank=0, processes=1)
 
 
 def test_only_what_is_not_there_yet_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folder = _draw(tmp_path / "data"), tmp_path / "cache"
-    monkeypatch.setattr(table_cache, "_taken", lambda file: file.stat().st_size)  # as if no block were half full
     _reds(_cached(path, "disk", folder))
-    monkeypatch.setattr(table_cache, "available_disk", lambda folder: 0)
+    monkeypatch.setattr(shared_cache, "available_disk", lambda folder: 0)
     assert _reds(_cached(path, "disk", folder)) == [0, 20, 40, 60, 80, 100]
     shutil.rmtree(folder)
     with pytest.raises(UsageError, match=r"more than 95% of the 0\.00 GiB"):
         _cached(path, "disk", folder)
 
 
-def test_a_line_tells_what_it_takes_and_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_says_what_it_takes_and_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = _draw(tmp_path / "data")
     with caplog.at_level(logging.INFO):
         _cached(path, "ram", tmp_path)
         _cached(path, "disk", tmp_path / "cache")
     in_memory, on_disk = [record.message for record in caplog.records]
-    assert in_memory.startswith("Cache: 6 decoded images take 0.00 GiB in memory that this host's processes share; ")
+    assert in_memory.startswith("Cache: 6 decoded images take 0.00 GiB in memory; ")
     assert on_disk.startswith(f"Cache: 6 decoded images take 0.00 GiB in {tmp_path / 'cache'}; ")
 
 
@@ -251,23 +279,24 @@ def test_the_users_cache_folder_is_the_default(tmp_path: Path, monkeypatch: pyte
     assert default_cache_folder() == Path.home() / ".cache" / "simclr-multi-label"
 
 
-def _decoded_by_the_second(path: Path, kind: str, folder: Path) -> int:
-    """Load every image on the first process, and then on the second; return how many images this one has decoded."""
-    rank, decoded = dist.get_rank(), []
+def _decoded_by_each(path: Path, kind: str, folder: Path) -> int:
+    """Build a cache and load every image; return how many images this process has decoded."""
+    decoded: list[Any] = []
+
+    def load(*words: Any) -> Any:
+        decoded.append(words)
+        return load_pixels(*words)
+
+    image_cache.load_pixels = two_view_dataset.load_pixels = load
     dataset = _dataset(path)
-    cache_tables([dataset], kind, folder, workers=0, local_rank=rank, processes=2)
-    decode = dataset.decode
-    dataset.decode = lambda row: (decoded.append(row), decode(row))[1]  # type: ignore[method-assign]
-    for turn in range(2):
-        if rank == turn:
-            assert _reds(dataset) == [0, 20, 40, 60, 80, 100]
-        dist.barrier()
+    cache_tables([dataset], kind, folder, workers=0, local_rank=dist.get_rank(), processes=2)
+    assert _reds(dataset) == [0, 20, 40, 60, 80, 100]
     return len(decoded)
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_the_processes_of_a_host_share_a_cache(tmp_path: Path, kind: str) -> None:
-    assert run_on_processes(2, _decoded_by_the_second, _draw(tmp_path / "data"), kind, tmp_path / "cache") == [6, 0]
+    assert run_on_processes(2, _decoded_by_each, _draw(tmp_path / "data"), kind, tmp_path / "cache") == [6, 0]
 
 
 def _refusal(path: Path, folder: Path) -> str:

@@ -22,7 +22,6 @@ if __name__ == "__main__":
 import logging
 import time
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,7 +58,7 @@ def inference(args: Namespace) -> None:
     output = check_predictions_path(args.output)
     device = set_up_process(**process_kwargs(args)).device
     lists = list_images(args.input)
-    ready = load_evaluation_model(Path(args.checkpoint), read_checkpoint(args.checkpoint), args, device)
+    ready = load_evaluation_model(read_checkpoint(args.checkpoint), args, device)
     dataset = ImageDataset(lists, ready.channels)
     several = set(ready.label_space.attributes) <= set(ready.thresholds)
     if args.topk > 1 and several:

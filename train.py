@@ -58,8 +58,7 @@ from timm.data.mixed_sampler import MixedSampler
 from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.multi_label import MultiLabelModel
-from timm.models.multi_label_checkpoint import read_checkpoint
-from timm.task import load_task_ema_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from timm.task.class_imbalance import class_weights, logit_margins
 from timm.task.contrastive_loss import ContrastiveLoss
 from timm.task.gradient_cache import (
@@ -74,7 +73,7 @@ from training.loop import Run, loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
 from training.optimization import learning_rate, make_optimizer, make_scheduler
-from training.resume import restore_schedule, resume_task, resumed_folder
+from training.resume import restore_saver, restore_schedule, resume_ema, resume_task, resumed_folder
 from training.summary import (
     forget_epochs,
     lower_is_better,
@@ -143,7 +142,7 @@ def train(args: Namespace) -> None:
         cache_frozen_features(run, model)
     restore_schedule(args, optimizer, scheduler, updates, start, resumed)
     if utils.is_primary(args):
-        open_folder(run, recipe, start, decreasing)
+        open_folder(run, recipe, start, decreasing, resumed)
     log_start(run, label_space)
     try:
         loop(run, start)
@@ -210,7 +209,7 @@ def prepare_task(
     task: SimCLRClassificationTask,
     optimizer: torch.optim.Optimizer,
     backward: Any,
-    resumed: dict[str, Any] | None,
+    resumed: Checkpoint | None,
 ) -> dict[str, Any]:
     """Resume, average, compile and distribute; return where to start (`epoch`, `batch`).
 
@@ -218,14 +217,14 @@ def prepare_task(
     and the EMA must copy neither wrapper.
     """
     start = resume_task(args, task, optimizer, backward, resumed) if resumed else {"epoch": 0, "batch": 0}
-    task.thresholds = {name: resumed[name] for name in ("thresholds", "thresholds_ema") if resumed and name in resumed}
+    task.thresholds = resumed.saved_thresholds if resumed else {}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
     if args.model_ema:
         device = torch.device("cpu") if args.model_ema_force_cpu else None
         task.setup_ema(decay=args.model_ema_decay, use_warmup=args.model_ema_warmup, device=device)
         if resumed:
-            load_task_ema_checkpoint(task, args.resume)
+            resume_ema(task, resumed)
     if args.torchcompile:
         try:
             task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
@@ -251,7 +250,9 @@ def cache_frozen_features(run: Run, model: MultiLabelModel) -> None:
     )
 
 
-def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], decreasing: bool) -> None:
+def open_folder(
+    run: Run, recipe: Callable[..., str], start: dict[str, Any], decreasing: bool, resumed: Checkpoint | None
+) -> None:
     """Make the output folder, or go on in the one of the resumed checkpoint; only the primary process has one.
 
     Args:
@@ -259,6 +260,7 @@ def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], dec
         recipe: returns the flags as YAML.
         start: the epoch to start with.
         decreasing: whether a lower --eval-metric is better.
+        resumed: the checkpoint, None without one.
     """
     args = run.args
     again = resumed_folder(args)
@@ -287,8 +289,8 @@ def open_folder(run: Run, recipe: Callable[..., str], start: dict[str, Any], dec
         max_history=args.checkpoint_hist,
         task=run.task,
     )
-    if again:
-        run.saver.load_state_dict_from_checkpoint(args.resume)
+    if again and resumed:
+        restore_saver(run.saver, resumed)
     if args.log_wandb:
         import wandb
 

@@ -52,7 +52,7 @@ from serving.loading import EvaluationModel, load_evaluation_model
 from timm import utils
 from timm.data.multi_label_loader import create_eval_loader, usable_workers
 from timm.data.two_view_dataset import TwoViewDataset
-from timm.models.multi_label_checkpoint import read_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate, predict
 
@@ -122,13 +122,13 @@ def score_all(
     return results, failed
 
 
-def wanted(args: Namespace, file: Path, checkpoint: dict[str, Any], several: bool) -> bool:
+def wanted(args: Namespace, file: Path, checkpoint: Checkpoint, several: bool) -> bool:
     """Whether a checkpoint's architecture is what --model names.
 
     Raises:
         UsageError: it is the only checkpoint, and it is not.
     """
-    arch = str(checkpoint.get("arch") or checkpoint.get("multi_label", {}).get("arch"))
+    arch = str(checkpoint.arch)
     if args.model is None or matches(arch, args.model):
         return True
     if not several:
@@ -138,15 +138,13 @@ def wanted(args: Namespace, file: Path, checkpoint: dict[str, Any], several: boo
 
 
 def score(
-    args: Namespace, device: torch.device, table: Table, file: Path, checkpoint: dict[str, Any], folder: Path | None
+    args: Namespace, device: torch.device, table: Table, file: Path, checkpoint: Checkpoint, folder: Path | None
 ) -> Result:
     """Score one checkpoint; log what it costs and what it gets right; return its row of the results."""
-    ready = load_evaluation_model(file, checkpoint, args, device, data=args.data, model_dtype=args.model_dtype)
+    ready = load_evaluation_model(checkpoint, args, device, data=args.data, model_dtype=args.model_dtype)
     cost = measure_cost(args, ready)
     averaged = " (averaged weights)" if args.use_ema else ""
-    _logger.info(
-        f"{file}{averaged}: {ready.model.config['arch']}, epoch {checkpoint.get('epoch')}, {cost_line(ready, cost)}"
-    )
+    _logger.info(f"{file}{averaged}: {ready.model.config['arch']}, epoch {checkpoint.epoch}, {cost_line(ready, cost)}")
     dataset = TwoViewDataset(
         table,
         encode_targets(table, ready.label_space, strict=False),
@@ -198,10 +196,9 @@ def score(
     }  # fmt: skip
 
 
-def attribute_weights(checkpoint: dict[str, Any], label_space: LabelSpace) -> list[float]:
+def attribute_weights(checkpoint: Checkpoint, label_space: LabelSpace) -> list[float]:
     """Return the attributes' weights in the means: those of training, so that its scores are met again."""
-    trained = checkpoint.get("args")
-    given = trained.get("attribute_weights") or {} if isinstance(trained, dict) else {}
+    given = checkpoint.trained_flags.get("attribute_weights") or {}
     weights = [float(given.get(name, 1.0)) for name in label_space.attributes]
     if len(set(weights)) > 1:
         shown = ", ".join(f"{name} {weight:g}" for name, weight in zip(label_space.attributes, weights, strict=True))
@@ -301,7 +298,7 @@ def report(metrics: Metrics, rate: float) -> None:
 
 
 def result_row(
-    args: Namespace, ready: EvaluationModel, file: Path, checkpoint: dict[str, Any], table: Table, metrics: Metrics
+    args: Namespace, ready: EvaluationModel, file: Path, checkpoint: Checkpoint, table: Table, metrics: Metrics
 ) -> Result:
     """Return what was scored and its scores, as columns of the results file."""
     return {
@@ -309,7 +306,7 @@ def result_row(
         "checkpoint": str(file),
         "split": table.path.stem,
         "use_ema": args.use_ema,
-        "epoch": checkpoint.get("epoch"),
+        "epoch": checkpoint.epoch,
         "images": len(table),
         "top1": metrics["top1"],
         "top1_err": 100 - metrics["top1"],

@@ -20,8 +20,8 @@ from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
 from timm.data.multi_label_loader import DataConfig, resolve_preprocessing
-from timm.models.multi_label import MultiLabelModel
-from timm.models.multi_label_checkpoint import CheckpointError, build_model, heads_are_untrained, trained_flags
+from timm.models.multi_label import MultiLabelModel, build_model
+from timm.models.multi_label_checkpoint import Checkpoint, CheckpointError
 from timm.task.multi_valued_meter import DEFAULT_THRESHOLD
 
 _logger = logging.getLogger(__name__)
@@ -78,8 +78,7 @@ class EvaluationModel:
 
 
 def load_evaluation_model(
-    path: Path,
-    checkpoint: dict[str, Any],
+    checkpoint: Checkpoint,
     args: Namespace,
     device: torch.device,
     *,
@@ -89,7 +88,6 @@ def load_evaluation_model(
     """Rebuild a checkpoint's model and settle preprocessing and precision.
 
     Args:
-        path: the checkpoint, for messages.
         checkpoint: what `read_checkpoint` gave.
         args: the script's flags about preprocessing, precision and --use-ema.
         device: where the model goes.
@@ -100,16 +98,24 @@ def load_evaluation_model(
         UsageError: the checkpoint cannot serve, or the flags do not fit it.
     """
     autocast, _, dtype = resolve_precision(device, args.amp, args.amp_dtype, model_dtype, training=False)
+    path = checkpoint.path
+    if args.use_ema and checkpoint.state_dict_ema is None:
+        raise CheckpointError(f"{path} holds no averaged weights: it was trained without --model-ema")
+    if checkpoint.config is None and not checkpoint.is_original:
+        raise CheckpointError(
+            f"{path} holds no label space: it is no checkpoint of this trainer; start from its backbone with "
+            "--initial-checkpoint or --pretrained-path"
+        )
     try:
-        model = build_model(path, checkpoint, args.use_ema, None)
-        if "multi_label" not in checkpoint:
-            model = _name_classes(model, path, checkpoint, args.use_ema, data)
+        model = build_model(checkpoint, args.use_ema)
+        if checkpoint.config is None:
+            model = _name_classes(model, checkpoint, args.use_ema, data)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = first_line(error)
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
     if not len(model.label_space):
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")
-    if heads_are_untrained(checkpoint):
+    if checkpoint.heads_are_untrained:
         _logger.warning(
             f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run and guess: train it "
             "further with --initial-checkpoint, or see its *_knn20 in summary.csv"
@@ -130,10 +136,9 @@ def load_evaluation_model(
     return EvaluationModel(model, run, data_config, device, dtype, autocast, args.channels_last)
 
 
-def _name_classes(
-    model: MultiLabelModel, path: Path, checkpoint: dict[str, Any], use_ema: bool, data: str | None
-) -> MultiLabelModel:
+def _name_classes(model: MultiLabelModel, checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
     """Name the classes of the original's model, which are numbers so far, by the table it was trained on."""
+    path = checkpoint.path
     if data is None:
         _logger.warning(f"{path} holds no class names: classes are written as numbers, in the order of their names")
         return model
@@ -141,14 +146,14 @@ def _name_classes(
     label_path = find_label_table(data, find_split(data, "train"))
     label_space = build_label_space(read_table(label_path, model.label_space.attributes), multi_valued=())
     _logger.info(f"{path} holds no class names: they are those of {label_path}")
-    return build_model(path, checkpoint, use_ema, label_space)
+    return build_model(checkpoint, use_ema, label_space)
 
 
-def _trained_preprocessing(model: MultiLabelModel, checkpoint: Mapping[str, Any]) -> DataConfig:
+def _trained_preprocessing(model: MultiLabelModel, checkpoint: Checkpoint) -> DataConfig:
     """Return the preprocessing of training: the checkpoint's, of an old one what its flags made of the backbone's."""
     if saved := model.config.get("data_config"):
         return resolve_preprocessing(saved, {})
-    flags = trained_flags(checkpoint)
+    flags = checkpoint.trained_flags
     given = {name: flags[name] for name in _PREPROCESSING if flags.get(name) not in (None, "")}
     if not {"img_size", "input_size"} & set(given):
         given["input_size"] = model.config["image_size"]

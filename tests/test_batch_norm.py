@@ -72,7 +72,7 @@ def test_split_statistics_are_each_views_own() -> None:
 def test_synchronized_batch_norms_replace_all_and_need_a_gpu() -> None:
     model = make()
     count = len(norms(model))
-    with pytest.raises(UsageError, match="--sync-bn needs GPUs"):
+    with pytest.raises(UsageError, match="sync_bn needs GPUs"):
         synchronize_batch_norm(model, "cpu")
     synchronize_batch_norm(model, "cuda")
     assert sum(isinstance(module, nn.SyncBatchNorm) for module in model.modules()) == count
@@ -94,5 +94,5 @@ def test_a_model_without_batch_norm_refuses(apply: Callable[[MultiLabelModel], N
 
 
 def test_one_view_cannot_be_split() -> None:
-    with pytest.raises(UsageError, match="--split-bn needs two views or more"):
+    with pytest.raises(UsageError, match="split_bn needs two views or more"):
         split_batch_norm(make(), 1)

@@ -46,9 +46,9 @@ def test_a_checkpoint_of_the_same_label_space_is_taken_whole(tmp_path, caplog):
 
 
 def test_heads_that_have_learned_nothing_are_named(tmp_path, caplog):
-    for weight, told in ((0.1, False), (0, True)):
+    for weight, named in ((0.1, False), (0, True)):
         load_initial_checkpoint(make(1), save(make(0), tmp_path / "a.pth", classification_loss_weight=weight))
-        assert ("its heads have learned nothing in that run" in caplog.messages[-1]) == told
+        assert ("its heads have learned nothing in that run" in caplog.messages[-1]) == named
 
 
 def test_heads_are_taken_by_attribute_where_the_classes_are_the_same(tmp_path, caplog):
@@ -98,18 +98,18 @@ def test_timms_weights_fill_the_backbone(tmp_path, caplog, form):
         torch.save(weights if form == "weights.pth" else {"state_dict": weights, "epoch": 1}, tmp_path / form)
     model = make(1)
     load_initial_checkpoint(model, tmp_path / form)
-    own = model.backbone.state_dict()
-    assert all(torch.equal(own[name], weights[name]) for name in own)
+    loaded = model.backbone.state_dict()
+    assert all(torch.equal(loaded[name], weights[name]) for name in loaded)
     assert caplog.messages[-1].endswith("took backbone; new: head color, head gender, projector")
 
 
-def test_a_misfit_is_told_in_a_sentence_and_changes_nothing(tmp_path):
+def test_a_misfit_is_one_sentence_and_changes_nothing(tmp_path):
     model, before = make(1), make(1)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
     ours = save(make(0, arch="test_resnet"), tmp_path / "ours.pth")
     with pytest.raises(UsageError, match=r"does not fit the backbone: .*first being backbone\.conv_stem\.weight"):
         load_initial_checkpoint(model, tmp_path / "resnet.pth")
-    with pytest.raises(UsageError, match=r"ours.pth is of test_resnet, and .* use --model test_resnet"):
+    with pytest.raises(UsageError, match=r"ours.pth is of test_resnet, and .* choose the model test_resnet"):
         load_initial_checkpoint(model, ours)
     torch.save({"a": 1, "conv_stem.weight": "not a tensor"}, tmp_path / "dict.pth")
     with pytest.raises(UsageError, match="does not fit the backbone"):
@@ -117,7 +117,7 @@ def test_a_misfit_is_told_in_a_sentence_and_changes_nothing(tmp_path):
     assert equal(model, before)
 
 
-def test_a_deeper_sibling_is_told_in_a_sentence(tmp_path):
+def test_a_deeper_sibling_is_one_sentence(tmp_path):
     kwargs = {"arch": "test_resnet", "model_kwargs": {"layers": (1, 1, 1, 1)}}
     model, before = make(1, **kwargs), make(1, **kwargs)
     deeper = make(0, arch="test_resnet", model_kwargs={"layers": (3, 1, 1, 1)})
@@ -135,21 +135,21 @@ def test_a_few_tensors_that_the_backbone_lacks_are_named(tmp_path, caplog):
     assert caplog.messages[-1].endswith("has no place for backbone.blocks.0.0.extra.weight, which stays out")
 
 
-def test_weights_of_another_image_size_are_sent_to_the_flag_that_adapts_them(tmp_path):
+def test_the_setting_that_adapts_weights_to_another_image_size_is_named(tmp_path):
     torch.save(timm.create_model("test_vit", img_size=160).state_dict(), tmp_path / "vit.pth")
-    with pytest.raises(UsageError, match=r"first being backbone\.pos_embed; --pretrained-path adapts"):
+    with pytest.raises(UsageError, match=r"first being backbone\.pos_embed; pretrained_path adapts"):
         load_initial_checkpoint(make(1, arch="test_vit"), tmp_path / "vit.pth")
 
 
-def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path):
-    with pytest.raises(UsageError, match=r"--initial-checkpoint: no file .*none\.pth"):
+def test_an_unreadable_file_is_one_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"initial_checkpoint: no file .*none\.pth"):
         load_initial_checkpoint(make(1), tmp_path / "none.pth")
     (tmp_path / "garbage.pth").write_bytes(b"\x80garbage")
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "garbage.safetensors").write_bytes(b"garbage")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("garbage.pth", "empty.pth", "garbage.safetensors", "list.pth"):
-        with pytest.raises(UsageError, match=f"--initial-checkpoint: .*{name} cannot be read: .") as caught:
+        with pytest.raises(UsageError, match=f"initial_checkpoint: .*{name} cannot be read: .") as caught:
             load_initial_checkpoint(make(1), tmp_path / name)
         assert "\n" not in str(caught.value)
         assert "weights_only" not in str(caught.value)

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 SPACE = LabelSpace({"color": ("blue", "red", "teal"), "forward": ("no", "yes"), "a.b c": ("p", "q")})
 COUNTS = {"color": 3, "forward": 2, "a.b c": 2}
 
-# A family each: (name, side of an image, D).
+# One model of each family: (name, side of an image in pixels, D).
 SMALL = {"swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 2)}}
 FAMILIES = [
     ("test_efficientnet", 32, 256),
@@ -62,7 +62,7 @@ def test_the_gradient_reaches_every_parameter(family):
     logits, projections = model(images)
     loss = sum(values.logsumexp(1).sum() for values in logits.values()) + projections.square().sum()
     loss.backward()
-    # A bias right in front of a batch norm, and the like, may have gradient 0, but none is left out of the graph.
+    # The gradient may be 0, as for a bias right before a batch norm, but every parameter is in the graph.
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     for part in (model.backbone, *model.heads, model.projector):
         assert any(parameter.grad.abs().sum() > 0 for parameter in part.parameters())
@@ -123,8 +123,8 @@ def test_a_vits_position_embedding_takes_no_weight_decay():
 
 
 def test_head_dropout_acts_on_the_heads_alone_and_differs_between_them():
-    twins = LabelSpace({"a": ("x", "y"), "b": ("x", "y")})
-    model = make(space=twins, drop_rate=0.5).train()
+    pair = LabelSpace({"a": ("x", "y"), "b": ("x", "y")})
+    model = make(space=pair, drop_rate=0.5).train()
     model.backbone.eval()
     model.heads[1].load_state_dict(model.heads[0].state_dict())
     images = torch.randn(4, 3, 32, 32)
@@ -163,7 +163,7 @@ def test_dimension_0_leaves_the_projection_head_out():
     assert {id(p) for p in model.head_parameters()} == {id(p) for p in model.heads.parameters()}
 
 
-def test_the_head_parameters_are_all_but_the_backbones():
+def test_the_head_parameters_are_all_except_the_backbone():
     model = make()
     assert len(model.head_parameters()) == 2 * 3 + 2
     assert {id(p) for p in model.head_parameters()} == {
@@ -233,21 +233,21 @@ def test_a_model_pickles():
         ("test_resnet", {"model_kwargs": {"features_only": True}}, "features_only cannot be given to the backbone"),
         ("test_resnet", {"model_kwargs": {"act_layer": "no"}}, "test_resnet cannot be made with .*'act_layer': 'no'"),
         ("test_resnet", {"global_pool": "no"}, "test_resnet: Invalid pool type: no"),
-        ("test_resnet", {"global_pool": ""}, r"gives features of shape .*choose a --gp that pools"),
+        ("test_resnet", {"global_pool": ""}, r"gives features of shape .*choose a global_pool that pools"),
         ("test_vit", {"size": (3, 40, 40)}, "the backbone takes no images of 3x40x40 .*divisible by patch size"),
         ("test_coatnet", {"size": (3, 50, 50)}, "the backbone takes no images of 3x50x50"),
     ],
 )
-def test_what_the_backbone_refuses_is_told_in_a_sentence(arch, kwargs, sentence):
+def test_a_refusal_by_the_backbone_is_one_sentence(arch, kwargs, sentence):
     with pytest.raises(UsageError, match=sentence) as caught:
         make(arch, **kwargs)
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_backbone_cannot_do_is_told_in_a_sentence():
+def test_a_feature_that_a_backbone_lacks_is_one_sentence():
     model = MultiLabelModel(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), SPACE, image_size=(3, 2, 2))
-    with pytest.raises(UsageError, match="Sequential has no gradient checkpointing: leave --grad-checkpointing out"):
+    with pytest.raises(UsageError, match="Sequential has no gradient checkpointing: leave grad_checkpointing out"):
         model.set_grad_checkpointing()
-    with pytest.raises(UsageError, match="Sequential has no order of layers: leave --layer-decay out"):
+    with pytest.raises(UsageError, match="Sequential has no order of layers: leave layer_decay out"):
         model.group_matcher()
     assert model.no_weight_decay() == set()

@@ -1,10 +1,12 @@
 import pickle
+import re
 import zipfile
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from original_checkpoint import save_as_original
 
@@ -12,6 +14,7 @@ import timm
 from catalog.label_space import LabelSpace
 from timm.data.view_plan import plan_views
 from timm.layers import convert_splitbn_model
+from timm.models import multi_label_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.models.multi_label_checkpoint import CheckpointError, read_checkpoint
 from timm.optim import create_optimizer_v2
@@ -101,7 +104,7 @@ def test_the_averaged_weights_are_taken_when_asked_for(tmp_path):
 
 def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):
     path, _ = save(make(), tmp_path)
-    with pytest.raises(CheckpointError, match="holds no averaged weights: it was trained without --model-ema"):
+    with pytest.raises(CheckpointError, match="holds no averaged weights: it was trained without model_ema"):
         MultiLabelModel.from_checkpoint(path, use_ema=True)
 
 
@@ -137,14 +140,14 @@ class Burglar:
         return Path.touch, (Path(self.trace),)
 
 
-def test_a_missing_file_is_told_in_a_sentence(tmp_path):
+def test_a_missing_file_is_one_sentence(tmp_path):
     for path in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(CheckpointError, match="no checkpoint at"):
             MultiLabelModel.from_checkpoint(path)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_garbage_is_told_in_a_sentence(tmp_path, seed):
+def test_garbage_is_one_sentence(tmp_path, seed):
     path = tmp_path / "garbage.pth"
     garbage = np.random.default_rng(seed).bytes(seed * 10)
     path.write_bytes(b"" if seed == 0 else b"\x80\x02" * (seed % 2) + garbage)
@@ -153,7 +156,7 @@ def test_garbage_is_told_in_a_sentence(tmp_path, seed):
     assert "\n" not in str(caught.value)
 
 
-def test_a_cut_off_checkpoint_is_told_in_a_sentence(tmp_path):
+def test_a_truncated_checkpoint_is_one_sentence(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1000)}}, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
@@ -161,7 +164,7 @@ def test_a_cut_off_checkpoint_is_told_in_a_sentence(tmp_path):
         read_checkpoint(tmp_path / "cut.pth")
 
 
-def test_a_zip_file_of_something_else_is_told_in_a_sentence(tmp_path):
+def test_a_zip_file_of_another_kind_is_one_sentence(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(CheckpointError, match=r"other\.zip is not a checkpoint"):
@@ -169,19 +172,19 @@ def test_a_zip_file_of_something_else_is_told_in_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"weights": {}}, [1, 2], {"state_dict": 3}, torch.zeros(2)], ids=str)
-def test_a_file_without_state_dict_is_told_in_a_sentence(tmp_path, content):
+def test_a_file_without_state_dict_is_one_sentence(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth is not a training checkpoint: it has no state_dict"):
         read_checkpoint(tmp_path / "other.pth")
 
 
-def test_timms_weights_and_checkpoints_are_told_apart_from_ours(tmp_path):
+def test_weights_and_checkpoints_of_timm_are_refused(tmp_path):
     weights = timm.create_model("test_resnet").state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"weights\.pth is not a training checkpoint"):
         MultiLabelModel.from_checkpoint(tmp_path / "weights.pth")
     torch.save({"state_dict": weights, "args": Namespace(model="test_resnet")}, tmp_path / "timm.pth")
-    with pytest.raises(CheckpointError, match=r"holds no label space: .*--initial-checkpoint or --pretrained-path"):
+    with pytest.raises(CheckpointError, match=r"holds no label space: .*initial_checkpoint or pretrained_path"):
         MultiLabelModel.from_checkpoint(tmp_path / "timm.pth")
 
 
@@ -203,12 +206,80 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, form):
             assert trace.exists()
 
 
-# The original's.
+# The format
+
+
+def test_the_module_lists_every_key_that_training_writes(tmp_path):
+    path, _ = save(make(), tmp_path, ema=True)
+    saved = torch.load(path, weights_only=True)
+    listed = set(re.findall(r"^ +([a-z_]+)(?:, [a-z_]+)* {2,}", multi_label_checkpoint.__doc__, re.MULTILINE))
+    assert set(saved) | set(saved["multi_label"]) <= listed
+    assert {"optimizer", "saver", "state_dict_ema", "multi_label", "metric"} <= set(saved)
+
+
+def test_a_checkpoint_of_ours_has_typed_entries(tmp_path):
+    path, task = save(make(), tmp_path, ema=True)
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.path, checkpoint.arch, checkpoint.epoch, checkpoint.next_epoch) == (path, "test_resnet", 0, 1)
+    assert checkpoint.label_space == SPACE
+    assert checkpoint.trained_flags == {"model": "test_resnet", "lr": 0.1}
+    assert not checkpoint.is_original
+    assert checkpoint.metric == 1.0
+    assert checkpoint.saver["best_metric"] == 1.0 or checkpoint.saver["pending"] == (0, 1.0)
+    assert checkpoint.saved_thresholds == {}
+    averaged = task.get_trainable_module(ema=True).module.state_dict()
+    assert all(torch.equal(checkpoint.weights(ema=True)[name], averaged[name]) for name in averaged)
+
+
+def test_thresholds_are_those_of_the_weights(tmp_path):
+    space = LabelSpace({"tags": ("a", "b")}, {"tags"})
+    model = make(space=space)
+    entries = {"state_dict": model.state_dict(), "state_dict_ema": model.state_dict(), "multi_label": model.config}
+    torch.save(entries | {"thresholds": {"tags": 0.2}, "thresholds_ema": {"tags": 0.3}}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth").saved_thresholds == {
+        "thresholds": {"tags": 0.2},
+        "thresholds_ema": {"tags": 0.3},
+    }
+    assert MultiLabelModel.from_checkpoint(tmp_path / "a.pth").thresholds == {"tags": 0.2}
+    assert MultiLabelModel.from_checkpoint(tmp_path / "a.pth", use_ema=True).thresholds == {"tags": 0.3}
+
+
+@pytest.mark.parametrize("version", [None, 1, 2])
+def test_the_next_epoch_follows_timms_version(tmp_path, version):
+    saved = {"state_dict": {}, "epoch": 3} | ({} if version is None else {"version": version})
+    torch.save(saved, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth").next_epoch == (4 if version == 2 else 3)
+
+
+def test_flags_are_a_plain_dict_also_where_the_file_has_a_namespace(original):
+    _, path = original
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.trained_flags == {"model": "test_efficientnet", "batch_size": 32}
+    assert checkpoint.is_original
+    assert checkpoint.label_space is None
+    assert (checkpoint.arch, checkpoint.next_epoch) == ("test_efficientnet", 4)
+
+
+@pytest.mark.parametrize("form", ["weights.pth", "model.pth", "weights.safetensors"])
+def test_a_bare_file_of_weights_is_read_where_it_is_accepted(tmp_path, form):
+    weights = {"conv.weight": torch.ones(2)}
+    if form == "weights.safetensors":
+        safetensors.torch.save_file(weights, tmp_path / form)
+    else:
+        torch.save({"model": weights, "epoch": 3} if form == "model.pth" else weights | {"a": 1}, tmp_path / form)
+    checkpoint = read_checkpoint(tmp_path / form, bare=True)
+    assert checkpoint.weights().keys() == {"conv.weight"}
+    assert (checkpoint.arch, checkpoint.label_space, checkpoint.optimizer, checkpoint.next_epoch) == (None,) * 3 + (0,)
+    with pytest.raises(CheckpointError, match="it has no state_dict"):
+        read_checkpoint(tmp_path / form)
+
+
+# Checkpoints of the original
 
 
 @pytest.fixture
 def original(tmp_path):
-    """A model and the file of it that the original would have written."""
+    """Return a model and the file that the original would have written of it."""
     model = make("test_efficientnet", LabelSpace({"color": ("blue", "red", "teal"), "gender": ("Men", "Women")}))
     save_as_original(model, tmp_path / "original.pth.tar")
     return model, tmp_path / "original.pth.tar"
@@ -240,10 +311,11 @@ def test_class_names_in_another_order_of_attributes_keep_each_head_its_attribute
     assert all(torch.equal(logits[name], expected[name]) for name in expected)
 
 
-def test_a_backbone_that_the_installed_timm_builds_otherwise_is_told_in_a_sentence(original):
+def test_a_backbone_that_the_installed_timm_builds_differently_is_one_sentence(original):
     _, path = original
-    checkpoint = read_checkpoint(path)
-    torch.save(checkpoint | {"arch": "test_resnet"}, path)
+    with torch.serialization.safe_globals([Namespace]):
+        saved = torch.load(path, weights_only=True)
+    torch.save(saved | {"arch": "test_resnet"}, path)
     with pytest.raises(CheckpointError, match="its backbone does not match the installed timm's model of that name"):
         MultiLabelModel.from_checkpoint(path)
 

@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +207,11 @@ def test_averaged_weights_are_scored_where_there_are_any(
     assert "without --model-ema" in refusal(capsys, data, "--checkpoint", checkpoint, "--use-ema")
 
 
-def test_means_are_weighted_as_in_training(capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "c.pth.tar", make_model(), args={"attribute_weights": {"size": 3.0}})
+@pytest.mark.parametrize("kind", [dict, Namespace])
+def test_means_are_weighted_as_in_training(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, kind: Callable[..., object]
+) -> None:
+    path = save_checkpoint(tmp_path / "c.pth.tar", make_model(), args=kind(attribute_weights={"size": 3.0}))
     result, log = run(capsys, data, "--checkpoint", path)
     assert result["top1"] == pytest.approx((result["color_top1"] + 3 * result["size_top1"]) / 4)
     assert "color 1, size 3" in log

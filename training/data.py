@@ -29,6 +29,7 @@ from timm.data.multi_label_loader import (
 from timm.data.neighbor_dataset import NeighborDataset
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan
+from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.contrastive_loss import reads_labels
 from timm.task.gradient_cache import (
     chunks_per_step,
@@ -39,7 +40,7 @@ _logger = logging.getLogger("train")
 
 
 def read_data(
-    args: Namespace, plan: ViewPlan, resumed: dict[str, Any] | None
+    args: Namespace, plan: ViewPlan, resumed: Checkpoint | None
 ) -> tuple[LabelSpace, TwoViewDataset, TwoViewDataset | None]:
     """Read the tables and settle the label space.
 
@@ -65,10 +66,10 @@ def read_data(
     return label_space, train_set, eval_set
 
 
-def resolve_label_space(args: Namespace, train_table: Table, resumed: dict[str, Any] | None) -> LabelSpace:
+def resolve_label_space(args: Namespace, train_table: Table, resumed: Checkpoint | None) -> LabelSpace:
     """Return the label space: the resumed checkpoint's, else all.csv's or the training table's."""
-    if resumed and "multi_label" in resumed:
-        return LabelSpace.from_dict(resumed["multi_label"]["label_space"])
+    if resumed and resumed.label_space is not None:
+        return resumed.label_space
     if not train_table.attributes:
         return LabelSpace({})
     path = find_label_table(args.data_dir, train_table.path)
@@ -76,9 +77,7 @@ def resolve_label_space(args: Namespace, train_table: Table, resumed: dict[str, 
     return build_label_space(table, args.multi_valued)
 
 
-def check_label_space(
-    args: Namespace, label_space: LabelSpace, train_table: Table, resumed: dict[str, Any] | None
-) -> None:
+def check_label_space(args: Namespace, label_space: LabelSpace, train_table: Table, resumed: Checkpoint | None) -> None:
     """Refuse flags about attributes that there are not, and a training table with others than the label space's."""
     if args.multi_valued is not None and label_space.multi_valued != set(args.multi_valued):
         several = ", ".join(sorted(label_space.multi_valued)) or "no attribute"

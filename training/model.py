@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from catalog.label_space import LabelSpace
+from runtime.errors import UsageError
 from runtime.process import memory_format
 from timm.data.multi_label_loader import resolve_preprocessing
 from timm.data.view_plan import ViewPlan
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
-from timm.models.pretrained_weights import pretrained_weights
+from timm.models.pretrained_weights import DownloadError
+from training.flag_names import naming_flags
 
 
+@naming_flags(
+    "pretrained_path",
+    "initial_checkpoint",
+    "grad_checkpointing",
+    "split_bn",
+    "sync_bn",
+    "simclr_loss_weight",
+    "aug_splits",
+    global_pool="--gp",
+)
 def make_model(
     plan: ViewPlan,
     label_space: LabelSpace,
@@ -61,7 +73,7 @@ def make_model(
     """
     # backbone and heads
     pretrained = pretrained and fresh
-    with pretrained_weights(arch, pretrained_path) if pretrained else nullcontext():
+    with _download_advice():
         model = create_multi_label_model(
             arch,
             label_space,
@@ -85,6 +97,18 @@ def make_model(
     if grad_checkpointing:
         model.set_grad_checkpointing(True)
     return model.to(memory_format=memory_format(channels_last))
+
+
+@contextmanager
+def _download_advice() -> Iterator[None]:
+    """Add to a failed download what the user can do instead."""
+    try:
+        yield
+    except DownloadError as error:
+        raise UsageError(
+            f"--pretrained: {error}: give a local file with --pretrained-path FILE, or leave --pretrained out to "
+            "train from scratch"
+        ) from error
 
 
 def configure_batch_norm(
@@ -121,4 +145,4 @@ def configure_batch_norm(
     if synchronize:
         synchronize_batch_norm(model, device.type)
     if distribute:
-        require_batch_norm(model, model)
+        require_batch_norm(model, model.modules())

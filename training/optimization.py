@@ -14,6 +14,7 @@ from runtime.errors import UsageError
 from timm.models.multi_label import MultiLabelModel
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info
 from timm.scheduler import create_scheduler_v2
+from training.flag_names import naming_flags
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def learning_rate(images: int, *, lr: float, base: float | None, base_size: int,
     return rate
 
 
+@naming_flags("layer_decay")
 def make_optimizer(
     model: MultiLabelModel,
     device: torch.device,

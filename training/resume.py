@@ -1,7 +1,8 @@
-"""Going on from a checkpoint: weights, optimizer, schedule, random numbers and folder as they were."""
+"""Resuming from a checkpoint: weights, optimizer, schedule, random states and folder as they were."""
 
 from __future__ import annotations
 
+import logging
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -11,10 +12,13 @@ import torch
 
 from runtime.errors import UsageError
 from runtime.random_state import RandomState, set_random_state
-from timm.task import resume_task_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.simclr_classification import SimCLRClassificationTask
+from timm.utils import CheckpointSaver
 
-# What the flags say of an optimizer; they win over what the checkpoint's optimizer had.
+_logger = logging.getLogger("train")
+
+# The flags set these; they win over the values in the checkpoint's optimizer.
 _HYPERPARAMETERS = ("lr", "lr_scale", "weight_decay", "momentum", "betas", "eps")
 
 
@@ -23,52 +27,74 @@ def resume_task(
     task: SimCLRClassificationTask,
     optimizer: torch.optim.Optimizer,
     backward: Any,
-    resumed: dict[str, Any],
+    resumed: Checkpoint,
 ) -> dict[str, Any]:
-    """Load weights, optimizer and loss scaler; return where the checkpoint stands.
+    """Load weights, optimizer and loss scaler; return where training continues.
 
-    What the flags say of the optimizer wins over what its checkpoint had, so that a resumed run can be slowed down.
+    The flags win over the hyperparameters in the checkpoint, so that a resumed run can have another learning rate.
 
     Args:
         args: the flags.
-        task: gets the weights.
-        optimizer: gets its state, but with --no-resume-opt.
-        backward: gets the loss scaler's, where it is one.
+        task: receives the weights.
+        optimizer: receives the optimizer's state, except with --no-resume-opt.
+        backward: the function that scales the loss; a loss scaler receives its state.
         resumed: the checkpoint.
 
     Returns:
-        `epoch` and `batch` to go on with, and inside an epoch `random`.
+        `epoch` and `batch` to continue with, and inside an epoch `random`.
 
     Raises:
         UsageError: the checkpoint does not fit the flags.
     """
-    keep = {} if args.no_resume_opt else {"optimizer": optimizer}
     asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
-    scaler = backward if hasattr(backward, "state_dict") and not args.no_resume_opt else None
     try:
-        epoch = resume_task_checkpoint(task, args.resume, loss_scaler=scaler, log_info=False, **keep)
+        task.load_checkpoint_state(resumed.state_dict)
+        if not args.no_resume_opt:
+            _restore_optimizer(optimizer, backward, resumed)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[:2][-1].strip()  # of a list of tensors the first
+        reason = str(error).strip().splitlines()[:2][-1].strip()  # the first entry where it is a list of tensors
         raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
     for group, values in zip(optimizer.param_groups, asked, strict=True):
         group.pop("initial_lr", None)  # the schedule starts from --lr, and restore_schedule sets it to the epoch
-        group.pop("lr_scale", None)  # of --layer-decay or --backbone-lr-scale, which the flags may have given up
+        group.pop("lr_scale", None)  # set by --layer-decay or --backbone-lr-scale, which may be absent now
         group |= values
-    progress: dict[str, Any] = resumed.get("progress", {})
-    return {"epoch": epoch or 0, "batch": 0} | progress
+    return {"epoch": resumed.next_epoch, "batch": 0} | resumed.progress
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, backward: Any, resumed: Checkpoint) -> None:
+    """Load the states of the optimizer and of the loss scaler, where the checkpoint and the run have them."""
+    if resumed.optimizer is not None:
+        optimizer.load_state_dict(resumed.optimizer)
+    if resumed.amp_scaler is not None and hasattr(backward, "state_dict"):
+        backward.load_state_dict(resumed.amp_scaler)
+
+
+def resume_ema(task: SimCLRClassificationTask, resumed: Checkpoint) -> None:
+    """Load the moving average; a run that had none starts it from its weights."""
+    key = "state_dict" if resumed.state_dict_ema is None else "state_dict_ema"
+    task.load_checkpoint_state(resumed.weights(ema=resumed.state_dict_ema is not None), ema=True)
+    _logger.info(f"Loaded {key} from checkpoint '{resumed.path}'")
+
+
+def restore_saver(saver: CheckpointSaver, resumed: Checkpoint) -> None:
+    """Restore the best metric and the list of kept files."""
+    if resumed.saver is None:
+        _logger.warning(f"No checkpoint history in '{resumed.path}', ranked checkpoints start fresh.")
+    else:
+        saver.load_state_dict(resumed.saver)
 
 
 def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomState | None:
-    """Set, and return, the random state that a step of the interrupted run ended with, where it matters to later ones.
+    """Set and return the random state of the interrupted run, where it matters to later steps.
 
-    The loader makes a batch ready, with random numbers of its own, before it hands out the one in front of it. So the
-    first batch that is trained again was made with the state after the last step but one.
+    The loader prepares a batch, with random numbers of its own, before it returns the previous one. So the first batch
+    of the resumed run was prepared with the state after the last step but one.
 
     Args:
-        again: `random` holds the states by process after the last step but one (None where it was the first) and
-            after the last.
-        left: batches until training goes on, this one included.
-        rank: of this process.
+        again: `random` holds the states by process after the last step but one (None if it was the first) and after
+            the last.
+        left: number of batches until training continues, this one included.
+        rank: rank of this process.
     """
     states = again["random"][-left] if left <= 2 else [None]
     state: RandomState | None = states[rank % len(states)]
@@ -78,7 +104,7 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
 
 
 def resumed_folder(args: Namespace) -> Path | None:
-    """Return the folder of the resumed checkpoint where the run goes on in it: unless the flags name another one."""
+    """Return the folder of the resumed checkpoint if the run continues in it; None where the flags name another."""
     if not args.resume:
         return None
     folder = Path(args.resume).resolve().parent
@@ -93,15 +119,15 @@ def restore_schedule(
     scheduler: Any,
     updates: int,
     start: dict[str, Any],
-    resumed: dict[str, Any] | None,
+    resumed: Checkpoint | None,
 ) -> None:
-    """Set the learning rate of the first epoch, and what a plateau schedule remembers.
+    """Set the learning rate of the first epoch, and the state of a plateau schedule.
 
     Args:
         args: the flags.
-        optimizer: whose rate the schedule sets.
-        scheduler: None for none.
-        updates: of an epoch.
+        optimizer: the optimizer whose rate the schedule sets.
+        scheduler: the schedule, or None.
+        updates: number of updates in an epoch.
         start: where training begins.
         resumed: the checkpoint, None without one.
     """
@@ -111,10 +137,10 @@ def restore_schedule(
         scheduler.step_update(start["epoch"] * updates + start["batch"] // args.grad_accum_steps)
     elif args.sched != "plateau":
         scheduler.step(start["epoch"])
-    elif resumed and resumed.get("plateau") and not args.no_resume_opt:
-        scheduler.lr_scheduler.load_state_dict(resumed["plateau"])
-        for group, saved in zip(optimizer.param_groups, resumed["optimizer"]["param_groups"], strict=True):
-            group["lr"] = saved["lr"]  # what it has fallen to follows from no flag
+    elif resumed and resumed.plateau and resumed.optimizer and not args.no_resume_opt:
+        scheduler.lr_scheduler.load_state_dict(resumed.plateau)
+        for group, saved in zip(optimizer.param_groups, resumed.optimizer["param_groups"], strict=True):
+            group["lr"] = saved["lr"]  # no flag determines to which rate it has fallen
     elif start["epoch"] < args.warmup_epochs:
         scheduler.step(start["epoch"])
     else:

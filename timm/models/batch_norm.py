@@ -1,24 +1,36 @@
-"""The batch norm flags: TensorFlow's settings, statistics for each view, statistics over all processes."""
+"""Batch norm: TensorFlow's settings, separate statistics for each view, statistics over all processes."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from torch import nn
 
 from runtime.errors import UsageError
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm
-from timm.models.multi_label import MultiLabelModel
 
-_TENSORFLOW = {"momentum": 0.01, "eps": 1e-3}  # its decay of 0.99, told as PyTorch does
+_TENSORFLOW = {"momentum": 0.01, "eps": 1e-3}  # TensorFlow's decay of 0.99 is PyTorch's momentum of 0.01
 
 
-def set_batch_norm(model: MultiLabelModel, tensorflow: bool, momentum: float | None, eps: float | None) -> None:
-    """Change the settings of every batch norm, in the backbone and in the projection head, and note them in the config.
+class _Model(Protocol):
+    """The parts of a MultiLabelModel that have batch norms."""
+
+    backbone: Any
+    projector: nn.Sequential | None
+    config: dict[str, Any]
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+def set_batch_norm(model: _Model, tensorflow: bool, momentum: float | None, eps: float | None) -> None:
+    """Change the settings of every batch norm in backbone and projection head, and record them in the config.
 
     Args:
-        model: whose.
-        tensorflow: take TensorFlow's momentum and epsilon where these are not given.
-        momentum: share of the newest batch in the running statistics; None keeps it.
-        eps: added to the variance; None keeps it.
+        model: a MultiLabelModel.
+        tensorflow: use TensorFlow's momentum and epsilon as defaults for the next two.
+        momentum: weight of the newest batch in the running statistics, 0-1; None keeps it.
+        eps: constant added to the variance; None keeps it.
 
     Raises:
         UsageError: the model has no batch norm.
@@ -26,7 +38,7 @@ def set_batch_norm(model: MultiLabelModel, tensorflow: bool, momentum: float | N
     given = {name: value for name, value in (("momentum", momentum), ("eps", eps)) if value is not None}
     settings = (_TENSORFLOW if tensorflow else {}) | given
     if settings:
-        require_batch_norm(model, model)
+        require_batch_norm(model, model.modules())
         model.config["batch_norm"] = settings  # evaluation divides by the same epsilon
     for norm in model.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -34,41 +46,41 @@ def set_batch_norm(model: MultiLabelModel, tensorflow: bool, momentum: float | N
                 setattr(norm, name, value)
 
 
-def split_batch_norm(model: MultiLabelModel, views: int) -> None:
-    """Give the backbone's batch norms statistics of their own for each view; evaluation uses those of view 0.
+def split_batch_norm(model: _Model, views: int) -> None:
+    """Give the backbone's batch norms separate statistics for each view; evaluation uses those of view 0.
 
     Raises:
-        UsageError: there is one view only, or no batch norm.
+        UsageError: there is only one view, or no batch norm.
     """
-    require_batch_norm(model, model.backbone)
+    require_batch_norm(model, model.backbone.modules())
     if views < 2:
-        raise UsageError("--split-bn needs two views or more: with -wls 0 add --aug-splits")
+        raise UsageError("split_bn needs two views or more: with simclr_loss_weight 0 add aug_splits")
     convert_splitbn_model(model.backbone, views)
 
 
-def synchronize_batch_norm(model: MultiLabelModel, device_type: str) -> None:
+def synchronize_batch_norm(model: _Model, device_type: str) -> None:
     """Let batch norms measure the joint batch of all processes.
 
     Raises:
-        UsageError: PyTorch cannot on this device, or there is no batch norm.
+        UsageError: PyTorch has no synchronized batch norm for this device, or there is no batch norm.
     """
-    require_batch_norm(model, model)
+    require_batch_norm(model, model.modules())
     if device_type != "cuda":
-        raise UsageError("--sync-bn needs GPUs: PyTorch has no synchronized batch norm for the CPU")
+        raise UsageError("sync_bn needs GPUs: PyTorch has no synchronized batch norm for the CPU")
     model.backbone = convert_sync_batchnorm(model.backbone)
     if model.projector is not None:
         model.projector = convert_sync_batchnorm(model.projector)
 
 
-def require_batch_norm(model: MultiLabelModel, part: nn.Module) -> None:
-    """Raise where a batch norm flag would do nothing.
+def require_batch_norm(model: _Model, modules: Iterator[nn.Module]) -> None:
+    """Raise where a batch norm setting would have no effect.
 
     Args:
-        model: named in the message.
-        part: of the model, where a batch norm must be.
+        model: the model that the message names.
+        modules: the modules that must include a batch norm.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no batch norm.
     """
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in part.modules()):
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules):
         raise UsageError(f"{model.config.get('arch', 'the model')} has no batch norm: leave the batch norm flags out")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from catalog.label_space import LabelSpace
-from runtime.errors import UsageError, first_line
-from timm.models import create_model, list_models
-from timm.models.pretrained_weights import local_weights
-
-PROJECTION_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+from runtime.errors import UsageError
+from timm.models.backbone import create_backbone, measure_features, size_kwargs
+from timm.models.batch_norm import set_batch_norm
+from timm.models.multi_label_checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    StateDict,
+    read_checkpoint,
+    without_auxiliary_norms,
+)
+from timm.models.original_checkpoint import OriginalWeights
+from timm.models.pretrained_weights import create_from_file, create_from_hub
+from timm.models.projection_head import projection_head
 
 
 class MultiLabelModel(nn.Module):
@@ -56,11 +64,11 @@ class MultiLabelModel(nn.Module):
         self.projection_dim = projection_dim
         self.projection_layers = projection_layers
         self.projection_norm = projection_norm
-        self.num_features = _measure_features(backbone, image_size)
+        self.num_features = measure_features(backbone, image_size)
         self.drop = nn.Dropout(drop_rate)
         # A list, not a ModuleDict: attribute names are the user's and may hold dots or shadow a method of a module.
         self.heads = nn.ModuleList(nn.Linear(self.num_features, k) for k in label_space.num_classes.values())
-        self.projector = _projection_head(self.num_features, projection_dim, projection_layers, projection_norm)
+        self.projector = projection_head(self.num_features, projection_dim, projection_layers, projection_norm)
         learned = balance == "uncertainty"
         # Here and not in the task, so that DistributedDataParallel, the average and checkpoints have it.
         self.log_variances = nn.Parameter(torch.zeros(len(label_space))) if learned else None
@@ -131,7 +139,7 @@ class MultiLabelModel(nn.Module):
             self.backbone.set_grad_checkpointing(enable)
         except (AssertionError, AttributeError) as error:
             name = type(self.backbone).__name__
-            raise UsageError(f"{name} has no gradient checkpointing: leave --grad-checkpointing out") from error
+            raise UsageError(f"{name} has no gradient checkpointing: leave grad_checkpointing out") from error
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return the backbone's layer grouping under this model's parameter names, for layer-wise rate decay.
@@ -140,7 +148,7 @@ class MultiLabelModel(nn.Module):
             UsageError: timm has no grouping for this backbone.
         """
         if not hasattr(self.backbone, "group_matcher"):
-            raise UsageError(f"{type(self.backbone).__name__} has no order of layers: leave --layer-decay out")
+            raise UsageError(f"{type(self.backbone).__name__} has no order of layers: leave layer_decay out")
         return {
             group: [(_below_backbone(rule), suffix) for rule, suffix in rules]
             if isinstance(rules, (list, tuple))
@@ -174,9 +182,7 @@ class MultiLabelModel(nn.Module):
             timm.models.multi_label_checkpoint.CheckpointError: the file is no such checkpoint, or has no averaged
                 weights.
         """
-        from timm.models.multi_label_checkpoint import load_model  # it imports this module
-
-        return load_model(path, use_ema, label_space)
+        return build_model(read_checkpoint(path), use_ema, label_space)
 
 
 def create_multi_label_model(
@@ -213,10 +219,12 @@ def create_multi_label_model(
     options = {"global_pool": global_pool, "drop_path_rate": drop_path_rate, "drop_block_rate": drop_block_rate}
     kwargs |= {name: value for name, value in options.items() if value is not None}
     if image_size is not None:
-        kwargs |= {"in_chans": image_size[0]} | _size_kwargs(arch, image_size)
-    weights = {"pretrained_cfg_overlay": local_weights(pretrained_path)} if pretrained_path else {}
-    backbone: Any = _create_backbone(arch, pretrained=pretrained or bool(pretrained_path), **weights, **kwargs)
-    backbone.pretrained_cfg.pop("state_dict", None)  # they have been copied
+        kwargs |= {"in_chans": image_size[0]} | size_kwargs(arch, image_size)
+    make = partial(create_backbone, arch, **kwargs)
+    if pretrained_path:
+        backbone = create_from_file(arch, pretrained_path, make)
+    else:
+        backbone = create_from_hub(arch, make) if pretrained else make(pretrained=False)
     image_size = image_size or tuple(backbone.pretrained_cfg["input_size"])
     model = MultiLabelModel(backbone, label_space, image_size=image_size, **head_kwargs)
     model.config = {
@@ -229,69 +237,55 @@ def create_multi_label_model(
     return model
 
 
-def _create_backbone(arch: str, **kwargs: Any) -> nn.Module:
-    """`timm.create_model` without a classifier, its objections to names and arguments turned into sentences."""
-    if taken := {"num_classes", "features_only"} & kwargs.keys():
-        raise UsageError(f"{taken.pop()} cannot be given to the backbone: the heads' sizes come from the label space")
-    try:
-        backbone: nn.Module = create_model(arch, num_classes=0, **kwargs)
-    except TypeError as error:
-        if refused := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
-            raise UsageError(f"{arch} does not take {refused[1]}={kwargs.get(refused[1])!r}: leave it out") from error
-        raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            near = difflib.get_close_matches(arch.partition(".")[0], list_models(), 3)
-            advice = f"is it {' or '.join(near)}" if near else "timm.list_models() lists all"
-            raise UsageError(f"timm has no model {arch!r}: {advice}{'?' if near else ''}") from error
-        if "Invalid pretrained tag" in str(error) or "No pretrained weights exist" in str(error):
-            raise UsageError(f"{arch}: {first_line(error)}") from error
-        raise
-    except (AssertionError, ValueError) as error:
-        raise UsageError(f"{arch}: {first_line(error)}") from error
-    except (KeyError, OSError) as error:
-        if kwargs["pretrained"]:  # about the weights: told by pretrained_weights, which knows where they come from
-            raise
-        raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
-    return backbone
+def build_model(
+    checkpoint: Checkpoint, use_ema: bool = False, label_space: LabelSpace | None = None
+) -> MultiLabelModel:
+    """Rebuild the model of a checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        checkpoint: one of ours or of the original.
+        use_ema: take the averaged weights.
+        label_space: class names for a checkpoint of the original, which has none; without it they are numbers.
+
+    Raises:
+        CheckpointError: the checkpoint names no classes, has no averaged weights, or does not fit the table.
+    """
+    weights = checkpoint.weights(use_ema)
+    if checkpoint.is_original:
+        return _build_original(checkpoint, weights, label_space)
+    if checkpoint.config is None:
+        raise CheckpointError(
+            f"{checkpoint.path} holds no label space: it is no checkpoint of this trainer; start from its backbone "
+            "with initial_checkpoint or pretrained_path"
+        )
+    model = model_from_config(checkpoint.config)
+    model.load_state_dict(without_auxiliary_norms(weights))
+    model.thresholds = dict((checkpoint.thresholds_ema if use_ema else checkpoint.thresholds) or {})
+    return model.eval()
 
 
-def _size_kwargs(arch: str, image_size: tuple[int, int, int]) -> dict[str, Any]:
-    """Tell the backbone the image size where its weights depend on it (ViT, Swin, MaxViT, ...)."""
-    from timm.models import get_pretrained_cfg
-
-    cfg = get_pretrained_cfg(arch.partition(".")[0])  # a tag of weights changes nothing here, and may be misspelled
-    fixed = cfg is not None and cfg.fixed_input_size
-    return {"img_size": list(image_size[1:])} if fixed else {}
-
-
-@torch.no_grad()
-def _measure_features(backbone: nn.Module, image_size: tuple[int, int, int]) -> int:
-    """Return D by running one empty image: pooling variants double it, and no attribute of timm's tells for all."""
-    training = backbone.training
-    parameter = next(backbone.parameters())
-    try:
-        h = backbone.eval()(torch.zeros(1, *image_size, device=parameter.device, dtype=parameter.dtype))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        size = "x".join(map(str, image_size))
-        raise UsageError(f"the backbone takes no images of {size} (C, H, W): {first_line(error)}") from error
-    backbone.train(training)
-    if h.ndim != 2:
-        raise UsageError(f"the backbone gives features of shape {tuple(h.shape)}, not [B, D]: choose a --gp that pools")
-    return int(h.shape[1])
+def model_from_config(config: dict[str, Any]) -> MultiLabelModel:
+    """Make the model that a checkpoint's config describes, with random weights."""
+    model = create_multi_label_model(
+        config["arch"],
+        LabelSpace.from_dict(config["label_space"]),
+        image_size=tuple(config["image_size"]),
+        model_kwargs=config["model_kwargs"],
+        **config["head_kwargs"],
+    )
+    settings = config.get("batch_norm", {})
+    set_batch_norm(model, False, settings.get("momentum"), settings.get("eps"))
+    model.config = dict(config)
+    return model
 
 
-def _projection_head(features: int, dim: int, layers: int, norm: str) -> nn.Sequential | None:
-    """D -> D -> ... -> P with ReLU between and no bias, as in the original; None where P is 0."""
-    if dim == 0:
-        return None
-    head: list[nn.Module] = []
-    for _ in range(layers - 1):
-        head.append(nn.Linear(features, features, bias=False))
-        if norm != "none":
-            head.append(PROJECTION_NORMS[norm](features))
-        head.append(nn.ReLU())
-    return nn.Sequential(*head, nn.Linear(features, dim, bias=False))
+def _build_original(checkpoint: Checkpoint, weights: StateDict, label_space: LabelSpace | None) -> MultiLabelModel:
+    """Rebuild the original's model, with the given class names or with numbers."""
+    original = OriginalWeights(checkpoint.path, weights)
+    space = original.matching_label_space(label_space)
+    model = create_multi_label_model(str(checkpoint.arch), space, **original.projection_kwargs())
+    model.load_state_dict(original.renamed(model.backbone.state_dict(), space.attributes))
+    return model.eval()
 
 
 def _below_backbone(rule: str) -> str:

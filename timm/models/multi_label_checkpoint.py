@@ -1,9 +1,42 @@
-"""Reading checkpoints: ours, and those of the original's model, which hold no class names."""
+"""The format of a checkpoint: the only module that knows the keys of the file.
+
+A checkpoint is a dict that `torch.load(weights_only=True)` reads. Each key, its type, and who reads it:
+
+    state_dict            {name: Tensor}       weights of the model         resume, initial checkpoint, rebuilding
+    state_dict_ema        {name: Tensor}       averaged weights; only with a moving average          the same
+    multi_label           dict                 what rebuilds the model (MultiLabelModel.config):
+        arch              str                  name of the timm backbone    rebuilding, initial checkpoint, validate.py
+        model_kwargs      dict                 arguments of the backbone                             rebuilding
+        head_kwargs       dict                 drop_rate, projection_dim, ... of MultiLabelModel     rebuilding
+        image_size        [C, H, W]            images that the backbone takes                        rebuilding
+        label_space       dict                 LabelSpace.to_dict           rebuilding, resume
+        batch_norm        {momentum, eps}      changed settings; absent without any                  rebuilding
+        data_config       dict                 preprocessing of training    serving
+    arch                  str                  the same as multi_label.arch; older files lack one    validate.py
+    epoch                 int                  index of the epoch in which it was saved, from 0      resume, results
+    version               int                  2 where `epoch` is that index, below where it is the next      resume
+    optimizer             dict                 state of the optimizer       resume
+    amp_scaler            dict                 state of timm's loss scaler; only with float16        resume
+    args                  dict                 flags of the run (timm's and the original's: a Namespace)      serving
+    progress              {epoch, batch}       where training continues     resume
+        random            list                 inside an epoch: random states by process             resume
+    plateau               dict | None          state of a plateau schedule  resume
+    thresholds            {attribute: float}   thresholds of multi-valued attributes                 rebuilding, resume
+    thresholds_ema        {attribute: float}   the same for the averaged weights                     rebuilding, resume
+    metric                float                value of the evaluation metric; absent in recovery files       nobody
+    saver                 dict                 timm's history: checkpoint_files, best_epoch, best_metric, pending
+                                                                            resume
+    task_state, task_state_ema                 of other timm tasks; ours has none                    nobody
+
+The original's checkpoints hold epoch, arch, state_dict (names under `base_model.`), optimizer, version, args, metric.
+Checkpoints of timm hold the same under timm's names. Neither names the classes. A bare file holds weights alone.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,138 +45,157 @@ from torch import Tensor
 
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
-from timm.models import clean_state_dict
-from timm.models.batch_norm import set_batch_norm
-from timm.models.multi_label import MultiLabelModel, create_multi_label_model
+from timm.models import clean_state_dict, load_state_dict
 
 StateDict = dict[str, Tensor]
 
+_ORIGINAL = "base_model."  # the original's prefix of the backbone
+
 
 class CheckpointError(UsageError):
-    """A checkpoint that cannot serve; the message says which, why, and what to do."""
+    """A checkpoint that cannot be used; the message says which, why, and what to do."""
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True, repr=False)
+class Checkpoint:
+    """A checkpoint of ours, of the original or of timm, or a bare file of weights.
+
+    Attributes:
+        path: the file.
+        state_dict: the weights, without prefixes of wrappers.
+        state_dict_ema: the averaged weights, or None.
+        config: what rebuilds the model; None in files that this project did not write.
+        saved_arch: the entry `arch`, or None.
+        epoch: index of the epoch in which the file was saved, or None.
+        version: timm's version of the meaning of `epoch`.
+        optimizer: the optimizer's state, or None.
+        amp_scaler: the loss scaler's state, or None.
+        trained_flags: the flags of the run; empty where the file has none.
+        progress: `epoch` and `batch` where training continues, and inside an epoch `random`; empty in older files.
+        plateau: state of a plateau schedule, or None.
+        thresholds: probability from which a value of a multi-valued attribute is predicted; None without.
+        thresholds_ema: the same for the averaged weights.
+        metric: value of the evaluation metric, or None.
+        saver: history of the saver, or None.
+    """
+
+    path: Path
+    state_dict: StateDict
+    state_dict_ema: StateDict | None = None
+    config: dict[str, Any] | None = None
+    saved_arch: str | None = None
+    epoch: int | None = None
+    version: int = 1
+    optimizer: dict[str, Any] | None = None
+    amp_scaler: dict[str, Any] | None = None
+    trained_flags: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    plateau: dict[str, Any] | None = None
+    thresholds: dict[str, float] | None = None
+    thresholds_ema: dict[str, float] | None = None
+    metric: float | None = None
+    saver: dict[str, Any] | None = None
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the original wrote it."""
+        return any(name.startswith(_ORIGINAL) for name in self.state_dict)
+
+    @property
+    def arch(self) -> str | None:
+        """The name of the backbone, None where the file does not say."""
+        return self.saved_arch or (self.config or {}).get("arch")
+
+    @property
+    def label_space(self) -> LabelSpace | None:
+        """The attributes and their classes, None where the file does not name them."""
+        return LabelSpace.from_dict(self.config["label_space"]) if self.config else None
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch with which training continues, from 0."""
+        return 0 if self.epoch is None else self.epoch + (self.version > 1)
+
+    @property
+    def heads_are_untrained(self) -> bool:
+        """Whether its run had no classification loss, which trains the attribute heads."""
+        return self.trained_flags.get("classification_loss_weight") == 0
+
+    @property
+    def saved_thresholds(self) -> dict[str, dict[str, float]]:
+        """The thresholds by their keys, without those that the file lacks."""
+        both = {"thresholds": self.thresholds, "thresholds_ema": self.thresholds_ema}
+        return {key: values for key, values in both.items() if values is not None}
+
+    def weights(self, ema: bool = False) -> StateDict:
+        """Return the model's weights, or the averaged ones.
+
+        Raises:
+            CheckpointError: it has no averaged weights.
+        """
+        if not ema:
+            return self.state_dict
+        if self.state_dict_ema is None:
+            raise CheckpointError(f"{self.path} holds no averaged weights: it was trained without model_ema")
+        return self.state_dict_ema
+
+
+def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
     """Read a checkpoint without running code from it.
+
+    Args:
+        path: the file.
+        bare: accept a file of weights alone too (.safetensors, .pth).
 
     Raises:
         CheckpointError: no such file, or not a training checkpoint.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
-        # timm's own and the original's checkpoints carry their arguments as a Namespace; ours are plain.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on garbage the unpickler raises whatever the bytes make it stumble over
+        content = _load(path)
+    except Exception as error:  # on garbage the unpickler raises any type of error
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {first_line(error)}") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        if bare and isinstance(content, dict):
+            return Checkpoint(path, _bare_weights(content))
         raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict")
-    return checkpoint
-
-
-def trained_flags(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that a checkpoint was trained with, none where it does not say."""
-    args = checkpoint.get("args")
-    return dict(args) if isinstance(args, Mapping) else vars(args) if isinstance(args, argparse.Namespace) else {}
-
-
-def heads_are_untrained(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the run that a checkpoint is of trained no head: it had -wlc 0."""
-    return trained_flags(checkpoint).get("classification_loss_weight") == 0
-
-
-def load_model(path: str | Path, use_ema: bool, label_space: LabelSpace | None) -> MultiLabelModel:
-    """Rebuild the model of a checkpoint; `MultiLabelModel.from_checkpoint` is the public name."""
-    return build_model(path, read_checkpoint(path), use_ema, label_space)
-
-
-def build_model(
-    path: str | Path, checkpoint: dict[str, Any], use_ema: bool, label_space: LabelSpace | None
-) -> MultiLabelModel:
-    """Rebuild the model of a checkpoint that has been read; the path is for messages."""
-    key = "state_dict_ema" if use_ema else "state_dict"
-    if checkpoint.get(key) is None:
-        raise CheckpointError(f"{path} holds no averaged weights: it was trained without --model-ema")
-    weights = clean_state_dict(checkpoint[key])
-    if any(name.startswith("base_model.") for name in weights):
-        return _load_original(path, checkpoint, weights, label_space)
-    if "multi_label" not in checkpoint:
-        raise CheckpointError(
-            f"{path} holds no label space: it is no checkpoint of this trainer; start from its backbone with "
-            "--initial-checkpoint or --pretrained-path"
-        )
-    config = checkpoint["multi_label"]
-    model = model_from_config(config)
-    model.load_state_dict(without_auxiliary_norms(weights))
-    model.thresholds = dict(checkpoint.get("thresholds_ema" if use_ema else "thresholds") or {})
-    return model.eval()
-
-
-def model_from_config(config: dict[str, Any]) -> MultiLabelModel:
-    """Make the model that a checkpoint's `multi_label` entry describes, with random weights."""
-    model = create_multi_label_model(
-        config["arch"],
-        LabelSpace.from_dict(config["label_space"]),
-        image_size=tuple(config["image_size"]),
-        model_kwargs=config["model_kwargs"],
-        **config["head_kwargs"],
-    )
-    settings = config.get("batch_norm", {})
-    set_batch_norm(model, False, settings.get("momentum"), settings.get("eps"))
-    model.config = dict(config)
-    return model
+    return _parse(path, content)
 
 
 def without_auxiliary_norms(weights: StateDict) -> StateDict:
-    """Leave out the batch norms that --split-bn adds for augmented views: evaluation uses the main ones alone."""
+    """Leave out the batch norms of augmented views: evaluation uses only the main ones."""
     return {name: value for name, value in weights.items() if ".aux_bn." not in name}
 
 
-def _load_original(
-    path: str | Path, checkpoint: dict[str, Any], weights: StateDict, label_space: LabelSpace | None
-) -> MultiLabelModel:
-    """Rebuild the original's model: its backbone is a flat `base_model`, its heads `<attribute>.1`."""
-    heads = {name[: -len(".1.weight")]: value for name, value in weights.items() if name.endswith(".1.weight")}
-    heads = {
-        name: value for name, value in heads.items() if "." not in name and name not in ("base_model", "projector")
-    }
-    classes = {name: len(weight) for name, weight in heads.items()}
-    space = _matching_label_space(path, classes, label_space)
-    projection = [value for name, value in weights.items() if name.startswith("projector.")]
-    model = create_multi_label_model(
-        checkpoint["arch"], space, projection_dim=len(projection[-1]), projection_layers=len(projection)
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_state_dict(str(path))
+    # Checkpoints of timm and of the original carry their arguments as a Namespace; ours are plain.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _bare_weights(content: dict[str, Any]) -> StateDict:
+    """Return the tensors of a file without `state_dict`, or of the entry that timm's older files keep them in."""
+    nested = next((content[key] for key in ("model_ema", "model") if isinstance(content.get(key), dict)), content)
+    return {name: value for name, value in clean_state_dict(nested).items() if isinstance(value, Tensor)}
+
+
+def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
+    """Return the entries of a file by their names here."""
+    averaged, args = content.get("state_dict_ema"), content.get("args")
+    flags = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    names = ("epoch", "optimizer", "amp_scaler", "plateau", "thresholds", "thresholds_ema", "metric", "saver")
+    return Checkpoint(
+        path,
+        clean_state_dict(content["state_dict"]),
+        clean_state_dict(averaged) if averaged is not None else None,
+        config=content.get("multi_label"),
+        saved_arch=content.get("arch"),
+        version=content.get("version", 1),
+        trained_flags=dict(flags),
+        progress=content.get("progress") or {},
+        **{name: content.get(name) for name in names},
     )
-    renamed = _by_order(path, {n: v for n, v in weights.items() if n.startswith("base_model.")}, model.backbone)
-    for index, attribute in enumerate(space.attributes):
-        renamed |= {f"heads.{index}.{part}": weights[f"{attribute}.1.{part}"] for part in ("weight", "bias")}
-    renamed |= {name: value for name, value in weights.items() if name.startswith("projector.")}
-    model.load_state_dict(renamed)
-    return model.eval()
-
-
-def _matching_label_space(path: str | Path, classes: dict[str, int], given: LabelSpace | None) -> LabelSpace:
-    """Return the given label space where it fits the heads' sizes, else numbered classes."""
-    if given is None:
-        return LabelSpace.numbered(classes)
-    if dict(given.num_classes) != classes:
-        raise CheckpointError(
-            f"{path} has {_counts(classes)} classes but the table has {_counts(given.num_classes)}: "
-            "name the table it was trained on"
-        )
-    return given
-
-
-def _by_order(path: str | Path, weights: StateDict, backbone: torch.nn.Module) -> StateDict:
-    """Rename a flattened backbone's weights: both sides list them in the order of the layers."""
-    expected = backbone.state_dict()
-    if len(expected) != len(weights) or any(
-        a.rsplit(".", 1)[-1] != b.rsplit(".", 1)[-1] or expected[a].shape != weights[b].shape
-        for a, b in zip(expected, weights, strict=True)
-    ):
-        raise CheckpointError(f"{path}: its backbone does not match the installed timm's model of that name")
-    return {f"backbone.{name}": value for name, value in zip(expected, weights.values(), strict=True)}
-
-
-def _counts(classes: Any) -> str:
-    return ", ".join(f"{count} {name}" for name, count in classes.items())

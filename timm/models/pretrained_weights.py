@@ -1,125 +1,151 @@
-"""Telling soon and plainly when a backbone's weights cannot be had."""
+"""Pretrained weights of a backbone: fail early, with one message, when they are unavailable or do not fit."""
 
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from huggingface_hub import constants
+import torch
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HTTPError
-from torch import nn
+from torch import Tensor, nn
 
 from runtime.errors import UsageError, first_line
 from timm.models import load_state_dict
+from timm.models.multi_label_checkpoint import StateDict
 
 _logger = logging.getLogger(__name__)
 
-_PATIENCE = 4.0  # seconds to wait for the hub's first sign of life
+_HUB_TIMEOUT = 3.0  # seconds to wait for the hub, for each of its addresses
 _BACKBONE = "backbone."
-STRANGERS = 0.1  # share of tensors without a counterpart that adapting a model explains, another pooling for example
+MAX_UNMATCHED = (
+    0.1  # largest share of tensors without a counterpart: adapting a model, as to another pooling, has a few
+)
+
+Make = Callable[..., Any]
 
 
-@contextmanager
-def pretrained_weights(arch: str, path: str | None) -> Iterator[None]:
-    """Wrap making a pretrained backbone: no minutes of retries where the hub is out of reach, no traceback.
+class DownloadError(UsageError):
+    """Pretrained weights that neither the hub nor its cache provides; the message says which, and why."""
 
-    Weights that lie in the local cache are used without the hub.
+
+def create_from_file(arch: str, path: str, make: Make) -> Any:
+    """Return a backbone with the weights of a local file, which timm adapts to channels, image size and pooling.
 
     Args:
-        arch: the backbone's name.
-        path: a local file of weights, or None to download them.
+        arch: the backbone's name, for messages.
+        path: a file of weights in timm's names, of a checkpoint of ours, or in a format that timm converts.
+        make: returns the backbone; takes timm's `pretrained` and `pretrained_cfg_overlay`.
 
     Raises:
-        UsageError: the file is missing or does not fit, or the weights can be had neither from the hub nor its cache.
+        UsageError: the file is missing, cannot be read, or does not fit the backbone.
     """
-    if path is not None:
-        if not Path(path).is_file():
-            raise UsageError(f"--pretrained-path: no file {path}")
-        try:
-            with _strangers_refused():
-                yield
-        except UsageError:
-            raise
-        except Exception as error:  # a foreign file makes its reader raise anything
-            raise UsageError(f"--pretrained-path: {path} does not fit {arch}: {first_line(error)}") from error
-        return
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = offline = before or not _answers(constants.ENDPOINT)
+    if not Path(path).is_file():
+        raise UsageError(f"pretrained_path: no file {path}")
+    random_state = torch.get_rng_state()
     try:
-        yield
+        if path.endswith((".npz", ".npy")):  # the model's own method reads these, and checks their names
+            return make(pretrained=True, pretrained_cfg_overlay={"file": path})
+        weights = _backbone_weights(path)
+        backbone = make(pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
+        backbone.pretrained_cfg.pop("state_dict", None)  # the backbone has copied them
+        _check_names(weights, backbone, lambda: _first_weights(make, random_state))
+    except UsageError:
+        raise
+    except Exception as error:  # reading a foreign file can raise any type of error
+        raise UsageError(f"pretrained_path: {path} does not fit {arch}: {first_line(error)}") from error
+    return backbone
+
+
+def create_from_hub(arch: str, make: Make) -> Any:
+    """Return a backbone with the weights that timm downloads, or that the local cache of the hub has.
+
+    A hub out of reach is noticed after a few seconds, without the minutes of retries. Weights in the cache need no hub.
+
+    Args:
+        arch: the backbone's name, for messages.
+        make: returns the backbone; takes timm's `pretrained`.
+
+    Raises:
+        DownloadError: neither the hub nor its cache provides the weights.
+    """
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline = before or not _hub_answers()
+    try:
+        return make(pretrained=True)
     except (OSError, HTTPError) as error:
         silent = "HF_HUB_OFFLINE is set" if before else f"{constants.ENDPOINT} does not answer"
         why = f"{silent} and the cache has none" if offline else first_line(error)
-        raise UsageError(
-            f"--pretrained: the weights of {arch} cannot be downloaded ({why}): give a local file with "
-            "--pretrained-path FILE, or leave --pretrained out to train from scratch"
-        ) from error
+        raise DownloadError(f"the weights of {arch} cannot be downloaded ({why})") from error
     finally:
         constants.HF_HUB_OFFLINE = before
 
 
-@contextmanager
-def _strangers_refused() -> Iterator[None]:
-    """Let loading fail where the names do not meet: without a classifier timm loads what it finds and is content."""
-    load = nn.Module.load_state_dict
+def _backbone_weights(path: str) -> StateDict:
+    """Return the weights in a file; from a checkpoint of ours only the backbone, averaged where the file has both.
 
-    def load_or_raise(model: nn.Module, weights: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        result = load(model, weights, *args, **kwargs)
-        missing, strange = len(result.missing_keys), len(result.unexpected_keys)
-        if missing > STRANGERS * len(model.state_dict()) or strange > STRANGERS * len(weights):
-            raise RuntimeError(f"{missing} tensors of the model are missing in it, {strange} of its own are unknown")
-        if missing:
-            names = ", ".join(result.missing_keys)
-            _logger.warning(f"--pretrained-path: the file lacks {names}, which keep their first weights")
-        return result
-
-    nn.Module.load_state_dict = load_or_raise  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        nn.Module.load_state_dict = load  # type: ignore[method-assign]
-
-
-def local_weights(path: str) -> dict[str, Any]:
-    """Return what makes timm load a file in place of a download, as entries of a pretrained_cfg.
-
-    Of a checkpoint of ours it is the backbone under timm's names (where there is a moving average, its, as timm has
-    it), and not the file: a filter of timm's, which knows the format of a model's weights by their names, comes first.
+    The names lose the prefix of our models here, because timm's filters recognize a format by its names.
     """
-    if not path.endswith((".npz", ".npy")):
-        weights = load_state_dict(path)
-        inside = {name.removeprefix(_BACKBONE): value for name, value in weights.items() if name.startswith(_BACKBONE)}
-        if inside:
-            return {"state_dict": inside}
-    return {"file": path}
+    weights: StateDict = load_state_dict(path)
+    inside = {name.removeprefix(_BACKBONE): value for name, value in weights.items() if name.startswith(_BACKBONE)}
+    if not weights:
+        raise ValueError("it holds no tensors")
+    return inside or weights
 
 
-def _answers(endpoint: str) -> bool:
-    """Whether the hub, or the proxy before it, takes a connection."""
-    address = urlsplit(endpoint)
-    proxies = getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if proxy and not proxy_bypass(address.netloc):
-        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = address.port or (80 if address.scheme == "http" else 443)
-    answers: list[bool] = []
+def _first_weights(make: Make, random_state: Tensor) -> StateDict:
+    """Return the weights that a backbone had before those of the file were loaded."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(random_state)
+        state: StateDict = make(pretrained=False).state_dict()
+    return state
 
-    def connect() -> None:
-        try:
-            socket.create_connection((address.hostname or "", port), timeout=_PATIENCE).close()
-            answers.append(True)
-        except OSError:
-            pass
 
-    # In a thread, because neither looking up the name nor trying each of its addresses in turn has one common limit.
-    thread = Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    return bool(answers)
+def _check_names(weights: StateDict, backbone: nn.Module, first_weights: Callable[[], StateDict]) -> None:
+    """Raise where the names of file and backbone do not match: timm ignores tensors without a counterpart.
+
+    timm converts some formats to its names. So a tensor counts as missing only if it kept its first value. Where timm
+    has converted names, the file's remaining names are not compared.
+
+    Args:
+        weights: the file's tensors by name.
+        backbone: the model that timm has loaded them into.
+        first_weights: returns the backbone's weights before loading.
+
+    Raises:
+        RuntimeError: more than a tenth of either side has no counterpart.
+    """
+    state = backbone.state_dict()
+    known = {*state, *(name for name, _ in backbone.named_buffers())}  # files may hold buffers that a state leaves out
+    unknown = [name for name in weights if name not in known and not _in_classifier(name, backbone)]
+    missing = [name for name in state if name not in weights and not name.endswith(".num_batches_tracked")]
+    if missing:
+        first = first_weights()
+        kept = [name for name in missing if torch.equal(state[name], first[name])]
+        if len(kept) < len(missing):
+            unknown = []
+        missing = kept
+    if len(missing) > MAX_UNMATCHED * len(state) or len(unknown) > MAX_UNMATCHED * len(weights):
+        raise RuntimeError(
+            f"{len(missing)} tensors of the model are missing in it, and it has {len(unknown)} that the model lacks"
+        )
+    if missing:
+        _logger.warning(f"The file of pretrained weights lacks {', '.join(missing)}: their first weights stay")
+
+
+def _in_classifier(name: str, backbone: Any) -> bool:
+    """Return whether a tensor belongs to timm's classifier, which a backbone lacks."""
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    classifiers = [classifier] if isinstance(classifier, str) else classifier
+    return name.startswith(tuple(f"{layer}." for layer in classifiers))
+
+
+def _hub_answers() -> bool:
+    """Return whether the hub answers a request at all, through the proxy where there is one."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+    except (OSError, HTTPError):
+        return False
+    return True

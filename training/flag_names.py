@@ -1,0 +1,25 @@
+"""Flags in error messages: the rooms below name settings, a user knows flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runtime.errors import UsageError
+
+
+@contextmanager
+def naming_flags(*settings: str, **flags: str) -> Iterator[None]:
+    """Replace the names of settings in a UsageError by the flags: pretrained_path becomes --pretrained-path.
+
+    Args:
+        settings: names of options as they are in `args`.
+        flags: the flags of settings that are called otherwise.
+    """
+    try:
+        yield
+    except UsageError as error:
+        names = {name: f"--{name.replace('_', '-')}" for name in settings} | flags
+        message = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))
+        raise UsageError(message) from error

@@ -105,7 +105,7 @@ def images_against_workers(small: bool) -> Points:
                 batches = iter(loader)
                 next(batches)  # the workers have started
                 start = time.perf_counter()
-                count = sum(len(target) for _, target in batches) / 2
+                count = sum(len(target) for _, target in batches)
                 lines[name].append((float(workers), count / (time.perf_counter() - start)))
     return lines
 
@@ -199,7 +199,7 @@ def _process(batch: int, repeats: int) -> None:
 
     # steps
     images = torch.randn(2 * batch, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    target = torch.randint(2, (2 * batch, 1))
+    target = torch.randint(2, (batch, 1))
 
     def steps() -> None:
         for _ in range(10):

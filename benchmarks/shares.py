@@ -51,7 +51,7 @@ def our_parts(batch: int, size: int, keep: bool) -> Parts:
     if keep:
         keep_freed_memory()
     images, target = random_batch(batch, size)
-    images, target = images.contiguous(memory_format=torch.channels_last), target.repeat(2, 1)
+    images = images.contiguous(memory_format=torch.channels_last)
     model = create_multi_label_model(MODEL, label_space()).to(DEVICE).to(memory_format=torch.channels_last)
     task = SimCLRClassificationTask(
         model, plan_views(True), simclr_loss_weight=0.1, classification_loss_weight=0.9, device=DEVICE

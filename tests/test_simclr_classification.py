@@ -45,7 +45,7 @@ def _batch(images: int, views: int = 2, seed: int = 0):
     g = torch.Generator().manual_seed(seed)
     target = torch.stack([torch.randint(k, (images,), generator=g) for k in (3, 4)], dim=1)
     target = target.masked_fill(torch.rand(target.shape, generator=g) < 0.3, UNKNOWN)
-    return torch.randn(views * images, 3, 4, 4, generator=g), target.repeat(views, 1)
+    return torch.randn(views * images, 3, 4, 4, generator=g), target
 
 
 def test_the_loss_is_the_weighted_sum_of_the_two_that_are_logged_unweighted() -> None:
@@ -70,7 +70,7 @@ def test_a_contrastive_loss_reads_the_labels_of_the_images_as_they_were_before_m
     task = _task(plan, mixup=mixup, contrastive=ContrastiveLoss("supcon"))
     _, z = task.trainable_module(images)
     found = task(images, target)["simclr_loss"]
-    torch.testing.assert_close(found, sup_con_loss(*z.chunk(len(plan))[-2:], target[:6], 0.5))
+    torch.testing.assert_close(found, sup_con_loss(*z.chunk(len(plan))[-2:], target, 0.5))
     assert (found - nt_xent_loss(*z.chunk(len(plan))[-2:], 0.5)).abs() > 1e-3
 
 
@@ -120,7 +120,7 @@ def test_the_heads_learn_from_the_views_of_the_plan(classify_view: str, rows: ra
     result = task(images, target)
     result["loss"].backward()
     moved = {row for row in range(len(images)) if images.grad[row].abs().sum() > 0}
-    labeled = {row for row in rows if (target[row] != UNKNOWN).any()}
+    labeled = {row for row in rows if (target[row % 6] != UNKNOWN).any()}
     assert moved == labeled
     assert len(result["output"]["gender"]) == len(rows) == len(task.classified_targets(target))
 
@@ -194,8 +194,7 @@ def _three_steps(sizes: list[int] | None, contrastive: tuple[str, bool] = ("ntxe
         if sizes:
             first = sum(sizes[: dist.get_rank()])
             rows = torch.arange(first, first + sizes[dist.get_rank()])
-            rows = torch.cat([rows, rows + total])  # view 0, view 1
-            images, target = images[rows], target[rows]
+            images, target = images[torch.cat([rows, rows + total])], target[rows]  # view 0, view 1
         optimizer.zero_grad()
         result = task(images, target)
         result["loss"].backward()

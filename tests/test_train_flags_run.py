@@ -533,7 +533,7 @@ def test_images_without_labels_are_mixed_into_every_batch(prepare: Prepare, data
         for images, target in run.train_loader:
             assert len(images) == 2 * (8 + 4)
             assert (target[8:12] == UNKNOWN).all()
-            assert (target[12:] == target[:12]).all()
+            assert len(target) == 8 + 4
             assert (target[:8] >= 0).any(dim=1).all()
         assert run.task.label_space == plain.task.label_space
     order = list(run.train_loader.sampler)
@@ -559,7 +559,7 @@ def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels
     assert len(run.train_loader) == 10 // 4
     for _, target in run.train_loader:
         known = (target >= 0).any(dim=1).tolist()
-        assert known == ([True] * 4 + [False] * 4) * 2
+        assert known == [True] * 4 + [False] * 4
     plain = make_ready(few_labels, tmp_path, "-b", 4)
     assert len(plain.train_loader) == 24 // 4
     _, text = train_through(few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1)

@@ -36,7 +36,7 @@ def _read(path: Path) -> Tensor:
 
 
 def _save(path: Path, images: Tensor, views: int, config: dict[str, list[float]] = CONFIG, label: int = 0) -> None:
-    target = torch.full((len(images), 2), label)
+    target = torch.full((len(images) // views, 2), label)
     save_view_sheet(path, images, target, [f"view {view}" for view in range(views)], config, SPACE.describe)
 
 

@@ -184,7 +184,7 @@ def train_one_epoch(run: Run, epoch: int, again: dict[str, Any] | None) -> dict[
         per_update = accum * chunks_each
         share = len(chunks) / min(per_update, batches - step // accum * per_update)  # of the update's images
         result = backpropagate(run, chunks, share, update)
-        rows = sum(len(target) for _, target in chunks) // len(run.plan)
+        rows = sum(len(target) for _, target in chunks)
         losses = meter.update(result, rows)
         run.watch.check(meter.names, losses)
         accuracy.update(result["output"], torch.cat([task.classified_targets(target) for _, target in chunks]))

@@ -32,7 +32,7 @@ def save_view_sheet(
     Args:
         path: of the PNG.
         images: [V*B, C, H, W], normalized, view 0 first.
-        target: int64 [V*B, C], the labels.
+        target: int64 [B, C], the labels.
         kinds: what each of the V views is called.
         data_config: its `mean` and `std` undo the normalization.
         describe: puts an image's labels into words, a text for each attribute.

@@ -91,9 +91,9 @@ class DrawViews:
 
 
 def collate_drawn(batch: Sequence[tuple[DrawnImage, Tensor]]) -> tuple[DrawnBatch, Tensor]:
-    """Batch images and what was drawn for them; the targets [B, C] are repeated for each view, [V*B, C]."""
+    """Batch images and the draws of their views, with their targets [B, C]."""
     images, targets = zip(*batch, strict=True)
     parameters = torch.stack([image.parameters for image in images], dim=1)  # [V, B, PARAMETERS]
     places = torch.stack([image.place for image in images])
     drawn = DrawnBatch(torch.cat([image.pixels for image in images]), places, parameters.flatten(0, 1))
-    return drawn, default_collate(list(targets)).repeat(len(parameters), 1)
+    return drawn, default_collate(list(targets))

@@ -66,7 +66,7 @@ def create_train_loader(
     on_device: bool = False,
     mixed: MixedSampler | None = None,
 ) -> Any:
-    """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [V*B, C].
+    """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [B, C].
 
     Args:
         dataset: with a view plan.
@@ -207,20 +207,17 @@ def collate_bytes(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
     """Batch views uint8 [C, H, W] as timm's fast_collate does, but with the channels last in memory, as images are.
 
     Returns:
-        uint8 [V*B, C, H, W], view 0 first, and the targets [V*B, ...], repeated.
+        uint8 [V*B, C, H, W], view 0 first, and the targets [B, ...].
     """
     views = [images if isinstance(images, tuple) else (images,) for images, _ in batch]
     ordered = [image.permute(1, 2, 0) for view in zip(*views, strict=True) for image in view]
-    targets = default_collate([target for _, target in batch])
-    return torch.stack(ordered).permute(0, 3, 1, 2), targets.repeat(len(views[0]), *[1] * (targets.ndim - 1))
+    return torch.stack(ordered).permute(0, 3, 1, 2), default_collate([target for _, target in batch])
 
 
 def collate_views(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Batch float views as timm's fast_collate does uint8 ones: [V*B, C, H, W], view 0 first, labels repeated."""
+    """Batch float views: [V*B, C, H, W], view 0 first, and the targets [B, C]."""
     images, targets = default_collate(list(batch))
-    if isinstance(images, Tensor):
-        return images, targets
-    return torch.cat(list(images)), targets.repeat(len(images), 1)
+    return (images if isinstance(images, Tensor) else torch.cat(list(images))), targets
 
 
 def usable_workers(asked: int, processes: int = 1) -> int:

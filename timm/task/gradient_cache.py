@@ -30,7 +30,7 @@ from runtime.precision import Autocast
 from runtime.random_state import get_torch_random_state, replayed_random_state
 from timm.task.simclr_classification import SimCLRClassificationTask, Targets
 
-Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [V*B, C], a batch of the loader
+Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [B, C], a batch of the loader
 Result = dict[str, Any]
 Views = tuple[Tensor, Tensor]  # of a chunk's two contrasted views [B, P] each: the projections, or their gradients
 

@@ -89,7 +89,7 @@ class SimCLRClassificationTask(ClassificationTask):
 
         Args:
             input: [V*B, C, H, W], view 0 first; with mixup its classified views are changed in place.
-            target: int64 [V*B, C] of the label space, repeated for each view, -100 where unknown.
+            target: int64 [B, C] of the label space, a row an image whatever the number of views; -100 where unknown.
 
         Returns:
             `loss`, to go backward from; `classification_loss` and, with two views, `simclr_loss`, unweighted; one
@@ -176,8 +176,9 @@ class SimCLRClassificationTask(ClassificationTask):
         return losses * (-s).exp() + s * (counts > 0) * (part / 2)
 
     def classified_targets(self, target: Tensor) -> Tensor:
-        """Return the targets [N, C] of `output`'s rows, of a batch's targets [V*B, C]."""
-        return self._rows(target, self.plan.classify)
+        """Return the targets [N, C] of `output`'s rows: an image's target [B, C] once for each classified view."""
+        views = len(self.plan.classify)
+        return target.repeat(views, 1) if views > 1 else target
 
     def contrasted_views(self, projections: Tensor) -> tuple[Tensor, Tensor]:
         """Return the two views [B, P] that the contrastive loss pairs, of a batch's projections [V*B, P]."""
@@ -186,8 +187,8 @@ class SimCLRClassificationTask(ClassificationTask):
         return self._rows(projections, (view_i,)), self._rows(projections, (view_j,))
 
     def contrasted_labels(self, target: Tensor) -> Tensor:
-        """Return a code [B, A] for each label of the images that are contrasted, of a batch's targets [V*B, C]."""
-        return label_codes(self._rows(target, (0,)), self.label_space)
+        """Return a code [B, A] for each label of the images that are contrasted, given their targets [B, C]."""
+        return label_codes(target, self.label_space)
 
     def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
         """Return the rows of some views of a batch [V*B, ...], in their order."""
@@ -197,8 +198,8 @@ class SimCLRClassificationTask(ClassificationTask):
     def _mix(self, input: Tensor, target: Tensor) -> list[Tensor]:
         """Mix each classified view in place; return the soft targets of each attribute, as `MultiLabelMixup` does."""
         assert self.mixup is not None
-        images, targets = input.chunk(len(self.plan)), target.chunk(len(self.plan))
-        mixed = [self.mixup(images[view], targets[view])[1] for view in self.plan.classify]
+        images = input.chunk(len(self.plan))
+        mixed = [self.mixup(images[view], target)[1] for view in self.plan.classify]
         return [torch.cat(views) for views in zip(*mixed, strict=True)]
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[torch.nn.Parameter]:

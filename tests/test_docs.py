@@ -131,6 +131,15 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     assert flags - known <= {"--help"}
 
 
+def test_the_front_page_and_the_design_name_every_room() -> None:
+    rooms = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    tree = set(re.findall(r"^    ([\w-]+)/ ", README.read_text(encoding="utf-8"), re.M))
+    assert rooms | {"recipes", "docs", "benchmarks", "tests"} <= tree
+    assert all((ROOT / folder).is_dir() for folder in tree)
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert rooms == set(re.findall(r"^\| `(\w+)/`", design, re.M))
+
+
 def test_the_front_page_trains_scores_and_labels_with_three_flags_each() -> None:
     shown = {program: words for program, *words in commands(README)}
     assert {"train.py", "validate.py", "inference.py"} <= shown.keys()

@@ -12,12 +12,12 @@ probable. Of a multi-valued attribute there are the values from the threshold on
 read keeps its row, blank, with the reason in a column `error`.
 """
 
-from options.parser import parse_inference_args
+from options.inference import parse_inference_args
 from options.train_kwargs import process_kwargs
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_inference_args(look=True)
+    parse_inference_args(check_paths=True)
 
 import logging
 import time

@@ -9,7 +9,7 @@ DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
-from options.parser import args_text, parse_train_args
+from options.train import notes, parse_train_args, resolve_eval_metric
 from options.train_kwargs import (
     contrastive_kwargs,
     mixup_kwargs,
@@ -23,10 +23,11 @@ from options.train_kwargs import (
     task_kwargs,
     view_kwargs,
 )
+from options.yaml_file import args_text
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_train_args(look=True)
+    parse_train_args(check_paths=True)
 
 import os
 
@@ -110,8 +111,8 @@ def train(args: Namespace) -> None:
         aug_splits=args.aug_splits,
     )
     label_space, train_set, eval_set = read_data(args, plan, resumed)
-    if args.eval_metric == "top1" and len(label_space) and label_space.multi_valued == set(label_space.attributes):
-        args.eval_metric = "map"  # whole sets may never be right
+    only_sets = len(label_space) > 0 and label_space.multi_valued == set(label_space.attributes)
+    args.eval_metric = resolve_eval_metric(args.eval_metric, args.classification_loss_weight > 0, only_sets)
     autocast, backward, dtype = resolve_precision(device, **precision_kwargs(args))
     check_run(args, label_space, plan)
     seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
@@ -317,6 +318,8 @@ def step_images(batches: int, chunks: int, images: int) -> list[int]:
 def log_start(run: Run, label_space: LabelSpace) -> None:
     """Log what is about to happen, once."""
     args, train_set = run.args, run.train_loader.dataset
+    for note in notes(args):
+        _logger.info(note)
     model = utils.model.unwrap_model(run.task.get_trainable_module())
     unlabeled = int((train_set.targets < 0).all(dim=1).sum())
     _logger.info(

@@ -12,12 +12,12 @@ the checkpoint. Counts are over the whole split, each image once. Blank cells an
 nothing; a class that the model does not know counts as wrong.
 """
 
-from options.parser import parse_validate_args
 from options.train_kwargs import process_kwargs
+from options.validate import notes, parse_validate_args
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_validate_args(look=True)
+    parse_validate_args(check_paths=True)
 
 import gc
 import json
@@ -72,6 +72,8 @@ def validate(args: Namespace) -> None:
     process = set_up_process(**process_kwargs(args))
     vars(args).update(vars(process) | {"device": str(process.device)})
     device = process.device
+    for note in notes(args):
+        _logger.info(note)
     files = find_checkpoints(args.checkpoint)
     table = read_table(find_split(args.data, args.split), None, require_attributes=False)
     results, failed = score_all(args, device, table, files, results_path)

@@ -20,7 +20,7 @@ from table_files import write_table
 from torch import Tensor
 
 import train
-from options import parser as options
+from options import train as options
 from runtime.random_state import seed_all
 from timm.utils.model import unwrap_model
 from training import loop as train_loop

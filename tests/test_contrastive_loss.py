@@ -4,7 +4,7 @@ import pytest
 import torch
 from contrastive_oracle import draw_labels, two_views
 
-from options import parser as options
+from options.train_losses import CONTRASTIVE
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.task.contrastive_loss import KINDS, ContrastiveLoss, reads_labels
 
@@ -18,7 +18,7 @@ EXPECTED = {
 
 
 def test_the_names_are_those_of_the_flag() -> None:
-    assert [*KINDS, "none"] == options.CONTRASTIVE
+    assert [*KINDS, "none"] == CONTRASTIVE
     assert {name for name, _ in EXPECTED} == set(KINDS)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from options.parser import parse_train_args
+from options.train import parse_train_args
 from options.train_kwargs import optimizer_kwargs
 from training.optimization import fused, make_optimizer
 

@@ -12,25 +12,40 @@ from typing import Any
 import pytest
 import yaml
 
-from options import checks as option_checks
-from options import parser as options
+import options
+from options import parser as option_parser
+from options.inference import inference_parser, parse_inference_args
+from options.parser import Parser, missing_files
+from options.rules import flag
+from options.train import notes, parse_train_args, resolve_eval_metric, train_parser
+from options.validate import notes as validate_notes
+from options.validate import parse_validate_args, validate_parser
+from options.yaml_file import args_text
 
 ROOT = Path(options.__file__).parents[1]
 ORIGINAL = yaml.safe_load((Path(__file__).parent / "data" / "original_flags.yaml").read_text())
-PARSERS: dict[str, Callable[[], options.Parser]] = {
-    "train.py": options.train_parser,
-    "validate.py": options.validate_parser,
-    "inference.py": options.inference_parser,
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "train.py": train_parser,
+    "validate.py": validate_parser,
+    "inference.py": inference_parser,
 }
-PARSE = {"train.py": options.parse_train_args, "validate.py": options.parse_validate_args}
+PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
+    "train.py": parse_train_args,
+    "validate.py": parse_validate_args,
+    "inference.py": parse_inference_args,
+}
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
-REFUSALS = {"train.py": option_checks.TRAIN_REFUSALS, "validate.py": option_checks.VALIDATE_REFUSALS}
+REFUSALS = {
+    script: {dest: rule.refused for dest, rule in parser().rules.declared.items() if rule.refused}
+    for script, parser in PARSERS.items()
+}
 # The original's default was a model too large to start with, and validate.py learns the model from the checkpoint.
 CHANGED_DEFAULTS = {
     ("train.py", "--model"): "efficientnet_b0",
     ("validate.py", "--model"): None,
     ("train.py", "--channels-last"): True,  # faster wherever it makes a difference
     ("validate.py", "--channels-last"): True,
+    ("train.py", "--eval-metric"): None,  # follows from the losses and the attributes
 }
 
 ORIGINAL_FLAGS = [(script, fact) for script, facts in ORIGINAL.items() for fact in facts]
@@ -41,14 +56,14 @@ def dest_of(name: str) -> str:
 
 
 def train(*words: str) -> argparse.Namespace:
-    return options.parse_train_args(["data", *words])
+    return parse_train_args(["data", *words])
 
 
 @pytest.fixture
 def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Return a function that parses words which are wrong, and returns the sentence about it."""
 
-    def fail(*words: str, parse: Callable[[list[str]], object] = options.parse_train_args) -> str:
+    def fail(*words: str, parse: Callable[[list[str]], object] = parse_train_args) -> str:
         with pytest.raises(SystemExit) as exit_:
             parse(list(words))
         assert exit_.value.code == 2
@@ -105,16 +120,16 @@ def test_short_names_take_their_values() -> None:
     assert (args.batch_size, args.validation_batch_size_multiplier, args.workers) == (8, 2, 1)
     assert (args.temperature, args.simclr_loss_weight, args.classification_loss_weight) == (0.1, 1.0, 0.0)
     assert args.decay_rate == 0.5
-    assert options.parse_validate_args(["data", "--checkpoint", "a", "-m", "resnet*", "-b", "3"]).model == "resnet*"
-    assert options.parse_inference_args(["a.png", "b.png", "--checkpoint", "a", "-o", "x.json"]).output == "x.json"
+    assert parse_validate_args(["data", "--checkpoint", "a", "-m", "resnet*", "-b", "3"]).model == "resnet*"
+    assert parse_inference_args(["a.png", "b.png", "--checkpoint", "a", "-o", "x.json"]).output == "x.json"
 
 
 @pytest.mark.parametrize(("script", "dest"), [(s, d) for s, reasons in REFUSALS.items() for d in reasons])
 def test_a_refused_flag_says_why_and_what_to_do(script: str, dest: str, mistake: Callable[..., str]) -> None:
-    action = PARSERS[script]().flags[option_checks.flag(dest)]
-    words = [option_checks.flag(dest)] + ([] if action.nargs == 0 else ["7"])
+    action = PARSERS[script]().flags[flag(dest)]
+    words = [flag(dest)] + ([] if action.nargs == 0 else ["7"])
     sentence = mistake(*MINIMAL[script], *words, parse=PARSE[script])
-    assert sentence == f"{option_checks.flag(dest)} is refused: {REFUSALS[script][dest]}"
+    assert sentence == f"{flag(dest)} is refused: {REFUSALS[script][dest]}"
     assert any(remedy in sentence for remedy in ("leave it out", "use --", "start several with torchrun"))
 
 
@@ -130,7 +145,7 @@ def test_every_flag_has_help_and_the_help_names_every_flag(script: str) -> None:
 
 def test_reading_arguments_imports_no_slow_package() -> None:
     code = (
-        "import sys, options; options.parse_train_args(['data']);"
+        "import sys, options.train; options.train.parse_train_args(['data']);"
         "print({'torch', 'timm', 'numpy'} & {name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -154,8 +169,8 @@ def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> N
         ("inference", [gone, "--checkpoint", f"{there}/it"], f"no such image, folder or table: {gone}"),
         ("inference", [there, "--checkpoint", gone], f"--checkpoint: no such file: {gone}"),
     ):
-        args = getattr(options, f"parse_{script}_args")(words)
-        assert next(option_checks.missing_files(args), None) == told
+        args = PARSE[f"{script}.py"](words)
+        assert next(missing_files(args), None) == told
     # Where torch cannot be imported at all, as here, the sentence still comes.
     for script, *flags in (["train.py"], ["validate.py", "--checkpoint", gone], ["inference.py", "--checkpoint", gone]):
         code = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_path('{script}', run_name='__main__')"
@@ -180,18 +195,20 @@ SAMPLES = """
 --clip-grad 1 | --clip-grad 0.1 --clip-mode agc | --layer-decay 0.7 | --layer-decay 0.7 --layer-decay-min-scale 0.1
 --layer-decay 0.7 --layer-decay-no-opt-scale 0.1 | --opt-kwargs nesterov=False | --opt-foreach | --no-opt-foreach
 --sched wsd | --sched-on-updates | --lr 3e-4 | --lr-base 0.1 | --lr-base 0.1 --lr-base-size 512
---lr-base 0.1 --lr-base-scale sqrt | --lr-noise 0.4 0.9 | --lr-noise-pct 0.5 | --lr-noise-std 2 | --lr-cycle-mul 2
---lr-cycle-decay 0.1 | --lr-cycle-limit 3 | --lr-k-decay 2 | --lr-decay-fn 1-sqrt | --lr-stable-timescale 2
---warmup-lr 0 | --min-lr 0 | --epochs 3 | --start-epoch 0 | --decay-epochs 0.5
---decay-milestones 3 6 | --warmup-epochs 0 | --warmup-prefix | --cooldown-epochs 0 | --patience-epochs 0
+--lr-base 0.1 --lr-base-scale sqrt | --lr-noise 0.4 0.9 --lr-noise-pct 0.5 --lr-noise-std 2
+--sched tanh --lr-cycle-limit 3 --lr-cycle-mul 2 --lr-cycle-decay 0.1 | --sched poly --lr-k-decay 2
+--sched wsd --lr-decay-fn 1-sqrt | --sched rsqrt --lr-stable-timescale 2 | --warmup-lr 0 | --sched cosine --min-lr 0
+--epochs 3 | --start-epoch 0 | --decay-epochs 0.5
+--sched multistep --decay-milestones 3 6 | --warmup-epochs 0 | --warmup-prefix | --cooldown-epochs 0
+--sched plateau --patience-epochs 0
 --decay-rate 0.5 | --no-aug -wls 0 | --train-crop-mode rkrc | --scale 0.5 1 | --ratio 1 1 | --hflip 0 | --vflip 1
 --color-jitter 0 | --color-jitter 0.1 0.2 0.3 0.4 | --color-jitter-prob 0.8 | --grayscale-prob 0.2
 --gaussian-blur-prob 0.5 | --aa rand-m9-mstd0.5-inc1 | --aug-repeats 2 -wls 0 | --aug-splits 3 | --aug-splits 2 --jsd
---reprob 0.5 | --remode pixel | --recount 2 | --reprob 0.5 --resplit | --mixup 0.2 | --cutmix 1
---cutmix-minmax 0.2 0.8 | --mixup-prob 0.5 | --mixup-switch-prob 0.1 | --mixup-mode elem | --mixup-off-epoch 2
+--reprob 0.5 --remode pixel --recount 2 --resplit | --mixup 0.2 | --cutmix 1 | --cutmix-minmax 0.2 0.8
+--mixup 0.2 --mixup-prob 0.5 --mixup-mode elem --mixup-off-epoch 2 | --mixup 1 --cutmix 1 --mixup-switch-prob 0.1
 --train-interpolation bilinear | --smoothing 0 | --drop 0.2 | --drop-connect 0.1 | --drop-path 0 | --drop-block 0.1
 --bn-tf | --bn-momentum 0.1 | --bn-eps 1e-3 | --sync-bn | --dist-bn reduce | --split-bn | --model-ema
---model-ema --model-ema-force-cpu | --model-ema-decay 0.99 | --no-model-ema-warmup | --batch-size 7
+--model-ema --model-ema-force-cpu --model-ema-decay 0.99 --no-model-ema-warmup | --batch-size 7
 --validation-batch-size-multiplier 2 | --grad-accum-steps 2 | --seed 0 | --output=-o | --experiment 007
 --experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss
 --knn-interval 3 | --knn-images 500
@@ -217,17 +234,17 @@ def test_the_saved_arguments_give_the_same_arguments(
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     args = train(*sample.split())
-    again = options.parse_train_args(["-c", recipe(options.args_text(args))])
+    again = parse_train_args(["-c", recipe(args_text(args))])
     assert again.config
     assert vars(again) | {"config": ""} == vars(args)
 
 
 def test_every_option_is_in_a_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    parser = options.train_parser()
+    parser = train_parser()
     samples = [vars(train(*sample.split())) for sample in ROUND_TRIPS]
     unchanged = {d for d, default in parser.defaults.items() if all(sample[d] == default for sample in samples)}
-    assert unchanged - {"config", *option_checks.TRAIN_REFUSALS} == set()
+    assert unchanged - {"config", *REFUSALS["train.py"]} == set()
 
 
 def test_yaml_is_words_typed_before_the_command_line(recipe: Callable[[str], str]) -> None:
@@ -240,6 +257,7 @@ def test_yaml_is_words_typed_before_the_command_line(recipe: Callable[[str], str
     attribute_weights: {color: 2}
     amp: true
     no-prefetcher: false
+    model-ema: true
     model-ema-warmup: false
     torchcompile: true
     dr: 0.5
@@ -247,7 +265,7 @@ def test_yaml_is_words_typed_before_the_command_line(recipe: Callable[[str], str
     torchscript: false
     num_classes:
     """
-    args = options.parse_train_args(["-c", recipe(text)])
+    args = parse_train_args(["-c", recipe(text)])
     assert (args.data_dir, args.batch_size, args.lr, args.decay_rate) == ("elsewhere", 64, 3e-4, 0.5)
     assert args.attributes == ["no", "color"]
     assert args.attribute_weights == {"color": 2.0}
@@ -260,12 +278,12 @@ def test_yaml_is_words_typed_before_the_command_line(recipe: Callable[[str], str
 
 def test_the_command_line_wins_over_yaml_and_undoes_it(recipe: Callable[[str], str]) -> None:
     file = recipe("batch_size: 64\namp: true\namp_dtype: bfloat16\nlr: 0.5\ndata_dir: there\nno_aug: true\nmean: [0.1]")
-    args = options.parse_train_args(["here", "-c", file, "-b", "8", "--no-amp", "--lr-base", "1", "--aug"])
+    args = parse_train_args(["here", "-c", file, "-b", "8", "--no-amp", "--lr-base", "1", "--aug"])
     assert (args.data_dir, args.batch_size, args.mean) == ("here", 8, [0.1])
     assert not args.amp
     assert args.amp_dtype is None  # it came with the recipe's amp, and goes with it
     assert (args.lr_base, args.no_aug) == (1.0, False)
-    again = options.parse_train_args(["-c", recipe(options.args_text(args)), "--lr", "0.2"])
+    again = parse_train_args(["-c", recipe(args_text(args)), "--lr", "0.2"])
     assert (again.lr, again.lr_base) == (0.2, None)
 
 
@@ -283,7 +301,7 @@ def test_no_contrastive_loss_is_weight_zero_and_what_is_typed_wins(recipe: Calla
     assert settled("contrastive: none", "--contrastive", "dcl") == ("dcl", 0.5)
     assert settled("contrastive: dcl", "-wls", "0") == ("ntxent", 0)
     assert settled("contrastive: dcl\nmask_false_negatives: true", "--contrastive", "none")[0] == "none"
-    saved = options.args_text(train("--contrastive", "none"))
+    saved = args_text(train("--contrastive", "none"))
     assert settled(saved) == ("none", 0)
     assert settled(saved, "--contrastive", "supcon", "-wls", "1") == ("supcon", 1)
 
@@ -322,7 +340,7 @@ def test_a_missing_or_unreadable_yaml_file_is_one_sentence(tmp_path: Path, mista
     missing.write_bytes(b"\xff\xfe")
     assert "UTF-8" in mistake("-c", str(missing))
     missing.write_text("")
-    assert options.parse_train_args(["data", "-c", str(missing)]).lr == 0.01
+    assert parse_train_args(["data", "-c", str(missing)]).lr == 0.01
 
 
 # Mistakes
@@ -330,7 +348,7 @@ def test_a_missing_or_unreadable_yaml_file_is_one_sentence(tmp_path: Path, mista
 MISTAKES = [
     ("--batchsize 3", "unrecognized arguments: --batchsize; did you mean --batch-size?"),
     ("--batch-siz=3", "unrecognized arguments: --batch-siz; did you mean --batch-size?"),
-    ("--warm 3", "unrecognized arguments: --warm; did you mean --warmup-lr?"),
+    ("--warm 3", "unrecognized arguments: --warm; did you mean --warmup-epochs?"),
     ("more", "unrecognized arguments: more"),
     ("--reprob 1.5", "--reprob: 1.5 is not a probability in 0..1"),
     ("--hflip nan", "--hflip: nan is not a probability in 0..1"),
@@ -340,129 +358,74 @@ MISTAKES = [
     ("--workers=-1", "--workers/-j: -1 is not a whole number of at least 0"),
     ("--smoothing 1", "--smoothing: 1 is not a number from 0 up to but not including 1"),
     ("--log-interval 0", "--log-interval: 0 is not a whole number of at least 1"),
+    ("--knn-interval=-1", "--knn-interval: -1 is not a whole number of at least 0"),
+    ("--lr-noise-pct 0", "--lr-noise-pct: 0 is not a number above 0"),
+    ("--opt-betas 0.9 1", "--opt-betas: 1 is not a number from 0 up to but not including 1"),
     ("--tta 3", "--tta: 3 is not 0 (off) or 2 (the image and its mirror image, averaged)"),
     ("--aa best", "--aa: 'best' does not begin with a policy"),
     ("--aa rand-m9-msdt1", "--aa: 'msdt1' in 'rand-m9-msdt1' is not a setting of rand"),
+    ("--contrastive best", "--contrastive: invalid choice: 'best'"),
+    ("--cache tape", "--cache: invalid choice: 'tape'"),
     ("--attribute-weights color", "--attribute-weights: 'color' is not name=weight"),
     ("--attribute-weights color=-1", "--attribute-weights: -1 is not a number of at least 0"),
     ("--attribute-weights a=1 a=2", "--attribute-weights: a name is given twice"),
     ("--lr 0.1 --lr-base 0.1", "--lr and --lr-base exclude each other"),
     ("--drop-path 0.1 --drop-connect 0.1", "--drop-connect and --drop-path exclude each other"),
     ("--img-size 8 --input-size 3 8 8", "--img-size and --input-size exclude each other"),
-    *[(f"--{dest.replace('_', '-')}", f"--{dest.replace('_', '-')} needs --") for dest in ("jsd", "resplit")],
-    ("--amp-dtype float16", "--amp-dtype needs --amp: it is"),
-    ("--clip-mode agc", "--clip-mode needs --clip-grad: "),
-    (
-        "--contrastive-batch-size 64 -wls 0",
-        "--contrastive-batch-size needs --simclr-loss-weight: at ",
-    ),
-    ("--contrastive dcl -wls 0", "--contrastive needs --simclr-loss-weight: at weight 0 there is no such loss"),
-    ("--contrastive best", "--contrastive: invalid choice: 'best'"),
     ("--contrastive none -wls 0.5", "--contrastive none and --simclr-loss-weight exclude each other: none leaves no "),
+    ("--no-pretrained --pretrained-path w.pth", "--pretrained-path and --no-pretrained exclude each other: the file "),
     ("--contrastive none -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0"),
-    ("--contrastive none --contrastive-batch-size 64", "--contrastive-batch-size needs --simclr-loss-weight: at "),
-    ("--mask-false-negatives -wls 0", "--mask-false-negatives needs --simclr-loss-weight: at weight 0, or with "),
-    ("--mask-false-negatives --contrastive none", "--mask-false-negatives needs --simclr-loss-weight: at weight 0, or"),
-    ("--mask-false-negatives --contrastive supcon", "--mask-false-negatives needs --contrastive ntxent or dcl: for "),
-    ("--contrastive-batch-size 70", "--contrastive-batch-size 70 is not a multiple of --batch-size 32: use 64 or 96"),
-    ("--contrastive-batch-size 8", "--contrastive-batch-size 8 is not a multiple of --batch-size 32: use 32"),
-    ("--knn-images 500 --knn-interval 0", "--knn-images needs --knn-interval: at 0 "),
-    ("--knn-interval=-1", "--knn-interval: -1 is not a whole number of at least 0"),
-    ("--layer-decay-min-scale 0.1", "--layer-decay-min-scale needs --layer-decay: "),
-    ("--layer-decay-no-opt-scale 0.1", "--layer-decay-no-opt-scale needs --layer-decay: "),
-    ("--lr-base-scale sqrt", "--lr-base-scale needs --lr-base: "),
-    ("--lr-base-size 8", "--lr-base-size needs --lr-base: "),
-    ("--model-ema-force-cpu", "--model-ema-force-cpu needs --model-ema: "),
-    ("--no-resume-opt", "--no-resume-opt needs --resume: "),
-    ("--torchcompile-mode max-autotune", "--torchcompile-mode needs --torchcompile: "),
-    ("--wandb-project a", "--wandb-project needs --log-wandb: "),
-    ("--views simclr --aa rand-m9", "--aa needs --views timm: --views simclr is a policy of its own"),
-    ("--views simclr-keepcolor --color-jitter 0.1", "--color-jitter needs --views timm: "),
-    ("--unlabeled more -wls 0", "--unlabeled needs --simclr-loss-weight: "),
-    ("--unlabeled-ratio 2 -wls 0", "--unlabeled-ratio needs --simclr-loss-weight: "),
-    ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
-    ("--classify-view weak -wlc 0", "--classify-view needs --classification-loss-weight: it makes a view for the "),
-    ("--mixup 0.2 -wlc 0", "--mixup needs --classification-loss-weight: "),
-    ("--cutmix 1 -wlc 0", "--cutmix needs --classification-loss-weight: "),
-    ("--cutmix-minmax 0.2 0.8 -wlc 0", "--cutmix-minmax needs --classification-loss-weight: "),
-    ("--smoothing 0.3 -wlc 0", "--smoothing needs --classification-loss-weight: "),
-    ("--classify-view both -wls 0", "--classify-view both needs -wls above 0: "),
-    ("--projection-dim 8 -wls 0", "--projection-dim needs --simclr-loss-weight: at weight 0 there is no projection"),
-    ("--projection-layers 3 -wls 0", "--projection-layers needs --simclr-loss-weight: "),
-    ("--projection-norm batch -wls 0", "--projection-norm needs --simclr-loss-weight: "),
-    ("--temperature 0.1 -wls 0", "--temperature needs --simclr-loss-weight: "),
-    ("--class-weights inverse -wlc 0", "--class-weights needs -wlc above 0: "),
-    ("--multi-valued-loss asl -wlc 0", "--multi-valued-loss needs -wlc above 0: "),
-    ("--attributes a b --multi-valued c", "--multi-valued names 'c', which --attributes leaves out: a b"),
-    ("--balance uncertainty -wlc 0", "--balance needs -wlc above 0: "),
-    ("--logit-adjustment 1 -wlc 0", "--logit-adjustment needs -wlc above 0: "),
-    ("--class-weights effective --aug-splits 3 --jsd", "--class-weights excludes --jsd"),
-    ("--head-grad detach -wls 0", "--head-grad detach needs -wls above 0: "),
-    ("--freeze-backbone --pretrained", "--freeze-backbone needs -wls 0: "),
-    ("--freeze-backbone -wls 0", "--freeze-backbone needs weights to keep: "),
-    ("--freeze-backbone -wls 0 --pretrained --layer-decay 0.5", "--layer-decay excludes --freeze-backbone: "),
-    (
-        "--freeze-backbone -wls 0 --pretrained --backbone-lr-scale 0.5",
-        "--backbone-lr-scale excludes --freeze-backbone: ",
-    ),
-    ("--freeze-backbone -wls 0 --pretrained --no-aug --save-images", "--save-images excludes --freeze-backbone with "),
-    ("--backbone-lr-scale 0.5 --sched none", "--backbone-lr-scale needs a schedule, "),
-    ("--augment-on device", "--augment-on device needs --views simclr or simclr-keepcolor: "),
-    ("--augment-on device --views simclr --no-prefetcher", "--augment-on device excludes --no-prefetcher: "),
-    (
-        "--augment-on device --views simclr --train-interpolation lanczos",
-        "--augment-on device resizes bilinear, bicubic or random, not lanczos",
-    ),
-    ("--cache device", "--cache device needs --augment-on device: "),
-    ("--view-strength 0.5", "--view-strength needs --views simclr or simclr-keepcolor: "),
-    ("--input-size 4 8 8", "--input-size has 4 channels"),
-    ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),
-    ("--std 0.5 0.5 0.5 --input-size 1 8 8", "--std has 3 values: give 1 for all channels or 1"),
-    ("--amp --model-dtype bfloat16", "--amp and --model-dtype bfloat16 exclude each other"),
-    ("--head-grad detach -wlc 0", "--head-grad detach needs -wlc above 0: without the classification loss nothing "),
     ("-wls 0 -wlc 0", "--simclr-loss-weight and --classification-loss-weight are both 0: nothing"),
     (
         "-c recipes/pretrain.yaml -wls 0",
         "--simclr-loss-weight and --classification-loss-weight are both 0 (recipes/pretrain.yaml sets what the ",
     ),
+    ("--contrastive-batch-size 70", "--contrastive-batch-size 70 is not a multiple of --batch-size 32: use 64 or 96"),
+    ("--contrastive-batch-size 8", "--contrastive-batch-size 8 is not a multiple of --batch-size 32: use 32"),
+    ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
+    ("--unlabeled more --aug-repeats 2", "--unlabeled and --unlabeled-ratio exclude --aug-repeats"),
+    ("--classify-view both -wls 0", "--classify-view both needs -wls above 0: "),
     ("--attributes a a", "--attributes names a column twice"),
     ("--attributes a --attribute-weights b=1", "--attribute-weights names 'b'"),
+    ("--attributes a b --multi-valued c", "--multi-valued names 'c', which --attributes leaves out: a b"),
     ("--attributes a --attribute-weights a=0", "--attribute-weights are all 0"),
-    ("--opt-betas 0.9 1", "--opt-betas: 1 is not a number from 0 up to but not including 1"),
-    ("--sched plateau --sched-on-updates", "--sched plateau excludes --sched-on-updates"),
-    ("--decay-milestones 6 3", "--decay-milestones must rise"),
+    ("--freeze-backbone --pretrained", "--freeze-backbone needs -wls 0: "),
+    ("--freeze-backbone -wls 0", "--freeze-backbone needs weights to keep: "),
+    ("--input-size 4 8 8", "--input-size has 4 channels"),
+    ("--mean 0.5 0.5", "--mean has 2 values: give 1 for all channels or 3"),
+    ("--std 0.5 0.5 0.5 --input-size 1 8 8", "--std has 3 values: give 1 for all channels or 1"),
+    ("--amp --model-dtype bfloat16", "--amp and --model-dtype bfloat16 exclude each other"),
+    ("--sched multistep --decay-milestones 6 3", "--decay-milestones must rise"),
     ("--sched wsd --epochs 10", "--sched wsd needs --decay-epochs, here 30, to be from 1 to the 7 epochs"),
     ("--sched rsqrt --epochs 3", "--sched rsqrt needs --decay-epochs, here 30, to be from 1 to the 0 epochs"),
-    ("--sched none --layer-decay 0.7", "--layer-decay needs a schedule, which applies its factors"),
-    ("--lr-noise-pct 0", "--lr-noise-pct: 0 is not a number above 0"),
     ("--lr-noise 0.1 0.2 0.3", "--lr-noise takes 1 or 2 values"),
     ("--mixup 0.2 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
     ("--cutmix 1 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
     ("--cutmix-minmax 0.1 0.2 -b 7", "--mixup and --cutmix need an even --batch-size, not 7"),
     ("--mixup 0.2 --aug-splits 2", "--mixup and --cutmix exclude --aug-splits and --jsd"),
+    ("--cutmix 0.3 --cutmix-minmax 0.1 0.2", "--cutmix 0.3 excludes --cutmix-minmax, which draws the size itself"),
     ("--aug-splits 1", "--aug-splits 1 splits nothing"),
     ("--classify-view weak --aug-splits 2", "--classify-view weak excludes --aug-splits"),
     ("--classify-view both --aug-splits 2", "--classify-view both excludes --aug-splits"),
-    *(
-        (f"-wls 0 --classify-view weak {words}", f"{words.split()[0]} needs -wls above 0: --classify-view weak alone")
-        for words in ("--color-jitter 0.2", "--views simclr", "--scale 0.3 1", "--reprob 0.1", "--aa original")
-    ),
     ("--no-aug", "--no-aug needs -wls 0"),
     ("--aug-repeats 2", "--aug-repeats needs -wls 0"),
-    ("--no-aug -wls 0 --aug-splits 2", "--no-aug excludes --aug-splits"),
-    ("--reprob 0.5 --resplit --no-prefetcher", "--resplit excludes --no-prefetcher"),
-    ("--cache-dir a", "--cache-dir needs --cache disk, not none"),
-    ("--cache-dir a --cache ram", "--cache-dir needs --cache disk, not ram"),
-    ("--cache tape", "--cache: invalid choice: 'tape'"),
-    ("--scale 1 0.5", "--scale goes from 1 down to 0.5"),
-    ("--ratio 2 1", "--ratio goes from 2 down to 1"),
-    ("--cutmix-minmax 0.5 0.1", "--cutmix-minmax goes from 0.5 down to 0.1"),
+    ("--cache device", "--cache device needs --augment-on device: "),
+    ("--scale 1 0.5", "--scale is 1 to 0.5: give the smaller value first"),
+    ("--ratio 2 1", "--ratio is 2 to 1: "),
+    ("--cutmix-minmax 0.5 0.1", "--cutmix-minmax is 0.5 to 0.1: "),
     ("--color-jitter 0.1 0.1", "--color-jitter takes 1 value, or 3"),
     ("--color-jitter 0.1 0.1 0.1 0.6", "--color-jitter turns the hue by at most 0.5"),
     ("--split-bn -wls 0", "--split-bn needs at least two views"),
     ("--split-bn --sync-bn", "--split-bn excludes --sync-bn"),
     ("--dist-bn reduce --sync-bn", "--dist-bn excludes --sync-bn"),
     ("--local-rank 1", "--local-rank 1 needs the same LOCAL_RANK in the environment"),
+    # several needs of one flag, and values in the sentence
+    ("--mask-false-negatives --contrastive none", "--mask-false-negatives needs -wls above 0: at weight 0, or with "),
+    ("--contrastive none --contrastive-batch-size 64", "--contrastive-batch-size needs -wls above 0: at weight 0 no "),
+    ("--cache-dir a --cache ram", "--cache-dir needs --cache disk, not ram: nothing else is kept in a folder"),
+    ("--min-lr 0 --sched constant", "--min-lr needs --sched cosine, tanh, poly, plateau, wsd or rsqrt, not constant: "),
+    ("--hflip 0.1 --no-aug -wls 0", "--hflip excludes --no-aug: it only resizes"),
+    ("--no-model-ema-warmup", "--no-model-ema-warmup needs --model-ema: there is no average without it"),
 ]
 
 
@@ -474,26 +437,191 @@ def test_a_mistake_gets_one_sentence(
     assert mistake("data", *words.split()).startswith(expected)
 
 
-def test_every_need_is_among_the_mistakes() -> None:
-    tested = {words.split()[0] for words, _ in MISTAKES}
-    assert {option_checks.flag(dest) for dest, _, _ in option_checks.NEEDS} <= tested
+# For each flag words with which it has no effect, one for each of its needs. The flag comes first.
+UNMET = """
+--amp-dtype float16 | --multi-valued-loss asl -wlc 0 | --balance uncertainty -wlc 0 | --class-weights inverse -wlc 0
+--class-weights effective --aug-splits 3 --jsd | --logit-adjustment 1 -wlc 0 | --classify-view weak -wlc 0
+--smoothing 0.3 -wlc 0 | --contrastive dcl -wls 0 | --mask-false-negatives -wls 0
+--mask-false-negatives --contrastive supcon | --temperature 0.1 -wls 0 | --projection-dim 8 -wls 0
+--projection-layers 3 -wls 0 | --projection-norm batch -wls 0 | --projection-norm batch --projection-layers 1
+--contrastive-batch-size 64 -wls 0 | --unlabeled more -wls 0 | --unlabeled-ratio 2 -wls 0
+--clip-mode agc | --layer-decay-min-scale 0.1 | --layer-decay-no-opt-scale 0.1
+--backbone-lr-scale 0.5 --sched none | --backbone-lr-scale 0.5 --freeze-backbone --pretrained -wls 0
+--layer-decay 0.7 --sched none | --layer-decay 0.5 --freeze-backbone --pretrained -wls 0
+--sched-on-updates --sched plateau | --sched-on-updates --sched none
+--sched-on-updates --sched constant --warmup-epochs 0
+--lr-base-size 8 | --lr-base-scale sqrt | --lr-noise 0.5 --sched none | --lr-noise-pct 0.5 | --lr-noise-std 2
+--warmup-epochs 4 --sched none | --warmup-lr 0 --warmup-epochs 0 | --warmup-lr 0 --sched none
+--warmup-prefix --warmup-epochs 0 | --warmup-prefix --sched none | --cooldown-epochs 5 --sched step
+--lr-cycle-limit 2 --sched step | --lr-cycle-mul 2 --sched step | --lr-cycle-mul 2 --sched cosine
+--lr-cycle-decay 0.1 --sched wsd | --lr-cycle-decay 0.1 --sched tanh | --lr-k-decay 2 --sched tanh
+--min-lr 0 --sched constant | --decay-milestones 3 6 | --patience-epochs 3 | --lr-decay-fn cosine
+--lr-stable-timescale 2 --sched wsd
+--views simclr --no-aug -wls 0 | --views simclr --classify-view weak -wls 0 | --augment-on device
+--augment-on device --views simclr --no-prefetcher | --augment-on device --views simclr --train-interpolation lanczos
+--view-strength 0.5 | --view-strength 0.5 --views simclr --augment-on device --classify-view weak -wls 0
+--train-crop-mode rkrc --views simclr | --train-crop-mode rkrc --no-aug -wls 0
+--train-crop-mode rkrc --classify-view weak -wls 0 | --scale 0.3 1 --no-aug -wls 0
+--scale 0.3 1 --classify-view weak -wls 0 | --ratio 1 1 --no-aug -wls 0 | --hflip 0.1 --no-aug -wls 0
+--vflip 0.1 --no-aug -wls 0 | --color-jitter 0.1 --views simclr-keepcolor | --color-jitter 0.1 --no-aug -wls 0
+--color-jitter 0.2 --classify-view weak -wls 0 | --color-jitter 0.1 --aa rand-m9
+--color-jitter-prob 0.8 --views simclr | --color-jitter-prob 0.8 --no-aug -wls 0
+--color-jitter-prob 0.8 --classify-view weak -wls 0 | --color-jitter-prob 0.8 --aa v0
+--color-jitter-prob 0.8 --color-jitter 0 0 0 | --grayscale-prob 0.1 --views simclr
+--grayscale-prob 0.1 --no-aug -wls 0
+--grayscale-prob 0.1 --classify-view weak -wls 0 | --gaussian-blur-prob 0.1 --views simclr
+--gaussian-blur-prob 0.1 --no-aug -wls 0 | --gaussian-blur-prob 0.1 --classify-view weak -wls 0
+--aa rand-m9 --views simclr | --aa rand-m9 --no-aug -wls 0 | --aa original --classify-view weak -wls 0
+--aug-splits 2 --views simclr | --aug-splits 2 --no-aug -wls 0 | --aug-splits 2 --classify-view weak -wls 0
+--aug-splits 2 -wlc 0 | --jsd | --reprob 0.1 --no-aug -wls 0
+--reprob 0.1 --classify-view weak -wls 0 | --remode pixel | --recount 2 | --resplit
+--resplit --reprob 0.5 --no-prefetcher | --mixup 0.2 -wlc 0 | --cutmix 1 -wlc 0 | --cutmix-minmax 0.2 0.8 -wlc 0
+--mixup-prob 0.5 | --mixup-switch-prob 0.1 --mixup 1 | --mixup-mode elem | --mixup-off-epoch 2
+--head-grad detach -wls 0 | --head-grad detach -wlc 0 | --no-resume-opt
+--grad-checkpointing --freeze-backbone --pretrained -wls 0
+--bn-momentum 0.1 --freeze-backbone --pretrained -wls 0
+--bn-tf --bn-momentum 0.1 --bn-eps 0.1 | --sync-bn --freeze-backbone --pretrained -wls 0
+--dist-bn reduce --freeze-backbone --pretrained -wls 0 | --split-bn --freeze-backbone --pretrained -wls 0 --aug-splits 2
+--model-ema-force-cpu | --model-ema-decay 0.9 | --no-model-ema-warmup | --knn-images 500 --knn-interval 0
+--save-images --freeze-backbone --pretrained -wls 0 --no-aug | --wandb-project a | --torchcompile-mode max-autotune
+--use-multi-epochs-loader -j 0 | --worker-seeding part -j 0 | --cache-dir a
+"""
+NO_EFFECT = [words.strip() for line in UNMET.strip().splitlines() for words in line.split("|")]
+
+
+@pytest.mark.parametrize("words", NO_EFFECT)
+def test_a_flag_without_effect_is_refused(words: str, mistake: Callable[..., str]) -> None:
+    name = words.split()[0]
+    sentence = mistake("data", *words.split())
+    assert sentence.startswith((f"{name} needs ", f"{name} excludes "))
+
+
+def test_every_need_of_every_flag_is_tested(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in NO_EFFECT:
+        with pytest.raises(SystemExit):
+            train(*words.split())
+    said = capsys.readouterr().err
+    for rule in train_parser().rules.declared.values():
+        for need in rule.needs:
+            assert need.noted or f"error: {rule.name} {need.verb} {need.wanted}" in said, (rule.name, need.wanted)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--cooldown-epochs 0 --sched constant",
+        "--warmup-epochs 0 --sched none",
+        "--hflip 0 --color-jitter 0 --no-aug -wls 0",
+        "--color-jitter 0 --aa rand-m9",
+        "--color-jitter 0.1 --aa 3a",
+        "--cutmix 1 --cutmix-minmax 0.1 0.2",
+        "--smoothing 0 -wlc 0",
+        "--contrastive none -wls 0",
+        "--mixup-prob 0",
+        "--save-images --freeze-backbone --pretrained -wls 0 --no-aug --tta 2",
+        "--sched-on-updates --sched constant",
+    ],
+)
+def test_a_flag_that_asks_for_nothing_needs_nothing(words: str) -> None:
+    train(*words.split())
+
+
+@pytest.mark.parametrize(
+    ("recipe_text", "typed", "dest", "value"),
+    [
+        ("sched: cosine\nmin-lr: 1e-6", "--sched constant", "min_lr", 1e-5),
+        ("warmup-lr: 1e-6", "--warmup-epochs 0", "warmup_lr", 1e-4),
+        ("hflip: 0.1\nsimclr-loss-weight: 0", "--no-aug", "hflip", 0.5),
+        ("views: simclr\nview-strength: 0.5\nsimclr-loss-weight: 0", "--no-aug", "view_strength", 1.0),
+        ("reprob: 0.2\nremode: pixel", "--reprob 0", "remode", "const"),
+        ("model-ema: true\nmodel-ema-decay: 0.9", "--no-model-ema", "model_ema_decay", 0.9998),
+        ("initial-checkpoint: a", "--resume b", "initial_checkpoint", "a"),  # args.yaml repeats the run
+    ],
+)
+def test_a_typed_flag_takes_back_what_it_leaves_without_effect(
+    recipe_text: str, typed: str, dest: str, value: object, recipe: Callable[[str], str]
+) -> None:
+    assert getattr(train("-c", recipe(recipe_text), *typed.split()), dest) == value
+
+
+def test_a_flag_of_the_originals_command_without_effect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert notes(train()) == []
+    assert notes(train("--sched", "cosine", "--decay-epochs", "2.4", "--decay-rate", ".97")) == [
+        "--decay-epochs has no effect here: this schedule does not decay at intervals",
+        "--decay-rate has no effect here: this schedule does not decay by a factor",
+    ]
+    words = ["--dist-bn", "reduce", "--no-ddp-bb", "--dist-backend", "gloo"]
+    assert [note.split()[0] for note in notes(train(*words))] == ["--dist-bn", "--dist-backend", "--no-ddp-bb"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert notes(train(*words)) == []
+    (note,) = notes(train("--initial-checkpoint", "a", "--resume", "b"))
+    assert note == "--initial-checkpoint has no effect here: --resume has the weights"
+    probe = ["--freeze-backbone", "--no-aug", "-wls", "0", "--initial-checkpoint", "a", "--drop-path", "0.1"]
+    (note,) = notes(train(*probe))
+    assert note == "--drop-path has no effect here: a frozen backbone stays in evaluation mode"
+    (note,) = notes(train(*probe, "--drop-path", "0", "--use-multi-epochs-loader"))
+    assert note.startswith("--use-multi-epochs-loader has no effect here: ")
+    (note,) = notes(train("-wlc", "0", "--drop", "0.2"))
+    assert note.startswith("--drop has no effect here: ")
+    scored = ["data", "--checkpoint", "x"]
+    assert validate_notes(parse_validate_args(scored)) == []
+    (note,) = validate_notes(parse_validate_args([*scored, "--no-test-pool"]))
+    assert note.startswith("--no-test-pool has no effect here: ")
+
+
+def test_a_numbered_device_for_several_processes_is_refused(
+    mistake: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("--device", "cuda:1").device == "cuda:1"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train("--device", "cuda").device == "cuda"
+    assert mistake("data", "--device", "cuda:1").startswith("--device cuda:1 is one device for 2 processes")
+
+
+# What is typed is never changed
+
+
+def test_the_metric_follows_from_the_run_unless_it_is_given(recipe: Callable[[str], str]) -> None:
+    assert train().eval_metric is None
+    assert train("-wlc", "0", "--eval-metric", "top1").eval_metric == "top1"
+    assert resolve_eval_metric(None, heads_learn=True, only_sets=False) == "top1"
+    assert resolve_eval_metric(None, heads_learn=True, only_sets=True) == "map"
+    assert resolve_eval_metric(None, heads_learn=False, only_sets=True) == "simclr_loss"
+    for heads_learn in (True, False):
+        for only_sets in (True, False):
+            assert resolve_eval_metric("top1", heads_learn, only_sets) == "top1"
+    assert train("-c", recipe(args_text(train("-wlc", "0")))).eval_metric is None
+
+
+def test_pretrained_weights_are_used_unless_they_are_declined(recipe: Callable[[str], str]) -> None:
+    def settled(text: str, *words: str) -> tuple[bool, str]:
+        args = train(*(["-c", recipe(text)] if text else []), *words)
+        return args.pretrained, args.pretrained_path
+
+    assert settled("", "--pretrained-path", "w") == (True, "w")
+    assert settled("pretrained-path: w") == (True, "w")
+    assert settled("pretrained-path: w", "--no-pretrained") == (False, "")
+    assert settled("pretrained: false", "--pretrained-path", "w") == (True, "w")
+    assert settled(args_text(train("--pretrained-path", "w"))) == (True, "w")
+    assert settled(args_text(train("--pretrained-path", "w")), "--no-pretrained") == (False, "")
+    assert settled(args_text(train()), "--pretrained-path", "w") == (True, "w")
 
 
 def test_what_is_missing_is_asked_for(mistake: Callable[..., str]) -> None:
     assert mistake().startswith("DATA is missing: ")
-    assert mistake("--checkpoint", "a", parse=options.parse_validate_args).startswith("DATA is missing: ")
-    assert mistake("data", parse=options.parse_validate_args).startswith("--checkpoint is missing: ")
-    assert mistake("a.png", parse=options.parse_inference_args).startswith("--checkpoint is missing: ")
-    assert "INPUT" in mistake("--checkpoint", "a", parse=options.parse_inference_args)
+    assert mistake("--checkpoint", "a", parse=parse_validate_args).startswith("DATA is missing: ")
+    assert mistake("data", parse=parse_validate_args).startswith("--checkpoint is missing: ")
+    assert mistake("a.png", parse=parse_inference_args).startswith("--checkpoint is missing: ")
+    assert "INPUT" in mistake("--checkpoint", "a", parse=parse_inference_args)
     words = ["a.png", "--checkpoint", "a", "--output", "a.txt"]
-    assert "does not end in .csv, .json or .parquet" in mistake(*words, parse=options.parse_inference_args)
+    assert "does not end in .csv, .json or .parquet" in mistake(*words, parse=parse_inference_args)
 
 
 def test_only_the_first_process_reports_a_mistake_and_the_others_leave_it_the_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     naps: list[float] = []
-    monkeypatch.setattr(options.time, "sleep", naps.append)
+    monkeypatch.setattr(option_parser.time, "sleep", naps.append)
     for rank, lines, waits in (("0", 2, 0), ("3", 0, 1)):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as exit_:
@@ -530,8 +658,14 @@ TIMM_READERS = {
     "resolve_data_config": "timm/data/config.py",
     "init_distributed_device": "timm/utils/distributed.py",
 }
-# Read by options.py itself, or true whatever the value.
+# Read by the parser itself, or only to log that it has no effect.
 READ_ELSEWHERE = {"config", "no_test_pool"}
+# Where the options of a command may be read, beside the command itself. The declarations are not among them.
+READERS = {
+    "train.py": ["options/train_kwargs*.py", "training/*.py", "runtime/*.py", "timm/data/*.py"],
+    "validate.py": ["serving/*.py", "runtime/*.py"],
+    "inference.py": ["serving/*.py", "runtime/*.py"],
+}
 
 
 def words_in(tree: ast.AST) -> Iterator[str]:
@@ -550,10 +684,7 @@ def words_in(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("script", PARSERS)
 def test_every_flag_is_read_by_the_script_or_its_packages(script: str) -> None:
-    if not (ROOT / script).exists():
-        pytest.skip(f"there is no {script} yet")
-    own = sorted(ROOT.glob(f"{Path(script).stem}*.py"))  # train.py and its train_loop.py
-    files = [*own, *(ROOT / "timm").glob("**/*.py"), *(ROOT / "simclr").glob("**/*.py")]
+    files = [ROOT / script, *(file for pattern in READERS[script] for file in sorted(ROOT.glob(pattern)))]
     read = {word for file in files for word in words_in(ast.parse(file.read_text()))}
     for function, path in TIMM_READERS.items():
         if f"call {function}" in read:

@@ -35,8 +35,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import timm
 import train
 from catalog.data_error import DataError
-from options import parser as options
-from options.checks import TRAIN_REFUSALS
+from options.train import train_parser
+from options.train_optimizer import DECAYS
 from runtime.errors import UsageError
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.models.multi_label import MultiLabelModel
@@ -68,7 +68,8 @@ def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
 
 
 def test_every_flag_of_train_has_a_test_that_shows_its_effect() -> None:
-    assert set(SHOWN) == set(options.train_parser().defaults) - set(TRAIN_REFUSALS)
+    rules = train_parser().rules.declared
+    assert set(SHOWN) == {dest for dest, rule in rules.items() if not rule.refused}
 
 
 # Data
@@ -738,7 +739,7 @@ def test_the_decay_has_the_shape_asked_for(prepare: Prepare) -> None:
         "power": [1 - share**0.5 for share in shares],
         "exp": [(0.1**share - 0.1) / 0.9 for share in shares],
     }
-    assert list(shapes) == options.DECAYS
+    assert list(shapes) == DECAYS
     for name, expected in shapes.items():
         assert rates(prepare(*decay, "--lr-decay-fn", name)) == pytest.approx(expected), name
     assert rates(prepare(*decay)) == pytest.approx(shapes["1-sqrt"])

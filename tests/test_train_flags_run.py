@@ -38,7 +38,7 @@ from torch import Tensor
 
 import train
 from catalog.label_space import UNKNOWN
-from options import parser as options
+from options import train as options
 from options.train_kwargs import process_kwargs
 from runtime.errors import UsageError
 from runtime.process import set_up_process

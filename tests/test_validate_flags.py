@@ -23,8 +23,8 @@ from torch import Tensor
 
 import inference
 import validate
-from options import parser as options
-from options.checks import VALIDATE_REFUSALS
+from options.inference import inference_parser, parse_inference_args
+from options.validate import parse_validate_args, validate_parser
 from runtime.errors import UsageError
 from serving.loading import EvaluationModel
 
@@ -64,8 +64,9 @@ def shows(*dests: str, scripts: tuple[str, ...] = tuple(SCRIPTS)) -> Callable[[T
 
 
 def test_every_flag_of_validate_and_inference_has_a_test_that_shows_its_effect() -> None:
-    assert set(SHOWN["validate.py"]) == set(options.validate_parser().defaults) - set(VALIDATE_REFUSALS)
-    assert set(SHOWN["inference.py"]) == set(options.inference_parser().defaults)
+    rules = validate_parser().rules.declared
+    assert set(SHOWN["validate.py"]) == {dest for dest, rule in rules.items() if not rule.refused}
+    assert set(SHOWN["inference.py"]) == set(inference_parser().defaults)
 
 
 class Ready(Exception):
@@ -121,7 +122,7 @@ def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
         def stop(args: Namespace, model: EvaluationModel, dataset: Any) -> None:
             raise Ready(model, make_loader(args, model, dataset))
 
-        parse = options.parse_validate_args if script == "validate.py" else options.parse_inference_args
+        parse = parse_validate_args if script == "validate.py" else parse_inference_args
         args = parse(words(script, *flags))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "make_loader", stop)

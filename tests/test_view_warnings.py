@@ -3,7 +3,7 @@
 import pytest
 
 from catalog.label_space import LabelSpace
-from options.parser import parse_train_args
+from options.train import parse_train_args
 from options.train_kwargs import view_kwargs
 from training.view_warnings import ViewSettings, changes_color, is_about_color, is_about_sides, view_warnings
 

@@ -1,0 +1,46 @@
+"""The flags of inference.py."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from options.parser import Parser, parse
+from options.shared import loading_flags, precision_flags, preprocessing_flags, shared_conflicts, tta_flag
+from options.values import COUNT, predictions_file
+
+
+def parse_inference_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
+    """Return the options of inference.py; on a mistake, print a sentence and exit with status 2.
+
+    Args:
+        argv: The words after the command's name; by default those of this process.
+        check_paths: Whether a missing folder or file is a mistake too.
+    """
+    return parse(inference_parser(), argv, check_paths, _conflicts)
+
+
+def inference_parser() -> Parser:
+    """Return the parser of inference.py."""
+    usage = "INPUT [INPUT ...] --checkpoint FILE [flags]"
+    parser = Parser("inference.py", "Label new images with a checkpoint.", usage)
+    group = parser.group("Labeling")
+    add = group.value
+    add("input", "INPUT", None, "images, a folder of images, or a table with a column image_path", nargs="+")
+    add("--checkpoint", "FILE", "", "the trained model, model_best.pth.tar of a run")
+    group.switch("--use-ema", "label with the moving average of the weights instead of the weights")
+    predictions = "file to write, in the format of its ending: .csv, .json or .parquet"
+    add("--output -o", predictions_file, "predictions.csv", predictions, metavar="FILE")
+    add("--topk", COUNT, 1, "classes to write for each attribute, the most probable first")
+    add("--batch-size -b", COUNT, 64, "images per step")
+    tta_flag(group)
+    add("--log-freq", COUNT, 10, "batches between log lines")
+    preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
+    precision_flags(parser.group("Device and precision"))
+    loading_flags(parser.group("Loading"))
+    return parser
+
+
+def _conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong between the flags."""
+    yield from shared_conflicts(args)
+    if not args.checkpoint:
+        yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"

@@ -1,0 +1,191 @@
+"""What a flag needs from other flags. A rule stands beside the declaration of its flag and is checked here."""
+
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def flag(dest: str) -> str:
+    """Return an option's name as it is typed: `--batch-size` for `batch_size`."""
+    return "--" + dest.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Need:
+    """A condition without which a flag has no effect.
+
+    Attributes:
+        wanted: The flags that meet the condition, as one types them: "--sched step or multistep".
+        dests: The options that `met` reads.
+        met: Whether the options meet the condition.
+        because: Why the flag has no effect otherwise.
+        noted: Log a line instead of refusing, for flags in the original's documented commands.
+        shown: The option whose value the message adds: "--sched step, not cosine".
+        verb: "needs", or "excludes" where `wanted` must be absent.
+    """
+
+    wanted: str
+    dests: tuple[str, ...]
+    met: Callable[[Namespace], bool]
+    because: str
+    noted: bool = False
+    shown: str = ""
+    verb: str = "needs"
+
+
+def on(dest: str, because: str) -> Need:
+    """Return the need for a flag that is given: --amp-dtype needs --amp."""
+    return Need(flag(dest), (dest,), lambda args: bool(getattr(args, dest)), because)
+
+
+def off(dest: str, because: str) -> Need:
+    """Return the need for a flag that is not given: --hflip has no effect with --no-aug."""
+    return Need(flag(dest), (dest,), lambda args: not getattr(args, dest), because, verb="excludes")
+
+
+def above(limit: float, dest: str, because: str, name: str = "") -> Need:
+    """Return the need for a number above a limit; `name` is the short form of the flag."""
+    wanted = f"{name or flag(dest)} above {limit:g}"
+    return Need(wanted, (dest,), lambda args: getattr(args, dest) > limit, because)
+
+
+def among(dest: str, values: Sequence[str], because: str, noted: bool = False) -> Need:
+    """Return the need for one of several values: --min-lr needs --sched cosine or tanh."""
+    words = ", ".join(values[:-1]) + (" or " if values[:-1] else "") + values[-1]
+    return Need(f"{flag(dest)} {words}", (dest,), lambda args: getattr(args, dest) in values, because, noted, dest)
+
+
+def with_contrast(because: str) -> Need:
+    """Return the need for the SimCLR loss."""
+    return above(0, "simclr_loss_weight", because, "-wls")
+
+
+def with_labels(because: str) -> Need:
+    """Return the need for the classification loss."""
+    return above(0, "classification_loss_weight", because, "-wlc")
+
+
+@dataclass(frozen=True)
+class Implied:
+    """A value of a flag that settles another flag: --contrastive none means -wls 0.
+
+    Attributes:
+        values: The values that imply; none stands for every value that is on.
+        other: The option that follows.
+        settled: The value of the other option.
+        because: Why another value would contradict.
+    """
+
+    values: tuple[Any, ...]
+    other: str
+    settled: Any
+    because: str
+
+    def applies(self, value: Any) -> bool:
+        """Return whether a value of the flag settles the other option."""
+        return value in self.values if self.values else bool(value)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A flag as it was declared.
+
+    Attributes:
+        dest: The name of the option.
+        spellings: What one may type for it.
+        default: The value of the option when the flag is not given.
+        help: The meaning, in words.
+        off: Values that ask for nothing, so that they need nothing.
+        needs: Conditions for the flag to have an effect, the most important one first.
+        excludes: Another option that says the same in another way, and why both cannot be given.
+        implies: A value that settles another option.
+        refused: Why the flag is accepted only to be refused, and what to do instead.
+    """
+
+    dest: str
+    spellings: tuple[str, ...]
+    default: Any
+    help: str
+    off: tuple[Any, ...] = ()
+    needs: tuple[Need, ...] = ()
+    excludes: tuple[str, str] | None = None
+    implies: Implied | None = None
+    refused: str = ""
+
+    def asks(self, args: Namespace) -> bool:
+        """Return whether the option asks for anything but its default."""
+        value = getattr(args, self.dest)
+        return value != self.default and value not in self.off
+
+    @property
+    def name(self) -> str:
+        """The flag that departs from the default, as it is typed: `--no-model-ema-warmup` for a switch that is on."""
+        return flag(f"no_{self.dest}" if self.default is True else self.dest)
+
+    def unmet(self, args: Namespace) -> Need | None:
+        """Return the first need that the options do not meet; None where the flag has an effect or asks for nothing."""
+        if not self.asks(args):
+            return None
+        return next((need for need in self.needs if not need.met(args)), None)
+
+
+@dataclass
+class Rules:
+    """The declarations of a parser, by the name of the option, and what follows from them."""
+
+    declared: dict[str, Declaration] = field(default_factory=dict)
+
+    def contradictions(self, given: dict[str, Any]) -> Iterator[str]:
+        """Yield a sentence for each pair of flags that contradict each other in one source."""
+        for dest, rule in self.declared.items():
+            if rule.excludes and dest in given and rule.excludes[0] in given:
+                yield f"{flag(dest)} and {flag(rule.excludes[0])} exclude each other: {rule.excludes[1]}"
+            implied = rule.implies
+            if (
+                implied
+                and implied.applies(given.get(dest))
+                and given.get(implied.other, implied.settled) != (implied.settled)
+            ):
+                one = f"{flag(dest)} {given[dest]}" if implied.values else flag(dest)
+                other = f"--no-{implied.other}" if implied.settled is True else flag(implied.other)
+                yield f"{one} and {other} exclude each other: {implied.because}"
+
+    def take_back(self, recipe: dict[str, Any], typed: dict[str, Any]) -> None:
+        """Remove from a recipe what the command line contradicts, and add to both what their values imply."""
+        for dest, rule in self.declared.items():
+            if rule.excludes:
+                for winner, loser in ((dest, rule.excludes[0]), (rule.excludes[0], dest)):
+                    if winner in typed:
+                        recipe.pop(loser, None)
+            if implied := rule.implies:
+                contradicted = typed.get(implied.other, implied.settled) != implied.settled
+                if implied.applies(recipe.get(dest)) and (dest in typed or contradicted):
+                    recipe.pop(dest)
+                for given in (recipe, typed):
+                    if implied.applies(given.get(dest)):
+                        given[implied.other] = implied.settled
+
+    def without_effect(self, args: Namespace, recipe: Collection[str], typed: Collection[str]) -> str | None:
+        """Return an option of the recipe that lost its effect to a typed one: its amp_dtype with a typed --no-amp."""
+        for dest, rule in self.declared.items():
+            need = rule.unmet(args) if dest in recipe and dest not in typed else None
+            if need and not need.noted and any(other in typed for other in need.dests):
+                return dest
+        return None
+
+    def mistakes(self, args: Namespace) -> Iterator[str]:
+        """Yield a sentence for each flag that is refused, and for each whose need is not met."""
+        for dest, rule in self.declared.items():
+            if rule.refused and rule.asks(args):
+                yield f"{flag(dest)} is refused: {rule.refused}"
+        for rule in self.declared.values():
+            need = rule.unmet(args)
+            if need and not need.noted:
+                now = f", not {getattr(args, need.shown)}" if need.shown else ""
+                yield f"{rule.name} {need.verb} {need.wanted}{now}: {need.because}"
+
+    def notes(self, args: Namespace) -> list[str]:
+        """Return a sentence for each flag that is accepted although it has no effect."""
+        found = [(rule, rule.unmet(args)) for rule in self.declared.values()]
+        return [f"{rule.name} has no effect here: {need.because}" for rule, need in found if need and need.noted]

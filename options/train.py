@@ -1,0 +1,335 @@
+"""The flags of train.py; those about losses, updates and views stand in the files beside this one."""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from options.parser import Group, Parser, parse
+from options.rules import Implied, Need, above, among, off, on, with_contrast, with_labels
+from options.shared import (
+    APEX_REFUSED,
+    TABLE_REFUSED,
+    TORCHSCRIPT_REFUSED,
+    loading_flags,
+    model_dtype_flag,
+    precision_flags,
+    preprocessing_flags,
+    processes,
+    shared_conflicts,
+    tta_flag,
+    unreadable_flag,
+)
+from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
+from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
+from options.train_views import augmentation_flags, is_mixing, mixing_flags, view_conflicts, view_flags
+from options.values import COUNT, FRACTION, POSITIVE, RATE, WHOLE, keyword
+
+# One process needs none of this, and a command that also runs on several must not fail on it: it is logged.
+_SEVERAL = Need(
+    "several processes (distributed_train.sh N)",
+    (),
+    lambda args: processes() > 1,
+    "it is about several processes, and this is the only one",
+    noted=True,
+)
+# Resuming repeats the flags of the run, which name the weights that it started from.
+_STARTING = Need(
+    "--resume",
+    ("resume",),
+    lambda args: not args.resume,
+    "--resume has the weights",
+    noted=True,
+    verb="excludes",
+)
+_FROZEN = off("freeze_backbone", "a frozen backbone stays in evaluation mode")
+# The stages of a training share the flags of the model, so these are logged too.
+_DROPS = replace(_FROZEN, noted=True)
+_LOADED_AGAIN = Need(
+    "--freeze-backbone with --no-aug",
+    ("freeze_backbone", "no_aug", "tta", "mixup", "cutmix", "cutmix_minmax"),
+    lambda args: not (args.freeze_backbone and args.no_aug and not args.tta and not is_mixing(args)),
+    "images are seen only once, to make features",
+    verb="excludes",
+)
+
+
+def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
+    """Return the options of train.py; on a mistake, print a sentence and exit with status 2.
+
+    Args:
+        argv: The words after the command's name; by default those of this process.
+        check_paths: Whether a missing folder or file is a mistake too.
+    """
+    args = parse(train_parser(), argv, check_paths, _conflicts)
+    if args.unlabeled_ratio is None:
+        args.unlabeled_ratio = _unlabeled_ratio(args)
+    return args
+
+
+def notes(args: argparse.Namespace) -> list[str]:
+    """Return a sentence for each flag that is accepted although it has no effect in this run."""
+    return train_parser().rules.notes(args)
+
+
+def resolve_eval_metric(asked: str | None, heads_learn: bool, only_sets: bool) -> str:
+    """Return the column of summary.csv that decides which checkpoint is best.
+
+    Args:
+        asked: The value of --eval-metric; None if it was not given.
+        heads_learn: Whether the classification loss has a weight.
+        only_sets: Whether every attribute is multi-valued.
+    """
+    if asked is not None:
+        return asked
+    if not heads_learn:
+        return "simclr_loss"  # untrained heads guess
+    return "map" if only_sets else "top1"  # of multi-valued attributes, whole sets may never be right
+
+
+def train_parser() -> Parser:
+    """Return the parser of train.py."""
+    parser = Parser("train.py", "Train one model for every attribute of a table, with SimCLR.", "DATA [flags]")
+    _dataset_flags(parser.group("Dataset"))
+    attribute_flags(parser.group("Attributes", "What is classified, and how classes and attributes weigh."))
+    _model_flags(parser.group("Model"))
+    preprocessing_flags(parser.group("Preprocessing"), "the model's own")
+    simclr_flags(parser.group("SimCLR", "The contrastive loss between two views of each image."))
+    optimizer_flags(parser.group("Optimizer"))
+    schedule_flags(parser.group("Schedule", "The learning rate over the run; epochs are counted from 0."))
+    view_flags(parser.group("Views", "What makes the two views of an image."))
+    augmentation_flags(parser.group("Augmentation", "timm's augmentation, of the views and of a classified image."))
+    mixing_flags(parser.group("Mixing", "Mixup and cutmix; the attribute heads alone read mixed images."))
+    _regularization_flags(parser.group("Regularization"))
+    _batch_norm_flags(parser.group("Batch norm"))
+    _ema_flags(parser.group("EMA", "A moving average of the weights."))
+    _running_flags(parser.group("Running"))
+    _process_flags(parser.group("Processes", "See distributed_train.sh."))
+    group = parser.group("Device and precision")
+    precision_flags(group)
+    model_dtype_flag(group)
+    hard = "how hard to compile: default, reduce-overhead, max-autotune, ..."
+    group.value(
+        "--torchcompile-mode", "NAME", None, hard, needs=(on("torchcompile", "it is a setting of the compiler"),)
+    )
+    _loading_flags(parser.group("Loading"))
+    _refused(parser)
+    return parser
+
+
+def _dataset_flags(group: Group) -> None:
+    add = group.value
+    add("--config -c", "FILE", "", "YAML file of flags, such as a run's args.yaml; typed ones win")
+    add("data_dir", "DATA", None, "folder that holds the tables: train.csv, val.csv, ...", nargs="?")
+    add("--data-dir", "DATA", None, "the same, as a flag")
+    add("--train-split", "NAME", "train", "table to train on")
+    needs = (with_contrast("images without labels train the contrastive loss alone"),)
+    images = "images without labels: folders, tables, files or patterns of them"
+    add("--unlabeled", "PATH", None, images, nargs="+", action="extend", needs=needs)
+    ratio = (
+        "images without labels, from --unlabeled and the table, that a batch holds for each of its --batch-size "
+        "labeled ones (1 with --unlabeled; without either flag rows come as they are in the table)"
+    )
+    add("--unlabeled-ratio", POSITIVE, None, ratio, needs=needs)
+    add("--val-split", "NAME", "validation", "table to score after an epoch; validation means val.csv")
+    unreadable_flag(group)
+
+
+def _model_flags(group: Group) -> None:
+    add, switch = group.value, group.switch
+    add("--model", "NAME", "efficientnet_b0", "any of timm's architectures")
+    switch("--pretrained", "start from weights pretrained on ImageNet", needs=(_STARTING,))
+    named = Implied((), "pretrained", True, "the file holds pretrained weights; leave one of them out")
+    path = "pretrained weights on disk, named as in timm; implies --pretrained"
+    add("--pretrained-path", "FILE", "", path, implies=named, needs=(_STARTING,))
+    start = "start from the weights of a run of this project"
+    add("--initial-checkpoint", "FILE", "", start, needs=(_STARTING,))
+    add("--resume", "FILE", "", "resume from a checkpoint: weights, optimizer, epoch, best score")
+    switch("--freeze-backbone", "train the heads alone (a linear probe); with --no-aug its features are made only once")
+    nothing = with_contrast("nothing else would train the backbone (--freeze-backbone trains the heads alone)")
+    needs: tuple[Need, ...] = (nothing, with_labels("without the classification loss nothing trains the heads"))
+    gradients = "whether the gradients of the heads train the backbone, or stop before it"
+    add("--head-grad", ["joint", "detach"], "joint", gradients, needs=needs)
+    needs = (on("resume", "there is no optimizer state to leave out"),)
+    switch("--no-resume-opt", "resume without the states of the optimizer and of the loss scaler", needs=needs)
+    add("--gp", "NAME", None, "global pooling: avg, max, avgmax, ... (default: the model's own)")
+    group.pairs("--model-kwargs", keyword, "NAME=VALUE", "more arguments for the architecture: act_layer=silu")
+    needs = (off("freeze_backbone", "no gradient passes through a frozen backbone"),)
+    switch("--grad-checkpointing", "recompute activations in the backward pass: less memory, more time", needs=needs)
+
+
+def _regularization_flags(group: Group) -> None:
+    add = group.value
+    needs = (replace(with_labels("it drops inputs of the heads, which -wlc 0 does not train"), noted=True),)
+    add("--drop", RATE, 0.0, "dropout before the attribute heads", needs=needs)
+    names = ("drop_path", "they are two names for one thing, and --drop-path is the current one")
+    add("--drop-connect", RATE, None, "older name of --drop-path", off=(0.0,), excludes=names, needs=(_DROPS,))
+    depth = "probability of skipping a residual branch (stochastic depth)"
+    add("--drop-path", RATE, None, depth, off=(0.0,), needs=(_DROPS,))
+    blocks = "probability of dropping blocks of a feature map"
+    add("--drop-block", RATE, None, blocks, off=(0.0,), needs=(_DROPS,))
+
+
+def _batch_norm_flags(group: Group) -> None:
+    add, switch = group.value, group.switch
+    both = Need(
+        "--bn-momentum with --bn-eps",
+        ("bn_momentum", "bn_eps"),
+        lambda args: args.bn_momentum is None or args.bn_eps is None,
+        "they set both of its values; leave it out",
+        verb="excludes",
+    )
+    switch("--bn-tf", "use TensorFlow's momentum and epsilon", needs=(both,))
+    momentum = "momentum of the running statistics (default: the model's own)"
+    add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN,))
+    add("--bn-eps", POSITIVE, None, "epsilon (default: the model's own)")
+    switch("--sync-bn", "compute statistics over all processes; needs CUDA", needs=(_FROZEN, _SEVERAL))
+    share = "share running statistics after an epoch: those of rank 0, or the mean"
+    add("--dist-bn", ["", "broadcast", "reduce"], "", share, needs=(_FROZEN, _SEVERAL))
+    switch("--split-bn", "keep separate statistics for each view", needs=(_FROZEN,))
+
+
+def _ema_flags(group: Group) -> None:
+    add, switch = group.value, group.switch
+    averaged = (on("model_ema", "there is no average without it"),)
+    switch("--model-ema", "keep a moving average of the weights, and score it too")
+    switch("--model-ema-force-cpu", "keep the average in CPU memory", needs=averaged)
+    add("--model-ema-decay", RATE, 0.9998, "share of the average that an update keeps", needs=averaged)
+    warmup = "begin with a smaller decay, so that short runs get an average"
+    switch("--model-ema-warmup", warmup, default=True, needs=averaged)
+
+
+def _running_flags(group: Group) -> None:
+    add, switch = group.value, group.switch
+    # batches and scores
+    size = "images per process and step; with --contrastive-batch-size, images in memory at a time"
+    add("--batch-size -b", COUNT, 32, size)
+    add("--validation-batch-size-multiplier -vb", COUNT, 1, "factor on --batch-size when scoring")
+    steps = "steps whose gradients make one update; adds no negatives, unlike --contrastive-batch-size"
+    add("--grad-accum-steps", COUNT, 1, steps)
+    add("--seed", WHOLE, 42, "seed of every random number; each process adds its rank")
+    add("--val-interval", COUNT, 1, "epochs between scorings")
+    knn = (
+        "epochs between scorings of the representation by its nearest neighbors (k = 20 and 200) among training "
+        "images; also after the last epoch; 0 leaves them out"
+    )
+    add("--knn-interval", WHOLE, 10, knn)
+    images = "maximum number of labeled training images in the k-NN index, sampled with --seed"
+    needs: tuple[Need, ...] = (above(0, "knn_interval", "at 0 no neighbors are looked for"),)
+    add("--knn-images", COUNT, 10_000, images, needs=needs)
+    tta_flag(group)
+
+    # what a run leaves
+    add("--output", "FOLDER", "", "folder for runs (default: output/train)")
+    add("--experiment", "NAME", "", "name of the run's folder (default: time, model and image size)")
+    best = (
+        "column of summary.csv that decides which checkpoint is best (default: top1; simclr_loss with -wlc 0; map if "
+        "every attribute is multi-valued)"
+    )
+    add("--eval-metric", "NAME", None, best)
+    add("--checkpoint-hist", COUNT, 10, "checkpoints to keep")
+    add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")
+    add("--log-interval", COUNT, 200, "steps between log lines")
+    sheet = "save the views of a batch, before any mixing, at each log line"
+    switch("--save-images", sheet, needs=(_LOADED_AGAIN,))
+    switch("--log-wandb", "send the scores to Weights & Biases")
+    add(
+        "--wandb-project",
+        "NAME",
+        None,
+        "project to send them to",
+        needs=(on("log_wandb", "nothing is sent otherwise"),),
+    )
+    switch("--synchronize-step", "wait for the device after each step, to time it")
+
+
+def _process_flags(group: Group) -> None:
+    add, switch = group.value, group.switch
+    add("--local_rank --local-rank", WHOLE, 0, "set by the launcher")
+    backend = "backend of the process group: nccl, gloo, ... (default: by device)"
+    add("--dist-backend", "NAME", None, backend, needs=(_SEVERAL,))
+    switch("--no-ddp-bb", "do not broadcast buffers from rank 0 before each step", needs=(_SEVERAL,))
+
+
+def _loading_flags(group: Group) -> None:
+    add, switch = group.value, group.switch
+    loading_flags(group)
+    working = above(0, "workers", "the main process loads the images")
+    kept = "keep the workers, and the batches they prefetch, from epoch to epoch"
+    switch("--use-multi-epochs-loader", kept, needs=(working, replace(_LOADED_AGAIN, noted=True)))
+    seeding = "who seeds NumPy in each worker: timm, or with part PyTorch"
+    add("--worker-seeding", ["all", "part"], "all", seeding, needs=(working,))
+    cache = (
+        "keep decoded images, so that none is decoded twice: in memory that all processes share, on disk for later "
+        "runs too, or with --augment-on device in the memory of each device. Images keep their original size: if that "
+        "is far above --img-size, shrink the files instead"
+    )
+    add("--cache", ["none", "ram", "disk", "device"], "none", cache)
+    folder = "folder of --cache disk (default: ~/.cache/simclr-multi-label)"
+    needs = (among("cache", ("disk",), "nothing else is kept in a folder"),)
+    add("--cache-dir", "FOLDER", "", folder, needs=needs)
+
+
+def _refused(parser: Parser) -> None:
+    """Declare the original's flags that are refused."""
+    refuse = parser.group("Refused").refuse
+    refuse("--dataset -d", "NAME", "", TABLE_REFUSED, off=("table",))
+    classes = "the classes come from the table, each attribute its own; leave it out, or list every class in all.csv"
+    refuse("--num-classes", COUNT, None, classes)
+    refuse("--apex-amp", None, False, APEX_REFUSED)
+    refuse("--torchscript", None, False, TORCHSCRIPT_REFUSED)
+
+
+def _conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong between the flags."""
+    if not args.data_dir:
+        yield "DATA is missing: the folder that holds train.csv (or --data-dir, or data_dir in the YAML file)"
+    yield from shared_conflicts(args)
+    yield from loss_conflicts(args)
+    yield from schedule_conflicts(args)
+    yield from _freezing_conflicts(args)
+    yield from _unlabeled_conflicts(args)
+    yield from view_conflicts(args)
+    yield from _process_conflicts(args)
+
+
+def _freezing_conflicts(args: argparse.Namespace) -> Iterator[str]:
+    if not args.freeze_backbone:
+        return
+    if args.simclr_loss_weight:
+        yield "--freeze-backbone needs -wls 0: the contrastive loss is there to train the backbone"
+    if not (args.pretrained or args.initial_checkpoint or args.resume):
+        yield "--freeze-backbone needs weights to keep: --initial-checkpoint, --pretrained or --pretrained-path"
+
+
+def _unlabeled_ratio(args: argparse.Namespace) -> float | None:
+    """Return the ratio of unlabeled images in a batch; None where rows come as they are in the table."""
+    if args.unlabeled_ratio is None and args.unlabeled:
+        return 1.0
+    ratio: float | None = args.unlabeled_ratio
+    return ratio
+
+
+def _unlabeled_conflicts(args: argparse.Namespace) -> Iterator[str]:
+    ratio = _unlabeled_ratio(args) or 0.0
+    if ratio and not round(ratio * args.batch_size):
+        yield f"--unlabeled-ratio {ratio:g} of --batch-size {args.batch_size} is no image: raise either"
+    if ratio and args.aug_repeats:
+        yield "--unlabeled and --unlabeled-ratio exclude --aug-repeats: each has an order of its own"
+
+
+def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
+    views = 2 if args.simclr_loss_weight > 0 else 1
+    if args.split_bn and views * max(args.aug_splits, 1) < 2:
+        yield "--split-bn needs at least two views: use --aug-splits, or -wls above 0"
+    if args.split_bn and args.sync_bn:
+        yield "--split-bn excludes --sync-bn: both replace the model's batch norm layers"
+    if args.dist_bn and args.sync_bn:
+        yield "--dist-bn excludes --sync-bn: synchronized statistics are the same on every process already"
+    if args.cache == "device" and args.augment_on != "device":
+        yield "--cache device needs --augment-on device: views that workers make need their images in the host's memory"
+    if args.local_rank and os.environ.get("LOCAL_RANK") != str(args.local_rank):
+        yield (
+            f"--local-rank {args.local_rank} needs the same LOCAL_RANK in the environment: "
+            "start with distributed_train.sh or torchrun, which set it"
+        )

@@ -1,0 +1,160 @@
+"""The flags of train.py about updates: the optimizer and the schedule of the learning rate."""
+
+import argparse
+from collections.abc import Iterator
+
+from options.parser import Group
+from options.rules import Need, above, among, off, on
+from options.values import COUNT, FRACTION, NONNEGATIVE, POSITIVE, RATE, WHOLE, keyword
+
+SCHEDULES = ["cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant", "none"]
+DECAYS = ["linear", "1-sqrt", "cosine", "power", "exp"]
+
+_CYCLIC = ("cosine", "tanh", "poly")
+_PHASED = ("wsd", "rsqrt")
+
+
+def _scheduled(because: str) -> Need:
+    """Return the need for a schedule."""
+    wanted = "a schedule, such as --sched constant"
+    return Need(wanted, ("sched",), lambda args: bool(args.sched != "none"), because)
+
+
+_UNTOUCHED = _scheduled("--sched none leaves the learning rate alone")
+_SCALED = (
+    off("freeze_backbone", "the backbone does not learn at any rate"),
+    _scheduled("schedules apply its factors"),
+)
+
+
+def optimizer_flags(group: Group) -> None:
+    """Declare the optimizer."""
+    add = group.value
+    add("--opt", "NAME", "sgd", "any of timm's optimizers")
+    add("--opt-eps", POSITIVE, None, "the optimizer's epsilon (default: its own)")
+    add("--opt-betas", RATE, None, "the optimizer's betas (default: its own)", nargs="+")
+    add("--momentum", RATE, 0.9, "momentum, for optimizers that have one")
+    add("--weight-decay", NONNEGATIVE, 1e-4, "weight decay")
+    add("--clip-grad", POSITIVE, None, "limit of the gradient (default: no limit)")
+    modes = "limit the norm of all gradients, each entry, or each unit adaptively"
+    needs: tuple[Need, ...] = (on("clip_grad", "nothing is clipped without a limit"),)
+    add("--clip-mode", ["norm", "value", "agc"], "norm", modes, needs=needs)
+    centered = "subtract the mean from the gradient of each output (arXiv:2004.01461)"
+    group.switch("--gradient-centralization", centered)
+    slower = "factor on the learning rate of the backbone, but not of the heads"
+    add("--backbone-lr-scale", POSITIVE, 1.0, slower, needs=_SCALED)
+    layers = "factor on the learning rate from each layer to the one before it"
+    add("--layer-decay", POSITIVE, None, layers, needs=_SCALED)
+    needs = (on("layer_decay", "it is the floor of that decay"),)
+    add("--layer-decay-min-scale", NONNEGATIVE, 0.0, "smallest factor that the layer decay may reach", needs=needs)
+    needs = (on("layer_decay", "it freezes layers below a factor that only the decay gives"),)
+    add("--layer-decay-no-opt-scale", NONNEGATIVE, None, "freeze layers whose factor is below this one", needs=needs)
+    group.pairs("--opt-kwargs", keyword, "NAME=VALUE", "more arguments for the optimizer: nesterov=False")
+    group.switch("--opt-foreach", "update many tensors at a time (default: PyTorch's choice)", default=None)
+
+
+def schedule_flags(group: Group) -> None:
+    """Declare the schedule: its form, its base rate, its length and decays."""
+    add = group.value
+    add("--sched", SCHEDULES, "step", "how the learning rate falls; none leaves it alone")
+    plateau = Need(
+        "--sched plateau",
+        ("sched",),
+        lambda args: bool(args.sched != "plateau"),
+        "the metric it watches is known once an epoch",
+        verb="excludes",
+    )
+    moving = Need(
+        "--warmup-epochs or --lr-noise beside --sched constant",
+        ("sched", "warmup_epochs", "lr_noise"),
+        lambda args: bool(args.sched != "constant" or args.warmup_epochs or args.lr_noise),
+        "a constant rate is the same at every update",
+    )
+    updates = "change the learning rate with each update, not with each epoch"
+    group.switch("--sched-on-updates", updates, needs=(plateau, _UNTOUCHED, moving))
+    _rate_flags(group)
+    _warmup_flags(group)
+    _cycle_flags(group)
+    _decay_flags(group)
+
+
+def _rate_flags(group: Group) -> None:
+    """Declare the base rate and its noise."""
+    add = group.value
+    base = ("lr_base", "--lr-base computes the learning rate from the global batch size")
+    add("--lr", POSITIVE, 0.01, "learning rate after warm-up", excludes=base)
+    add("--lr-base", POSITIVE, None, "instead of --lr: learning rate for a global batch of --lr-base-size images")
+    size = "images per update, over all processes, that --lr-base is for"
+    add("--lr-base-size", COUNT, 256, size, needs=(on("lr_base", "it is the batch size that the base rate is for"),))
+    growth = "growth of the base rate with the batch (default: sqrt for Adam's family, else linear)"
+    grown = (on("lr_base", "it says how the base rate grows with the batch"),)
+    add("--lr-base-scale", ["", "linear", "sqrt"], "", growth, needs=grown)
+    where = "fractions of the run where noise on the rate begins (and ends)"
+    add("--lr-noise", FRACTION, None, where, nargs="+", needs=(_UNTOUCHED,))
+    noisy = (on("lr_noise", "there is no noise otherwise"),)
+    add("--lr-noise-pct", POSITIVE, 0.67, "largest noise, as a share of the learning rate", needs=noisy)
+    add("--lr-noise-std", NONNEGATIVE, 1.0, "standard deviation of the noise", off=(0.0,), needs=noisy)
+
+
+def _warmup_flags(group: Group) -> None:
+    """Declare the epochs of a run and its warm-up."""
+    add = group.value
+    add("--epochs", COUNT, 200, "epochs to train, cool-down excluded")
+    add("--start-epoch", WHOLE, None, "number of the first epoch (default: 0, or the resumed one)")
+    add("--warmup-epochs", WHOLE, 3, "epochs of warm-up", off=(0,), needs=(_UNTOUCHED,))
+    warm = (_UNTOUCHED, above(0, "warmup_epochs", "there is no warm-up otherwise"))
+    add("--warmup-lr", NONNEGATIVE, 1e-4, "learning rate where warm-up begins", needs=warm)
+    group.switch("--warmup-prefix", "do not count warm-up among the epochs", needs=warm)
+    after = "epochs at the last rate after the schedule ends (cosine, tanh, poly, wsd, rsqrt)"
+    ends = (among("sched", (*_CYCLIC, *_PHASED), "the other schedules have no end"),)
+    add("--cooldown-epochs", WHOLE, 10, after, off=(0,), needs=ends)
+
+
+def _cycle_flags(group: Group) -> None:
+    """Declare the repetition of cyclic schedules."""
+    add = group.value
+    cyclic = among("sched", _CYCLIC, "the other schedules have no cycles")
+    repeated = (cyclic, above(1, "lr_cycle_limit", "there is no next cycle otherwise"))
+    add("--lr-cycle-limit", COUNT, 1, "cycles (cosine, tanh, poly)", needs=(cyclic,))
+    add("--lr-cycle-mul", POSITIVE, 1.0, "factor on the length of each next cycle", needs=repeated)
+    add("--lr-cycle-decay", POSITIVE, 0.5, "factor on the learning rate of each next cycle", needs=repeated)
+    shaped = (among("sched", ("cosine", "poly"), "timm's other schedules have no such exponent"),)
+    add("--lr-k-decay", POSITIVE, 1.0, "exponent on the completed share of the run (cosine, poly)", needs=shaped)
+
+
+def _decay_flags(group: Group) -> None:
+    """Declare where and how the rate falls."""
+    add = group.value
+    lowest = (among("sched", (*_CYCLIC, "plateau", *_PHASED), "the other schedules have no lower limit"),)
+    add("--min-lr", NONNEGATIVE, 1e-5, "learning rate where the schedule ends", needs=lowest)
+    # noted: the original's documented command gives both beside --sched cosine
+    timed = (among("sched", ("step", *_PHASED), "this schedule does not decay at intervals", noted=True),)
+    add("--decay-epochs", POSITIVE, 30.0, "epochs between decays (step), or length of the decay (wsd)", needs=timed)
+    powers = ("step", "multistep", "plateau", "poly")
+    factor = (among("sched", powers, "this schedule does not decay by a factor", noted=True),)
+    add("--decay-rate --dr", POSITIVE, 0.1, "factor of a decay; the power of poly", needs=factor)
+    places = "epochs of the decays, the first epoch being 1 (multistep)"
+    needs = (among("sched", ("multistep",), "the other schedules have no milestones"),)
+    add("--decay-milestones", COUNT, [90, 180, 270], places, nargs="+", needs=needs)
+    needs = (among("sched", ("plateau",), "the other schedules watch no score"),)
+    add("--patience-epochs", WHOLE, 10, "epochs without a better score before a decay (plateau)", needs=needs)
+    needs = (among("sched", _PHASED, "the other schedules have a shape of their own"),)
+    add("--lr-decay-fn", DECAYS, None, "shape of the decay (default: 1-sqrt for wsd, linear for rsqrt)", needs=needs)
+    needs = (among("sched", ("rsqrt",), "it belongs to the reciprocal square root"),)
+    add("--lr-stable-timescale", POSITIVE, None, "time scale of rsqrt in epochs (default: the warm-up)", needs=needs)
+
+
+def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong between the flags of this file."""
+    if args.decay_milestones != sorted(set(args.decay_milestones)):
+        yield "--decay-milestones must rise: each is the epoch of one more decay"
+    if args.sched in _PHASED:
+        span = args.epochs if args.warmup_prefix else args.epochs - args.warmup_epochs
+        decay = args.decay_epochs * span if args.decay_epochs < 1 else args.decay_epochs
+        if not (span > 0 and 0 < decay <= span and (args.sched_on_updates or round(decay) >= 1)):
+            yield (
+                f"--sched {args.sched} needs --decay-epochs, here {args.decay_epochs:g}, to be from 1 to the "
+                f"{max(span, 0)} epochs after warm-up, or a fraction of them that makes an epoch (0.2)"
+            )
+    if len(args.lr_noise or []) > 2:
+        yield "--lr-noise takes 1 or 2 values: the fractions of the schedule where noise begins and ends"

@@ -1,0 +1,99 @@
+"""The flags of validate.py."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from options.parser import Parser, parse
+from options.rules import Need
+from options.shared import (
+    APEX_REFUSED,
+    TABLE_REFUSED,
+    TORCHSCRIPT_REFUSED,
+    loading_flags,
+    model_dtype_flag,
+    precision_flags,
+    preprocessing_flags,
+    shared_conflicts,
+    tta_flag,
+    unreadable_flag,
+)
+from options.values import COUNT
+
+_NO_POOLING = Need("pooling over larger images", (), lambda args: False, "no such pooling is ever used", noted=True)
+
+
+def parse_validate_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
+    """Return the options of validate.py; on a mistake, print a sentence and exit with status 2.
+
+    Args:
+        argv: The words after the command's name; by default those of this process.
+        check_paths: Whether a missing folder or file is a mistake too.
+    """
+    return parse(validate_parser(), argv, check_paths, _conflicts)
+
+
+def notes(args: argparse.Namespace) -> list[str]:
+    """Return a sentence for each flag of the original's commands that has no effect here."""
+    return validate_parser().rules.notes(args)
+
+
+def validate_parser() -> Parser:
+    """Return the parser of validate.py."""
+    parser = Parser("validate.py", "Score a checkpoint, or each of several, on a split of a table.", "DATA [flags]")
+    group = parser.group("Scoring")
+    add = group.value
+    add("data", "DATA", None, "folder that holds the table, a CSV file for each split", nargs="?")
+    add("--data-dir", "DATA", None, "the same, as a flag", dest="data")
+    add("--split", "NAME", "validation", "split to score: train, validation (val.csv), test, ...")
+    add("--checkpoint", "FILE", "", "checkpoint, a folder of them, or a pattern: 'run/*'")
+    add("--model -m", "NAME", None, "the checkpoint's architecture, or a pattern that selects some checkpoints")
+    group.switch("--use-ema", "score the moving average of the weights instead of the weights")
+    add("--results-file", "FILE", "", "file for the results, .csv or .json")
+    tables = "write tables of the classes to FOLDER, or without FOLDER beside the results"
+    add("--per-class", "FOLDER", None, tables, nargs="?", const="")
+    unreadable_flag(group)
+    add("--batch-size -b", COUNT, 256, "images per process and step")
+    tta_flag(group)
+    add("--log-freq", COUNT, 10, "batches between log lines")
+    group.switch("--no-latency", "do not time the model on single images")
+    pooling = "accepted from older commands, where it turned off pooling over larger images"
+    group.bare("--no-test-pool", pooling, needs=(_NO_POOLING,))
+    preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
+    group = parser.group("Device and precision")
+    precision_flags(group)
+    model_dtype_flag(group)
+    loading_flags(parser.group("Loading"))
+    _refused(parser)
+    return parser
+
+
+def _refused(parser: Parser) -> None:
+    """Declare the original's flags that are refused."""
+    group = parser.group("Refused")
+    refuse = group.refuse
+    classes = "the checkpoint holds its attributes and their classes; leave it out"
+    imagenet = "it is about ImageNet's own labels; leave it out, and correct the labels in the table itself"
+    refuse("--dataset -d", "NAME", "", TABLE_REFUSED, off=("table",))
+    refuse("--num-classes", COUNT, None, classes)
+    refuse("--class-map", "FILE", "", classes)
+    refuse("--gp", "NAME", None, "the checkpoint says how its model pools; leave it out")
+    refuse("--pretrained", None, False, "ImageNet weights know none of the table's attributes; use --checkpoint")
+    one = "one process drives one GPU; start several with torchrun --nproc-per-node N validate.py"
+    refuse("--num-gpu", COUNT, 1, one)
+    refuse("--apex-amp", None, False, APEX_REFUSED)
+    tensorflow = "it needs TensorFlow 1 and matched only weights converted from it; use --interpolation"
+    refuse("--tf-preprocessing", None, False, tensorflow)
+    refuse("--torchscript", None, False, TORCHSCRIPT_REFUSED)
+    jit = "it chose between executors of TorchScript, which is deprecated; use --torchcompile"
+    refuse("--legacy-jit", None, False, jit)
+    refuse("--real-labels", "FILE", "", imagenet)
+    refuse("--valid-labels", "FILE", "", imagenet)
+
+
+def _conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong between the flags."""
+    if not args.data:
+        yield "DATA is missing: the folder that holds val.csv or test.csv"
+    yield from shared_conflicts(args)
+    if not args.checkpoint:
+        yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"

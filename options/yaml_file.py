@@ -1,0 +1,122 @@
+"""YAML files of flags: reading one as words typed before the command line, and writing one that repeats a run."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from options.rules import flag
+from options.values import Mapped, Switch, keyword
+
+
+def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
+    """Return options as YAML; `-c` with that file gives the same options again, except those in `without`."""
+    # The recipe that was read is among the values by now. An unused --lr beside --lr-base would be refused.
+    left_out = {"config"} if getattr(args, "lr_base", None) is None else {"config", "lr"}
+    values = {dest: _plain(value) for dest, value in vars(args).items() if dest not in {*left_out, *without}}
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _plain(value: Any) -> Any:
+    """Return a mapping with values that YAML keeps: any other value becomes the word that means it."""
+    if not isinstance(value, dict):
+        return value
+    plain = {}
+    for key, item in value.items():
+        unquoted = isinstance(item, str) and keyword(f"k={item}")[1] == item
+        plain[key] = item if unquoted or item is None or isinstance(item, bool | int | float) else repr(item)
+    return plain
+
+
+class YamlWords:
+    """Turns a YAML file into the words that one would type.
+
+    Args:
+        flags: The action of every spelling of every flag.
+        error: Reports a mistake and does not return.
+        nearest: Returns the end of a sentence about an unknown flag, which names the flag that was meant.
+    """
+
+    def __init__(
+        self,
+        flags: Mapping[str, argparse.Action],
+        error: Callable[[str], NoReturn],
+        nearest: Callable[[str], str],
+    ) -> None:
+        self._flags, self._error, self._nearest = flags, error, nearest
+
+    def read(self, file: str) -> list[str]:
+        """Return the words of a file."""
+        root = self._parse(file)
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            self._error("this is not a list of keys with values, such as batch-size: 64")
+        words, seen = [], {"config"}  # a file that names another file counts as a second one
+        for key, value in root.value if root else []:
+            words += self._words(str(key.value), value, seen)
+        return words
+
+    def _parse(self, file: str) -> yaml.Node | None:
+        """Return the root of a file."""
+        try:
+            return yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except OSError as error:
+            self._error(error.strerror or str(error))
+        except UnicodeDecodeError:
+            self._error("this is not a text file in UTF-8")
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"line {mark.line + 1}: " if mark else ""
+            self._error(f"{place}this is not YAML ({getattr(error, 'problem', None) or 'unreadable characters'})")
+
+    def _words(self, key: str, node: yaml.Node, seen: set[str]) -> list[str]:
+        """Return what one would type for a key and its value."""
+        name = flag(key)
+        action = self._flags.get(name)
+        if action is None:
+            self._error(f"unknown key '{key}'{self._nearest(name).replace('--', '')}")
+        if action.dest in seen:
+            nested = "a YAML file cannot name another; merge them, or give the other on the command line"
+            self._error(f"'{key}': {nested if action.dest == 'config' else 'this flag is set twice'}")
+        seen.add(action.dest)
+
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar_words(name, action, node)
+        if isinstance(node, yaml.MappingNode) and isinstance(action, Mapped):
+            items = [_pair(*item) for item in node.value]
+        elif isinstance(node, yaml.SequenceNode) and action.nargs not in (None, 0, "?"):
+            items = [item.value if isinstance(item, yaml.ScalarNode) else "a list in a list" for item in node.value]
+        else:
+            kind = "one value" if action.nargs in (None, "?") else "true or false" if action.nargs == 0 else "a list"
+            self._error(f"'{key}' takes {kind}")
+        # An empty list means no flag where the flag needs a value, and an empty flag where it does not.
+        return [name, *items] if items or (action.nargs == "*" and not isinstance(action, Mapped)) else []
+
+    def _scalar_words(self, name: str, action: argparse.Action, node: yaml.ScalarNode) -> list[str]:
+        """Return what one would type for a single value.
+
+        The word is the text in the file, so `experiment: 007` and an attribute called `no` keep their spelling.
+        Only YAML's null, true and false mean that a flag is given or not.
+        """
+        value = _typed(node) if node.tag.endswith((":bool", ":null")) else node.value
+        if action.nargs == 0 and not isinstance(value, bool | None):
+            self._error(f"'{name[2:]}' takes true or false, not '{node.value}'")
+        if value is None or (value is False and node.value.lower() == "false" and not isinstance(action, Switch)):
+            return []
+        if isinstance(action, Switch) and value is False:
+            return [action.opposite if name != action.opposite else action.option_strings[0]]
+        if value is True and action.nargs in (0, "?"):
+            return [name]
+        return [f"{name}={node.value}"]  # one word, because the value may begin with a dash
+
+
+def _typed(node: yaml.Node) -> Any:
+    """Return the Python value of a YAML node."""
+    return yaml.SafeLoader("").construct_object(node, deep=True)
+
+
+def _pair(key: yaml.Node, value: yaml.Node) -> str:
+    """Return the word that means an entry of a YAML mapping: depth=3."""
+    text = isinstance(value, yaml.ScalarNode) and not value.tag.endswith((":bool", ":null", ":int", ":float"))
+    return f"{key.value}={value.value if text else repr(_typed(value))}"

@@ -1,11 +1,11 @@
-"""Users' words in pictures: class and attribute names in any script, of any length, with any punctuation."""
+"""Class and attribute names in pictures, in any script, with any length and punctuation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
 
-# For names in scripts that matplotlib's own font lacks, where the machine has one of these.
+# Fonts for scripts that matplotlib's own font lacks; the machine may have some of them.
 _FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
     *("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
@@ -22,12 +22,12 @@ def _font_families() -> tuple[str, ...]:
 
 
 def font_families() -> list[str]:
-    """Return matplotlib's own font and those of this machine that have other scripts, to be tried in order."""
+    """Return matplotlib's own font and this machine's fonts for other scripts, in the order to try them."""
     return list(_font_families())
 
 
 def drawable(words: str, families: Sequence[str], length: int | None = None) -> str:
-    r"""Return words in one line, cut to `length` characters, with \u escapes for characters that no font has."""
+    r"""Return words on one line, cut to `length` characters, with \u escapes for characters that no font has."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     fonts = [get_font(findfont(FontProperties(family=family))) for family in families]

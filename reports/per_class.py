@@ -1,4 +1,4 @@
-"""What a model gets right and wrong class by class: tables of precision and recall, and confusion matrices."""
+"""Scores of each class: tables of precision and recall, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from reports.figure_text import drawable, font_families
 from runtime.atomic_file import atomic_file
 
-if TYPE_CHECKING:  # matplotlib takes a second to import, and most evaluations draw nothing
+if TYPE_CHECKING:  # matplotlib takes a second to import; most evaluations draw nothing
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -22,34 +22,35 @@ if TYPE_CHECKING:  # matplotlib takes a second to import, and most evaluations d
 Matrix = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-OUTSIDE = "(not in the label space)"  # the row of labels whose class the model has no output for
+OUTSIDE = "(not in the label space)"  # the row for labels whose class has no output in the model
 
-_NAMED_CLASSES = 40  # with more, names would be too small to read
-_WRITTEN_CLASSES = 12  # up to so many, each cell has its number
+_NAMED_CLASSES = 40  # with more classes, names would be too small to read
+_WRITTEN_CLASSES = 12  # up to this number of classes, each cell shows its percent
 _INK, _GRAY = "#1a1a1a", "#6b6b6b"
 _NAME_LENGTH = 24
-_BYTES = 120  # of a file name's stem; file systems take 255 for a whole name
+_BYTES = 120  # in a file name's stem; file systems allow 255 for the whole name
 
 
 def class_scores(matrix: Matrix) -> dict[str, Floats]:
-    """Return precision, recall and F1 in percent, and support, of each class.
+    """Return precision, recall and F1 in percent, and the number of images ("support"), of each class.
 
-    NaN where it is not defined: the precision of a class that is never predicted, the recall of one that no image has,
-    the F1 of one that is neither.
+    A score is NaN where it is undefined: the precision of a class that is never predicted, the recall of a class that
+    no image has, and the F1 of a class that is neither.
 
     Args:
-        matrix: [K + 1, K] counts, row label (the last one outside the label space), column prediction.
+        matrix: Counts [K + 1, K]: a row for each label, the last for labels outside the label space, and a column for
+            each prediction.
     """
     hits = np.diagonal(matrix).astype(np.float64)
     return _scores(matrix.sum(axis=1)[:-1].astype(np.float64), hits, matrix.sum(axis=0).astype(np.float64))
 
 
 def value_scores(counts: Matrix) -> dict[str, Floats]:
-    """Return what `class_scores` does for each value of a multi-valued attribute.
+    """Return the scores of `class_scores` for each value of a multi-valued attribute.
 
     Args:
-        counts: [K + 1, 3] the images that have a value, those of them for which it is predicted, all for which it is;
-            the last row is of values outside the label space.
+        counts: Counts [K + 1, 3], a row for each value, the last for values outside the label space. The columns are
+            images with the value, images with the value that are predicted to have it, and images predicted to have it.
     """
     return _scores(*counts[:-1].T.astype(np.float64))
 
@@ -72,17 +73,17 @@ def write_per_class(
 ) -> list[Path]:
     """Write `<attribute>.csv`, `<attribute>-confusion.csv` and `<attribute>-confusion.png` for each attribute.
 
-    Of a multi-valued one there is the first alone: a set that is wrong went to no other class.
+    A multi-valued attribute has only the first: a wrong set is not confused with one other class.
 
     Args:
-        folder: where they go; it is created.
-        matrices: by attribute [K + 1, K], as `class_scores` takes them, of a multi-valued one as `value_scores` does.
-        classes: by attribute, in the order of the matrices.
-        title: what was scored, for the pictures.
-        multi_valued: the attributes with several values an image.
+        folder: The folder of the files; it is created.
+        matrices: The counts of each attribute, as `class_scores` takes them, or `value_scores` for a multi-valued one.
+        classes: The class names of each attribute, in the order of its counts.
+        title: A line for the pictures that says what was scored.
+        multi_valued: The attributes with several values an image.
 
     Returns:
-        The files.
+        The paths of the files.
     """
     written = []
     for (attribute, matrix), stem in zip(matrices.items(), file_stems(matrices), strict=True):
@@ -102,10 +103,10 @@ def write_per_class(
 
 
 def file_stems(names: Iterable[str]) -> list[str]:
-    """Return a file name's stem for each of some names, all different, also where a file system ignores case.
+    """Return a different file name's stem for each name, even for a file system that ignores case.
 
-    Letters and digits of any script stay; what a file system might refuse becomes an underscore. What would meet
-    another one's files gets a number.
+    Letters and digits of any script stay; characters that a file system may refuse become underscores. A number
+    follows a stem whose files would collide with another name's.
     """
     taken: set[str] = set()
     stems = []
@@ -138,26 +139,27 @@ def _write_confusion(path: Path, names: Sequence[str], matrix: Matrix) -> None:
 
 
 def _rows(names: Sequence[str], matrix: Matrix) -> list[tuple[str, list[int]]]:
-    """Return the matrix's rows by name; the one outside the label space only where it has labels."""
+    """Return the rows of the matrix with their names; the row outside the label space only if it has labels."""
     rows: Matrix = matrix if matrix[-1].any() else matrix[:-1]
     return list(zip([*names, OUTSIDE], rows.tolist(), strict=False))
 
 
 def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: str = "") -> Figure:
-    """Return a picture of where the images of each class went: percents of a row, which add up to 100.
+    """Return a picture of the predictions for each class, in percent of the class's images.
 
-    Classes are named up to 40 of them, else numbered from 1 in their order; rows without an image are gray.
+    Up to 40 classes are named; more are numbered from 1 in their order. Rows without an image are gray.
 
     Args:
-        attribute: its name.
-        names: of its classes.
-        matrix: [K + 1, K], as `class_scores` takes it.
-        title: what was scored.
+        attribute: The attribute's name.
+        names: The names of its classes.
+        matrix: Counts [K + 1, K], as `class_scores` takes them.
+        title: A line that says what was scored.
     """
     # Not pyplot, which keeps every figure and may open a window.
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    # a figure whose cells keep their size
     rows = _rows(names, matrix)
     counts = np.array([row for _, row in rows], dtype=np.float64)
     shares = _percent(counts, counts.sum(axis=1, keepdims=True))
@@ -168,6 +170,8 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
         figsize=(side + margin + 1.0, side * len(rows) / len(names) + margin), dpi=120, layout="constrained"
     )
     axes = figure.subplots()
+
+    # colors and numbers of the cells
     colors = colormaps["Blues"].with_extremes(bad="#d9d9d9")
     image = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=100, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 4.0 / side + 0.4), aspect=30, pad=0.02)
@@ -180,6 +184,8 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
             if np.isfinite(share):
                 ink = "white" if share > 55 else _INK
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=ink)
+
+    # headings
     total, hits = int(counts.sum()), int(np.trace(matrix))
     right = f"{100 * hits / total:.1f}% of {total} right" if total else "no labels"
     _write(axes.set_title("", loc="left", fontsize=11, fontweight="bold", color=_INK), f"{attribute}: {right}", 80)
@@ -190,7 +196,7 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
 
 
 def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str], named: bool) -> None:
-    """Write the classes along both axes: all names, or every tenth number."""
+    """Label both axes with the classes: with all names, or with every tenth number."""
     axes.set_xlabel("prediction", fontsize=9.5, color=_GRAY)
     axes.set_ylabel("label", fontsize=9.5, color=_GRAY)
     axes.tick_params(length=0 if named else 2, labelsize=8, colors=_INK)
@@ -201,7 +207,7 @@ def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str],
         )
         axes.set_yticks(range(len(labels)), [""] * len(labels))
         for axis, names in ((axes.xaxis, predictions), (axes.yaxis, labels)):
-            # Tick labels are made from these strings at each drawing, so that markup in a name must be told there.
+            # Each drawing makes tick labels from these strings, so markup must be switched off here, not on the labels.
             shown = [drawable(name, font_families(), _NAME_LENGTH) for name in names]
             axis.set_ticklabels(shown, family=font_families(), parse_math=False)
         return
@@ -212,7 +218,7 @@ def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str],
 
 
 def _write(text: Text, words: str, length: int) -> None:
-    """Set a text that holds a user's words: a $ begins no formula, and characters that no font has are escaped."""
+    """Set a text with a user's words: $ begins no formula, and characters that no font has are escaped."""
     text.set_fontfamily(font_families())
     text.set_parse_math(False)
     text.set_text(drawable(words, font_families(), length))

@@ -20,18 +20,18 @@ from runtime.errors import UsageError
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
 _IMAGE_PATH, _ERROR = "image_path", "error"
-_ROWS = 1 << 16  # so many are turned into Python's objects at a time
+_ROWS = 1 << 16  # rows that become Python objects at the same time
 
 
 class Predictions:
-    """The best classes of each image and their probabilities: 8 bytes for each class kept.
+    """The best classes of each image and their probabilities, in 8 bytes for each class kept.
 
-    Of a multi-valued attribute it is each value's probability, 4 bytes, NaN where the value is not predicted.
+    A multi-valued attribute has a probability for each value, in 4 bytes; NaN means that the value is not predicted.
 
     Args:
-        label_space: the attributes and their classes.
-        rows: number of images.
-        topk: classes to keep for each attribute, at the most all it has.
+        label_space: The attributes and their classes.
+        rows: The number of images.
+        topk: The number of classes to keep for each attribute, limited to the number it has.
     """
 
     def __init__(self, label_space: LabelSpace, rows: int, topk: int = 1) -> None:
@@ -49,16 +49,16 @@ class Predictions:
         self.topk = topk
 
     def put(self, attribute: str, rows: Any, codes: Any, probabilities: Any) -> None:
-        """Keep what is predicted for some rows: codes and probabilities [rows, k], the most probable first."""
+        """Store the codes and probabilities of some rows, each [rows, k], the most probable class first."""
         self.codes[attribute][rows] = codes
         self.probabilities[attribute][rows] = probabilities
 
     def put_set(self, attribute: str, rows: Any, probabilities: Any, predicted: Any) -> None:
-        """Keep a multi-valued attribute's probabilities for some rows, [rows, K], where bool [rows, K] says so."""
+        """Store a multi-valued attribute's probabilities [rows, K] where bool `predicted` [rows, K] is true."""
         self.sets[attribute][rows] = np.where(predicted, probabilities, np.nan)
 
     def blank(self, rows: Any) -> None:
-        """Forget what was predicted for rows whose image could not be read."""
+        """Clear the predictions of rows whose image could not be read."""
         self.readable[rows] = False
         for probabilities in self.sets.values():
             probabilities[rows] = np.nan
@@ -67,7 +67,7 @@ class Predictions:
             self.probabilities[name][rows] = np.nan
 
     def columns(self) -> list[tuple[str, str, str, int]]:
-        """Return for each class that is kept: the column of its name, that of its probability, attribute, rank."""
+        """Return, for each class kept, the columns of its name and probability, its attribute, and its rank from 0."""
         return [
             (column, f"{column}_probability", name, rank)
             for name in self.label_space.attributes
@@ -76,36 +76,36 @@ class Predictions:
         ]
 
     def set_of(self, attribute: str, row: int) -> list[tuple[str, float]]:
-        """Return a multi-valued attribute's values for an image with their probabilities, the most probable first."""
-        own = self.sets[attribute][row]
-        order = np.argsort(-own, kind="stable")[: np.isfinite(own).sum()]
+        """Return the predicted values of a multi-valued attribute and their probabilities, the most probable first."""
+        probabilities = self.sets[attribute][row]
+        order = np.argsort(-probabilities, kind="stable")[: np.isfinite(probabilities).sum()]
         names = self.label_space.classes[attribute]
-        # float(str()) is the shortest number that is this float32.
-        return [(names[code], float(str(own[code]))) for code in order.tolist()]
+        # float(str()) is the shortest number that equals this float32.
+        return [(names[code], float(str(probabilities[code]))) for code in order.tolist()]
 
     def check_columns(self, path: Path) -> None:
-        """Refuse a file in which two columns would have one name, before there are hours of work to write to it.
+        """Refuse a file in which two columns would have the same name, before hours of work.
 
         Raises:
-            UsageError: attributes are called as another's probability, or as `image_path` or `error`.
+            UsageError: If an attribute is named like another's probability, `image_path` or `error`.
         """
         nested = path.suffix.lower() == ".json"
-        own = list(self.label_space.attributes) if nested else [name for pair in self.columns() for name in pair[:2]]
-        names = [_IMAGE_PATH, _ERROR, *own]
+        columns = [name for pair in self.columns() for name in pair[:2]]
+        names = [_IMAGE_PATH, _ERROR, *(self.label_space.attributes if nested else columns)]
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             remedy = "rename the attribute" if nested or twice[0] in (_IMAGE_PATH, _ERROR) else "write to a .json file"
             raise UsageError(f"{path.name} would have two columns called {twice[0]!r}: {remedy}")
 
 
 def check_predictions_path(text: str) -> Path:
-    """Return where predictions go; called before there are any.
+    """Return the path of the predictions' file; this is called before there are any.
 
     Raises:
-        UsageError: the ending says no format, or the file cannot be written.
+        UsageError: If the extension is no known format, or the file cannot be written.
     """
     path = Path(text)
     if path.suffix.lower() not in _WRITERS:
-        raise UsageError(f"--output {text} does not end in .csv, .json or .parquet, which say how to write it")
+        raise UsageError(f"output {text} does not end in .csv, .json or .parquet, which say how to write it")
     check_writable(path)
     return path
 
@@ -113,20 +113,20 @@ def check_predictions_path(text: str) -> Path:
 def write_predictions(
     path: Path, predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]
 ) -> None:
-    """Write a row for each image, replacing what was there at once.
+    """Write a row for each image; an older file is replaced at once or not at all.
 
     Args:
-        path: its ending says how. CSV and Parquet get a column `error` only where there are errors.
-        predictions: of every image.
-        image_paths: Arrow strings, one a row.
-        errors: why the images are blank that are, by row.
+        path: The file; its extension gives the format. CSV and Parquet have a column `error` only if there are errors.
+        predictions: The predictions for every image.
+        image_paths: The image paths, Arrow strings, one a row.
+        errors: The reason why an image could not be read, by row.
     """
     with atomic_file(path) as unfinished:
         _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)
 
 
 def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> Iterator[pa.Table]:
-    """Yield tables of some rows each: image_path, the columns of `Predictions.columns`, and perhaps error."""
+    """Yield tables of up to `_ROWS` rows: image_path, the columns of `Predictions.columns`, and error if any."""
     classes = {name: pa.array(names, pa.string()) for name, names in predictions.label_space.classes.items()}
     for start in range(0, len(image_paths), _ROWS):
         paths = image_paths.slice(start, _ROWS)
@@ -145,11 +145,11 @@ def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Map
 
 
 def _joined_sets(predictions: Predictions, attribute: str, rows: slice) -> tuple[pa.Array, pa.Array]:
-    """Return for some rows a multi-valued attribute's values and their probabilities, each split by "|"."""
+    """Return a multi-valued attribute's values and their probabilities for some rows, each separated by "|"."""
     texts: list[tuple[str | None, str | None]] = []
     for row in range(rows.start, rows.stop):
         pairs = predictions.set_of(attribute, row)
-        # A lone separator is the set without values, and a blank one that is not known: as in the tables read.
+        # As in the tables that we read, a lone separator is the empty set, and blank is unknown.
         values, probabilities = (
             (SEPARATOR.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (SEPARATOR, SEPARATOR)
         )
@@ -164,7 +164,7 @@ def _write_csv(path: Path, predictions: Predictions, image_paths: pa.ChunkedArra
         for number, batch in enumerate(_batches(predictions, image_paths, errors)):
             if number == 0:
                 writer.writerow(batch.column_names)
-            # As strings, because Python would write a float32 with all the digits of a float64; null becomes blank.
+            # Arrow's strings, because Python writes a float32 with all digits of a float64; null becomes blank.
             writer.writerows(zip(*(column.cast(pa.string()).to_pylist() for column in batch.columns), strict=True))
 
 
@@ -191,7 +191,7 @@ def _write_json(path: Path, predictions: Predictions, image_paths: pa.ChunkedArr
 def _entries(
     predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield each image's object; of an unreadable image no attribute has a class."""
+    """Yield each image's object; an unreadable image has no class for any attribute."""
     classes = predictions.label_space.classes
     for row, image_path in enumerate(image_paths):
         entry: dict[str, Any] = {_IMAGE_PATH: image_path.as_py()}
@@ -200,7 +200,7 @@ def _entries(
                 entry[name] = [{"class": value, "probability": p} for value, p in predictions.set_of(name, row)]
                 continue
             pairs = zip(predictions.codes[name][row].tolist(), predictions.probabilities[name][row], strict=True)
-            # float(str()) is the shortest number that is this float32.
+            # float(str()) is the shortest number that equals this float32.
             entry[name] = [
                 {"class": classes[name][code], "probability": float(str(value))} for code, value in pairs if code >= 0
             ]

@@ -1,4 +1,4 @@
-"""Files that change at once or not at all, so that a reader never meets half of one."""
+"""Files that change at once or not at all, so that a reader never sees an unfinished one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from runtime.errors import UsageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, beside the file; take its place in the end, or where something fails vanish.
+    """Yield a temporary path beside the file; at the end it replaces the file, or after an error it is deleted.
 
     Args:
-        path: the file; its folder is created.
+        path: The file; its folder is created.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: If the file cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -35,16 +35,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Create the folder of a file that will be written later, and see that it can be, before hours of work.
+    """Create the folder of a file that will be written after hours of work, and check that it is writable.
 
     Raises:
-        UsageError: it cannot, or the path is a folder.
+        UsageError: If it is not, or the path is a folder.
     """
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a file of that name, or of one above it, among others
+    except OSError as error:  # for example, a file has its name or the name of a folder above it
         raise UsageError(f"cannot make the folder {path.parent} ({error.strerror}): name another") from error
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write into {path.parent}: name a place that can be written")

@@ -1,4 +1,4 @@
-"""A user's mistake, told in one sentence instead of a traceback."""
+"""A user's mistake, reported in one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 
 class UsageError(ValueError):
-    """The message says what is wrong, where, and what to do."""
+    """A user's mistake; the message says what is wrong, where, and what to do."""
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, short enough to stand inside a sentence; its type where it says nothing."""
-    if "weights_only" in str(error):  # torch's refusal of a file, with the advice to run what may be in it
+    """Return an error's message, short enough for a place inside a sentence; its type if the message is empty."""
+    if "weights_only" in str(error):  # torch refuses a file, and advises to run the code that may be in it
         return "it is damaged, of another kind, or holds more than weights and plain values"
     line, *others = (str(error).strip() or type(error).__name__).splitlines()
     return f"{line} {others[0].strip()}" if others and line.endswith(":") else line
@@ -26,12 +26,12 @@ def report_usage_errors(script: str) -> Iterator[None]:
     """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
 
     Args:
-        script: the name that the line begins with.
+        script: The name at the beginning of the line.
     """
     try:
         yield
     except UsageError as error:
-        # All processes usually stumble over the same thing; the launcher ends the others once the first has spoken.
+        # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
         if int(os.environ.get("RANK", "0")) > 0:
             time.sleep(10)
         print(f"{script}: error: {error}", file=sys.stderr, flush=True)

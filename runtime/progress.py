@@ -1,4 +1,4 @@
-"""A progress bar where there is somebody to watch it."""
+"""A progress bar for a terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tqdm import tqdm
 
 
 def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = True) -> Any:
-    """Return a bar that vanishes when closed; on anything but a terminal one that shows nothing (`disable`).
+    """Return a bar that disappears when it is closed; without a terminal it shows nothing (`disable` is true).
 
     Args:
-        total: steps.
-        title: what is going on.
-        unit: what a step is.
-        enabled: False on all but the primary process.
+        total: The number of steps.
+        title: The activity, shown in front of the bar.
+        unit: The name of a step.
+        enabled: Whether to show it; false on every rank but 0.
     """
     shown = enabled and sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=not shown, dynamic_ncols=True)

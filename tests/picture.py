@@ -1,4 +1,4 @@
-"""A picture for tests, of what photographs are made of: shades from black to white, edges, and a little noise."""
+"""A picture for tests that resembles a photograph: shades from black to white, edges, and a little noise."""
 
 from functools import cache
 
@@ -20,13 +20,13 @@ def _picture(height, width, channels, seed):
 
 
 def picture(height=97, width=120, channels=3, seed=0):
-    """Returns uint8 [height, width, channels], a new array each time."""
+    """Return the picture, uint8 [height, width, channels], as a new array each time."""
     return _picture(height, width, channels, seed).copy()
 
 
-def differences(ours, theirs):
-    """Returns how far each value of two arrays of bytes is from the other's, in levels of 255."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.dtype == theirs.dtype == np.uint8
-    assert ours.shape == theirs.shape
-    return np.abs(ours.astype(int) - theirs.astype(int))
+def differences(left, right):
+    """Return the absolute differences of two arrays of bytes, in levels of 255."""
+    left, right = np.asarray(left), np.asarray(right)
+    assert left.dtype == right.dtype == np.uint8
+    assert left.shape == right.shape
+    return np.abs(left.astype(int) - right.astype(int))

@@ -1,3 +1,5 @@
+"""Files that change at once or not at all."""
+
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,7 @@ from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
 
-def test_a_file_appears_whole_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
+def test_a_file_appears_complete_in_a_folder_that_is_created(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     with atomic_file(path) as unfinished:
         unfinished.write_text("half")
@@ -21,7 +23,7 @@ def write_half_and_fail(path: Path) -> None:
     raise ZeroDivisionError
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), atomic_file(path) as unfinished:
@@ -30,7 +32,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write"), atomic_file(tmp_path / "file" / "below.txt"):
         pass

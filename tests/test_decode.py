@@ -1,3 +1,5 @@
+"""Decoding of image files in every format, mode and orientation, and of damaged ones."""
+
 import contextlib
 import io
 import re
@@ -12,7 +14,7 @@ from PIL import Image, ImageChops, ImageFile, PngImagePlugin
 
 from catalog.decode import image_size, load_image
 
-UPRIGHT_TO_STORED = {  # the inverse of what each orientation asks for
+UPRIGHT_TO_STORED = {  # the inverse of the turn that each orientation asks for
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +46,7 @@ def test_an_rgb_image_is_unchanged(tmp_path):
     assert np.array_equal(pixels(saved(tmp_path / "a.png", colors())), np.asarray(colors()))
 
 
-def test_a_plain_jpeg_is_returned_without_a_copy(tmp_path, monkeypatch):
+def test_a_plain_jpeg_is_decoded_without_a_copy(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.jpg", colors())
     for copying in ("convert", "copy", "transpose"):
         monkeypatch.setattr(Image.Image, copying, lambda *_, **__: pytest.fail("copied"))
@@ -83,7 +85,7 @@ def test_gray_becomes_equal_channels(tmp_path):
     assert np.array_equal(pixels(path, 1), RAMP)
 
 
-def test_one_bit_becomes_black_and_white(tmp_path):
+def test_one_bit_images_become_black_and_white(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(np.array([[True, False]])))
     assert pixels(path).tolist() == [[[255] * 3, [0] * 3]]
 
@@ -148,20 +150,20 @@ def palette_image():
     return image
 
 
-def test_a_palette_is_looked_up(tmp_path):
+def test_palette_indices_become_colors(tmp_path):
     for extension in ("png", "gif"):
         path = saved(tmp_path / f"a.{extension}", palette_image())
         assert pixels(path).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
 
 
 @pytest.mark.parametrize("transparency", [1, b"\xff\x00\xff"])
-def test_a_palette_color_may_be_transparent(tmp_path, transparency):
+def test_transparent_palette_colors_become_white(tmp_path, transparency):
     path = saved(tmp_path / "a.png", palette_image(), transparency=transparency)
     assert pixels(path).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
 
 
 @pytest.mark.parametrize(("mode", "color", "key"), [("RGB", (1, 2, 3), (1, 2, 3)), ("L", 7, 7), ("1", 0, 0)])
-def test_one_color_may_be_the_transparent_one(tmp_path, mode, color, key):
+def test_a_transparent_color_becomes_white(tmp_path, mode, color, key):
     path = saved(tmp_path / "a.png", Image.new(mode, (1, 1), color), transparency=key)
     assert pixels(path).tolist() == [[[255, 255, 255]]]
 
@@ -219,7 +221,7 @@ def test_a_truncated_image_is_an_os_error_that_names_the_file_wherever_it_is_cut
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "gif", "tif", "webp", "bmp"])
-def test_a_damaged_image_is_read_or_is_an_os_error_and_never_warns(tmp_path, extension):
+def test_a_damaged_image_is_decoded_or_raises_an_os_error_and_never_warns(tmp_path, extension):
     content = bytearray(saved(tmp_path / f"whole.{extension}", colors(24, 24)).read_bytes())
     path = tmp_path / f"damaged.{extension}"
     random = np.random.default_rng(0)
@@ -232,7 +234,7 @@ def test_a_damaged_image_is_read_or_is_an_os_error_and_never_warns(tmp_path, ext
             load_image(path)
 
 
-def test_what_is_no_image_is_an_os_error_that_names_it(tmp_path):
+def test_a_file_that_is_not_an_image_is_an_os_error_that_names_it(tmp_path):
     (tmp_path / "text.jpg").write_text("not an image")
     for path in (tmp_path / "text.jpg", tmp_path / "missing.jpg", tmp_path):
         with pytest.raises(OSError, match=re.escape(str(path))):
@@ -260,23 +262,23 @@ def test_a_decompression_bomb_is_an_os_error(tmp_path):
 def test_a_large_image_is_read_without_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Image, "MAX_IMAGE_PIXELS", 20
-    )  # 24 pixels are over the limit that warns, under the one that raises
+    )  # Pillow warns above 20 pixels and raises above 40; the image has 24
     assert load_image(saved(tmp_path / "a.png", colors())).size == (4, 6)
 
 
-def test_only_one_or_three_channels_are_known(tmp_path):
+def test_only_one_or_three_channels_are_accepted(tmp_path):
     with pytest.raises(ValueError, match="channels"):
         load_image(saved(tmp_path / "a.png", colors()), 4)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.webp", "a.tif", "a.bmp"])
-def test_a_header_tells_the_size_without_the_pixels(tmp_path, monkeypatch, name):
+def test_the_size_is_read_from_the_header_without_the_pixels(tmp_path, monkeypatch, name):
     path = saved(tmp_path / name, colors(height=50, width=40))
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     assert image_size(path) == (40, 50)
 
 
-def test_a_header_that_is_no_images_raises_and_one_that_is_cut_short_later_does_not(tmp_path):
+def test_only_a_file_without_an_image_header_has_no_size(tmp_path):
     path = saved(tmp_path / "a.png", colors(height=50, width=40))
     path.write_bytes(path.read_bytes()[:100])
     assert image_size(path) == (40, 50)

@@ -1,3 +1,5 @@
+"""Reports of a user's mistakes, and the exit status of a script."""
+
 import subprocess
 import sys
 import time
@@ -35,7 +37,7 @@ def test_nothing_happens_without_an_error(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_first_process_speaks_first(monkeypatch, capsys):
+def test_rank_0_prints_its_error_before_the_others(monkeypatch, capsys):
     naps = []
     monkeypatch.setattr(time, "sleep", naps.append)
     for rank in ("0", "1"):

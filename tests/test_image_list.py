@@ -1,3 +1,5 @@
+"""Listing the images of files, folders and tables."""
+
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_folder_is_searched_with_all_below_it(folder: Path) -> None:
+def test_a_folder_gives_all_images_below_it(folder: Path) -> None:
     for name in ("b.png", "a.JPG", "sub/c.webp", "sub/deep/d.gif", ".hidden.png", ".git/e.png"):
         make_image(folder / "photos" / name)
     (folder / "photos" / "notes.txt").touch()
@@ -37,7 +39,7 @@ def test_a_folder_is_searched_with_all_below_it(folder: Path) -> None:
     assert listed(str(folder / "photos"))[0] == str(folder / "photos" / "a.JPG")
 
 
-def test_a_folder_that_links_to_itself_ends(folder: Path) -> None:
+def test_a_folder_with_a_link_to_itself_is_visited_once(folder: Path) -> None:
     make_image(folder / "photos" / "a.png")
     (folder / "photos" / "loop").symlink_to(folder / "photos")
     assert listed("photos") == ["photos/a.png"]
@@ -51,7 +53,7 @@ def test_a_table_needs_no_attributes_and_keeps_every_row(folder: Path) -> None:
     assert listed("data/new.parquet") == ["images/a.png"]
 
 
-def test_inputs_mix_and_each_row_opens_its_own_image(folder: Path) -> None:
+def test_inputs_can_be_mixed_and_each_row_opens_its_image(folder: Path) -> None:
     make_image(folder / "one.png", "red")
     make_image(folder / "photos" / "two.png", "lime")
     make_image(folder / "data" / "images" / "three.png", "blue")
@@ -70,7 +72,7 @@ def test_a_file_that_several_inputs_name_is_taken_once(folder: Path) -> None:
     ]
 
 
-def test_an_unreadable_image_is_marked_and_explained(folder: Path) -> None:
+def test_an_unreadable_image_is_recorded_with_its_reason(folder: Path) -> None:
     make_image(folder / "good.png")
     (folder / "bad.png").write_text("no picture")
     images = ImageDataset(list_images(["good.png", "bad.png"]), channels=1)
@@ -82,7 +84,7 @@ def test_an_unreadable_image_is_marked_and_explained(folder: Path) -> None:
     assert "bad.png" in images.errors()[1]
 
 
-def test_a_file_name_that_is_no_text_is_listed_and_reported(folder: Path) -> None:
+def test_a_file_name_that_is_not_text_is_listed_and_reported(folder: Path) -> None:
     make_image(folder / "photos" / "a.png")
     try:
         Path(b"photos/\xff.png".decode(errors="surrogateescape")).touch()
@@ -95,25 +97,25 @@ def test_a_file_name_that_is_no_text_is_listed_and_reported(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["missing.png", "missing", "missing.csv"])
-def test_a_missing_input_is_told(name: str) -> None:
+def test_a_missing_input_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"no such image, folder or table: {name}"):
         list_images([name])
 
 
-def test_a_folder_without_images_is_told(folder: Path) -> None:
+def test_a_folder_without_images_is_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "empty" / "notes.txt").touch()
     with pytest.raises(UsageError, match="empty has no images"):
         list_images(["empty"])
 
 
-def test_a_table_whose_images_are_nowhere_is_told(folder: Path) -> None:
+def test_a_table_without_any_image_file_is_refused(folder: Path) -> None:
     (folder / "new.csv").write_text("image_path\nmissing.png\n")
     with pytest.raises(UsageError, match="no readable image at all"):
         list_images(["new.csv"])
 
 
-def test_common_extensions_are_images_and_films_are_not() -> None:
+def test_common_extensions_are_images_but_films_are_not() -> None:
     extensions = image_extensions()
     assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"} <= extensions
     assert not {".mpg", ".pdf", ".csv", ".h5"} & extensions

@@ -1,3 +1,5 @@
+"""The label space: its plain form, its equality, codes of cells, and refusals."""
+
 import json
 import pickle
 
@@ -40,7 +42,7 @@ def test_the_order_of_attributes_and_of_classes_is_part_of_equality():
     assert space != {"a": ("x", "y"), "b": ("x", "y")}
 
 
-def test_changing_the_given_dict_does_not_change_the_label_space():
+def test_a_later_change_of_the_dict_does_not_change_the_label_space():
     classes = {"a": ["x", "y"]}
     space = LabelSpace(classes)
     classes["a"].append("z")
@@ -55,7 +57,7 @@ def test_numbered_classes_are_named_by_their_codes():
 
 
 @given(st.lists(st.sampled_from(["red", "Red", "NA", "blue", "teal", "", None])), st.booleans(), st.booleans())
-def test_encoding_equals_looking_each_cell_up(cells, as_dictionary, in_chunks):
+def test_encoding_equals_a_look_up_of_each_cell(cells, as_dictionary, in_chunks):
     space = LabelSpace({"color": ("NA", "blue", "red")})
     column = pa.array(cells, pa.string())
     if as_dictionary:

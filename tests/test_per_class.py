@@ -1,3 +1,5 @@
+"""Scores of each class, confusion matrices, and their pictures."""
+
 import csv
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ def random_labels(classes: int = 7, rows: int = 200) -> tuple[Ints, Ints, Ints]:
     return labels, predictions, matrix
 
 
-def test_scores_are_those_of_scikit_learn() -> None:
+def test_scores_equal_those_from_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     labels, predictions, matrix = random_labels()
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -35,7 +37,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     np.testing.assert_array_equal(scores["support"], support)
 
 
-def test_what_is_outside_the_label_space_costs_precision_and_no_recall() -> None:
+def test_labels_outside_the_label_space_lower_precision_but_not_recall() -> None:
     scores = class_scores(np.array([[3, 0], [0, 4], [1, 0]]))
     assert scores["precision"].tolist() == [75.0, 100.0]
     assert scores["recall"].tolist() == [100.0, 100.0]
@@ -54,13 +56,13 @@ def test_the_tables_have_the_classes_in_the_order_of_the_label_space(tmp_path: P
     assert min(picture_size(picture)) > 300
 
 
-def test_labels_outside_the_label_space_have_a_last_row(tmp_path: Path) -> None:
+def test_labels_outside_the_label_space_fill_the_last_row(tmp_path: Path) -> None:
     matrix = np.array([[2, 1], [0, 0], [5, 6]])
     _, confusion, _ = write_per_class(tmp_path, {"color": matrix}, {"color": ("red", "blue")})
     assert read(confusion)[-1] == [OUTSIDE, "5", "6"]
 
 
-def test_attributes_of_any_name_get_files_of_their_own(tmp_path: Path) -> None:
+def test_attributes_with_any_name_get_different_files(tmp_path: Path) -> None:
     names = ["a/b", "a\\b", "A/B", "gender", "gender-confusion", "..", "", "色", "x" * 300, "色" * 300, "con: $x_1$"]
     stems = file_stems(names)
     assert stems[:5] == ["a_b", "a_b-2", "A_B-3", "gender", "gender-confusion-2"]
@@ -84,7 +86,7 @@ def test_a_picture_fits_any_number_of_classes(tmp_path: Path, classes: int) -> N
     assert any("Class number" in text for text in written) == (classes <= 40)
 
 
-def test_a_picture_shows_shares_of_rows_and_leaves_empty_ones_gray() -> None:
+def test_a_picture_shows_percents_of_rows_and_leaves_empty_rows_gray() -> None:
     figure = draw_confusion("color", ["red", "blue"], np.array([[3, 1], [0, 0], [0, 0]]))
     shown: Any = figure.axes[0].images[0].get_array()
     assert shown[0].tolist() == [75.0, 25.0]
@@ -101,7 +103,7 @@ def test_names_with_formulas_underscores_and_other_scripts_are_drawn_as_they_are
     assert labels[4] == "two lines"
 
 
-def test_an_attribute_without_labels_has_a_picture_too(tmp_path: Path) -> None:
+def test_an_attribute_without_labels_gets_all_files(tmp_path: Path) -> None:
     paths = write_per_class(tmp_path, {"a": np.zeros((3, 2), dtype=np.int64)}, {"a": ("x", "y")})
     assert all(path.exists() for path in paths)
 

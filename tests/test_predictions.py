@@ -1,3 +1,5 @@
+"""Files of predictions as CSV, JSON and Parquet."""
+
 import csv
 import json
 from pathlib import Path
@@ -21,7 +23,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predict(topk: int) -> tuple[Predictions, pa.ChunkedArray]:
-    """Return predictions of three images, the second of which could not be read."""
+    """Return predictions of three images; the second image could not be read."""
     predictions = Predictions(SPACE, 3, topk)
     rows = np.arange(3)
     predictions.put("color", rows, [[0, 1][:topk]] * 3, [[0.75, 0.25][:topk]] * 3)
@@ -40,7 +42,7 @@ def test_csv_has_a_class_and_a_probability_for_each_attribute(tmp_path: Path) ->
     ]
 
 
-def test_more_classes_are_numbered_and_end_where_the_attribute_does(tmp_path: Path) -> None:
+def test_several_classes_are_numbered_up_to_the_number_of_the_attribute(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.csv", *predict(5), {})
     with (tmp_path / "p.csv").open(newline="") as file:
         header, first, *_ = csv.reader(file)
@@ -50,7 +52,7 @@ def test_more_classes_are_numbered_and_end_where_the_attribute_does(tmp_path: Pa
     assert first == ["a.png", "red", "0.75", "blue, light", "0.25", "L", "0.7", "S", "0.2", "M", "0.1"]
 
 
-def test_there_is_a_column_for_errors_where_there_are_any(tmp_path: Path) -> None:
+def test_a_file_has_an_error_column_only_if_there_are_errors(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.csv", *predict(1), {1: "truncated, or so"})
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -70,7 +72,7 @@ def test_json_is_a_list_of_objects(tmp_path: Path) -> None:
     assert third == first | {"image_path": "c.png"}
 
 
-def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
+def test_parquet_holds_the_same_cells_as_csv(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.parquet", *predict(1), {1: "truncated"})
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.to_pydict() == {
@@ -83,7 +85,7 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
     }
 
 
-def test_probabilities_come_back_as_they_were(tmp_path: Path) -> None:
+def test_probabilities_survive_a_round_trip_through_csv(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(50, dtype=np.float32)
     predictions = Predictions(LabelSpace({"color": ("red", "blue")}), 50)
     predictions.put("color", slice(None), np.zeros((50, 1)), values[:, None])
@@ -101,18 +103,18 @@ def test_probabilities_come_back_as_they_were(tmp_path: Path) -> None:
         (("size", "size_probability"), ".csv", "write to a .json file"),
     ],
 )
-def test_columns_of_the_same_name_are_refused(names: tuple[str, str], ending: str, remedy: str) -> None:
+def test_two_columns_with_the_same_name_are_refused(names: tuple[str, str], ending: str, remedy: str) -> None:
     space = LabelSpace(dict.fromkeys(names, ("x", "y")))
     with pytest.raises(UsageError, match=remedy):
         Predictions(space, 1).check_columns(Path(f"p{ending}"))
 
 
-def test_json_takes_attributes_that_would_be_one_column() -> None:
+def test_json_accepts_an_attribute_named_like_a_probability_column() -> None:
     space = LabelSpace({"size": ("x", "y"), "size_probability": ("x", "y")})
     Predictions(space, 1).check_columns(Path("p.json"))
 
 
-def test_the_output_is_checked_before_there_is_any(tmp_path: Path) -> None:
+def test_the_output_path_is_checked_before_there_are_predictions(tmp_path: Path) -> None:
     assert check_predictions_path(str(tmp_path / "new" / "p.csv")).parent.is_dir()
     with pytest.raises(UsageError, match=r"\.csv, \.json or \.parquet"):
         check_predictions_path(str(tmp_path / "p.xlsx"))

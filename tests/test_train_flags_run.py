@@ -37,6 +37,7 @@ from table_files import draw_catalog, read_rows, write_table
 from torch import Tensor
 
 import train
+from catalog import image_cache
 from catalog.label_space import UNKNOWN
 from options import train as options
 from options.train_kwargs import process_kwargs
@@ -602,20 +603,20 @@ def test_with_a_cache_no_image_is_decoded_twice(
 ) -> None:
     decoded: list[str] = []
     load = two_view_dataset.load_pixels
-    monkeypatch.setattr(
-        two_view_dataset, "load_pixels", lambda *words: (decoded.append(str(words[0])), load(*words))[1]
-    )
+    for module in (two_view_dataset, image_cache):
+        monkeypatch.setattr(module, "load_pixels", lambda *words: (decoded.append(str(words[0])), load(*words))[1])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
     def epochs(*words: object) -> tuple[list[int], Tensor]:
-        """Return how many images each of two epochs decodes, and the training images."""
+        """Return how many images are decoded until the first epoch ends, and in the second; and the training images."""
+        decoded.clear()
         run, counts, batches = prepare(*words), [], []
         for epoch in range(2):
-            decoded.clear()
             seed_all(0, epoch=epoch)
             batches += [images for images, _ in run.train_loader]
             list(run.eval_loader)
             counts.append(len(decoded))
+            decoded.clear()
         return counts, torch.cat(batches)
 
     images = 24 + 10
@@ -635,7 +636,7 @@ def test_with_a_cache_no_image_is_decoded_twice(
     counts, expected = epochs(*on_device)
     assert counts == [images, images]
     counts, made = epochs(*on_device, "--cache", "device")
-    assert counts == [10, 10]  # those that are scored; the others were decoded before
+    assert counts == [images, 10]  # the scored images are decoded in every epoch
     assert torch.equal(made, expected)
-    folders = {file.parent for file in tmp_path.rglob("*.pixels")}
+    folders = {file.parents[1] for file in tmp_path.rglob("pixels")}
     assert folders == {tmp_path / "named", tmp_path / "home" / "simclr-multi-label"}

@@ -1,33 +1,23 @@
-"""Tests of fashion-product-images/prepare.py with small made-up copies of the data set in both of its forms."""
+"""Tests of fashion-product-images/prepare.py with small made-up copies of the dataset in both of its forms."""
 
 import csv
-import importlib.util
 import io
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "fashion-product-images"))
+
+import prepare
+
 SCRIPT = Path(__file__).parents[1] / "fashion-product-images" / "prepare.py"
 HEADER = "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage,productDisplayName"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-prepare = load_script()
 
 
 def style(
@@ -92,7 +82,7 @@ def listed_ids(folder: Path, name: str = "all") -> list[int]:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """Runs what must fail, and returns the one sentence it says."""
+    """Run a command that must fail; return its one sentence."""
     assert prepare.main([str(word) for word in words]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -430,6 +420,7 @@ def test_the_script_fails_without_a_traceback_and_needs_no_pyarrow_for_kaggle(tm
     # None in sys.modules makes the import fail, as if pyarrow were not installed.
     code = (
         "import runpy, sys; sys.modules['pyarrow'] = None; "
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r}); "
         f"sys.argv = ['prepare.py', {str(source)!r}, '--output', 'out']; "
         f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     )

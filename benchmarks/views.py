@@ -106,6 +106,7 @@ def _timm_rand_augment() -> Any:
 def _device_works(files: list[Path]) -> dict[str, Callable[[], Work]]:
     """Return the work of --augment-on device with --cache device, and the same work in a worker."""
 
+    # on the device
     def on_device() -> Work:
         view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
         images = [torch.from_numpy(load_pixels(file)) for file in files]
@@ -126,6 +127,7 @@ def _device_works(files: list[Path]) -> dict[str, Callable[[], Work]]:
 
         return once
 
+    # in a worker
     def by_workers() -> Work:
         view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
         images = [load_pixels(file) for file in files]

@@ -1,135 +1,13 @@
-"""The clothes of the sample catalog: what is worn on the body, drawn flat, on a ghost or on a model."""
+"""The clothes of the sample catalog, drawn flat or on a model."""
 
-from math import cos, sin
-
-from studio import SKINS, Color, Look, Pen, Point, blend, darker, lighter, mirrored, oval
-
-
-def torso(
-    pen: Pen,
-    look: Look,
-    *,
-    top: float,
-    bottom: float,
-    widths: tuple[float, float, float, float],
-    neck: Point,
-    sleeve: tuple[float, float, float],
-    pointed: bool = False,
-) -> None:
-    """Draws the part that shirts, tops, kurtas and dresses share.
-
-    Args:
-        pen: Draws it.
-        look: Colors and cut.
-        top: y of the neck's sides.
-        bottom: y of the hem.
-        widths: Half widths of shoulder, chest, waist and hem.
-        neck: Half width and depth of the neckline.
-        sleeve: Length, angle from the vertical in radians, and half width at the end; length 0 for none.
-        pointed: Whether the neckline is a V.
-    """
-    shoulder, chest, waist, hem = widths
-    length, angle, wide = sleeve
-    armpit = top + 0.2 + 0.42 * chest / 0.6
-    if length:
-        reach = (shoulder - 0.1 + length * sin(angle), top + 0.2 + length * cos(angle))
-        out, down = wide * cos(angle), -wide * sin(angle)
-        for side in (1, -1):
-            arm = [(shoulder - 0.16, top + 0.06), (shoulder + 0.02, top + 0.12), (reach[0] + out, reach[1] + down)]
-            arm += [(reach[0] + out, reach[1] + down), (reach[0] - out, reach[1] - down)]
-            arm += [(reach[0] - out, reach[1] - down), (chest - 0.1, armpit + 0.05)]
-            placed = [(side * x, y) for x, y in arm]
-            pen.fill(placed, smooth=1)
-            pen.shade(placed, 0.9 if side == 1 else 0.96, smooth=1)
-            back = (0.06 * sin(angle), 0.06 * cos(angle))
-            cuff = [(side * (reach[0] + k * out - back[0]), reach[1] + k * down - back[1]) for k in (0.9, -0.9)]
-            pen.line(cuff, look.seam, 0.018)
-    wide_neck, deep = neck
-    front = [(0.0, top + deep), (0.0, top + deep)] if pointed else [(wide_neck * 0.62, top + deep * 0.97)]
-    edge: list[Point] = [*front, (wide_neck * 0.95, top + deep * 0.4), (wide_neck, top), (wide_neck, top)]
-    middle = top + 0.56 * (min(bottom, 1.0) - top)
-    half = [*edge, (shoulder, top + 0.1), (shoulder, top + 0.12), (chest, armpit), (chest, armpit)]
-    half += [(waist, middle), (hem, bottom - 0.1), (hem, bottom), (hem, bottom), (0.0, bottom + 0.03)]
-    pen.fill(mirrored(half))
-    if length:
-        for side in (1, -1):
-            pen.line([(side * (shoulder - 0.03), top + 0.12), (side * (chest - 0.03), armpit)], look.seam, 0.018)
-            pen.fold([(side * (chest + 0.01), armpit - 0.05), (side * (waist + 0.02), middle)], 0.7, 0.05)
-    for _ in range(int(look.rng.integers(2, 6))):
-        x, y = look.near(-0.8, 0.8) * waist, look.near(armpit, bottom)
-        pen.fold([(x, y), (x + look.near(-0.3, 0.3), y - look.near(0.2, 0.7))], look.near(0.86, 1.08))
-
-
-def lining(pen: Pen, look: Look, top: float, neck: Point, color: Color | None = None) -> None:
-    """Draws the inside of the back, seen through the neck; to be drawn before the front."""
-    wide, deep = neck
-    inside = color or blend(look.base, (20, 20, 20), 0.4)
-    half = [
-        (wide * 0.4, top + 0.05),
-        (wide + 0.01, top),
-        (wide + 0.01, top + deep * 0.45),
-        (wide * 0.75, top + deep * 0.95),
-    ]
-    pen.fill(mirrored([*half, (0, top + deep)]), inside, 0)
-
-
-def wearer(
-    pen: Pen,
-    look: Look,
-    top: float,
-    bottom: float,
-    shoulder: float,
-    sleeve: tuple[float, float, float],
-    bare: float = 1.0,
-) -> None:
-    """Draws who wears it: head, hair, arms and legs; to be drawn before the garment.
-
-    Args:
-        pen: Draws.
-        look: Whether a man, a woman or a child.
-        top: y of the garment's neck.
-        bottom: y of its hem.
-        shoulder: Half width of its shoulders.
-        sleeve: As for `torso`; the arms follow a long one.
-        bare: Half width of the legs below the hem, relative to trousers.
-    """
-    skin = SKINS[int(look.rng.integers(len(SKINS)))]
-    hair = blend((28, 20, 16), (120, 80, 40), look.near(0, 0.7))
-    woman, big = look.feminine(), 1.25 if look.child else 1.0
-    face = top - 0.36 * big
-    if woman:
-        locks = [(0.16, face - 0.3), (0.3, face), (0.3, top + look.near(-0.05, 0.4)), (0.1, top + 0.1)]
-        pen.fill(mirrored([(x * big, y) for x, y in locks]), hair)
-    pen.fill(mirrored([(0.1, top - 0.25), (0.1, top - 0.02), (shoulder * 0.7, top + 0.1), (0.3, top + 0.5)]), skin, 1)
-    pen.shade(mirrored([(0.1, top - 0.2), (0.1, top - 0.08)]), 0.78, 1)
-    pen.fill(oval(0, face, 0.19 * big, 0.25 * big), skin)
-    part = look.near(-0.12, 0.12)
-    crown = [(-0.2, face + 0.02), (-0.2, face - 0.2), (0, face - 0.34 * big), (0.2, face - 0.2), (0.2, face + 0.02)]
-    pen.fill(
-        [*((x * big, y) for x, y in crown), (0.15, face - 0.12), (part, face - 0.2), (-0.15, face - 0.12)], hair, 1
-    )
-    lip = blend(skin, (170, 40, 50), 0.75 if woman else 0.3)
-    pen.line([(-0.05, face + 0.13), (0.05, face + 0.13)], lip, 0.025)
-    for side in (1, -1):
-        pen.line([(side * 0.04, face), (side * 0.11, face)], blend(skin, (30, 20, 20), 0.8), 0.03)
-        if sleeve[0] > 0.7:
-            length, angle = sleeve[0] + 0.05, sleeve[1]
-            elbow = (side * (shoulder - 0.1 + 0.5 * length * sin(angle)), top + 0.2 + 0.5 * length * cos(angle))
-            hand = (side * (shoulder - 0.1 + length * sin(angle)), top + 0.22 + length * cos(angle))
-        else:
-            elbow = (side * (shoulder + look.near(0.08, 0.16)), top + 0.85)
-            hand = (side * (shoulder + look.near(-0.12, 0.12)), top + 1.4)
-        pen.line([(side * (shoulder - 0.06), top + 0.2), elbow, hand], skin, 0.15 if woman else 0.19)
-        pen.fill(oval(*hand, 0.08, 0.12), skin, 0)
-    cloth = skin if bare < 0.7 else blend((40, 52, 84), (24, 24, 26) if look.chance(0.5) else (150, 140, 120), 0.6)
-    for side in (1, -1):
-        leg = [(0.01, bottom - 0.2), (0.44 * bare, bottom - 0.2), (0.36 * bare, 1.6), (0.06, 1.6)]
-        pen.fill([(side * x, y) for x, y in leg], cloth, 0)
-        pen.fold([(side * 0.04, bottom), (side * 0.05, 1.5)], 0.8, 0.06)
+from figure import lining, torso, wearer
+from outline import mirrored, oval
+from palette import SKINS, darker, lighter
+from studio import Look, Pen
 
 
 def _print(pen: Pen, look: Look, y: float, wide: float) -> None:
-    """A picture or a slogan on the chest."""
+    """Draw a picture or a slogan on the chest."""
     kind, ink = look.rng.integers(4), look.accent
     if kind == 0:
         for row in range(int(look.rng.integers(2, 4))):
@@ -147,7 +25,8 @@ def _print(pen: Pen, look: Look, y: float, wide: float) -> None:
 
 
 def tshirt(pen: Pen, look: Look) -> None:
-    """A T-shirt or polo: straight and broad for men, short with a waist and a wide neck for women."""
+    """Draw a T-shirt or polo: straight and broad for men, short with a waist and a wide neck for women."""
+    # cut
     top, bottom = -0.92, look.cut(0.92, 0.74)
     shoulder, chest = look.cut(0.57, 0.43), look.cut(0.57, 0.45)
     if look.unisex:
@@ -160,6 +39,8 @@ def tshirt(pen: Pen, look: Look) -> None:
     long, pointed, worn = look.chance(0.1), look.chance(0.25), look.chance(0.45)
     lean = look.near(0.3, 0.45) if worn else look.near(0.55, 0.85)
     sleeve = (1.2, look.near(0.2, 0.32), 0.11) if long else (look.cut(0.5, 0.32), lean, look.cut(0.19, 0.14))
+
+    # body and sleeves
     if worn:
         wearer(pen, look, top, bottom, shoulder, sleeve)
     else:
@@ -168,6 +49,8 @@ def tshirt(pen: Pen, look: Look) -> None:
         pen, look, top=top, bottom=bottom, widths=(shoulder, chest, waist, hem), neck=neck, sleeve=sleeve,
         pointed=pointed,
     )  # fmt: skip
+
+    # neckline
     pen.line(mirrored([(hem - 0.03, bottom - 0.07)]), look.seam, 0.018)
     if polo:
         trim = look.accent if look.chance(0.3) else None
@@ -179,6 +62,8 @@ def tshirt(pen: Pen, look: Look) -> None:
     else:
         rib = [(neck[0] * k, top + neck[1] * (1 - abs(k) ** 2.2) - 0.01) for k in (-1, -0.8, -0.4, 0, 0.4, 0.8, 1)]
         pen.line(rib if not pointed else [rib[0], (0, top + neck[1]), rib[-1]], look.seam, 0.035)
+
+    # print
     if polo:
         pass
     elif look.chance(0.85 if look.child else 0.45):
@@ -188,7 +73,7 @@ def tshirt(pen: Pen, look: Look) -> None:
 
 
 def shirt(pen: Pen, look: Look) -> None:
-    """A shirt with a collar, buttons and mostly long sleeves; a pocket for men, a waist for women."""
+    """Draw a shirt with a collar, buttons and mostly long sleeves; a pocket for men, a waist for women."""
     top, bottom = -0.98, look.cut(0.98, 0.8) - (0.2 if look.child else 0)
     shoulder, chest = look.cut(0.56, 0.43), look.cut(0.55, 0.44)
     neck = (0.2, look.cut(0.2, 0.36))
@@ -216,7 +101,7 @@ def shirt(pen: Pen, look: Look) -> None:
 
 
 def top(pen: Pen, look: Look) -> None:
-    """A woman's top: straps, ruffles, gathers, a flared hem."""
+    """Draw a woman's top: straps, ruffles, gathers, a flared hem."""
     high, bottom = -0.9, look.near(0.65, 0.95)
     strap, flare = look.chance(0.5), look.near(0.52, 0.76)
     shoulder = look.near(0.38, 0.46) if strap else 0.5
@@ -242,18 +127,23 @@ def top(pen: Pen, look: Look) -> None:
 
 
 def kurta(pen: Pen, look: Look) -> None:
-    """A kurta: a tunic to the knee with a placket and slits; embroidered and with a waist for women."""
+    """Draw a kurta: a tunic to the knee with a placket and slits; embroidered and with a waist for women."""
+    # cut
     high, bottom = -1.12, look.near(1.05, 1.22) - (0.25 if look.child else 0)
     woman = look.feminine()
     shoulder, hem = look.cut(0.5, 0.42), look.cut(0.5, 0.56)
     neck = (look.cut(0.15, 0.22), look.cut(0.12, 0.26))
     sleeve = (look.cut(1.3, 0.8), look.near(0.2, 0.32), 0.11)
+
+    # body and sleeves
     if look.chance(0.4):
         wearer(pen, look, high, bottom, shoulder, sleeve, 0.75 if woman else 1.0)
     else:
         lining(pen, look, high, neck)
     widths = (shoulder, look.cut(0.5, 0.44), look.cut(0.48, 0.37), hem)
     torso(pen, look, top=high, bottom=bottom, widths=widths, neck=neck, sleeve=sleeve)
+
+    # trimmings
     placket = high + neck[1] + look.near(0.55, 0.75)
     trim = look.accent if woman or look.chance(0.3) else look.seam
     pen.line([(0, high + neck[1]), (0, placket)], trim, 0.12 if woman else 0.06)
@@ -268,13 +158,15 @@ def kurta(pen: Pen, look: Look) -> None:
             pen.line([(side * 0.02, high + 0.14), (side * 0.15, high - 0.02)], look.seam, 0.07)
         for y in (0.1, 0.25, 0.4):
             pen.fill(oval(0, high + neck[1] + y, 0.025, 0.025), lighter(look.base, 0.5), 0)
+
+    # slits and folds
     for side in (1, -1):
         pen.fold([(side * (hem - 0.04), 0.3), (side * (hem - 0.02), bottom)], 0.72, 0.05)
         pen.fold([(side * 0.2, 0), (side * 0.24, bottom)], 0.88, 0.06)
 
 
 def dress(pen: Pen, look: Look) -> None:
-    """A dress: a narrow bodice and a skirt with folds."""
+    """Draw a dress: a narrow bodice and a skirt with folds."""
     high, bottom = -1.12, look.near(0.85, 1.22) - (0.2 if look.child else 0)
     sleeveless, flare = look.chance(0.65), look.near(0.5, 0.9)
     shoulder = look.near(0.32, 0.4)
@@ -302,7 +194,7 @@ def dress(pen: Pen, look: Look) -> None:
 
 
 def _legs(pen: Pen, look: Look, waist: float, hip: float, ankle: float, bottom: float, gap: float) -> None:
-    """The part that jeans, trousers and shorts share; worn by someone now and then."""
+    """Draw the shape that jeans, trousers and shorts share, sometimes on a person."""
     high = -1.15
     if look.chance(0.4):
         skin = SKINS[int(look.rng.integers(len(SKINS)))]
@@ -330,7 +222,7 @@ def _legs(pen: Pen, look: Look, waist: float, hip: float, ankle: float, bottom: 
 
 
 def jeans(pen: Pen, look: Look) -> None:
-    """Jeans: faded thighs, contrast stitching; skinny with hips for women."""
+    """Draw jeans: faded thighs, contrast stitching; skinny with hips for women."""
     bottom = 1.2 - (0.3 if look.child else 0)
     ankle, gap = look.cut(0.34, 0.2), look.near(0.04, 0.1)
     _legs(pen, look, look.cut(0.42, 0.34), look.cut(0.5, 0.47), ankle, bottom, gap)
@@ -344,7 +236,7 @@ def jeans(pen: Pen, look: Look) -> None:
 
 
 def trousers(pen: Pen, look: Look) -> None:
-    """Trousers: pressed creases, belt loops, wider at the ankle than jeans."""
+    """Draw trousers: pressed creases, belt loops, wider at the ankle than jeans."""
     bottom = 1.22 - (0.3 if look.child else 0)
     _legs(pen, look, look.cut(0.44, 0.34), look.cut(0.54, 0.5), look.cut(0.42, 0.36), bottom, look.near(0.02, 0.06))
     for side in (1, -1):
@@ -354,7 +246,7 @@ def trousers(pen: Pen, look: Look) -> None:
 
 
 def shorts(pen: Pen, look: Look) -> None:
-    """Shorts: to the knee and wide for men, short for women."""
+    """Draw shorts: to the knee and wide for men, short for women."""
     pen.part(0, 0.45, 1.15)
     bottom = look.cut(0.55, 0.02)
     ankle = look.cut(0.58, 0.54)

@@ -1,13 +1,13 @@
-"""Draws a small fashion catalog, so that everything can be tried offline: no download, no account, half a minute.
+"""Draw a small fashion catalog for trying everything offline: no download, no account, half a minute.
 
     python fashion-product-images/make_sample.py                          # into this folder
     python fashion-product-images/make_sample.py /tmp/small --rows 500    # elsewhere, smaller
-    python fashion-product-images/make_sample.py --sheet catalog.png    # and a contact sheet to look at
+    python fashion-product-images/make_sample.py --sheet catalog.png      # and a contact sheet
 
-The pictures look like those of Kaggle's "Fashion Product Images (Small)": 60 x 80 pixels, one product each, mostly on
-white. Three attributes: gender (read mostly from cut and proportion), article (from shape) and color (from palette
-and light). As in the real data every attribute has a long tail, and some cells and some whole rows are blank. The
-same rows and seed give the same files, byte for byte.
+The pictures resemble Kaggle's "Fashion Product Images (Small)": 60 x 80 pixels, one product each, mostly on white. They
+have three attributes: gender (shown mostly by cut and proportion), article (by shape) and color (by palette and light).
+As in the real data, every attribute has a long tail, and some cells and whole rows are blank. The same rows and seed
+give the same files, byte for byte.
 """
 
 import argparse
@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import accessory
+import bag
 import garment
 import numpy as np
+import shoe
+from palette import dye
 from PIL import Image, ImageDraw, ImageFont
-from studio import SIZE, Look, Pen, dye, pattern, photograph
+from studio import SIZE, Look, Pen, pattern, photograph
 
-FIRST_ID = 100_001  # the real images' numbers end at 60,000: the two sets can share a folder
+FIRST_ID = 100_001  # above the real images' ids, which end at 60,000: both can share a folder
 SPLITS = ("train", "val", "test", "all")
 GENDERS = ("Men", "Women", "Unisex", "Boys", "Girls")
 PLAIN = ("plain",)
@@ -38,13 +41,13 @@ class Article(NamedTuple):
     """One kind of product.
 
     Args:
-        share: How common it is, in percent.
-        draw: Draws it.
-        genders: Percent sold as Men, Women, Unisex, Boys, Girls.
-        patterns: What cloth it is made of, one drawn by chance.
-        gloss: How much it shines.
-        colors: The colors more common for it than in general, and how many times.
-        size: The scale it is drawn at.
+        share: Share of the products, in percent.
+        draw: The function that draws it.
+        genders: Shares of Men, Women, Unisex, Boys and Girls, in percent.
+        patterns: Patterns of its cloth; each product gets one at random.
+        gloss: Shine, 0-1.
+        colors: Factors on the general shares of some colors.
+        size: Scale of the drawing.
     """
 
     share: float
@@ -58,40 +61,29 @@ class Article(NamedTuple):
 
 LEATHER = {"Brown": 3.5, "Black": 1.5, "Beige": 1.5}
 DENIM = {
-    "Blue": 6.0,
-    "Navy Blue": 3.0,
-    "Grey": 1.5,
-    "Red": 0.1,
-    "Green": 0.2,
-    "Pink": 0.2,
-    "Yellow": 0.1,
-    "Purple": 0.1,
-}
+    "Blue": 6.0, "Navy Blue": 3.0, "Grey": 1.5, "Red": 0.1, "Green": 0.2, "Pink": 0.2, "Yellow": 0.1, "Purple": 0.1,
+}  # fmt: skip
 BRIGHT = {"Pink": 2.5, "Red": 1.8, "Purple": 1.8, "Yellow": 1.5, "Green": 1.4, "Orange": 1.4}
 ARTICLES: dict[str, Article] = {
     "Tshirts": Article(17.0, garment.tshirt, (69, 20, 3, 5, 3), SPORTY, 0.0),
     "Shirts": Article(10.0, garment.shirt, (85, 12, 0, 2, 1), FORMAL, 0.0, {"White": 1.6, "Blue": 1.8}),
-    "Casual Shoes": Article(8.5, accessory.casual_shoe, (66, 28, 4, 1, 1), PLAIN, 0.3, LEATHER, 0.95),
+    "Casual Shoes": Article(8.5, shoe.casual_shoe, (66, 28, 4, 1, 1), PLAIN, 0.3, LEATHER, 0.95),
     "Watches": Article(8.0, accessory.watch, (50, 41, 8, 1, 0), PLAIN, 0.6, {"Black": 1.8, "Brown": 1.8}),
     "Tops": Article(7.0, garment.top, (1, 93, 0, 0, 6), FLORAL, 0.0, BRIGHT),
-    "Sports Shoes": Article(
-        6.5, accessory.sports_shoe, (75, 19, 4, 1, 1), PLAIN, 0.2, {"White": 2.0, "Grey": 1.6}, 0.95
-    ),
-    "Handbags": Article(6.0, accessory.handbag, (2, 97, 1, 0, 0), PLAIN, 0.4, LEATHER | {"Pink": 1.5}),
+    "Sports Shoes": Article(6.5, shoe.sports_shoe, (75, 19, 4, 1, 1), PLAIN, 0.2, {"White": 2.0, "Grey": 1.6}, 0.95),
+    "Handbags": Article(6.0, bag.handbag, (2, 97, 1, 0, 0), PLAIN, 0.4, LEATHER | {"Pink": 1.5}),
     "Kurtas": Article(5.5, garment.kurta, (32, 66, 0, 1, 1), FLORAL, 0.0, BRIGHT),
-    "Heels": Article(
-        5.0, accessory.heel, (0, 97, 1, 0, 2), PLAIN, 0.6, {"Black": 1.4, "Brown": 1.4, "Beige": 2.0}, 0.95
-    ),
+    "Heels": Article(5.0, shoe.heel, (0, 97, 1, 0, 2), PLAIN, 0.6, {"Black": 1.4, "Brown": 1.4, "Beige": 2.0}, 0.95),
     "Sunglasses": Article(
         4.0, accessory.sunglasses, (48, 32, 20, 0, 0), PLAIN, 0.7, {"Black": 1.8, "Brown": 2.0}, 0.95
     ),
-    "Wallets": Article(3.5, accessory.wallet, (60, 38, 2, 0, 0), PLAIN, 0.3, LEATHER),
-    "Flip Flops": Article(3.2, accessory.flip_flop, (56, 32, 8, 3, 1), PLAIN, 0.1),
+    "Wallets": Article(3.5, bag.wallet, (60, 38, 2, 0, 0), PLAIN, 0.3, LEATHER),
+    "Flip Flops": Article(3.2, shoe.flip_flop, (56, 32, 8, 3, 1), PLAIN, 0.1),
     "Jeans": Article(3.0, garment.jeans, (57, 36, 0, 4, 3), PLAIN, 0.0, DENIM),
     "Belts": Article(2.8, accessory.belt, (76, 22, 2, 0, 0), PLAIN, 0.4, LEATHER),
     "Dresses": Article(2.4, garment.dress, (0, 88, 0, 0, 12), FLORAL, 0.0, BRIGHT),
     "Shorts": Article(2.2, garment.shorts, (62, 22, 2, 10, 4), (*SPORTY, "checks"), 0.0),
-    "Backpacks": Article(2.0, accessory.backpack, (28, 16, 52, 2, 2), (*PLAIN * 4, "checks", "dots"), 0.2),
+    "Backpacks": Article(2.0, bag.backpack, (28, 16, 52, 2, 2), (*PLAIN * 4, "checks", "dots"), 0.2),
     "Trousers": Article(
         1.7, garment.trousers, (66, 27, 0, 5, 2), (*PLAIN * 4, "pinstripes"), 0.0, {"Beige": 2.5, "Grey": 2.0}
     ),
@@ -105,7 +97,7 @@ COLORS = {
 
 
 class Row(NamedTuple):
-    """One product: its number and its three labels, in the order of the CSV's columns."""
+    """One product: its id and its three labels, in the order of the CSV's columns."""
 
     number: int
     gender: str
@@ -114,7 +106,7 @@ class Row(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where its image is, relative to the data folder."""
+        """Return the path of its image, relative to the data folder."""
         return f"images/{self.number}.jpg"
 
 
@@ -124,7 +116,7 @@ def _pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
 
 
 def describe(count: int, seed: int) -> list[Row]:
-    """Makes up the products, with all their labels."""
+    """Return random products with all their labels."""
     rng, rows = np.random.default_rng([seed, 0]), []
     for number in range(FIRST_ID, FIRST_ID + count):
         article = _pick(rng, {name: kind.share for name, kind in ARTICLES.items()})
@@ -137,7 +129,7 @@ def describe(count: int, seed: int) -> list[Row]:
 
 
 def draw(row: Row, seed: int) -> Image.Image:
-    """Draws one product: the same picture for the same product and seed, whatever else is drawn."""
+    """Draw one product. The picture depends on the product and the seed alone."""
     rng, kind = np.random.default_rng([seed, row.number]), ARTICLES[row.article]
     child, unisex = row.gender in ("Boys", "Girls"), row.gender == "Unisex"
     middle = 0.5 if unisex else 0.95 if row.gender in ("Women", "Girls") else 0.05
@@ -155,28 +147,30 @@ def draw(row: Row, seed: int) -> Image.Image:
 
 
 def tabulate(rows: Sequence[Row], seed: int) -> dict[str, str]:
-    """Deals the products to the splits and blanks some of their cells.
+    """Split the products and blank some of their cells.
 
     Args:
         rows: The products.
-        seed: The same seed deals the same.
+        seed: Seed of the split and of the blank cells.
 
     Returns:
-        The text of each split's CSV, by name. The first product of every class stays in training and keeps its
-        labels, so that nothing is tested that could not be learned.
+        The text of each split's CSV, by name. The first product of every class is in train and keeps its labels, so
+        that the other splits have no unknown class.
     """
+    # split
     rng = np.random.default_rng([seed, 1])
     firsts = {(column, row[column]): row for row in reversed(rows) for column in (1, 2, 3)}
     kept = set(firsts.values())
     rest = [row for row in rows if row not in kept]
     rest = [rest[int(i)] for i in rng.permutation(len(rest))]
     tenth = min(len(rows) // 10, len(rest) // 2)
-    dealt = {"val": rest[:tenth], "test": rest[tenth : 2 * tenth], "train": [*kept, *rest[2 * tenth :]]}
+    parts = {"val": rest[:tenth], "test": rest[tenth : 2 * tenth], "train": [*kept, *rest[2 * tenth :]]}
 
+    # blank cells
     lines: dict[str, list[tuple[str, ...]]] = {}
     for split in SPLITS[:3]:
         lines[split] = []
-        for row in sorted(dealt[split]):
+        for row in sorted(parts[split]):
             blank = rng.random(3) < (0.05 if split == "train" else 0.01)
             unlabeled = bool(rng.random() < 0.05) and split == "train"
             labels = [
@@ -185,6 +179,7 @@ def tabulate(rows: Sequence[Row], seed: int) -> dict[str, str]:
             lines[split].append((row.path, *labels))
     lines["all"] = sorted(line for split in SPLITS[:3] for line in lines[split])
 
+    # CSV
     texts = {}
     for split, table in lines.items():
         text = io.StringIO()
@@ -198,7 +193,7 @@ def _digests(texts: dict[str, str]) -> str:
 
 
 def _foreign(folder: Path) -> Path | None:
-    """Finds a CSV that this script did not write: one whose digest no stamp holds."""
+    """Return a CSV that this script did not write: no stamp holds its digest."""
     known = "".join(stamp.read_text() for stamp in (folder / "images").glob(".sample-*"))
     for path in (folder / f"{name}.csv" for name in SPLITS):
         if path.exists() and f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" not in known:
@@ -206,9 +201,9 @@ def _foreign(folder: Path) -> Path | None:
     return None
 
 
-def _clear(folder: Path, mine: bool) -> None:
-    """Removes an earlier sample, so that a run cut short cannot pass for either; another data set's images stay."""
-    if mine and (folder / "all.csv").exists():
+def _clear(folder: Path, ours: bool) -> None:
+    """Remove an earlier sample, so that an interrupted run passes for neither. Another dataset's images stay."""
+    if ours and (folder / "all.csv").exists():
         for line in (folder / "all.csv").read_text().splitlines()[1:]:
             (folder / line.split(",")[0]).unlink(missing_ok=True)
     for path in (*(folder / f"{name}.csv" for name in SPLITS), *(folder / "images").glob(".sample-*")):
@@ -216,41 +211,46 @@ def _clear(folder: Path, mine: bool) -> None:
 
 
 def make(folder: Path, count: int, seed: int, force: bool = False) -> str:
-    """Writes the sample into a folder, unless it is there already.
+    """Write the sample into a folder, unless it is there already.
 
     Args:
-        folder: Gets the CSVs, and the images in `images/`.
-        count: How many products.
-        seed: Which sample.
-        force: Whether to draw anew, and to replace another data set's CSVs.
+        folder: Folder for the CSVs; its subfolder `images` gets the images.
+        count: Number of products.
+        seed: Seed of the sample, 0 or more.
+        force: Whether to draw an existing sample again, and to replace another dataset's CSVs.
 
     Returns:
-        What was done, in a sentence.
+        One sentence about the result.
 
     Raises:
-        FileExistsError: If there is a CSV that this script did not write.
+        FileExistsError: If a CSV exists that this script did not write.
     """
+    # existing files
     rows = describe(count, seed)
     texts, stamp = tabulate(rows, seed), folder / "images" / f".sample-{count}-{seed}-v1"
     foreign = _foreign(folder)
     if foreign and not force:
-        raise FileExistsError(f"{foreign} is another data set's: choose another FOLDER, or --force to replace its CSVs")
+        raise FileExistsError(
+            f"{foreign} belongs to another dataset: choose another FOLDER, or --force to replace its CSVs"
+        )
     tables = {folder / f"{name}.csv": text.encode() for name, text in texts.items()}
     same = all(path.exists() and path.read_bytes() == content for path, content in tables.items())
     if same and not force and stamp.exists() and all((folder / row.path).exists() for row in rows):
         return f"{folder} holds this sample of {count} images already: nothing to do"
+
+    # images and tables
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    _clear(folder, mine=foreign is None)
+    _clear(folder, ours=foreign is None)
     for row in rows:
         draw(row, seed).save(folder / row.path, quality=75 + row.number % 20)
-    stamp.write_text(_digests(texts))  # before the CSVs: whatever interrupts us, each one written is known to be ours
+    stamp.write_text(_digests(texts))  # before the CSVs: after an interruption, every written CSV is known as ours
     for path, content in tables.items():
         path.write_bytes(content)
     return f"{folder} now holds a sample of {count} images in {stamp.parent} and {', '.join(p.name for p in tables)}"
 
 
 def sheet(count: int, seed: int, path: Path, across: int = 16, down: int = 8) -> None:
-    """Draws a contact sheet: the commonest articles have the most pictures, each with its labels below."""
+    """Draw a contact sheet: common articles have more pictures, and each picture has its labels below."""
     rows = sorted(describe(count, seed)[: across * down], key=lambda row: (list(ARTICLES).index(row.article), row))
     wide, high, small = 2 * SIZE[0] + 12, 2 * SIZE[1] + 36, ImageFont.load_default(10)
     page = Image.new("RGB", (across * wide, down * high), "white")
@@ -264,18 +264,17 @@ def sheet(count: int, seed: int, path: Path, across: int = 16, down: int = 8) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         description="Draw a small fashion catalog with gender, article and color labels.", allow_abbrev=False
     )
+    add = parser.add_argument
     here = Path(__file__).resolve().parent
-    parser.add_argument("folder", nargs="?", type=Path, default=here, help="where to (default: this script's folder)")
-    parser.add_argument("--rows", type=int, default=2400, help="how many products, at least 20 (default: 2400)")
-    parser.add_argument("--seed", type=int, default=42, help="which sample, 0 or more (default: 42)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, say catalog.png")
-    parser.add_argument(
-        "--force", action="store_true", help="draw anew, and replace CSVs of another data set; its images stay"
-    )
+    add("folder", nargs="?", type=Path, default=here, help="output folder (default: this script's folder)")
+    add("--rows", type=int, default=2400, help="number of products, at least 20 (default: 2400)")
+    add("--seed", type=int, default=42, help="seed of the sample, 0 or more (default: 42)")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, e.g. catalog.png")
+    add("--force", action="store_true", help="draw again, and replace another dataset's CSVs; its images stay")
     args = parser.parse_args(argv)
     if args.rows < 20 or args.seed < 0:
         parser.error(f"--rows must be at least 20 and --seed at least 0: got {args.rows} and {args.seed}")

@@ -163,7 +163,7 @@ def tuned() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty results file instead of the committed one."""
+    """Use an empty results file instead of the committed one."""
     monkeypatch.setattr(cells, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(cells, "WORK", tmp_path / "work")
     return tmp_path / "results.jsonl"

@@ -1,4 +1,4 @@
-"""The sample catalog: the same each time, honest about its labels, and never in another data set's way."""
+"""The sample catalog: reproducible, true to its labels, and safe beside another dataset."""
 
 import csv
 import importlib
@@ -31,12 +31,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """The script as a module; the modules beside it are forgotten afterwards, as their names are common words."""
+    """Import the script; afterwards forget the modules beside it, whose names are common words."""
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPT.parent)
         yield importlib.import_module("make_sample")
-    for name in {"make_sample", "studio", "garment", "accessory"} - before:
+    for name in {file.stem for file in SCRIPT.parent.glob("*.py")} - before:
         sys.modules.pop(name, None)
 
 
@@ -46,7 +46,7 @@ def run(script: ModuleType, *arguments: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made as a user makes it, from another folder."""
+    """Make a sample from another folder, as a user would."""
     folder = tmp_path_factory.mktemp("sample")
     command = [sys.executable, "-W", "error", str(SCRIPT), str(folder), "--rows", str(ROWS)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -61,7 +61,7 @@ def test_the_same_rows_and_seed_give_the_same_files_byte_for_byte(
     assert contents(tmp_path) == contents(sample)
 
 
-def test_a_picture_does_not_depend_on_how_many_are_drawn(script: ModuleType, sample: Path, tmp_path: Path) -> None:
+def test_a_picture_does_not_depend_on_the_number_of_pictures(script: ModuleType, sample: Path, tmp_path: Path) -> None:
     run(script, tmp_path, "--rows", "20")
     images = list(tmp_path.glob("images/*.jpg"))
     assert len(images) == 20
@@ -101,7 +101,7 @@ def test_the_splits_are_disjoint_and_all_is_their_union(sample: Path) -> None:
     assert {tuple(row.values()) for row in read(sample, "all")} == set.union(*rows.values())
 
 
-def test_every_class_of_val_and_test_is_known_to_train(sample: Path) -> None:
+def test_train_has_every_class_of_val_and_test(sample: Path) -> None:
     for attribute in ATTRIBUTES:
         known = {row[attribute] for row in read(sample, "train")} - {""}
         assert known >= {row[attribute] for split in ("val", "test") for row in read(sample, split)} - {""}
@@ -144,14 +144,14 @@ def test_a_second_run_does_no_work_and_says_so(
     assert {path: path.stat().st_mtime_ns for path in sample.rglob("*")} == before
 
 
-def test_another_size_replaces_our_own_sample_and_leaves_nothing_of_it(script: ModuleType, tmp_path: Path) -> None:
+def test_another_size_replaces_an_earlier_sample_completely(script: ModuleType, tmp_path: Path) -> None:
     run(script, tmp_path, "--rows", "30")
     assert run(script, tmp_path, "--rows", "20") == 0
     assert len(list(tmp_path.glob("images/*.jpg"))) == len(read(tmp_path, "all")) == 20
     assert [path.name for path in tmp_path.glob("images/.sample-*")] == [".sample-20-42-v1"]
 
 
-def test_a_run_cut_short_is_made_good(script: ModuleType, tmp_path: Path) -> None:
+def test_a_second_run_completes_an_interrupted_one(script: ModuleType, tmp_path: Path) -> None:
     run(script, tmp_path, "--rows", "20")
     whole = contents(tmp_path)
     next(iter(tmp_path.glob("images/*.jpg"))).unlink()
@@ -161,16 +161,16 @@ def test_a_run_cut_short_is_made_good(script: ModuleType, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("stamped", [False, True])
-def test_another_data_sets_tables_are_refused_unless_forced(
+def test_another_datasets_tables_are_refused_unless_forced(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], stamped: bool
 ) -> None:
-    if stamped:  # a sample was here first; then someone put the real data in its place
+    if stamped:  # a sample was here first; then the real data replaced it
         run(script, tmp_path, "--rows", "20")
     capsys.readouterr()
     foreign, image = tmp_path / "train.csv", tmp_path / "images" / "1163.jpg"
     image.parent.mkdir(exist_ok=True)
     foreign.write_text("image_path,gender\nimages/1163.jpg,Men\n")
-    image.write_bytes(b"theirs")
+    image.write_bytes(b"other")
     assert run(script, tmp_path, "--rows", "20") == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -181,7 +181,7 @@ def test_another_data_sets_tables_are_refused_unless_forced(
 
     assert run(script, tmp_path, "--rows", "20", "--force") == 0
     assert len(read(tmp_path, "all")) == 20
-    assert image.read_bytes() == b"theirs"
+    assert image.read_bytes() == b"other"
 
 
 def test_too_few_rows_are_refused_in_a_sentence(
@@ -199,12 +199,12 @@ def pixels(script: ModuleType, number: int, gender: str, article: str, color: st
 
 
 def middles(script: ModuleType, color: str) -> NDArray[np.float64]:
-    """Mean color of the middle of ten T-shirts: [3]."""
+    """Return the mean color of the middle of ten T-shirts, [3]."""
     patches = [pixels(script, number, "Men", "Tshirts", color)[30:50, 22:38] for number in range(10)]
     return np.asarray(np.mean(patches, axis=(0, 1, 2)))
 
 
-def test_a_products_color_is_the_one_it_is_labeled_with(script: ModuleType) -> None:
+def test_a_products_color_matches_its_label(script: ModuleType) -> None:
     red, green, blue = (middles(script, color) for color in ("Red", "Green", "Blue"))
     assert [int(color.argmax()) for color in (red, green, blue)] == [0, 1, 2]
     black, gray, white = (middles(script, color).mean() for color in ("Black", "Grey", "White"))
@@ -216,9 +216,9 @@ def test_a_color_is_not_one_value_but_a_range(script: ModuleType) -> None:
     assert np.std(shades) > 5
 
 
-def test_shapes_are_those_of_the_articles(script: ModuleType) -> None:
+def test_articles_have_their_shapes(script: ModuleType) -> None:
     def filled(article: str) -> NDArray[np.float64]:
-        """How often each pixel is dark over twenty black products, most of them on white: [80, 60]."""
+        """Return how often each pixel is dark in twenty black products, mostly on white, [80, 60]."""
         dark = [pixels(script, n, "Men", article, "Black").mean(axis=2) < 110 for n in range(20)]
         return np.asarray(np.mean(dark, axis=0))
 
@@ -236,7 +236,7 @@ def test_childrens_clothes_are_smaller_in_the_picture(script: ModuleType) -> Non
     assert area("Boys") < 0.75 * area("Men")
 
 
-def test_a_contact_sheet_is_written_for_looking_at(script: ModuleType, sample: Path, tmp_path: Path) -> None:
+def test_a_contact_sheet_is_an_image_of_many_products(script: ModuleType, sample: Path, tmp_path: Path) -> None:
     file = tmp_path / "sheet.png"
     assert run(script, sample, "--rows", str(ROWS), "--sheet", file) == 0
     with Image.open(file) as image:

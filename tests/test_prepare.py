@@ -143,14 +143,14 @@ def test_short_and_repeated_rows_and_odd_ids_do_no_harm(tmp_path: Path, capsys: 
     assert "dropped: 2 rows with no usable id" in summary
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     source = make_kaggle(tmp_path / "kaggle", [style(1)])
     (source / "styles.csv").write_text(f"{HEADER}\n{style(1)}\n", encoding="utf-8-sig")
     run(source, "--output", tmp_path / "out")
     assert listed_ids(tmp_path / "out") == [1]
 
 
-def test_image_paths_lead_from_the_tables_to_the_images(tmp_path: Path) -> None:
+def test_image_paths_are_relative_to_the_tables(tmp_path: Path) -> None:
     source = make_kaggle(tmp_path / "kaggle", [style(1)])
     for output in (source, tmp_path / "elsewhere", tmp_path / "deep" / "er"):
         run(source, "--output", output)
@@ -167,7 +167,7 @@ def test_image_paths_work_through_links_to_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["./fashion/images", "./fashion/images/"])
-def test_the_path_prefix_replaces_the_way_to_the_images(tmp_path: Path, prefix: str) -> None:
+def test_the_path_prefix_replaces_the_path_to_the_images(tmp_path: Path, prefix: str) -> None:
     source = make_kaggle(tmp_path / "kaggle", [style(1)])
     run(source, "--output", tmp_path / "out", "--path-prefix", prefix)
     assert rows(tmp_path / "out")[0]["image_path"] == "./fashion/images/1.jpg"
@@ -346,7 +346,7 @@ def test_existing_images_are_only_overwritten_by_force(tmp_path: Path, capsys: p
     assert image.read_bytes() == encoded("JPEG")
 
 
-def test_a_source_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_source_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--output", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.zip").write_text("no parquet")
@@ -358,7 +358,7 @@ def test_a_source_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_columns_are_named_with_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--output", tmp_path / "out")
     kaggle = make_kaggle(tmp_path / "kaggle", [style(1)])
     said = refusal(capsys, kaggle, *out, "--attributes", "gender", "fabric")
@@ -394,7 +394,7 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path, capsys: 
     assert "'color' more than once" in refusal(capsys, *words, "--attributes", "color", "gender", "color")
 
 
-def test_a_split_to_reuse_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unusable_split_to_reuse_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = tmp_path / "old"
     old.mkdir()
     words = (make_kaggle(tmp_path / "kaggle", [style(1), style(2)]), "--output", tmp_path / "out", "--like", old)

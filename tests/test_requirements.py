@@ -1,4 +1,4 @@
-"""What is imported is required, what is required has a reason, and the known-good set satisfies both."""
+"""Every import has a requirement, every requirement a reason, and the locked versions satisfy them."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 OURS = {*ROOMS, *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
-OPTIONAL = {"wandb"}  # --log-wandb says what to install
+OPTIONAL = {"wandb"}  # --log-wandb names the package to install
 
 
 def requirements(name: str) -> dict[str, Requirement]:
@@ -27,7 +27,7 @@ def normal(name: str) -> str:
 
 
 def imported(files: list[Path]) -> dict[str, Path]:
-    """Return the top-level packages that files import, anywhere in them, with a file that does."""
+    """Return the top-level packages that files import anywhere, each with one importing file."""
     found: dict[str, Path] = {}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -42,10 +42,10 @@ def distributions(package: str) -> set[str]:
 
 
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("fashion-product-images/*.py")]
-SOURCES = [*SCRIPTS, *(ROOT / "timm").rglob("*.py"), *(ROOT / "simclr").rglob("*.py")]
+SOURCES = [*SCRIPTS, *(file for room in ROOMS | {"timm"} for file in (ROOT / room).rglob("*.py"))]
 
 
-def test_every_package_that_the_product_imports_is_required() -> None:
+def test_the_requirements_name_every_package_that_the_product_imports() -> None:
     required = set(requirements("requirements.txt"))
     missing = {
         name: file.name
@@ -55,11 +55,11 @@ def test_every_package_that_the_product_imports_is_required() -> None:
     assert missing == {}
 
 
-def test_timm_is_required_though_its_name_is_also_a_folder_of_ours() -> None:
+def test_the_requirements_name_timm_despite_the_folder_of_that_name() -> None:
     assert "timm" in requirements("requirements.txt")
 
 
-def test_every_package_that_the_tests_import_is_required() -> None:
+def test_the_requirements_name_every_package_that_the_tests_import() -> None:
     required = set(requirements("requirements.txt")) | set(requirements("requirements-dev.txt"))
     missing = {
         name: file.name
@@ -79,7 +79,7 @@ def test_every_requirement_has_a_range_and_a_reason(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
-def test_the_known_good_set_pins_every_requirement_within_its_range(name: str) -> None:
+def test_the_lock_file_pins_every_requirement_within_its_range(name: str) -> None:
     pinned = requirements("requirements-lock.txt")
     for package, requirement in requirements(name).items():
         [pin] = pinned[package].specifier

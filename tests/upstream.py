@@ -1,9 +1,9 @@
-"""Runs timm's own tests, from its source distribution, with this project's modules joined to the installed timm.
+"""Run timm's tests, from its source distribution, with this project's modules joined to the installed timm.
 
     python tests/upstream.py [PYTEST OPTIONS ...]
 
-The tests are those of the installed version; they are fetched once, into .upstream/, and never become part of the
-project. Without a network and without an earlier copy this says so and fails.
+The tests have the installed timm's version. The first run downloads them into .upstream/; they never become part of the
+project. Without a network and an earlier copy the download fails.
 """
 
 import ast
@@ -33,24 +33,27 @@ SUITES = (
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Seeds each of timm's tests, which load this file as a plugin: unseeded, one in some hundred of sgdp's fails."""
+    """Seed each of timm's tests, which load this file as a plugin; unseeded, sgdp's sometimes fail."""
     torch.manual_seed(0)
 
 
 def main(options: list[str]) -> int:
-    """Fetch the tests where they are not there yet, run them, and return pytest's status."""
+    """Fetch the tests if necessary, run them, and return pytest's status."""
+    # tests
     folder = fetch(version("timm"))
     missing = [name for name in SUITES if not (folder / "tests" / name).is_file()]
     if missing:
         print(
-            f"timm {version('timm')} has no {missing[0]} any more: mend SUITES in {Path(__file__).name}",
+            f"timm {version('timm')} no longer has {missing[0]}: fix SUITES in {Path(__file__).name}",
             file=sys.stderr,
         )
         return 1
-    # Tests of timm's train.py script, which is no part of the package; ours would be imported in its place.
+    # Tests of timm's train.py would import ours: that script is not part of the package.
     script = [
         f"--deselect=tests/{name}::{test}" for name in SUITES for test in _tests_of_train(folder / "tests" / name)
     ]
+
+    # pytest
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     environment = os.environ | {"PYTHONPATH": path, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
     command = [
@@ -85,7 +88,7 @@ def _tests_of_train(path: Path) -> list[str]:
 
 
 def fetch(timm: str) -> Path:
-    """Return the folder that holds the tests of a timm release."""
+    """Return the folder with the tests of a timm release; download them if necessary."""
     folder = ROOT / ".upstream" / f"timm-{timm}"
     if not (folder / "tests").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,7 @@ def fetch(timm: str) -> Path:
         archive = next(folder.glob("*.tar.gz"))
         with tarfile.open(archive) as sources:
             inside = f"timm-{timm}/"
-            # Only the tests: the sources beside them would be imported in place of the installed timm.
+            # Only the tests: their sources would shadow the installed timm.
             wanted = [member for member in sources.getmembers() if member.name.startswith(f"{inside}tests/")]
             for member in wanted:
                 member.name = member.name.removeprefix(inside)

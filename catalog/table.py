@@ -88,7 +88,7 @@ class Table:
 
         return replace(
             self,
-            image_paths=pa.concat_arrays([self.image_paths.cast(pa.large_string()), image_paths]),
+            image_paths=pa.concat_arrays([self.image_paths, image_paths]),
             columns={name: extended(column) for name, column in self.columns.items()},
             file_rows=np.concatenate([self._indices(), np.full(len(image_paths), _ADDED)]),
         )

@@ -46,7 +46,7 @@ def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
     found = pa.concat_arrays([_absolute_paths(images) for images in list_images(_expanded(inputs))]).unique()
     new = found.filter(pc.invert(pc.is_in(found, value_set=_all_absolute_paths(table))))
     if not len(new):
-        raise DataError(f"unlabeled {' '.join(inputs)}: all its images are in {table.path.name} already")
+        raise DataError(f"unlabeled {' '.join(inputs)}: {table.path.name} already has all these images: name others")
     return table.with_images(new)
 
 
@@ -85,8 +85,7 @@ def _normalized(folder: str, path: str) -> str:
 def _all_absolute_paths(table: Table) -> pa.LargeStringArray:
     """Return the absolute paths that a table's images may have: below its own folder and the working directory."""
     folders = str(table.path.parent.resolve()), str(Path.cwd())
-    paths = table.image_paths.cast(pa.large_string())
-    return pa.concat_arrays([join_paths(folder, paths) for folder in folders])
+    return pa.concat_arrays([join_paths(folder, table.image_paths) for folder in folders])
 
 
 def _absolute_paths(images: ImageList) -> pa.LargeStringArray:
@@ -113,7 +112,7 @@ def _expanded(inputs: Sequence[str]) -> list[str]:
     for text in inputs:
         matches = [text] if Path(text).exists() or not glob.has_magic(text) else _matches(text)
         if not matches:
-            raise DataError(f"unlabeled {text}: nothing matches the pattern")
+            raise DataError(f"unlabeled {text}: nothing matches the pattern: correct it or the working directory")
         found += matches
     return found
 

@@ -1,22 +1,21 @@
 """The front page and the manual: links resolve, commands parse, examples run, recipes are what they say."""
 
 import argparse
-import importlib
 import os
-import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
-import options
+from options.inference import inference_parser, parse_inference_args
+from options.train import parse_train_args, train_parser
+from options.validate import parse_validate_args, validate_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -26,16 +25,10 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 FOREIGN_FLAGS = {"--rdzv-backend", "--rdzv-endpoint"}  # torchrun's
 
 
-def option_function(name: str) -> Any:
-    """Return a function of the options package, from whichever of its modules defines it."""
-    for module in pkgutil.iter_modules(options.__path__):
-        if found := getattr(importlib.import_module(f"options.{module.name}"), name, None):
-            return found
-    raise AssertionError(f"no module of options/ defines {name}")
-
-
 PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
-    f"{command}.py": option_function(f"parse_{command}_args") for command in ("train", "validate", "inference")
+    "train.py": parse_train_args,
+    "validate.py": parse_validate_args,
+    "inference.py": parse_inference_args,
 }
 
 
@@ -121,8 +114,8 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("page", [README, *MANUAL], ids=names)
 def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
-    for command in ("train", "validate", "inference"):
-        known |= option_function(f"{command}_parser")().flags.keys()
+    for parser in (train_parser(), validate_parser(), inference_parser()):
+        known |= parser.flags.keys()
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "fashion-product-images").glob("*.py")]
     for script in scripts:
         known |= set(re.findall(r'"(--[a-z][\w-]*)"', script.read_text(encoding="utf-8")))

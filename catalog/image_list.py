@@ -126,5 +126,5 @@ def _plain(paths: pa.LargeStringArray) -> pa.LargeStringArray:
 
 
 def _utf8(name: str) -> str:
-    """Return a file's name as UTF-8; bytes that are not text become question marks, as no table can hold them."""
+    """Return a file's name as UTF-8, with U+FFFD for bytes that are not text, which no table can hold."""
     return os.fsencode(name).decode(errors="replace")

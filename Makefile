@@ -3,6 +3,7 @@
 # make env        create .venv
 # make upstream   run timm's own tests with our modules joined
 # make figures    draw the pictures of README and docs
+# make flags      write docs/flags.md
 # make bench      run the benchmarks, small
 # make clean      delete what runs and tests left
 # Each target makes what it needs first and repeats nothing.
@@ -14,7 +15,7 @@ ENV := $(VENV)/.made
 SAMPLE := fashion-product-images/images/.made
 DEMO := output/demo
 
-.PHONY: env sample demo test lint bench upstream figures clean
+.PHONY: env sample demo test lint bench upstream figures flags clean
 .DELETE_ON_ERROR:
 
 env: $(ENV)
@@ -63,6 +64,10 @@ figures: demo
 bench: $(ENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt -c requirements-lock.txt
 	$(BIN)/python benchmarks/run.py --small --dry
+
+# The reference of every flag.
+flags: $(ENV)
+	$(BIN)/python -m options > docs/flags.md
 
 # timm's own tests, with our modules joined to the installed timm.
 upstream: $(ENV)

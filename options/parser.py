@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -170,7 +170,10 @@ class Group:
         action = self.arguments.add_argument(*names.split(), help=shown, default=argparse.SUPPRESS, **settings)
         self.parser.flags.update(dict.fromkeys(action.option_strings, action))
         declared = self.parser.rules.declared
-        if action.dest not in declared:  # else it is a second way to give the same option
+        if action.dest in declared:  # another spelling of the same option
+            first = declared[action.dest]
+            declared[action.dest] = replace(first, spellings=(*first.spellings, *names.split()))
+        else:
             declared[action.dest] = Declaration(action.dest, tuple(names.split()), default, help, **rules)
             self.parser.defaults[action.dest] = default
             self.dests.append(action.dest)

@@ -23,6 +23,7 @@ class Need:
         noted: Log a line instead of refusing, for flags in the original's documented commands.
         shown: The option whose value the message adds: "--sched step, not cosine".
         verb: "needs", or "excludes" where `wanted` must be absent.
+        beside: The flag that alone makes the condition matter, for the reference.
     """
 
     wanted: str
@@ -32,6 +33,7 @@ class Need:
     noted: bool = False
     shown: str = ""
     verb: str = "needs"
+    beside: str = ""
 
 
 def on(dest: str, because: str) -> Need:

@@ -44,7 +44,8 @@ def _jitters(args: argparse.Namespace) -> bool:
 
 _LIGHT = "--classify-view weak alone makes one view, cropped and flipped"
 _LIGHT_DESTS = ("simclr_loss_weight", "classify_view", *_MIXED)
-_FULL = Need("-wls above 0", _LIGHT_DESTS, lambda args: not _only_light_views(args), _LIGHT)
+_WEAK = "--classify-view weak"
+_FULL = Need("-wls above 0", _LIGHT_DESTS, lambda args: not _only_light_views(args), _LIGHT, beside=_WEAK)
 _AUGMENTED = off("no_aug", "it only resizes")
 _OF_TIMM = among("views", ("timm",), "SimCLR's views are a policy of their own, set by --view-strength")
 _CHANGED = (_OF_TIMM, _AUGMENTED, _FULL)  # what changes a full view of timm's
@@ -71,6 +72,7 @@ def view_flags(group: Group) -> None:
         (*_LIGHT_DESTS, "augment_on"),
         lambda args: args.augment_on == "device" or not _only_light_views(args),
         _LIGHT,
+        beside=_WEAK,
     )
     add("--views", VIEWS, "timm", views, needs=(_AUGMENTED, on_device))
     place = "where the views of --views simclr are made: by the workers, or a whole batch at a time on the device"

@@ -19,7 +19,7 @@ from options.shared import (
 )
 from options.values import COUNT
 
-_NO_POOLING = Need("pooling over larger images", (), lambda args: False, "no such pooling is ever used", noted=True)
+_NO_POOLING = Need("", (), lambda args: False, "there is no pooling over larger images to leave out", noted=True)
 
 
 def parse_validate_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:

@@ -5,7 +5,6 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +140,13 @@ def test_every_flag_has_help_and_the_help_names_every_flag(script: str) -> None:
         assert action.help
         assert name in text
     assert "==SUPPRESS==" not in text
+
+
+def test_the_page_of_flags_is_what_the_command_writes() -> None:
+    done = subprocess.run([sys.executable, "-m", "options"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == done.stdout, "run make flags"
+    for parser in PARSERS.values():
+        assert all(f"`{name}`" in done.stdout for rule in parser().rules.declared.values() for name in rule.spellings)
 
 
 def test_reading_arguments_imports_no_slow_package() -> None:
@@ -651,33 +657,24 @@ def test_a_local_rank_that_the_launcher_set_is_accepted(monkeypatch: pytest.Monk
 
 # Nothing is accepted and ignored
 
-# timm's functions that take the options as a whole, and where they are: what they read, a script reads by calling them.
-TIMM_READERS = {
-    "optimizer_kwargs": "timm/optim/_optim_factory.py",
-    "scheduler_kwargs": "timm/scheduler/scheduler_factory.py",
-    "resolve_data_config": "timm/data/config.py",
-    "init_distributed_device": "timm/utils/distributed.py",
-}
 # Read by the parser itself, or only to log that it has no effect.
 READ_ELSEWHERE = {"config", "no_test_pool"}
 # Where the options of a command may be read, beside the command itself. The declarations are not among them.
 READERS = {
-    "train.py": ["options/train_kwargs*.py", "training/*.py", "runtime/*.py", "timm/data/*.py"],
-    "validate.py": ["serving/*.py", "runtime/*.py"],
-    "inference.py": ["serving/*.py", "runtime/*.py"],
+    "train.py": ["options/train_kwargs*.py", "training/*.py"],
+    "validate.py": ["options/train_kwargs.py", "serving/*.py"],
+    "inference.py": ["options/train_kwargs.py", "serving/*.py"],
 }
 
 
 def words_in(tree: ast.AST) -> Iterator[str]:
-    """Yield the attributes that are read, the names that are called, and the strings, docstrings apart."""
+    """Yield the options that are read as attributes, and the strings, without docstrings."""
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             owner = node.value
             if isinstance(owner, ast.Name) and owner.id in ("args", "cfg", "options"):
                 yield node.attr
-        if isinstance(node, ast.Call):
-            yield "call " + (node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield node.value
 
@@ -686,10 +683,5 @@ def words_in(tree: ast.AST) -> Iterator[str]:
 def test_every_flag_is_read_by_the_script_or_its_packages(script: str) -> None:
     files = [ROOT / script, *(file for pattern in READERS[script] for file in sorted(ROOT.glob(pattern)))]
     read = {word for file in files for word in words_in(ast.parse(file.read_text()))}
-    for function, path in TIMM_READERS.items():
-        if f"call {function}" in read:
-            source = ast.parse(Path(str(distribution("timm").locate_file(path))).read_text())
-            definition = next(n for n in ast.walk(source) if isinstance(n, ast.FunctionDef) and n.name == function)
-            read.update(words_in(definition))
     unread = set(PARSERS[script]().defaults) - read - READ_ELSEWHERE - set(REFUSALS.get(script, {}))
     assert unread == set()

@@ -515,6 +515,7 @@ def test_epsilon_and_betas_are_those_of_adam(prepare: Prepare) -> None:
         ("--opt-eps 1", "--opt sgd: it has no epsilon: leave --opt-eps out"),
         ("--opt-betas 0.9 0.99", "--opt sgd: it has no betas: leave --opt-betas out"),
         ("--opt adamw --opt-betas 0.9", "--opt adamw: it has 2 betas, not 1"),
+        ("--opt adamw --momentum 0.5", "--opt adamw: it has no momentum: leave --momentum out"),
         ("--opt lookahead_adan --opt-betas 0.9 0.99", "--opt lookahead_adan: it has 3 betas, not 2"),
         ("--opt adamp --opt-foreach", "--opt adamp: .*foreach"),
         ("--momentum 0", "--opt sgd: Nesterov momentum requires a momentum"),

@@ -112,6 +112,14 @@ def test_the_best_checkpoint_is_that_of_the_metric(plain: Outcome, busy: Outcome
         values = {int(row["epoch"]): float(row[column]) for row in summary(outcome) if row[column]}
         chosen = torch.load(outcome[0] / "model_best.pth.tar")["epoch"]
         assert values[chosen] == best(values.values())
+    for words, metric in (
+        ([], "top1"),
+        (["-wlc", 0], "simclr_loss"),
+        (["-wlc", 0, "--eval-metric", "top1"], "top1"),
+        (["--multi-valued", "color", "shape"], "map"),
+        (["--multi-valued", "color", "shape", "--eval-metric", "top1"], "top1"),
+    ):
+        assert prepare(*words).args.eval_metric == metric
     with pytest.raises(UsageError, match="--eval-metric taste is not logged"):
         prepare("--eval-metric", "taste")
 

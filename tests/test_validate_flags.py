@@ -362,5 +362,7 @@ def test_more_unreadable_images_than_tolerated_are_an_error(data: Path, score: A
 
 @shows("no_test_pool", scripts=("validate.py",))
 def test_an_older_commands_flag_changes_nothing(score: Any) -> None:
-    plain, older = score()[0], score("--no-test-pool")[0]
+    (plain, quiet), (older, said) = score(), score("--no-test-pool")
+    assert "--no-test-pool has no effect here" in said
+    assert "no effect" not in quiet
     assert {**plain, "images_per_second": 0} == {**older, "images_per_second": 0}

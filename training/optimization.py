@@ -19,6 +19,7 @@ from training.flag_names import naming_flags
 _logger = logging.getLogger(__name__)
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_MOMENTUM = 0.9  # timm's default, which says nothing about what an optimizer has
 
 
 def learning_rate(images: int, *, lr: float, base: float | None, base_size: int, scale: str, optimizer: str) -> float:
@@ -128,12 +129,14 @@ def _base_name(name: str) -> str:
 
 
 def _check_optimizer(name: str, settings: Mapping[str, Any], cached_gradients: bool) -> None:
-    """Refuse an epsilon or betas that timm would silently drop, and second-order gradients of cached ones.
+    """Refuse an epsilon, betas or a momentum that timm would silently drop, and second-order gradients of cached ones.
 
     Raises:
         ValueError: a sentence about what the optimizer has.
     """
     info = get_optimizer_info(_base_name(name))
+    if settings.get("momentum", _MOMENTUM) != _MOMENTUM and not info.has_momentum:
+        raise ValueError("it has no momentum: leave --momentum out")
     if "eps" in settings and not info.has_eps:
         raise ValueError("it has no epsilon: leave --opt-eps out")
     if info.second_order and cached_gradients:

@@ -75,7 +75,7 @@ class Table:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Table":
         """Return a table of some of these rows, in the order given; each keeps its place in the file."""
-        columns = {name: column.take(pa.array(rows)) for name, column in self.columns.items()}
+        columns = {name: _without_unused(column.take(pa.array(rows))) for name, column in self.columns.items()}
         image_paths = self.image_paths.take(pa.array(rows))
         return replace(self, image_paths=image_paths, columns=columns, file_rows=self._indices()[rows])
 
@@ -220,6 +220,12 @@ def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | 
     if required and not chosen:
         raise DataError(f"{path.name} has no attribute to learn: add a column for one besides {IMAGE_PATH}")
     return chosen
+
+
+def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return a column whose dictionary has only the classes of its rows."""
+    used = column.indices.unique().drop_null()
+    return pa.DictionaryArray.from_arrays(pc.index_in(column.indices, value_set=used), column.dictionary.take(used))
 
 
 def _encode(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -1,5 +1,6 @@
 """Building of a label space from a table, and refusals of columns that are no attribute."""
 
+import numpy as np
 import pytest
 from table_files import numbered, refusal, write_file
 
@@ -100,3 +101,14 @@ def test_at_most_five_warnings_name_classes_that_differ_only_in_case(tmp_path, c
     build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("color", rows * 2))))
     assert len(caplog.messages) == 6
     assert caplog.messages[-1] == "train.csv column 'color': 3 other names differ only in case too"
+
+
+def test_the_classes_are_those_in_the_rows_that_were_taken(tmp_path):
+    rows = ["red,a", "Red,a", "teal,", "blue,b", "red,b"]
+    table = read_table(write_file(tmp_path / "train.csv", numbered("color,size", rows)))
+    space = build_label_space(table.take(np.array([4, 3, 0, 2])))
+    assert space.classes == {"color": ("blue", "red", "teal"), "size": ("a", "b")}
+    assert build_label_space(table.take(np.array([3, 4])).take(np.array([1, 0])), ["size"]).classes["color"] == (
+        "blue",
+        "red",
+    )

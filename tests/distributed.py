@@ -1,15 +1,15 @@
-"""Runs a function on several gloo processes of this machine, for tests that compare several processes with one.
+"""Run a function on several local gloo processes, for tests that compare several processes with one.
 
     from distributed import run_on_processes
 
-    def rank_and_sum(x):  # at module level, so that the processes can import it
+    def rank_and_sum(x):  # at module level, so the processes can import it
         dist.all_reduce(x)
         return dist.get_rank(), x
 
     results = run_on_processes(2, rank_and_sum, torch.ones(3))  # [result of rank 0, result of rank 1]
 
-The processes are started by the first call that needs so many and serve all later ones, so a second test costs
-milliseconds; each call has a process group of its own. After a failure they are ended and the next call starts others.
+A call starts the processes that it lacks, and they serve all later calls, so a second test costs milliseconds. Each
+call has its own process group. After a failure all processes are stopped, and the next call starts new ones.
 """
 
 import atexit
@@ -29,27 +29,28 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Forking this process, which has run torch's threads, can hang, and spawning imports torch once a process. A server
-# that has imported it, and run nothing, forks them in no time.
+# Forking this process can hang, since torch has started threads in it. Spawning imports torch once in each process. A
+# fork server that has only imported torch forks in no time.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "torch._dynamo"])  # torch._dynamo: DistributedDataParallel imports it
 _workers: list[tuple[BaseProcess, Connection]] = []
 
 
 def run_on_processes(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 60) -> list[Any]:
-    """Calls `function(*args)` on each of `world_size` processes, inside an initialized gloo process group.
+    """Call `function(*args)` on each of `world_size` processes, inside an initialized gloo process group.
 
     Args:
-        world_size: how many processes.
-        function: defined at module level; asks torch.distributed for its rank. One thread each, warnings are errors.
-        *args: anything that pickles, tensors included; each process gets its own copy.
-        timeout: seconds until processes that wait for each other in vain are ended.
+        world_size: number of processes.
+        function: function at module level, which gets its rank from torch.distributed. Each process runs one thread,
+            and warnings are errors.
+        *args: picklable arguments, tensors included; each process gets its own copy.
+        timeout: seconds before processes that wait for each other are stopped.
 
     Returns:
-        What the function returned, by rank. Tensors must not carry a graph: detach them.
+        The results of the function, by rank. Detach tensors, since a graph cannot be pickled.
 
     Raises:
-        RuntimeError: with the traceback of the process that failed first, or where time runs out.
+        RuntimeError: A process failed, and the message has its traceback; or the timeout passed.
     """
     while len(_workers) < world_size:
         _start_worker()
@@ -60,12 +61,12 @@ def run_on_processes(world_size: int, function: Callable[..., Any], *args: Any, 
                 connection.send_bytes(pickle.dumps(job))
             return _collect(world_size, time.monotonic() + timeout)
         except BaseException:
-            stop_processes()  # the others may wait in a collective for the one that failed
+            stop_processes()  # the other processes may wait in a collective for the failed one
             raise
 
 
 def stop_processes() -> None:
-    """Ends the processes, if there are any."""
+    """Stop all processes."""
     for process, connection in _workers:
         connection.close()
         process.kill()
@@ -78,11 +79,11 @@ atexit.register(stop_processes)
 
 
 def _start_worker() -> None:
-    ours, theirs = _context.Pipe()
-    process = _context.Process(target=_serve, args=(theirs,), daemon=True)
+    parent_end, child_end = _context.Pipe()
+    process = _context.Process(target=_serve, args=(child_end,), daemon=True)
     process.start()
-    theirs.close()  # so that a process that dies is seen as the end of its pipe
-    _workers.append((process, ours))
+    child_end.close()  # so the death of the process ends the pipe
+    _workers.append((process, parent_end))
 
 
 def _collect(world_size: int, deadline: float) -> list[Any]:
@@ -107,7 +108,7 @@ def _collect(world_size: int, deadline: float) -> list[Any]:
 
 
 def _serve(connection: Connection) -> None:
-    """Runs jobs in a started process until the pipe is closed."""
+    """Run jobs in a worker process until the pipe is closed."""
     torch.set_num_threads(1)
     while True:
         try:
@@ -116,7 +117,7 @@ def _serve(connection: Connection) -> None:
             return
         try:
             answer = pickle.dumps((True, _run_job(*pickle.loads(message))))
-        except BaseException:  # pytest's own failures, too
+        except BaseException:  # pytest's failures are BaseExceptions
             answer = pickle.dumps((False, traceback.format_exc()))
         connection.send_bytes(answer)
 

@@ -1,4 +1,4 @@
-"""The evaluator against scikit-learn, against itself on several processes, and on what a table can hold."""
+"""The evaluator against scikit-learn, with unknown and unseen labels, and several processes against one."""
 
 import math
 
@@ -34,7 +34,7 @@ def _in_batches(evaluator: AttributeEvaluator, logits: dict[str, Tensor], target
         start += size
 
 
-def test_metrics_are_scikit_learns_over_the_whole_split_not_means_over_batches() -> None:
+def test_metrics_equal_scikit_learns_over_the_whole_split_and_are_no_means_over_batches() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     logits, target = _draw(200)
     evaluator = AttributeEvaluator(SPACE)
@@ -43,21 +43,21 @@ def test_metrics_are_scikit_learns_over_the_whole_split_not_means_over_batches()
     for index, name in enumerate(SPACE.attributes):
         known = target[:, index] != UNKNOWN
         labels, scores = target[known, index], logits[name][known]
-        mine = result["attributes"][name]
+        found = result["attributes"][name]
         k = min(5, scores.shape[1])
         top5 = (
             metrics.top_k_accuracy_score(labels, scores, k=k, labels=range(scores.shape[1]))
             if k < scores.shape[1]
             else 1
         )
-        assert mine["count"] == int(known.sum())
-        assert mine["top1"] == pytest.approx(100 * metrics.accuracy_score(labels, scores.argmax(1)))
-        assert mine["top5"] == pytest.approx(100 * top5)
-        assert mine["balanced_accuracy"] == pytest.approx(
+        assert found["count"] == int(known.sum())
+        assert found["top1"] == pytest.approx(100 * metrics.accuracy_score(labels, scores.argmax(1)))
+        assert found["top5"] == pytest.approx(100 * top5)
+        assert found["balanced_accuracy"] == pytest.approx(
             100 * metrics.balanced_accuracy_score(labels, scores.argmax(1))
         )
-        assert mine["macro_f1"] == pytest.approx(100 * metrics.f1_score(labels, scores.argmax(1), average="macro"))
-        assert mine["loss"] == pytest.approx(
+        assert found["macro_f1"] == pytest.approx(100 * metrics.f1_score(labels, scores.argmax(1), average="macro"))
+        assert found["loss"] == pytest.approx(
             metrics.log_loss(labels, scores.double().softmax(1), labels=range(scores.shape[1])), rel=1e-5
         )
 
@@ -85,12 +85,12 @@ def test_a_class_outside_the_label_space_counts_as_wrong_and_in_no_loss() -> Non
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     evaluator = AttributeEvaluator(space)
     evaluator.update({"kids": logits}, torch.tensor([[0], [1], [UNSEEN]]))
-    mine = evaluator.compute()["attributes"]["kids"]
-    assert mine["count"] == 3
-    assert mine["top1"] == pytest.approx(200 / 3)
-    assert mine["top5"] == pytest.approx(200 / 3)
-    assert mine["balanced_accuracy"] == pytest.approx(200 / 3)  # recalls 1, 1 and 0
-    assert mine["loss"] == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)
+    found = evaluator.compute()["attributes"]["kids"]
+    assert found["count"] == 3
+    assert found["top1"] == pytest.approx(200 / 3)
+    assert found["top5"] == pytest.approx(200 / 3)
+    assert found["balanced_accuracy"] == pytest.approx(200 / 3)  # recalls 1, 1 and 0
+    assert found["loss"] == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)
     assert evaluator.compute()["exact_match"] == pytest.approx(200 / 3)
 
 
@@ -104,7 +104,7 @@ def test_exact_match_is_over_images_with_a_label_and_over_their_known_labels() -
     assert evaluator.compute()["exact_match"] == pytest.approx(200 / 3)
 
 
-def test_an_attribute_without_labels_is_nan_and_leaves_the_means_alone() -> None:
+def test_an_attribute_without_labels_is_nan_and_not_in_the_means() -> None:
     logits, target = _draw(30)
     target[:, 1] = UNKNOWN
     evaluator = AttributeEvaluator(SPACE, weights=[1, 5, 3])
@@ -141,13 +141,13 @@ def test_confusion_matrices_count_every_label() -> None:
         AttributeEvaluator(SPACE).confusion_matrices()
 
 
-def test_wrong_shapes_are_refused() -> None:
+def test_a_target_of_wrong_shape_raises() -> None:
     with pytest.raises(ValueError, match=r"\[B, 3\]"):
         AttributeEvaluator(SPACE).update(_draw(4)[0], torch.zeros(4, dtype=torch.int64))
 
 
 def _share(rows: int) -> dict[str, object]:
-    """Evaluate this process's padded share of a split, as timm's sampler deals it out."""
+    """Evaluate this process's padded share of a split, as timm's sampler assigns it."""
     logits, target = _draw(rows)
     sampler = OrderedDistributedSampler(range(rows))
     indices = list(sampler)
@@ -158,8 +158,8 @@ def _share(rows: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_several_processes_count_exactly_what_one_does_without_padded_duplicates(processes: int) -> None:
-    rows = 41  # divisible by none of them, so that the sampler pads
+def test_several_processes_equal_one_exactly_without_padded_duplicates(processes: int) -> None:
+    rows = 41  # no multiple of these numbers of processes, so the sampler pads
     evaluator = AttributeEvaluator(SPACE, confusion=True)
     evaluator.update(*_draw(rows))
     expected = evaluator.compute()

@@ -1,4 +1,4 @@
-"""The classification loss against loops in float64, and on several processes against one."""
+"""The classification loss against loops in float64, and on several processes against one process."""
 
 import math
 
@@ -71,7 +71,7 @@ def test_soft_targets_without_mass_give_zero_not_nan() -> None:
     assert torch.isfinite(logits["gender"].grad).all()
 
 
-def test_the_divergence_of_augmix_is_timms_where_every_label_is_known() -> None:
+def test_with_all_labels_known_the_jsd_loss_equals_timms() -> None:
     logits, target = _draw(12)
     target = target.clamp(min=0)[:4].repeat(3, 1)
     losses = AttributeLoss(SPACE, smoothing=0.1, jsd_splits=3)(logits, target)
@@ -80,7 +80,7 @@ def test_the_divergence_of_augmix_is_timms_where_every_label_is_known() -> None:
         torch.testing.assert_close(losses[index], expected)
 
 
-def test_the_divergence_of_an_unlabeled_attribute_is_zero() -> None:
+def test_the_jsd_loss_of_an_attribute_without_labels_is_zero() -> None:
     logits, target = _draw(12)
     target[:, 0] = UNKNOWN
     assert AttributeLoss(SPACE, jsd_splits=3)(logits, target)[0].item() == 0
@@ -94,14 +94,14 @@ def test_half_precision_logits_give_a_float32_loss() -> None:
 
 
 def _on_share(sizes: list[int]) -> tuple[list[float], dict[str, Tensor]]:
-    """The loss and gradients of this process's rows."""
+    """Return the losses and the gradients of this process's rows."""
     logits, target = _draw(sum(sizes))
     first = sum(sizes[: dist.get_rank()])
     rows = slice(first, first + sizes[dist.get_rank()])
-    mine = {name: values[rows].detach().requires_grad_() for name, values in logits.items()}
-    losses = AttributeLoss(SPACE, 0.1)(mine, target[rows])
+    local = {name: values[rows].detach().requires_grad_() for name, values in logits.items()}
+    losses = AttributeLoss(SPACE, 0.1)(local, target[rows])
     losses.sum().backward()
-    return losses.tolist(), {name: values.grad for name, values in mine.items()}
+    return losses.tolist(), {name: values.grad for name, values in local.items()}
 
 
 @pytest.mark.parametrize("sizes", [[5, 5], [1, 9], [4, 2, 3], [3, 0, 4, 1]])
@@ -118,27 +118,27 @@ def test_several_processes_average_to_the_joint_batch_in_value_and_gradient(size
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "jsd"])
-def test_the_losses_of_chunks_add_up_to_those_of_their_batch(kind: str) -> None:
+def test_the_losses_of_chunks_add_up_to_the_losses_of_the_batch(kind: str) -> None:
     criterion = AttributeLoss(SPACE, smoothing=0.1, jsd_splits=2 if kind == "jsd" else 0)
     chunks = [_draw(rows, seed=rows) for rows in (4, 10, 2)]
-    logits = [{name: values.double() for name, values in own.items()} for own, _ in chunks]
+    logits = [{name: values.double() for name, values in chunk.items()} for chunk, _ in chunks]
     targets = [_soft(target) if kind == "soft" else target for _, target in chunks]
     counts = criterion.joint_counts(targets)
-    summands = [criterion(own, target, counts) for own, target in zip(logits, targets, strict=True)]
+    summands = [criterion(chunk, target, counts) for chunk, target in zip(logits, targets, strict=True)]
 
-    def joined(pieces: list[Tensor]) -> Tensor:  # split by split, as a batch is
+    def joined(pieces: list[Tensor]) -> Tensor:  # a batch holds one split after the other
         halves = [piece.chunk(2) for piece in pieces]
         return torch.cat([half[i] for i in range(2) for half in halves])
 
     target = [joined(list(columns)) for columns in zip(*targets, strict=True)] if kind == "soft" else joined(targets)
-    whole = criterion({name: joined([own[name] for own in logits]) for name in SPACE.attributes}, target)
+    whole = criterion({name: joined([chunk[name] for chunk in logits]) for name in SPACE.attributes}, target)
     torch.testing.assert_close(sum(summands), whole, rtol=1e-6, atol=0)
     assert whole.dtype == torch.float64
-    means = torch.stack([criterion(own, target) for own, target in zip(logits, targets, strict=True)]).mean(dim=0)
-    assert (means - whole).abs().min() > 1e-3  # blank cells make it no mean of the chunks' means
+    means = torch.stack([criterion(chunk, target) for chunk, target in zip(logits, targets, strict=True)]).mean(dim=0)
+    assert (means - whole).abs().min() > 1e-3  # unknown cells: the mean of the chunks' means differs
 
 
 def _soft(target: Tensor) -> list[Tensor]:
-    """Half of each label's mass."""
+    """Return soft targets with half of each label's mass."""
     columns = zip(target.unbind(1), SPACE.num_classes.values(), strict=True)
     return [torch.nn.functional.one_hot(c.clamp(min=0), k) * (c >= 0).unsqueeze(1) * 0.5 for c, k in columns]

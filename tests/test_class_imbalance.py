@@ -18,27 +18,27 @@ SPACE = LabelSpace.numbered({"kind": 3, "color": 4})
 
 
 def targets_of(*counts: tuple[int, ...]) -> Tensor:
-    """Return targets [N, A] with so many labels of each class of each attribute, the other cells blank."""
-    columns = [torch.cat([torch.full((n,), label) for label, n in enumerate(of)]) for of in counts]
+    """Return targets [N, A] with the given number of labels of each class; other cells are unknown."""
+    columns = [torch.cat([torch.full((n,), label) for label, n in enumerate(column)]) for column in counts]
     rows = max(map(len, columns))
     return torch.stack([F.pad(column, (0, rows - len(column)), value=UNKNOWN) for column in columns], dim=1)
 
 
-def test_inverse_weights_make_classes_count_alike() -> None:
+def test_inverse_weights_give_each_class_the_same_total() -> None:
     weights = class_weights(targets_of((6, 3, 1), (2, 2, 2, 2)), SPACE, "inverse")
     assert weights is not None
     assert weights[0].tolist() == pytest.approx([10 / (3 * n) for n in (6, 3, 1)])
     assert weights[1].tolist() == pytest.approx([1.0] * 4)
 
 
-def test_effective_weights_follow_the_papers_formula_and_level_out() -> None:
+def test_effective_weights_follow_the_papers_formula_and_approach_a_constant() -> None:
     counts = (20_000, 10_000, 1)
     weights = class_weights(targets_of(counts, (1, 1, 1, 1)), SPACE, "effective")
     assert weights is not None
     raw = [(1 - BETA) / (1 - BETA**n) for n in counts]
     scale = sum(counts) / sum(w * n for w, n in zip(raw, counts, strict=True))
     assert weights[0].tolist() == pytest.approx([w * scale for w in raw], rel=1e-5)
-    assert float(weights[0][1] / weights[0][0]) < 1.001, "both have all that there is to see"
+    assert float(weights[0][1] / weights[0][0]) < 1.001, "both classes are large enough for the limit"
     assert float(weights[0][2] / weights[0][1]) == pytest.approx(1 / (1 - BETA), rel=1e-2)
 
 
@@ -83,7 +83,7 @@ def test_the_loss_is_pytorchs_weighted_mean_of_the_shifted_logits() -> None:
 
 
 @pytest.mark.parametrize(("weighted", "shifted"), [(True, False), (False, True), (True, True)])
-def test_a_labels_weight_is_on_its_smoothed_target_spread_as_margins_are(weighted: bool, shifted: bool) -> None:
+def test_a_label_weighs_its_smoothed_target_and_margins_distribute_the_smoothing(weighted: bool, shifted: bool) -> None:
     logits, target, weights, margins = drawn(40)
     given = weights if weighted else None, margins if shifted else None
     losses = AttributeLoss(SPACE, 0.2, 0, *given)(logits, target)
@@ -105,10 +105,8 @@ def test_a_labels_weight_is_on_its_smoothed_target_spread_as_margins_are(weighte
 @pytest.mark.parametrize("rare", [1, 30])
 @pytest.mark.parametrize(("kind", "tau"), [("inverse", 0.0), ("effective", 0.0), ("none", 1.0), ("inverse", 1.0)])
 @pytest.mark.parametrize("soft", [False, True])
-def test_what_fits_perfectly_predicts_each_images_label_also_with_smoothing(
-    kind: str, tau: float, rare: int, soft: bool
-) -> None:
-    """The logits of one image of each class, moved until the loss of the training labels is least."""
+def test_a_perfect_fit_predicts_each_label_also_with_smoothing(kind: str, tau: float, rare: int, soft: bool) -> None:
+    """Optimize the logits of one image of each class for the loss over the training labels."""
     space = LabelSpace.numbered({"kind": 3})
     labels = targets_of((9_000, 600, rare))
     counts = torch.bincount(labels[:, 0]).double()
@@ -134,7 +132,7 @@ def test_what_fits_perfectly_predicts_each_images_label_also_with_smoothing(
     assert logits.argmax(dim=1).tolist() == [0, 1, 2]
 
 
-def test_soft_targets_that_are_hard_give_the_same_loss() -> None:
+def test_one_hot_soft_targets_give_the_same_loss() -> None:
     logits, target, weights, margins = drawn(40)
     soft = [
         F.one_hot(column.clamp(min=0), k) * (column >= 0)[:, None].double()
@@ -153,16 +151,16 @@ def losses_of_a_share(rank_rows: list[list[int]]) -> Tensor:
     return criterion({name: values[rows] for name, values in logits.items()}, target[rows])
 
 
-def test_several_processes_have_the_joint_batchs_weighted_mean() -> None:
+def test_several_processes_average_to_the_weighted_mean_of_the_joint_batch() -> None:
     logits, target, weights, margins = drawn(40)
     expected = AttributeLoss(SPACE, 0.1, 0, weights, margins)(logits, target)
     shares = [list(range(7)), list(range(7, 40))]
     torch.testing.assert_close(torch.stack(run_on_processes(2, losses_of_a_share, shares)).mean(dim=0), expected)
 
 
-def test_margins_do_not_reach_the_divergence_of_splits() -> None:
+def test_margins_do_not_change_the_divergence_of_splits() -> None:
     logits, target, _, margins = drawn(40)
-    alike = {name: values[:20].repeat(2, 1) for name, values in logits.items()}
+    equal_splits = {name: values[:20].repeat(2, 1) for name, values in logits.items()}
     repeated = target[:20].repeat(2, 1)
-    split = AttributeLoss(SPACE, 0.0, 2, None, margins)(alike, repeated)
-    torch.testing.assert_close(split, AttributeLoss(SPACE, 0.0, 0, None, margins)(alike, repeated))
+    split = AttributeLoss(SPACE, 0.0, 2, None, margins)(equal_splits, repeated)
+    torch.testing.assert_close(split, AttributeLoss(SPACE, 0.0, 0, None, margins)(equal_splits, repeated))

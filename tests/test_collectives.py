@@ -1,3 +1,5 @@
+"""Gathered rows and sums over processes: values, gradients and errors; and the pool of test processes."""
+
 import re
 import time
 from contextlib import suppress
@@ -13,13 +15,13 @@ COUNTS = [[2, 2], [3, 1], [0, 2], [1, 2, 0], [0, 0, 3], [2, 1, 0, 4]]
 
 
 def gather_and_weigh(counts):
-    """Gathers rows numbered over all processes; process r weighs row k by (r + 1) * 10**k in its loss."""
+    """Gather rows numbered over all processes; process r weighs row k by (r + 1) * 10**k in its loss."""
     rows = torch.arange(2.0 * sum(counts), dtype=torch.float64).view(-1, 2)
-    own = rows.split(counts)[rank()].clone().requires_grad_()
-    gathered = gather_rows(own)
+    local = rows.split(counts)[rank()].clone().requires_grad_()
+    gathered = gather_rows(local)
     weights = (rank() + 1) * 10.0 ** torch.arange(sum(counts), dtype=torch.float64)
     (gathered.sum(dim=1) * weights).sum().backward()
-    return gathered.detach(), own.grad
+    return gathered.detach(), local.grad
 
 
 @pytest.mark.parametrize("counts", COUNTS, ids=str)
@@ -43,13 +45,13 @@ def sum_and_weigh():
 
 
 def test_the_sum_over_processes_and_its_gradient_count_every_process():
-    for r, (total, own, gradient) in enumerate(run_on_processes(3, sum_and_weigh)):
+    for r, (total, summand, gradient) in enumerate(run_on_processes(3, sum_and_weigh)):
         assert total.tolist() == [6, 60]
-        assert own.tolist() == [r + 1, 10 * (r + 1)], "the summand itself must stay as it was"
+        assert summand.tolist() == [r + 1, 10 * (r + 1)], "the summand must not be modified"
         assert gradient.tolist() == [6, 6]
 
 
-def gather_of_many_kinds():
+def gather_several_dtypes():
     results = []
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         x = torch.full((3, 1 + rank()), rank() + 1.0, dtype=dtype).T  # not contiguous
@@ -59,8 +61,8 @@ def gather_of_many_kinds():
     return results, gather_rows(torch.zeros(0, 3)), row_counts(torch.zeros(5 - rank(), 3))
 
 
-def test_gathering_keeps_dtypes_and_serves_without_gradients_and_without_rows():
-    for results, empty, counts in run_on_processes(2, gather_of_many_kinds):
+def test_gathering_keeps_dtypes_and_works_without_gradients_and_without_rows():
+    for results, empty, counts in run_on_processes(2, gather_several_dtypes):
         for gathered in results[:4]:
             assert gathered[:, 0].tolist() == [1, 2, 2]
         assert [gathered.dtype for gathered in results[:4]] == [
@@ -74,7 +76,7 @@ def test_gathering_keeps_dtypes_and_serves_without_gradients_and_without_rows():
         assert counts == [5, 4]
 
 
-def gather_what_does_not_fit(shapes_and_dtypes):
+def gather_mismatched_rows(shapes_and_dtypes):
     shape, dtype = shapes_and_dtypes[rank()]
     try:
         gather_rows(torch.zeros(shape, dtype=dtype))
@@ -91,8 +93,8 @@ def gather_what_does_not_fit(shapes_and_dtypes):
         (((2, 3), torch.float64), "widths [3, 3] and [4, 8] bytes"),
     ],
 )
-def test_rows_that_differ_between_processes_are_refused_on_all_of_them(second, expected):
-    messages = run_on_processes(2, gather_what_does_not_fit, [((2, 3), torch.float32), second])
+def test_rows_that_differ_between_processes_raise_on_every_process(second, expected):
+    messages = run_on_processes(2, gather_mismatched_rows, [((2, 3), torch.float32), second])
     assert [expected in message for message in messages] == [True, True]
 
 
@@ -124,7 +126,7 @@ def test_a_process_group_of_one_gathers_nothing():
 def fail_on_rank_one():
     if rank() == 1:
         raise LookupError("the message of rank one")
-    with suppress(RuntimeError):  # its peer is gone
+    with suppress(RuntimeError):  # rank 1 has ended
         dist.barrier()
     return rank()
 
@@ -134,7 +136,7 @@ def wait_forever():
         time.sleep(60)
 
 
-def test_the_helper_reports_a_child_that_fails_or_hangs_and_recovers():
+def test_the_process_pool_reports_a_process_that_fails_or_hangs_and_recovers():
     with pytest.raises(RuntimeError, match=r"rank 1 of 2 failed:(.|\n)*in fail_on_rank_one(.|\n)*message of rank one"):
         run_on_processes(2, fail_on_rank_one)
     with pytest.raises(RuntimeError, match=re.escape("of 1 processes, ranks [0] did not finish in time")):

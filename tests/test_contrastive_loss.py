@@ -1,4 +1,4 @@
-"""The losses by their names on the command line; the losses themselves are in test_contrastive_losses.py."""
+"""The contrastive losses by name; the losses themselves are tested in test_contrastive_losses.py."""
 
 import pytest
 import torch
@@ -17,13 +17,13 @@ EXPECTED = {
 }
 
 
-def test_the_names_are_those_of_the_flag() -> None:
+def test_the_command_line_offers_these_names() -> None:
     assert [*KINDS, "none"] == CONTRASTIVE
     assert {name for name, _ in EXPECTED} == set(KINDS)
 
 
 @pytest.mark.parametrize(("name", "masked"), EXPECTED)
-def test_a_name_makes_its_loss_which_reads_labels_where_it_is_to(name: str, masked: bool) -> None:
+def test_a_name_makes_its_loss_which_reads_labels_only_if_required(name: str, masked: bool) -> None:
     z, labels = two_views(7), draw_labels(7)
     loss = ContrastiveLoss(name, 0.2, masked)
     expected = EXPECTED[name, masked](z, 0.2, labels)
@@ -34,7 +34,7 @@ def test_a_name_makes_its_loss_which_reads_labels_where_it_is_to(name: str, mask
     assert not list(loss.parameters())
 
 
-def test_no_loss_reads_no_labels() -> None:
+def test_none_reads_no_labels() -> None:
     assert not reads_labels("none", False)
 
 
@@ -45,7 +45,7 @@ def test_supcon_has_no_false_negatives_to_mask() -> None:
 
 @pytest.mark.parametrize("images", [2, 64])
 @pytest.mark.parametrize(("name", "masked"), EXPECTED)
-def test_the_chance_level_that_is_told_is_what_equal_projections_cost(name: str, masked: bool, images: int) -> None:
+def test_the_stated_chance_level_is_the_loss_of_equal_projections(name: str, masked: bool, images: int) -> None:
     same = torch.ones(2, images, 4)
     loss = ContrastiveLoss(name, 0.5, masked)
     classes = torch.arange(images)[:, None] if masked else draw_labels(images)

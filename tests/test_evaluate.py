@@ -1,4 +1,4 @@
-"""A pass over a split: against counting by hand, with mirrored images, and several processes against one."""
+"""One pass over a split against counting at once, with mirrored images, and several processes against one."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -19,7 +19,7 @@ ROWS = 41
 
 
 class Tiny(nn.Module):
-    """A linear model whose training mode would give other logits, and others each time."""
+    """A linear model whose logits are random in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def _model() -> Tiny:
 
 
 def _split() -> tuple[Tensor, Tensor]:
-    """Draw images and targets; so many are predicted rightly that no metric is near its bounds."""
+    """Draw images and targets; some predictions are right and some wrong, so no metric is near its bounds."""
     g = torch.Generator().manual_seed(1)
     images = torch.randn(ROWS, 3, 4, 4, generator=g)
     logits = predict(_model().eval(), images)
@@ -65,15 +65,15 @@ def _counted(logits: dict[str, Tensor]) -> Metrics:
     return evaluator.compute()
 
 
-def _assert_same(mine: Metrics, expected: Metrics) -> None:
+def _assert_same(metrics: Metrics, expected: Metrics) -> None:
     for name, value in expected["attributes"].items():
-        assert mine["attributes"][name] == pytest.approx(value, rel=1e-6)
-    assert {k: v for k, v in mine.items() if k != "attributes"} == pytest.approx(
+        assert metrics["attributes"][name] == pytest.approx(value, rel=1e-6)
+    assert {k: v for k, v in metrics.items() if k != "attributes"} == pytest.approx(
         {k: v for k, v in expected.items() if k != "attributes"}, rel=1e-6
     )
 
 
-def test_metrics_are_those_of_the_whole_split_counted_at_once() -> None:
+def test_batches_give_the_metrics_of_the_whole_split_at_once() -> None:
     expected = _counted(predict(_model().eval(), _split()[0]))
     assert 30 < expected["top1"] < 90
     _assert_same(evaluate(_model(), _batches(), AttributeEvaluator(SPACE), nullcontext, _same), expected)
@@ -94,14 +94,14 @@ def test_no_graph_is_kept() -> None:
     assert seen == [False] * 6
 
 
-def test_an_evaluator_starts_anew_with_each_pass() -> None:
+def test_each_pass_resets_the_evaluator() -> None:
     evaluator, batches = AttributeEvaluator(SPACE, max_samples=3), _batches()
     first = evaluate(_model(), batches, evaluator, nullcontext, _same)
     assert evaluate(_model(), batches, evaluator, nullcontext, _same) == first
     assert evaluator.num_samples == ROWS
 
 
-def test_images_go_through_to_device_and_autocast() -> None:
+def test_images_pass_through_to_device_and_autocast() -> None:
     seen = []
     model = _model()
     model.register_forward_hook(lambda module, args, output: seen.append((args[0].dtype, output["gender"].dtype)))
@@ -128,18 +128,18 @@ def test_tta_averages_the_logits_of_an_image_and_its_mirror_image() -> None:
     )
 
 
-def test_after_batch_hears_of_each_batch_once_it_is_counted() -> None:
-    heard: list[tuple[int, int]] = []
+def test_after_batch_is_called_once_each_batch_is_counted() -> None:
+    calls: list[tuple[int, int]] = []
 
     def after_batch(batch: int, evaluator: AttributeEvaluator) -> None:
-        heard.append((batch, evaluator.num_samples))
+        calls.append((batch, evaluator.num_samples))
 
     evaluate(_model(), _batches(), AttributeEvaluator(SPACE), nullcontext, _same, after_batch=after_batch)
-    assert heard == [(0, 8), (1, 16), (2, 24), (3, 32), (4, 40), (5, 41)]
+    assert calls == [(0, 8), (1, 16), (2, 24), (3, 32), (4, 40), (5, 41)]
 
 
 def _share(tta: int) -> tuple[Metrics, int, int]:
-    """Score this process's share, padded as timm's sampler does; return metrics, rows dealt out and rows counted."""
+    """Score this process's share, padded as timm's sampler does; return metrics, rows assigned and rows counted."""
     dataset = TensorDataset(*_split())
     sampler = OrderedDistributedSampler(dataset)
     evaluator = AttributeEvaluator(SPACE)
@@ -149,10 +149,10 @@ def _share(tta: int) -> tuple[Metrics, int, int]:
 
 
 @pytest.mark.parametrize(("processes", "tta"), [(2, 0), (3, 2)])
-def test_several_processes_score_what_one_does_without_padded_rows(processes: int, tta: int) -> None:
+def test_several_processes_equal_one_without_padded_rows(processes: int, tta: int) -> None:
     expected = evaluate(_model(), _batches(), AttributeEvaluator(SPACE), nullcontext, _same, tta=tta)
     results = run_on_processes(processes, _share, tta)
-    assert sum(dealt for _, dealt, _ in results) > ROWS
+    assert sum(assigned for _, assigned, _ in results) > ROWS
     assert sum(counted for _, _, counted in results) == ROWS
     for metrics, _, _ in results:
         _assert_same(metrics, expected)

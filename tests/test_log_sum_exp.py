@@ -1,4 +1,4 @@
-"""The logarithm of the summed exponentials in blocks, against loops and autograd's own of the plain formula."""
+"""The log-sum-exp in blocks against loops, and its gradient against autograd on the whole matrix."""
 
 import math
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from simclr.collectives import rank, row_counts
 from simclr.log_sum_exp import log_sum_exp_of_others
 from simclr.pair_roles import PairRoles
 
-# Exponents up to 40, in float64 up to 300, are bounded and take the quick way, larger ones are shifted.
+# Logits up to 40, in float64 up to 300, are bounded and need no shift by the maximum; larger ones do.
 FLOAT32 = [0.5, 0.04, 1 / 39, 1 / 41, 0.01, 0.001]
 FLOAT64 = [0.5, 1 / 41, 1 / 290, 1 / 310, 0.001]
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
@@ -26,7 +26,7 @@ SHARES = [[4, 4], [7, 2], [0, 5], [5, 0], [1, 1], [3, 0, 4], [0, 0, 6], [1, 6, 2
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Three rows a side, so that a few rows are many blocks, most often with uneven last ones."""
+    """Use blocks of three rows, so that few rows make several blocks, often with a smaller last one."""
     monkeypatch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", 3)
 
 
@@ -36,12 +36,12 @@ def unit_rows(n, width=6, seed=0, dtype=torch.float64):
 
 
 def weights(n, seed=1):
-    """Upstream gradients, of both signs."""
+    """Draw upstream gradients of both signs."""
     return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def in_loops(units, temperature):
-    """The definition, one pair of rows at a time."""
+    """Return the definition, one pair of rows at a time."""
     rows = units.tolist()
     logs = []
     for i, row in enumerate(rows):
@@ -51,8 +51,8 @@ def in_loops(units, temperature):
     return torch.tensor(logs, dtype=torch.float64)
 
 
-def plainly(units, temperature):
-    """The definition, with the whole matrix, for autograd."""
+def in_one_matrix(units, temperature):
+    """Return the definition from the whole matrix, for autograd."""
     itself = torch.eye(len(units), dtype=torch.bool)
     return (units @ units.T / temperature).masked_fill(itself, -math.inf).logsumexp(dim=1)
 
@@ -68,13 +68,13 @@ def with_gradient(function, units, temperature, upstream):
 
 
 def assert_equals_the_definition(units, temperature, upstream=None):
-    """Compares logarithms with loops, and gradients with autograd's in float64."""
+    """Compare logarithms with loops, and gradients with autograd in float64."""
     upstream = weights(len(units)) if upstream is None else upstream
     logs, gradient = with_gradient(in_blocks, units, temperature, upstream)
-    _, expected = with_gradient(plainly, units.double(), temperature, upstream)
+    _, expected = with_gradient(in_one_matrix, units.double(), temperature, upstream)
     assert logs.dtype == torch.float64
     assert gradient.dtype == units.dtype
-    tolerance = TOLERANCE[units.dtype] / min(temperature, 1)  # an exponent is as exact as it is small
+    tolerance = TOLERANCE[units.dtype] / min(temperature, 1)  # the rounding error of a logit is relative to its size
     torch.testing.assert_close(logs, in_loops(units, temperature), rtol=0, atol=tolerance)
     largest = max(expected.abs().max().item(), 1)
     torch.testing.assert_close(gradient.double(), expected, rtol=0, atol=4 * tolerance * largest)
@@ -85,7 +85,7 @@ def assert_equals_the_definition(units, temperature, upstream=None):
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 16, 17, 64, 256])
 @pytest.mark.parametrize(("dtype", "temperature"), CASES, ids=str)
-def test_any_block_gives_what_the_definition_gives(monkeypatch, dtype, temperature, block):
+def test_every_block_size_equals_the_definition(monkeypatch, dtype, temperature, block):
     monkeypatch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", block)
     assert_equals_the_definition(unit_rows(16, dtype=dtype), temperature)
 
@@ -98,12 +98,12 @@ def test_any_block_gives_what_the_definition_gives(monkeypatch, dtype, temperatu
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_any_rows_give_what_the_definition_gives(n, width, temperature, seed, dtype):
+def test_any_rows_equal_the_definition(n, width, temperature, seed, dtype):
     assert_equals_the_definition(unit_rows(n, width, seed, dtype), temperature, weights(n, seed % 1000))
 
 
 @pytest.mark.parametrize(("dtype", "temperature"), CASES, ids=str)
-def test_the_temperature_decides_the_way_and_both_ways_agree(monkeypatch, dtype, temperature):
+def test_the_temperature_decides_whether_logits_are_shifted_and_both_ways_agree(monkeypatch, dtype, temperature):
     bounded = 1 / temperature <= similarity_blocks.LARGEST_LOGIT[dtype]
     shifted = []
     add = similarity_blocks._add_shifted
@@ -121,7 +121,7 @@ def test_the_temperature_decides_the_way_and_both_ways_agree(monkeypatch, dtype,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_at_the_largest_bounded_exponent_the_most_alike_and_unlike_rows_stay_finite(dtype):
+def test_at_the_largest_bounded_logit_equal_and_opposite_rows_stay_finite(dtype):
     temperature = 1 / similarity_blocks.LARGEST_LOGIT[dtype]
     row = unit_rows(1, dtype=dtype)
     for units in (row.expand(9, -1), torch.cat([row, -row]), torch.cat([row, row, -row, -row])):
@@ -130,7 +130,7 @@ def test_at_the_largest_bounded_exponent_the_most_alike_and_unlike_rows_stay_fin
 
 @pytest.mark.parametrize("temperature", [0.5, 0.01, 0.001])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rows_of_zeros_are_as_similar_to_all(dtype, temperature):
+def test_rows_of_zeros_have_equal_similarities(dtype, temperature):
     units = unit_rows(8, dtype=dtype)
     units[[0, 3, 7]] = 0
     assert_equals_the_definition(units, temperature)
@@ -147,7 +147,7 @@ def test_identical_rows_give_the_closed_form(n, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.001])
-def test_a_row_alone_has_the_logarithm_of_an_empty_sum(temperature):
+def test_a_single_row_has_the_logarithm_of_an_empty_sum(temperature):
     assert in_blocks(unit_rows(1), temperature).tolist() == [-math.inf]
 
 
@@ -159,13 +159,13 @@ def test_no_rows_have_no_logarithms(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.001])
-def test_what_is_not_a_number_is_not_hidden(temperature):
+def test_a_nan_row_gives_nan(temperature):
     units = unit_rows(7)
     units[4, 0] = math.nan
     assert in_blocks(units, temperature).isnan().all()
 
 
-def test_the_rows_stay_as_they_were():
+def test_the_rows_are_not_modified():
     units = unit_rows(7)
     with_gradient(in_blocks, units, 0.1, weights(7))
     assert torch.equal(units, unit_rows(7))
@@ -178,13 +178,13 @@ def test_the_gradient_is_that_of_finite_differences(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.05])
-def test_so_is_the_gradients_own(temperature):
+def test_the_second_derivative_is_that_of_finite_differences(temperature):
     units = unit_rows(5, 3).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda rows: in_blocks(rows, temperature) * temperature, units)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_gradient_that_is_differentiated_again_is_the_same(dtype):
+def test_create_graph_gives_the_same_gradient_and_its_derivative(dtype):
     rows = unit_rows(7, dtype=dtype).requires_grad_()
     units = rows * 1.0  # not a leaf, as in NT-Xent
     upstream = weights(7)
@@ -194,7 +194,7 @@ def test_a_gradient_that_is_differentiated_again_is_the_same(dtype):
     (again,) = torch.autograd.grad(gradient.square().sum(), rows)
 
     reference = rows.detach().double().requires_grad_()
-    (expected,) = torch.autograd.grad(plainly(reference, 0.1), reference, upstream, create_graph=True)
+    (expected,) = torch.autograd.grad(in_one_matrix(reference, 0.1), reference, upstream, create_graph=True)
     (expected,) = torch.autograd.grad(expected.square().sum(), reference)
     torch.testing.assert_close(again.double(), expected, rtol=1e-4, atol=1e3 * TOLERANCE[dtype])
 
@@ -222,7 +222,7 @@ def test_rows_that_are_not_contiguous_give_the_same(temperature):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the most numbers that a tensor had."""
+    """Record the size of the largest tensor, in elements."""
 
     def __init__(self):
         super().__init__()
@@ -247,7 +247,7 @@ def test_no_tensor_is_larger_than_a_block_or_the_rows(monkeypatch, temperature):
         assert 32 * 32 <= largest.numel <= max(32 * 32, n * width, 2 * n)
 
 
-def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_alone():
+def test_tensors_saved_for_the_backward_pass_are_no_larger_than_the_rows():
     kept = []
 
     def pack(tensor):
@@ -260,12 +260,12 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_rows_alone():
     assert sum(kept) <= 60 * 4 + 60
 
 
-def test_by_default_a_block_fits_a_cores_second_cache_and_symmetry_halves_the_work(monkeypatch):
+def test_by_default_a_block_fits_a_second_level_cache_and_symmetry_saves_almost_half(monkeypatch):
     monkeypatch.undo()
     assert similarity_blocks.BLOCK_SIZE["cpu"] ** 2 * 4 <= 2**18
     columns = torch.zeros(1024, 4)
     blocks = similarity_blocks.SimilarityBlocks(columns, PairRoles(columns, slice(0, 1024), None, False, False), 0.5)
-    assert len(list(blocks.positions())) == 10  # of 16 a mirror saves 6
+    assert len(list(blocks.positions())) == 10  # 16 blocks, 6 of them mirrored
 
 
 # Several processes
@@ -273,66 +273,66 @@ def test_by_default_a_block_fits_a_cores_second_cache_and_symmetry_halves_the_wo
 
 @contextmanager
 def blocks_of(rows):
-    """Sets the size of blocks in a process that other tests use after this one."""
+    """Set the number of rows in a block, also in a worker process that serves later tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
         yield
 
 
-def own_logs_and_gradient(units, upstream, shares, cases):
-    """For each case, this process's logarithms and gradient, for an upstream gradient of its own."""
+def local_logs_and_gradient(units, upstream, shares, cases):
+    """Return for each case this process's logarithms and gradient, for its share of the upstream gradient."""
     results = []
     with blocks_of(3):
         for dtype, temperature in cases:
-            own = units.to(dtype).split(shares)[rank()]
-            results.append(with_gradient(in_blocks, own, temperature, upstream.split(shares)[rank()]))
+            local = units.to(dtype).split(shares)[rank()]
+            results.append(with_gradient(in_blocks, local, temperature, upstream.split(shares)[rank()]))
     return results
 
 
 @pytest.mark.parametrize("shares", SHARES, ids=str)
-def test_several_processes_find_what_one_finds_whatever_comes_from_above(shares):
+def test_several_processes_equal_one_for_any_upstream_gradient(shares):
     n = sum(shares)
     units, upstream = unit_rows(n), weights(n)
-    by_rank = run_on_processes(len(shares), own_logs_and_gradient, units, upstream, shares, CASES)
+    by_rank = run_on_processes(len(shares), local_logs_and_gradient, units, upstream, shares, CASES)
     for (dtype, temperature), found in zip(CASES, zip(*by_rank, strict=True), strict=True):
         logs, gradients = zip(*found, strict=True)
         assert [len(part) for part in logs] == [len(part) for part in gradients] == shares
         rows = units.to(dtype)
-        _, expected = with_gradient(plainly, rows.double(), temperature, upstream)
+        _, expected = with_gradient(in_one_matrix, rows.double(), temperature, upstream)
         tolerance = TOLERANCE[dtype] / min(temperature, 1)
         torch.testing.assert_close(torch.cat(logs), in_loops(rows, temperature), rtol=0, atol=tolerance)
         largest = max(expected.abs().max().item(), 1)
         torch.testing.assert_close(torch.cat(gradients).double(), expected, rtol=0, atol=4 * tolerance * largest)
 
 
-def gradient_made_to_be_differentiated(units, upstream, shares):
-    own = units.split(shares)[rank()].clone().requires_grad_()
-    logs = in_blocks(own, 0.2)
-    return torch.autograd.grad(logs, own, upstream.split(shares)[rank()], create_graph=True)[0].detach()
+def gradient_with_graph(units, upstream, shares):
+    local = units.split(shares)[rank()].clone().requires_grad_()
+    logs = in_blocks(local, 0.2)
+    return torch.autograd.grad(logs, local, upstream.split(shares)[rank()], create_graph=True)[0].detach()
 
 
 @pytest.mark.parametrize("shares", [[4, 3], [0, 5], [2, 0, 3]], ids=str)
-def test_with_create_graph_too_several_processes_find_what_one_finds(shares):
+def test_with_create_graph_several_processes_equal_one(shares):
     units, upstream = unit_rows(sum(shares)), weights(sum(shares))
-    by_rank = run_on_processes(len(shares), gradient_made_to_be_differentiated, units, upstream, shares)
-    _, expected = with_gradient(plainly, units, 0.2, upstream)
+    by_rank = run_on_processes(len(shares), gradient_with_graph, units, upstream, shares)
+    _, expected = with_gradient(in_one_matrix, units, 0.2, upstream)
     torch.testing.assert_close(torch.cat(by_rank), expected)
 
 
 def largest_tensor_of_a_process(units, shares):
-    own = units.split(shares)[rank()].clone().requires_grad_()
+    local = units.split(shares)[rank()].clone().requires_grad_()
     with blocks_of(32), LargestTensor() as largest:
-        logs = in_blocks(own, 0.1)
+        logs = in_blocks(local, 0.1)
         logs.backward(torch.ones_like(logs))
     return largest.numel
 
 
 @pytest.mark.parametrize("shares", [[200, 100], [0, 300]], ids=str)
-def test_a_process_too_has_no_tensor_larger_than_a_block_or_everyones_rows(shares):
+def test_on_each_process_no_tensor_is_larger_than_a_block_or_the_joint_rows(shares):
     for numel in run_on_processes(2, largest_tensor_of_a_process, unit_rows(300, 2), shares):
         assert numel <= max(32 * 32, len(shares) * max(shares) * 2)
 
 
-def test_many_blocks_of_many_rows_agree_in_float32():
+def test_random_numbers_of_rows_equal_the_definition_in_float32():
     for n in np.random.default_rng(0).integers(2, 90, 8).tolist():
         assert_equals_the_definition(unit_rows(n, 16, n, torch.float32), 0.1)

@@ -1,4 +1,4 @@
-"""The loss of multi-valued attributes: against loops in float64, with blanks, weights, mixing, and on processes."""
+"""The loss of multi-valued attributes against loops in float64, with weights, mixing and several processes."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def _asl(p: float, y: float, weight: float) -> float:
 
 
 def _slow(logits: Tensor, one: Callable[[float, float, float], float], mean: bool, weights: list[float]) -> float:
-    """The mean over known sets of what each value contributes, by loops."""
+    """Return the mean loss over known sets, by loops over images and values."""
     by_image = []
     for row, words in zip(logits.tolist(), TARGET[:, 1].tolist(), strict=True):
         if words >= 0:
@@ -50,7 +50,7 @@ def _slow(logits: Tensor, one: Callable[[float, float, float], float], mean: boo
 
 @pytest.mark.parametrize(("kind", "one"), [("bce", _bce), ("asl", _asl)])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_is_that_of_a_loop_over_values(kind: str, one: Callable[..., float], weighted: bool) -> None:
+def test_the_loss_equals_a_loop_over_values(kind: str, one: Callable[..., float], weighted: bool) -> None:
     weights = [1.0, 2.0, 0.5, 7.0] if weighted else [1.0] * K
     given = [torch.ones(2), torch.tensor(weights)] if weighted else None
     logits = _logits()
@@ -65,7 +65,7 @@ def test_smoothing_moves_each_value_towards_one_half() -> None:
     assert loss == pytest.approx(0.8 * hard + 0.2 * even)
 
 
-def test_a_values_weight_is_on_its_smoothed_target_which_tends_to_the_margins_sigmoid() -> None:
+def test_a_value_weighs_its_smoothed_target_which_moves_towards_the_sigmoid_of_its_margin() -> None:
     logits, weights, margins = _logits(), [1.0, 2.0, 0.5, 7.0], [1.0, -2.0, 0.0, -4.0]
     given = ([torch.ones(2), torch.tensor(weights)], [torch.zeros(2), torch.tensor(margins)])
     loss = AttributeLoss(SPACE, 0.2, 0, *given)(logits, TARGET)[1].item()
@@ -79,12 +79,10 @@ def test_a_values_weight_is_on_its_smoothed_target_which_tends_to_the_margins_si
     assert loss == pytest.approx(sum(by_image) / len(by_image), rel=1e-6)
 
 
-# The asymmetric loss lets go of easy negatives, which with a margin are all of a rare value's from the start.
+# No asl with a margin: it ignores easy negatives, and a margin makes all negatives of a rare value easy at first.
 @pytest.mark.parametrize(("kind", "weights", "tau"), [("bce", "inverse", 0), ("bce", "none", 1), ("asl", "inverse", 0)])
-def test_what_fits_perfectly_has_rare_values_predicted_where_they_are_also_with_smoothing(
-    kind: str, weights: str, tau: int
-) -> None:
-    """One logit of an image that has the value and one of an image that lacks it, moved until the loss is least."""
+def test_a_perfect_fit_predicts_rare_values_also_with_smoothing(kind: str, weights: str, tau: int) -> None:
+    """Optimize the logits of an image with the value and of an image without it."""
     space = LabelSpace({"tags": ("rare",)}, ["tags"])
     target = torch.tensor([[1]] + [[0]] * 999)
     criterion = AttributeLoss(
@@ -135,7 +133,7 @@ def _row(logits: dict[str, Tensor], row: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_processes_average_to_the_loss_of_the_joint_batch(kind: str) -> None:
+def test_several_processes_average_to_the_loss_of_the_joint_batch(kind: str) -> None:
     logits = _logits()
     whole = AttributeLoss(SPACE, multi_valued_loss=kind)(logits, TARGET)
     parts = run_on_processes(2, _share_of_loss, logits, TARGET, kind)
@@ -143,12 +141,12 @@ def test_processes_average_to_the_loss_of_the_joint_batch(kind: str) -> None:
 
 
 def _share_of_loss(logits: dict[str, Tensor], target: Tensor, kind: str) -> Tensor:
-    own = slice(0, 2) if torch.distributed.get_rank() == 0 else slice(2, None)
-    return AttributeLoss(SPACE, multi_valued_loss=kind)({n: v[own] for n, v in logits.items()}, target[own])
+    rows = slice(0, 2) if torch.distributed.get_rank() == 0 else slice(2, None)
+    return AttributeLoss(SPACE, multi_valued_loss=kind)({n: v[rows] for n, v in logits.items()}, target[rows])
 
 
-def test_a_value_is_weighed_by_how_many_have_it_over_how_many_lack_it() -> None:
-    # Of the four known sets, a: 1 has it, b: 2, c: 1, d: 1.
+def test_a_weight_compares_the_images_with_a_value_to_the_images_without_it() -> None:
+    # Among the four known sets, 1 has a, 2 have b, 1 has c and 1 has d.
     _, weights = class_weights(TARGET, SPACE, "inverse") or []
     assert weights.tolist() == pytest.approx([3, 1, 3, 3])
     _, effective = class_weights(TARGET, SPACE, "effective") or []

@@ -1,4 +1,4 @@
-"""Metrics of multi-valued attributes: against scikit-learn, slow searches, and one process."""
+"""Metrics of multi-valued attributes against scikit-learn, a search of thresholds, and one process."""
 
 import math
 
@@ -20,7 +20,7 @@ SPACE = LabelSpace({"size": ("L", "S"), "tags": tuple("abcde")}, ["tags"])
 
 
 def _data(rows: int = 40, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-    """Return logits and targets; some unknown, all of the first three values there somewhere."""
+    """Return logits and targets; some labels are unknown, and each of the first three values occurs."""
     random = torch.Generator().manual_seed(seed)
     truth = torch.rand(rows, K, generator=random) < torch.tensor([0.5, 0.3, 0.2, 0.1, 0.0])
     tags = 3 * (truth + torch.randn(rows, K, generator=random)) - 2
@@ -37,7 +37,7 @@ def _known(logits: Tensor, words: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("threshold", [0.3, None])
-def test_another_library_says_the_same(threshold: float | None) -> None:
+def test_the_metrics_equal_scikit_learns(threshold: float | None) -> None:
     logits, target = _data()
     meter = MultiValuedMeter(K, threshold)
     for rows in (slice(0, 13), slice(13, None)):
@@ -59,7 +59,7 @@ def test_another_library_says_the_same(threshold: float | None) -> None:
     assert math.isnan(found["top5"])
 
 
-LOGITS = [-40.0, -3.0, -1.0, 0.0, 0.5, 4.0, 15.0, 20.0, 40.0]  # float32 has the probability of the last two as 1
+LOGITS = [-40.0, -3.0, -1.0, 0.0, 0.5, 4.0, 15.0, 20.0, 40.0]  # the last two have probability 1 in float32
 
 
 @given(st.lists(st.tuples(st.sampled_from(LOGITS), st.booleans()), min_size=1, max_size=30))
@@ -78,8 +78,8 @@ def test_no_other_threshold_has_a_better_f1(pairs: list[tuple[float, bool]]) -> 
         assert threshold == 0.5
 
 
-def test_scores_that_are_not_numbers_end_in_no_error() -> None:
-    """A model that diverged is told of by its loss."""
+def test_nan_scores_raise_no_error() -> None:
+    """The loss already shows that a model diverged."""
     logits, target = _data()
     nan = {name: torch.full_like(values, torch.nan) for name, values in logits.items()}
     evaluator = AttributeEvaluator(SPACE)
@@ -95,7 +95,7 @@ def test_scores_that_are_not_numbers_end_in_no_error() -> None:
     )
 
 
-def test_a_batch_may_be_overwritten_by_the_next() -> None:
+def test_the_memory_of_a_batch_may_be_reused_for_the_next() -> None:
     logits, target = _data()
     meter, reused, words = MultiValuedMeter(K), torch.empty(20, K), torch.empty(20, 1, dtype=torch.int64)
     for rows in (slice(0, 20), slice(20, None)):
@@ -107,7 +107,7 @@ def test_a_batch_may_be_overwritten_by_the_next() -> None:
     assert meter.compute()[0]["map"] == whole.compute()[0]["map"]
 
 
-def test_the_scores_so_far_are_of_the_threshold_given_and_need_no_ranking() -> None:
+def test_the_summary_uses_the_given_threshold_and_computes_no_ranking() -> None:
     logits, target = _data()
     evaluator = AttributeEvaluator(SPACE, thresholds={"tags": 0.3})
     evaluator.update(logits, target)
@@ -117,20 +117,20 @@ def test_the_scores_so_far_are_of_the_threshold_given_and_need_no_ranking() -> N
     assert math.isnan(so_far["map"])
 
 
-def test_the_evaluator_joins_sets_with_classes() -> None:
+def test_the_evaluator_combines_sets_and_classes() -> None:
     logits, target = _data()
     evaluator = AttributeEvaluator(SPACE, [1, 3])
     for rows in (slice(0, 25), slice(25, None)):
         evaluator.update({name: values[rows] for name, values in logits.items()}, target[rows])
     found = evaluator.compute()
-    own = found["attributes"]
+    attributes = found["attributes"]
     classes, words = target.unbind(1)
     scores, truth = _known(logits["tags"], words)
-    assert own["tags"]["loss"] == pytest.approx(sk.log_loss(truth.ravel(), scores.ravel()), rel=1e-4)
-    assert found["top1"] == pytest.approx((own["size"]["top1"] + 3 * own["tags"]["top1"]) / 4)
-    assert found["top5"] == own["size"]["top5"] == 100
-    assert found["map"] == pytest.approx(own["tags"]["map"])
-    guess = predicted_values(logits["tags"], own["tags"]["threshold"])
+    assert attributes["tags"]["loss"] == pytest.approx(sk.log_loss(truth.ravel(), scores.ravel()), rel=1e-4)
+    assert found["top1"] == pytest.approx((attributes["size"]["top1"] + 3 * attributes["tags"]["top1"]) / 4)
+    assert found["top5"] == attributes["size"]["top5"] == 100
+    assert found["map"] == pytest.approx(attributes["tags"]["map"])
+    guess = predicted_values(logits["tags"], attributes["tags"]["threshold"])
     sets = ((words.clamp(min=0)[:, None] >> torch.arange(K)) & 1).bool()
     right = (classes < 0) | (logits["size"].argmax(dim=1) == classes)
     right &= (words < 0) | (guess == sets).all(dim=1)
@@ -138,7 +138,7 @@ def test_the_evaluator_joins_sets_with_classes() -> None:
     assert found["exact_match"] == pytest.approx(100 * float(right[labeled].float().mean()))
 
 
-def test_without_scores_sets_are_judged_at_one_half() -> None:
+def test_without_stored_scores_the_threshold_is_one_half() -> None:
     logits, target = _data()
     kept = AttributeEvaluator(SPACE, thresholds={"tags": 0.5})
     light = AttributeEvaluator(SPACE, keep_scores=False)
@@ -159,41 +159,41 @@ def test_a_value_outside_the_label_space_is_wrong() -> None:
     evaluator.update(logits, target)
     found = evaluator.compute()
     assert (found["attributes"]["tags"]["top1"], found["exact_match"]) == (50, 50)
-    own = found["attributes"]["tags"]
-    # Of a, and of the one value that is never predicted.
-    assert (own["macro_f1"], own["map"], own["micro_f1"]) == pytest.approx((50, 50, 80))
+    tags = found["attributes"]["tags"]
+    # The means are over a and the additional value that is never predicted.
+    assert (tags["macro_f1"], tags["map"], tags["micro_f1"]) == pytest.approx((50, 50, 80))
     counts = evaluator.confusion_matrices()["tags"]
     assert counts.tolist() == [[2, 2, 2], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
 
 
-def test_processes_count_what_one_counts() -> None:
+def test_several_processes_equal_one() -> None:
     logits, target = _data(rows=9)
     alone = AttributeEvaluator(SPACE)
     alone.update(logits, target)
     expected = alone.compute()
     for found in run_on_processes(3, _counted, logits, target):
         for name, values in (expected["attributes"] | {"all": expected}).items():
-            mine = (found["attributes"] | {"all": found})[name]
+            metrics = (found["attributes"] | {"all": found})[name]
             numbers = [key for key in values if key != "attributes"]
-            assert [mine[key] for key in numbers] == pytest.approx([values[key] for key in numbers], nan_ok=True)
+            assert [metrics[key] for key in numbers] == pytest.approx([values[key] for key in numbers], nan_ok=True)
 
 
 def _counted(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:
-    """Process 0 has nothing at all."""
+    """Evaluate this process's share; rank 0 has no images."""
     rank = torch.distributed.get_rank()
     evaluator = AttributeEvaluator(SPACE)
     if rank:
-        own = slice(0, 4) if rank == 1 else slice(4, None)
-        evaluator.update({name: values[own] for name, values in logits.items()}, target[own])
+        rows = slice(0, 4) if rank == 1 else slice(4, None)
+        evaluator.update({name: values[rows] for name, values in logits.items()}, target[rows])
     return evaluator.compute(distributed=True)
 
 
 def test_without_a_known_set_there_is_no_metric() -> None:
     evaluator = AttributeEvaluator(SPACE)
     evaluator.update({"size": torch.zeros(2, 2), "tags": torch.zeros(2, K)}, torch.tensor([[0, UNKNOWN]] * 2))
-    own = evaluator.compute()["attributes"]["tags"]
-    assert own["count"] == 0
-    assert all(math.isnan(own[name]) for name in ("loss", "top1", "map", "micro_f1", "macro_f1", "balanced_accuracy"))
+    tags = evaluator.compute()["attributes"]["tags"]
+    assert tags["count"] == 0
+    assert all(math.isnan(tags[name]) for name in ("loss", "top1", "map", "micro_f1", "macro_f1", "balanced_accuracy"))
 
 
 def test_an_attribute_may_have_more_values_than_a_column_has_bits() -> None:

@@ -1,4 +1,4 @@
-"""Weighted k-nearest neighbors against scikit-learn and a slow loop, and on several processes against one."""
+"""Weighted k-nearest neighbors against scikit-learn and a loop, and several processes against one."""
 
 import math
 from contextlib import nullcontext
@@ -31,11 +31,11 @@ SPACE = LabelSpace.numbered({"a": 3, "b": 5})
 
 
 def draw(rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw unit rows near the middles of classes, and labels of two attributes, some of them unknown."""
+    """Draw unit rows near class centers, and labels of two attributes, some of them unknown."""
     random = torch.Generator().manual_seed(seed)
-    middles = torch.randn(3, 8, generator=torch.Generator().manual_seed(99))
+    centers = torch.randn(3, 8, generator=torch.Generator().manual_seed(99))
     labels = torch.stack([torch.randint(0, k, (rows,), generator=random) for k in SIZES], dim=1)
-    units = F.normalize(middles[labels[:, 0]] + 1.5 * torch.randn(rows, 8, generator=random), dim=1)
+    units = F.normalize(centers[labels[:, 0]] + 1.5 * torch.randn(rows, 8, generator=random), dim=1)
     return units, labels.masked_fill(torch.rand(rows, 2, generator=random) < 0.3, -100)
 
 
@@ -61,38 +61,38 @@ def slowly(index: Tensor, labels: Tensor, queries: Tensor, targets: Tensor, k: i
 
 
 @pytest.mark.parametrize("k", [1, 7, 20, 200])
-def test_accuracies_are_those_of_neighbors_that_vote_one_by_one(k: int) -> None:
+def test_accuracies_equal_a_loop_over_neighbors(k: int) -> None:
     index, queries = draw(90, 0), draw(40, 1)
     expected = slowly(*index, *queries, k)
     assert neighbor_accuracies(*index, *queries, SPACE, [k])[k] == pytest.approx(expected)
     assert 20 < expected[0] < 100
 
 
-def test_another_library_says_the_same() -> None:
+def test_accuracies_equal_scikit_learns() -> None:
     (index, labels), (queries, targets) = draw(400, 2), draw(300, 3)
     found = neighbor_accuracies(index, labels, queries, targets, SPACE)
     for k in NEIGHBORS:
         for attribute in range(len(SIZES)):
-            known, asked = labels[:, attribute] >= 0, targets[:, attribute] >= 0
-            theirs = KNeighborsClassifier(
+            known, scored = labels[:, attribute] >= 0, targets[:, attribute] >= 0
+            peer = KNeighborsClassifier(
                 k, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.07)
             )
-            theirs.fit(index[known].double().numpy(), labels[known, attribute].numpy())
-            score = theirs.score(queries[asked].double().numpy(), targets[asked, attribute].numpy())
+            peer.fit(index[known].double().numpy(), labels[known, attribute].numpy())
+            score = peer.score(queries[scored].double().numpy(), targets[scored, attribute].numpy())
             assert found[k][attribute] == pytest.approx(100 * score)
 
 
-def test_a_class_outside_the_label_space_is_wrong_and_a_blank_is_not_asked() -> None:
+def test_a_class_outside_the_label_space_is_wrong_and_an_unknown_label_is_not_scored() -> None:
     index, labels = torch.eye(2), torch.tensor([[0], [1]])
     targets = torch.tensor([[0], [-1], [-100], [-100]])
     assert neighbor_accuracies(index, labels, index.repeat(2, 1), targets, TWO, [1]) == {1: [50.0]}
 
 
 def test_without_a_label_on_either_side_there_is_no_accuracy() -> None:
-    index, blank, known = torch.eye(2), torch.tensor([[-100], [-100]]), torch.tensor([[0], [1]])
-    for labels, targets in ((blank, known), (known, blank)):
+    index, unknown, known = torch.eye(2), torch.tensor([[-100], [-100]]), torch.tensor([[0], [1]])
+    for labels, targets in ((unknown, known), (known, unknown)):
         assert math.isnan(neighbor_accuracies(index, labels, index, targets, TWO, [1])[1][0])
-    assert neighbor_accuracies(index, blank[:, :0], index, blank[:, :0], LabelSpace({}), [1]) == {1: []}
+    assert neighbor_accuracies(index, unknown[:, :0], index, unknown[:, :0], LabelSpace({}), [1]) == {1: []}
 
 
 # With a model and images
@@ -130,18 +130,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_find_what_one_finds(data: Path, processes: int) -> None:
+def test_several_processes_equal_one(data: Path, processes: int) -> None:
     accuracies, spread = score(data)
     assert all(0 < value <= 100 for values in accuracies.values() for value in values)
-    for others, its_spread in run_on_processes(processes, _score_as_one_of_several, data):
-        assert others == accuracies
-        assert its_spread == pytest.approx(spread, rel=1e-4)
+    for joint, joint_spread in run_on_processes(processes, _score_as_one_of_several, data):
+        assert joint == accuracies
+        assert joint_spread == pytest.approx(spread, rel=1e-4)
 
 
 # Which images vote
 
 
-def test_the_index_holds_every_labeled_image_once_or_a_sample_that_the_seed_settles(data: Path) -> None:
+def test_the_index_holds_every_labeled_image_once_or_a_seeded_sample(data: Path) -> None:
     whole, _, _ = sets(data)
     labeled = [row for row, target in enumerate(whole.source.targets.tolist()) if max(target) >= 0]
     assert whole.rows.tolist() == labeled
@@ -152,13 +152,13 @@ def test_the_index_holds_every_labeled_image_once_or_a_sample_that_the_seed_sett
     assert set(first) < set(labeled)
 
 
-def test_without_a_label_the_index_is_of_all_images(data: Path) -> None:
+def test_without_labels_the_index_holds_all_images(data: Path) -> None:
     whole, _, _ = sets(data)
     whole.source.targets = torch.full_like(whole.source.targets, -100)
     assert len(NeighborDataset(whole.source, 30, 0)) == 30
 
 
-def test_index_images_are_seen_as_in_evaluation_and_the_unreadable_have_no_vote(tmp_path: Path) -> None:
+def test_index_images_are_transformed_as_in_evaluation_and_unreadable_ones_have_no_vote(tmp_path: Path) -> None:
     data = draw_catalog(tmp_path / "data", train=8, val=8, blanks=False)
     index_set, _, space = sets(data)
     plain = TwoViewDataset(index_set.source.table, index_set.source.targets.numpy(), None)
@@ -172,4 +172,4 @@ def test_index_images_are_seen_as_in_evaluation_and_the_unreadable_have_no_vote(
     assert torch.equal(targets, labels)
     (data / "images" / "train-2.png").write_bytes(b"no image")
     assert index_set[2][1].tolist() == [-100, -100]
-    assert not index_set.source.unreadable.any()  # that would change what training draws
+    assert not index_set.source.unreadable.any()  # marking it would change the random numbers of training

@@ -1,8 +1,6 @@
 """NT-Xent: recorded values, closed forms and extreme inputs. Properties of all losses: test_contrastive_losses.py."""
 
-import ast
 import math
-import sys
 import warnings
 from functools import cache
 from pathlib import Path
@@ -14,7 +12,6 @@ import torch.distributed as dist
 from contrastive_oracle import two_views, with_gradients
 from distributed import run_on_processes
 
-import simclr
 from simclr import NTXentLoss, chance_level, nt_xent_loss
 
 CASES = ["tiny", "batch32", "cold", "odd", "uneven_ranks", "duplicates"]
@@ -175,17 +172,6 @@ def test_projections_of_wrong_shape_dtype_device_or_number_raise(z_i, z_j, messa
 def test_the_chance_level_needs_two_images():
     with pytest.raises(ValueError, match="expected at least 2 images, got 1"):
         chance_level(1)
-
-
-def test_the_package_imports_only_torch_and_the_standard_library():
-    imported = set()
-    for file in Path(simclr.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported.add((node.module or "simclr").split(".")[0])
-    assert imported - sys.stdlib_module_names == {"torch", "simclr"}
 
 
 # Several processes

@@ -1,4 +1,4 @@
-"""What is measured of projections, against slow loops in float64, on one process and on several."""
+"""Metrics of projections against loops in float64, on one process and on several."""
 
 import math
 
@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]  # projections of two views [2, n, P], labels [n, 
 
 
 def draw(n: int, dim: int = 6, seed: int = 0) -> Batch:
-    """Draw two views that are somewhat alike, and labels of two attributes, a third of them unknown."""
+    """Draw two similar views, and labels of two attributes, a third of them unknown."""
     random = torch.Generator().manual_seed(seed)
     image = torch.randn(1, n, dim, generator=random)
     views = image + 0.7 * torch.randn(2, n, dim, generator=random)
@@ -61,21 +61,21 @@ def measured(batches: list[Batch]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("sizes", [(9,), (5, 12, 2), (1, 4)])
-def test_the_metrics_are_those_of_every_pair_by_itself(sizes: tuple[int, ...]) -> None:
+def test_the_metrics_equal_loops_over_pairs(sizes: tuple[int, ...]) -> None:
     batches = [draw(n, seed=n) for n in sizes]
     result = measured(batches)
     assert tuple(result) == PROJECTION_METRICS
     assert result == pytest.approx(slowly(batches), rel=1e-4)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = draw(23)
     whole = measured([batch])
     monkeypatch.setattr(simclr.projection_meter, "BLOCK_ENTRIES", 23 * 4)
     assert measured([batch]) == pytest.approx(whole, rel=1e-6)
 
 
-def test_of_large_batches_the_first_images_are_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_large_batch_only_the_first_images_are_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simclr.projection_meter, "MAX_ANCHORS", 10)
     views, labels = draw(30, dim=4)
     units = F.normalize(views.double(), dim=2).flatten(0, 1)
@@ -99,7 +99,7 @@ def test_several_processes_measure_the_joint_batch(sizes: tuple[int, ...]) -> No
         assert result == pytest.approx(expected, rel=1e-4)
 
 
-def test_perfect_projections_have_the_values_of_the_formulas() -> None:
+def test_orthogonal_images_have_the_closed_forms() -> None:
     result = measured([(torch.eye(4).repeat(2, 1, 1), torch.tensor([[0], [0], [1], [-100]]))])
     assert result["alignment"] == 0
     assert result["contrastive_top1"] == 100
@@ -110,7 +110,7 @@ def test_perfect_projections_have_the_values_of_the_formulas() -> None:
 
 
 @pytest.mark.parametrize("point", [torch.tensor([3.0, 4.0, 0.0]), torch.zeros(3)])
-def test_collapsed_projections_tell_nothing_apart(point: Tensor) -> None:
+def test_collapsed_projections_distinguish_nothing(point: Tensor) -> None:
     result = measured([(point.expand(2, 8, 3), torch.zeros(8, 1, dtype=torch.int64))])
     assert result["alignment"] == pytest.approx(0)
     assert result["contrastive_top1"] == 0  # ties are wrong
@@ -120,14 +120,14 @@ def test_collapsed_projections_tell_nothing_apart(point: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_any_float_will_do_and_the_scale_does_not_matter(dtype: torch.dtype) -> None:
+def test_every_floating_dtype_and_scale_gives_the_same_metrics(dtype: torch.dtype) -> None:
     views, labels = draw(8)
     views = views.to(dtype)
     expected = measured([(views.float(), labels)])
     assert measured([(views * 256, labels)]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_nothing_known_is_no_number() -> None:
+def test_a_metric_without_data_is_nan() -> None:
     assert all(math.isnan(value) for value in ProjectionMeter().compute().values())
     views, labels = draw(3)
     for unknown in (None, torch.full_like(labels, -100), labels[:, :0]):

@@ -46,9 +46,9 @@ def report(data: Path) -> None:
     # figures
     labels, cells = read_rows(data / "val.csv"), read_cells()
     runs = finished_runs(cells)
-    if not runs:
-        sys.exit(f"{RESULTS} has no method with {FEWEST_SEEDS} finished seeds: run the grid first")
     rows = [summary(key, runs, labels) for key in sorted(runs, key=_order) if len(runs[key]) >= FEWEST_SEEDS]
+    if not rows:
+        sys.exit(f"{RESULTS} has no method with {FEWEST_SEEDS} finished seeds: run the grid first")
 
     # files
     write_csv(rows)

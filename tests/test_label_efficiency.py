@@ -164,7 +164,8 @@ def tuned() -> list[dict[str, Any]]:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Use an empty results file instead of the committed one."""
-    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results.jsonl")
+    for module in (cells, report):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(cells, "WORK", tmp_path / "work")
     return tmp_path / "results.jsonl"
 
@@ -198,6 +199,14 @@ def test_saved_cells_come_back_with_their_predictions(store: Path) -> None:
     assert [run["predicted"] for run in runs["scratch", 0.1, "classification"].values()] == predicted
     with pytest.raises(SystemExit, match=r"no predictions for scratch, classification, 0.1 of the labels, seed 2"):
         cells.predictions_of(best | {"seed": 2}, stored)
+
+
+def test_a_report_without_enough_finished_cells_says_what_to_run(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("image_path,article,kids\n")
+    for cell in tuned():
+        cells.save_cell(cell)
+    with pytest.raises(SystemExit, match="no method with 3 finished seeds: run the grid first"):
+        report.report(tmp_path)
 
 
 def test_the_published_results_are_complete() -> None:

@@ -12,7 +12,7 @@ probable. Of a multi-valued attribute there are the values from the threshold on
 read keeps its row, blank, with the reason in a column `error`.
 """
 
-from options.inference import parse_inference_args
+from options.inference import inference_parser, parse_inference_args
 from options.train_kwargs import process_kwargs
 
 if __name__ == "__main__":
@@ -57,6 +57,8 @@ def inference(args: Namespace) -> None:
         raise UsageError("several processes would write one file: start a single one, without torchrun")
     output = check_predictions_path(args.output)
     device = set_up_process(**process_kwargs(args)).device
+    for note in inference_parser().notes(args, device):
+        _logger.info(note)
     lists = list_images(args.input)
     ready = load_evaluation_model(read_checkpoint(args.checkpoint), args, device)
     dataset = ImageDataset(lists, ready.channels)

@@ -9,7 +9,7 @@ DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
-from options.train import notes, parse_train_args, resolve_eval_metric
+from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.train_kwargs import (
     contrastive_kwargs,
     mixup_kwargs,
@@ -318,7 +318,7 @@ def step_images(batches: int, chunks: int, images: int) -> list[int]:
 def log_start(run: Run, label_space: LabelSpace) -> None:
     """Log what is about to happen, once."""
     args, train_set = run.args, run.train_loader.dataset
-    for note in notes(args):
+    for note in train_parser().notes(args, run.device):
         _logger.info(note)
     model = utils.model.unwrap_model(run.task.get_trainable_module())
     unlabeled = int((train_set.targets < 0).all(dim=1).sum())

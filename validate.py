@@ -13,7 +13,7 @@ nothing; a class that the model does not know counts as wrong.
 """
 
 from options.train_kwargs import process_kwargs
-from options.validate import notes, parse_validate_args
+from options.validate import parse_validate_args, validate_parser
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
@@ -72,7 +72,7 @@ def validate(args: Namespace) -> None:
     process = set_up_process(**process_kwargs(args))
     vars(args).update(vars(process) | {"device": str(process.device)})
     device = process.device
-    for note in notes(args):
+    for note in validate_parser().notes(args, device):
         _logger.info(note)
     files = find_checkpoints(args.checkpoint)
     table = read_table(find_split(args.data, args.split), None, require_attributes=False)

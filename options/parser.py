@@ -88,6 +88,10 @@ class Parser(argparse.ArgumentParser):
         near = near or get_close_matches(name, names, 1)
         return f"; did you mean {near[0]}?" if near else ""
 
+    def notes(self, args: argparse.Namespace, device: object) -> list[str]:
+        """Return a sentence for each flag that is accepted although it has no effect on the device in use."""
+        return self.rules.notes(argparse.Namespace(**{**vars(args), "device": str(device)}))
+
     def combine(self, recipe: dict[str, Any], typed: dict[str, Any]) -> argparse.Namespace:
         """Return every option: as typed, else as in the recipe, else its default.
 

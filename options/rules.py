@@ -68,6 +68,19 @@ def with_labels(because: str) -> Need:
     return above(0, "classification_loss_weight", because, "-wlc")
 
 
+def repeated(args: Namespace, pairs: str, flags: dict[str, str]) -> Iterator[str]:
+    """Yield a sentence for each name among a flag's NAME=VALUE pairs that a given flag sets too.
+
+    Args:
+        args: The options.
+        pairs: The option that holds the pairs.
+        flags: The option that sets each name.
+    """
+    for name, dest in flags.items():
+        if name in getattr(args, pairs) and getattr(args, dest) is not None:
+            yield f"{flag(pairs)} {name}=... is what {flag(dest)} sets: use that flag alone"
+
+
 @dataclass(frozen=True)
 class Implied:
     """A value of a flag that settles another flag: --contrastive none means -wls 0.

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from options.parser import Group
-from options.rules import flag, on
+from options.rules import Need, flag, on
 from options.values import COUNT, FRACTION, POSITIVE, REAL, WHOLE, views_at_test
 
 RESIZES = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
@@ -16,6 +16,16 @@ APEX_REFUSED = "NVIDIA Apex's mixed precision is no longer developed; use --amp,
 TORCHSCRIPT_REFUSED = (
     "TorchScript is deprecated in PyTorch and cannot express a model that returns different things in training "
     "and evaluation; use --torchcompile"
+)
+
+
+# checked when the device is known: see `Parser.notes`
+ON_GPU = Need(
+    "a GPU",
+    ("device",),
+    lambda args: not str(args.device or "").startswith("cpu"),
+    "it is about a GPU, and the device is the CPU",
+    noted=True,
 )
 
 
@@ -53,7 +63,8 @@ def model_dtype_flag(group: Group) -> None:
 def loading_flags(group: Group) -> None:
     """Declare how images are loaded."""
     group.value("--workers -j", WHOLE, 4, "processes that load images; 0 loads in the main process")
-    group.switch("--pin-mem", "load into page-locked memory, from which copies to a GPU are faster")
+    pinned = "load into page-locked memory, from which copies to a GPU are faster"
+    group.switch("--pin-mem", pinned, needs=(ON_GPU,))
     group.switch("--no-prefetcher", "normalize on the CPU, and copy no batch ahead")
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from options.parser import Group, Parser, parse
-from options.rules import Implied, Need, above, among, off, on, with_contrast, with_labels
+from options.rules import Implied, Need, above, among, off, on, repeated, with_contrast, with_labels
 from options.shared import (
     APEX_REFUSED,
+    ON_GPU,
     TABLE_REFUSED,
     TORCHSCRIPT_REFUSED,
     loading_flags,
@@ -65,11 +66,6 @@ def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = Fals
     if args.unlabeled_ratio is None:
         args.unlabeled_ratio = _unlabeled_ratio(args)
     return args
-
-
-def notes(args: argparse.Namespace) -> list[str]:
-    """Return a sentence for each flag that is accepted although it has no effect in this run."""
-    return train_parser().rules.notes(args)
 
 
 def resolve_eval_metric(asked: str | None, heads_learn: bool, only_sets: bool) -> str:
@@ -138,10 +134,12 @@ def _dataset_flags(group: Group) -> None:
 def _model_flags(group: Group) -> None:
     add, switch = group.value, group.switch
     add("--model", "NAME", "efficientnet_b0", "any of timm's architectures")
-    switch("--pretrained", "start from weights pretrained on ImageNet", needs=(_STARTING,))
+    overwritten = off("initial_checkpoint", "that checkpoint overwrites the pretrained weights; leave one of them out")
+    only_switch = replace(overwritten, met=lambda args: not args.initial_checkpoint or bool(args.pretrained_path))
+    switch("--pretrained", "start from weights pretrained on ImageNet", needs=(only_switch, _STARTING))
     named = Implied((), "pretrained", True, "the file holds pretrained weights; leave one of them out")
     path = "pretrained weights on disk, named as in timm; implies --pretrained"
-    add("--pretrained-path", "FILE", "", path, implies=named, needs=(_STARTING,))
+    add("--pretrained-path", "FILE", "", path, implies=named, needs=(overwritten, _STARTING))
     start = "start from the weights of a run of this project"
     add("--initial-checkpoint", "FILE", "", start, needs=(_STARTING,))
     add("--resume", "FILE", "", "resume from a checkpoint: weights, optimizer, epoch, best score")
@@ -193,7 +191,7 @@ def _ema_flags(group: Group) -> None:
     add, switch = group.value, group.switch
     averaged = (on("model_ema", "there is no average without it"),)
     switch("--model-ema", "keep a moving average of the weights, and score it too")
-    switch("--model-ema-force-cpu", "keep the average in CPU memory", needs=averaged)
+    switch("--model-ema-force-cpu", "keep the average in CPU memory", needs=(*averaged, ON_GPU))
     add("--model-ema-decay", RATE, 0.9998, "share of the average that an update keeps", needs=averaged)
     warmup = "begin with a smaller decay, so that short runs get an average"
     switch("--model-ema-warmup", warmup, default=True, needs=averaged)
@@ -240,7 +238,7 @@ def _running_flags(group: Group) -> None:
         "project to send them to",
         needs=(on("log_wandb", "nothing is sent otherwise"),),
     )
-    switch("--synchronize-step", "wait for the device after each step, to time it")
+    switch("--synchronize-step", "wait for the device after each step, to time it", needs=(ON_GPU,))
 
 
 def _process_flags(group: Group) -> None:
@@ -285,12 +283,20 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.data_dir:
         yield "DATA is missing: the folder that holds train.csv (or --data-dir, or data_dir in the YAML file)"
     yield from shared_conflicts(args)
+    yield from _repeated_arguments(args)
     yield from loss_conflicts(args)
     yield from schedule_conflicts(args)
     yield from _freezing_conflicts(args)
     yield from _unlabeled_conflicts(args)
     yield from view_conflicts(args)
     yield from _process_conflicts(args)
+
+
+def _repeated_arguments(args: argparse.Namespace) -> Iterator[str]:
+    depth = "drop_path" if args.drop_connect is None else "drop_connect"
+    size = "img_size" if args.input_size is None else "input_size"
+    named = {"global_pool": "gp", "drop_path_rate": depth, "drop_block_rate": "drop_block", "img_size": size}
+    yield from repeated(args, "model_kwargs", {**named, "in_chans": "input_size"})
 
 
 def _freezing_conflicts(args: argparse.Namespace) -> Iterator[str]:

@@ -4,12 +4,22 @@ import argparse
 from collections.abc import Iterator
 
 from options.parser import Group
-from options.rules import Need, above, among, off, on
+from options.rules import Need, above, among, off, on, repeated
 from options.values import COUNT, FRACTION, NONNEGATIVE, POSITIVE, RATE, WHOLE, keyword
 
 SCHEDULES = ["cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant", "none"]
 DECAYS = ["linear", "1-sqrt", "cosine", "power", "exp"]
 
+# what each argument of an optimizer is called among the flags
+_ARGUMENTS = {
+    "lr": "lr",
+    "momentum": "momentum",
+    "weight_decay": "weight_decay",
+    "eps": "opt_eps",
+    "betas": "opt_betas",
+    "foreach": "opt_foreach",
+    "layer_decay": "layer_decay",
+}
 _CYCLIC = ("cosine", "tanh", "poly")
 _PHASED = ("wsd", "rsqrt")
 
@@ -146,6 +156,7 @@ def _decay_flags(group: Group) -> None:
 
 def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags of this file."""
+    yield from repeated(args, "opt_kwargs", _ARGUMENTS)
     if args.decay_milestones != sorted(set(args.decay_milestones)):
         yield "--decay-milestones must rise: each is the epoch of one more decay"
     if args.sched in _PHASED:

@@ -32,11 +32,6 @@ def parse_validate_args(argv: Sequence[str] | None = None, check_paths: bool = F
     return parse(validate_parser(), argv, check_paths, _conflicts)
 
 
-def notes(args: argparse.Namespace) -> list[str]:
-    """Return a sentence for each flag of the original's commands that has no effect here."""
-    return validate_parser().rules.notes(args)
-
-
 def validate_parser() -> Parser:
     """Return the parser of validate.py."""
     parser = Parser("validate.py", "Score a checkpoint, or each of several, on a split of a table.", "DATA [flags]")

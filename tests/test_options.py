@@ -16,8 +16,7 @@ from options import parser as option_parser
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.rules import flag
-from options.train import notes, parse_train_args, resolve_eval_metric, train_parser
-from options.validate import notes as validate_notes
+from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.validate import parse_validate_args, validate_parser
 from options.yaml_file import args_text
 
@@ -425,6 +424,11 @@ MISTAKES = [
     ("--split-bn --sync-bn", "--split-bn excludes --sync-bn"),
     ("--dist-bn reduce --sync-bn", "--dist-bn excludes --sync-bn"),
     ("--local-rank 1", "--local-rank 1 needs the same LOCAL_RANK in the environment"),
+    ("--opt-kwargs momentum=0.5", "--opt-kwargs momentum=... is what --momentum sets: use that flag alone"),
+    ("--opt adam --opt-eps 1 --opt-kwargs eps=2", "--opt-kwargs eps=... is what --opt-eps sets: "),
+    ("--gp max --model-kwargs global_pool=avg", "--model-kwargs global_pool=... is what --gp sets: "),
+    ("--drop-connect 0.1 --model-kwargs drop_path_rate=0", "--model-kwargs drop_path_rate=... is what --drop-connect "),
+    ("--input-size 3 8 8 --model-kwargs img_size=9", "--model-kwargs img_size=... is what --input-size sets: "),
     # several needs of one flag, and values in the sentence
     ("--mask-false-negatives --contrastive none", "--mask-false-negatives needs -wls above 0: at weight 0, or with "),
     ("--contrastive none --contrastive-batch-size 64", "--contrastive-batch-size needs -wls above 0: at weight 0 no "),
@@ -483,6 +487,7 @@ UNMET = """
 --reprob 0.1 --classify-view weak -wls 0 | --remode pixel | --recount 2 | --resplit
 --resplit --reprob 0.5 --no-prefetcher | --mixup 0.2 -wlc 0 | --cutmix 1 -wlc 0 | --cutmix-minmax 0.2 0.8 -wlc 0
 --mixup-prob 0.5 | --mixup-switch-prob 0.1 --mixup 1 | --mixup-mode elem | --mixup-off-epoch 2
+--pretrained --initial-checkpoint a | --pretrained-path a --initial-checkpoint b
 --head-grad detach -wls 0 | --head-grad detach -wlc 0 | --no-resume-opt
 --grad-checkpointing --freeze-backbone --pretrained -wls 0
 --bn-momentum 0.1 --freeze-backbone --pretrained -wls 0
@@ -542,12 +547,18 @@ def test_a_flag_that_asks_for_nothing_needs_nothing(words: str) -> None:
         ("reprob: 0.2\nremode: pixel", "--reprob 0", "remode", "const"),
         ("model-ema: true\nmodel-ema-decay: 0.9", "--no-model-ema", "model_ema_decay", 0.9998),
         ("initial-checkpoint: a", "--resume b", "initial_checkpoint", "a"),  # args.yaml repeats the run
+        ("pretrained: true", "--initial-checkpoint a", "pretrained", False),
+        ("pretrained-path: w", "--initial-checkpoint a", "pretrained_path", ""),
     ],
 )
 def test_a_typed_flag_takes_back_what_it_leaves_without_effect(
     recipe_text: str, typed: str, dest: str, value: object, recipe: Callable[[str], str]
 ) -> None:
     assert getattr(train("-c", recipe(recipe_text), *typed.split()), dest) == value
+
+
+def notes(args: argparse.Namespace, device: str = "cuda") -> list[str]:
+    return train_parser().notes(args, device)
 
 
 def test_a_flag_of_the_originals_command_without_effect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,9 +580,12 @@ def test_a_flag_of_the_originals_command_without_effect_is_named(monkeypatch: py
     assert note.startswith("--use-multi-epochs-loader has no effect here: ")
     (note,) = notes(train("-wlc", "0", "--drop", "0.2"))
     assert note.startswith("--drop has no effect here: ")
+    cpu = ["--pin-mem", "--synchronize-step", "--model-ema", "--model-ema-force-cpu"]
+    assert notes(train(*cpu)) == []
+    assert [note.split()[0] for note in notes(train(*cpu), "cpu")] == [cpu[3], cpu[1], cpu[0]]
     scored = ["data", "--checkpoint", "x"]
-    assert validate_notes(parse_validate_args(scored)) == []
-    (note,) = validate_notes(parse_validate_args([*scored, "--no-test-pool"]))
+    assert validate_parser().notes(parse_validate_args(scored), "cpu") == []
+    (note,) = validate_parser().notes(parse_validate_args([*scored, "--no-test-pool"]), "cpu")
     assert note.startswith("--no-test-pool has no effect here: ")
 
 

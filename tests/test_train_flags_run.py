@@ -71,7 +71,7 @@ def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 def busy(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The same with a flag for each thing that a run may leave."""
     words = "--eval-metric loss --val-interval 2 --checkpoint-hist 1 --recovery-interval 2 --log-interval 1"
-    flags = [*words.split(), "--save-images", "--experiment", "busy", "--epochs", EPOCHS]
+    flags = [*words.split(), "--decay-rate", 0.5, "--save-images", "--experiment", "busy", "--epochs", EPOCHS]
     return train_through(data, tmp_path_factory.mktemp("busy"), *flags)
 
 
@@ -85,6 +85,11 @@ def summary(outcome: Outcome) -> list[dict[str, str]]:
 @shows("epochs")
 def test_a_run_has_the_epochs_asked_for(plain: Outcome) -> None:
     assert [row["epoch"] for row in summary(plain)] == ["0", "1", "2", "3"]
+
+
+def test_a_flag_without_effect_that_is_not_refused_is_logged(plain: Outcome, busy: Outcome) -> None:
+    assert "--decay-rate has no effect here: this schedule does not decay by a factor" in busy[1]
+    assert "no effect" not in plain[1]
 
 
 @shows("start_epoch")

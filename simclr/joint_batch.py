@@ -82,6 +82,12 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"expected a finite temperature above 0, got {temperature}")
 
 
+def check_images(n: int) -> None:
+    """Raise ValueError if a joint batch of n images has no negatives, that is for n below 2."""
+    if n < 2:
+        raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
+
+
 def _unit_rows(z: Tensor) -> Tensor:
     """Scale each row of [n, P] to length 1; rows of zeros stay zero and have no gradient."""
     # The squares of 1e30 and 1e-30 leave the range of float32, so first divide by the largest entry. The direction of a

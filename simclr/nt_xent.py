@@ -28,7 +28,7 @@ import math
 import torch
 from torch import Tensor
 
-from simclr.joint_batch import check_temperature, joint_anchors, mean_over_anchors, positive_logits
+from simclr.joint_batch import check_images, check_temperature, joint_anchors, mean_over_anchors, positive_logits
 from simclr.log_sum_exp import log_sum_exp_of_others
 from simclr.temperature_loss import TemperatureLoss
 
@@ -105,8 +105,7 @@ def chance_level(n: int) -> float:
     Raises:
         ValueError: There are fewer than two images.
     """
-    if n < 2:
-        raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
+    check_images(n)
     return math.log(2 * n - 1)
 
 
@@ -120,7 +119,7 @@ def best_level(n: int, temperature: float) -> float:
     Raises:
         ValueError: There are fewer than two images, or the temperature is not a finite number above 0.
     """
-    chance_level(n)
+    check_images(n)
     check_temperature(temperature)
     # The mean similarity of n unit vectors is at least -1 / (n - 1), which a regular simplex attains.
     return math.log1p((2 * n - 2) * math.exp(-(1 + 1 / (n - 1)) / temperature))

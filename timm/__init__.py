@@ -1,7 +1,8 @@
-"""Joins this folder's modules to the installed timm: `timm.create_model` is upstream's, `timm.models.multi_label` ours.
+"""The installed timm, with the modules of this folder added to its packages.
 
-Upstream runs inside this very module, then each of our subfolders is appended to the `__path__` of the package of the
-same name. A module that exists on both sides is an error that names both files, never a silent override.
+`import timm` in this checkout finds this file. It executes the installed timm's `__init__` as its own code, and appends
+each subfolder here to the `__path__` of the installed package of the same name. `timm.create_model` is then upstream's,
+and `timm.models.multi_label` is ours. If both sides have a module of one name, the import fails and names both files.
 """
 
 import sys
@@ -11,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _here = Path(__file__).resolve().parent
-# Upstream is known by a file that this folder never has: comparing folders would recurse with two clones on the path.
+# Recognize upstream by version.py, which this folder never has. To skip only this folder would recurse if the path also
+# holds a second clone.
 _spec = PathFinder.find_spec("timm", [p for p in sys.path if Path(p, "timm/version.py").is_file()])
 if not (_spec and _spec.loader and _spec.origin and _spec.submodule_search_locations):
     raise ModuleNotFoundError("timm is not installed: pip install 'timm>=1.0.31'", name="timm")
@@ -26,4 +28,4 @@ for _folder in sorted({file.parent for file in _here.glob("*/**/*.py")}):
         if _taken := find_spec(f"{_package.__name__}.{_file.stem}"):
             raise ImportError(f"the installed timm has its own {_taken.name} at {_taken.origin}: rename ours, {_file}")
     _package.__path__.append(str(_folder))
-__spec__ = _spec  # from here on, importlib.resources and inspect see the installed package
+__spec__ = _spec  # so that importlib.resources and inspect see the installed package

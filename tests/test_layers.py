@@ -75,3 +75,12 @@ def test_every_package_has_its_place() -> None:
     packages = {file.relative_to(ROOT).parts[0] for file in ROOT.glob("*/__init__.py")}
     assert packages - {"tests", "benchmarks"} == set(ROOMS)
     assert {str(file.parent.relative_to(ROOT)) for file in (ROOT / "timm").glob("*/**/*.py")} <= set(FLOORS)
+
+
+@pytest.mark.parametrize("room", ["catalog", "runtime", "simclr"])
+def test_a_library_knows_nothing_of_command_lines(room: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        assert [text for text in texts if text.startswith("--")] == [], f"{file} names a flag"
+        assert "argparse" not in imports(file), f"{file} reads a command line"

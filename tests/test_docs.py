@@ -1,6 +1,7 @@
 """The front page and the manual: links resolve, commands parse, examples run, recipes are what they say."""
 
 import argparse
+import ast
 import os
 import re
 import shlex
@@ -162,9 +163,9 @@ def test_the_example_of_the_front_page_prints_a_class_for_each_attribute(
     monkeypatch.chdir(tmp_path)
     (example,) = code_blocks(README.read_text(encoding="utf-8"), "python")
     exec(example, {})
-    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [name for name, _ in shown] == list(model.label_space.attributes)
-    assert all(value in model.label_space.classes[name] for name, value in shown)
+    shown = ast.literal_eval(capsys.readouterr().out)
+    assert list(shown) == list(model.label_space.attributes)
+    assert all(value in model.label_space.classes[name] for name, value in shown.items())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

@@ -19,6 +19,14 @@ TORCHSCRIPT_REFUSED = (
 )
 
 
+# One process needs none of this, and a command that also runs on several must not fail on it: it is logged.
+SEVERAL = Need(
+    "several processes (distributed_train.sh N)",
+    (),
+    lambda args: processes() > 1,
+    "it is about several processes, and this is the only one",
+    noted=True,
+)
 # checked when the device is known: see `Parser.notes`
 ON_GPU = Need(
     "a GPU",

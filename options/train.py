@@ -6,46 +6,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from options.parser import Group, Parser, parse
-from options.rules import Implied, Need, above, among, off, on, repeated, with_contrast, with_labels
+from options.rules import Need, above, among, on, with_contrast
 from options.shared import (
     APEX_REFUSED,
     ON_GPU,
+    SEVERAL,
     TABLE_REFUSED,
     TORCHSCRIPT_REFUSED,
     loading_flags,
     model_dtype_flag,
     precision_flags,
     preprocessing_flags,
-    processes,
     shared_conflicts,
     tta_flag,
     unreadable_flag,
 )
 from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
+from options.train_model import batch_norm_flags, ema_flags, model_conflicts, model_flags, regularization_flags
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
 from options.train_views import augmentation_flags, is_mixing, mixing_flags, view_conflicts, view_flags
-from options.values import COUNT, FRACTION, POSITIVE, RATE, WHOLE, keyword
+from options.values import COUNT, POSITIVE, WHOLE
 
-# One process needs none of this, and a command that also runs on several must not fail on it: it is logged.
-_SEVERAL = Need(
-    "several processes (distributed_train.sh N)",
-    (),
-    lambda args: processes() > 1,
-    "it is about several processes, and this is the only one",
-    noted=True,
-)
-# Resuming repeats the flags of the run, which name the weights that it started from.
-_STARTING = Need(
-    "--resume",
-    ("resume",),
-    lambda args: not args.resume,
-    "--resume has the weights",
-    noted=True,
-    verb="excludes",
-)
-_FROZEN = off("freeze_backbone", "a frozen backbone stays in evaluation mode")
-# The stages of a training share the flags of the model, so these are logged too.
-_DROPS = replace(_FROZEN, noted=True)
 _LOADED_AGAIN = Need(
     "--freeze-backbone with --no-aug",
     ("freeze_backbone", "no_aug", "tta", "mixup", "cutmix", "cutmix_minmax"),
@@ -88,7 +69,7 @@ def train_parser() -> Parser:
     parser = Parser("train.py", "Train one model for every attribute of a table, with SimCLR.", "DATA [flags]")
     _dataset_flags(parser.group("Dataset"))
     attribute_flags(parser.group("Attributes", "What is classified, and how classes and attributes weigh."))
-    _model_flags(parser.group("Model"))
+    model_flags(parser.group("Model"))
     preprocessing_flags(parser.group("Preprocessing"), "the model's own")
     simclr_flags(parser.group("SimCLR", "The contrastive loss between two views of each image."))
     optimizer_flags(parser.group("Optimizer"))
@@ -96,9 +77,9 @@ def train_parser() -> Parser:
     view_flags(parser.group("Views", "What makes the two views of an image."))
     augmentation_flags(parser.group("Augmentation", "timm's augmentation, of the views and of a classified image."))
     mixing_flags(parser.group("Mixing", "Mixup and cutmix; the attribute heads alone read mixed images."))
-    _regularization_flags(parser.group("Regularization"))
-    _batch_norm_flags(parser.group("Batch norm"))
-    _ema_flags(parser.group("EMA", "A moving average of the weights."))
+    regularization_flags(parser.group("Regularization"))
+    batch_norm_flags(parser.group("Batch norm"))
+    ema_flags(parser.group("EMA", "A moving average of the weights."))
     _running_flags(parser.group("Running"))
     _process_flags(parser.group("Processes", "See distributed_train.sh."))
     group = parser.group("Device and precision")
@@ -129,72 +110,6 @@ def _dataset_flags(group: Group) -> None:
     add("--unlabeled-ratio", POSITIVE, None, ratio, needs=needs)
     add("--val-split", "NAME", "validation", "table to score after an epoch; validation means val.csv")
     unreadable_flag(group)
-
-
-def _model_flags(group: Group) -> None:
-    add, switch = group.value, group.switch
-    add("--model", "NAME", "efficientnet_b0", "any of timm's architectures")
-    overwritten = off("initial_checkpoint", "that checkpoint overwrites the pretrained weights; leave one of them out")
-    only_switch = replace(overwritten, met=lambda args: not args.initial_checkpoint or bool(args.pretrained_path))
-    switch("--pretrained", "start from weights pretrained on ImageNet", needs=(only_switch, _STARTING))
-    named = Implied((), "pretrained", True, "the file holds pretrained weights; leave one of them out")
-    path = "pretrained weights on disk, named as in timm; implies --pretrained"
-    add("--pretrained-path", "FILE", "", path, implies=named, needs=(overwritten, _STARTING))
-    start = "start from the weights of a run of this project"
-    add("--initial-checkpoint", "FILE", "", start, needs=(_STARTING,))
-    add("--resume", "FILE", "", "resume from a checkpoint: weights, optimizer, epoch, best score")
-    switch("--freeze-backbone", "train the heads alone (a linear probe); with --no-aug its features are made only once")
-    nothing = with_contrast("nothing else would train the backbone (--freeze-backbone trains the heads alone)")
-    needs: tuple[Need, ...] = (nothing, with_labels("without the classification loss nothing trains the heads"))
-    gradients = "whether the gradients of the heads train the backbone, or stop before it"
-    add("--head-grad", ["joint", "detach"], "joint", gradients, needs=needs)
-    needs = (on("resume", "there is no optimizer state to leave out"),)
-    switch("--no-resume-opt", "resume without the states of the optimizer and of the loss scaler", needs=needs)
-    add("--gp", "NAME", None, "global pooling: avg, max, avgmax, ... (default: the model's own)")
-    group.pairs("--model-kwargs", keyword, "NAME=VALUE", "more arguments for the architecture: act_layer=silu")
-    needs = (off("freeze_backbone", "no gradient passes through a frozen backbone"),)
-    switch("--grad-checkpointing", "recompute activations in the backward pass: less memory, more time", needs=needs)
-
-
-def _regularization_flags(group: Group) -> None:
-    add = group.value
-    needs = (replace(with_labels("it drops inputs of the heads, which -wlc 0 does not train"), noted=True),)
-    add("--drop", RATE, 0.0, "dropout before the attribute heads", needs=needs)
-    names = ("drop_path", "they are two names for one thing, and --drop-path is the current one")
-    add("--drop-connect", RATE, None, "older name of --drop-path", off=(0.0,), excludes=names, needs=(_DROPS,))
-    depth = "probability of skipping a residual branch (stochastic depth)"
-    add("--drop-path", RATE, None, depth, off=(0.0,), needs=(_DROPS,))
-    blocks = "probability of dropping blocks of a feature map"
-    add("--drop-block", RATE, None, blocks, off=(0.0,), needs=(_DROPS,))
-
-
-def _batch_norm_flags(group: Group) -> None:
-    add, switch = group.value, group.switch
-    both = Need(
-        "--bn-momentum with --bn-eps",
-        ("bn_momentum", "bn_eps"),
-        lambda args: args.bn_momentum is None or args.bn_eps is None,
-        "they set both of its values; leave it out",
-        verb="excludes",
-    )
-    switch("--bn-tf", "use TensorFlow's momentum and epsilon", needs=(both,))
-    momentum = "momentum of the running statistics (default: the model's own)"
-    add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN,))
-    add("--bn-eps", POSITIVE, None, "epsilon (default: the model's own)")
-    switch("--sync-bn", "compute statistics over all processes; needs CUDA", needs=(_FROZEN, _SEVERAL))
-    share = "share running statistics after an epoch: those of rank 0, or the mean"
-    add("--dist-bn", ["", "broadcast", "reduce"], "", share, needs=(_FROZEN, _SEVERAL))
-    switch("--split-bn", "keep separate statistics for each view", needs=(_FROZEN,))
-
-
-def _ema_flags(group: Group) -> None:
-    add, switch = group.value, group.switch
-    averaged = (on("model_ema", "there is no average without it"),)
-    switch("--model-ema", "keep a moving average of the weights, and score it too")
-    switch("--model-ema-force-cpu", "keep the average in CPU memory", needs=(*averaged, ON_GPU))
-    add("--model-ema-decay", RATE, 0.9998, "share of the average that an update keeps", needs=averaged)
-    warmup = "begin with a smaller decay, so that short runs get an average"
-    switch("--model-ema-warmup", warmup, default=True, needs=averaged)
 
 
 def _running_flags(group: Group) -> None:
@@ -245,8 +160,8 @@ def _process_flags(group: Group) -> None:
     add, switch = group.value, group.switch
     add("--local_rank --local-rank", WHOLE, 0, "set by the launcher")
     backend = "backend of the process group: nccl, gloo, ... (default: by device)"
-    add("--dist-backend", "NAME", None, backend, needs=(_SEVERAL,))
-    switch("--no-ddp-bb", "do not broadcast buffers from rank 0 before each step", needs=(_SEVERAL,))
+    add("--dist-backend", "NAME", None, backend, needs=(SEVERAL,))
+    switch("--no-ddp-bb", "do not broadcast buffers from rank 0 before each step", needs=(SEVERAL,))
 
 
 def _loading_flags(group: Group) -> None:
@@ -283,29 +198,12 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.data_dir:
         yield "DATA is missing: the folder that holds train.csv (or --data-dir, or data_dir in the YAML file)"
     yield from shared_conflicts(args)
-    yield from _repeated_arguments(args)
     yield from loss_conflicts(args)
     yield from schedule_conflicts(args)
-    yield from _freezing_conflicts(args)
+    yield from model_conflicts(args)
     yield from _unlabeled_conflicts(args)
     yield from view_conflicts(args)
     yield from _process_conflicts(args)
-
-
-def _repeated_arguments(args: argparse.Namespace) -> Iterator[str]:
-    depth = "drop_path" if args.drop_connect is None else "drop_connect"
-    size = "img_size" if args.input_size is None else "input_size"
-    named = {"global_pool": "gp", "drop_path_rate": depth, "drop_block_rate": "drop_block", "img_size": size}
-    yield from repeated(args, "model_kwargs", {**named, "in_chans": "input_size"})
-
-
-def _freezing_conflicts(args: argparse.Namespace) -> Iterator[str]:
-    if not args.freeze_backbone:
-        return
-    if args.simclr_loss_weight:
-        yield "--freeze-backbone needs -wls 0: the contrastive loss is there to train the backbone"
-    if not (args.pretrained or args.initial_checkpoint or args.resume):
-        yield "--freeze-backbone needs weights to keep: --initial-checkpoint, --pretrained or --pretrained-path"
 
 
 def _unlabeled_ratio(args: argparse.Namespace) -> float | None:
@@ -325,13 +223,6 @@ def _unlabeled_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
-    views = 2 if args.simclr_loss_weight > 0 else 1
-    if args.split_bn and views * max(args.aug_splits, 1) < 2:
-        yield "--split-bn needs at least two views: use --aug-splits, or -wls above 0"
-    if args.split_bn and args.sync_bn:
-        yield "--split-bn excludes --sync-bn: both replace the model's batch norm layers"
-    if args.dist_bn and args.sync_bn:
-        yield "--dist-bn excludes --sync-bn: synchronized statistics are the same on every process already"
     if args.cache == "device" and args.augment_on != "device":
         yield "--cache device needs --augment-on device: views that workers make need their images in the host's memory"
     if args.local_rank and os.environ.get("LOCAL_RANK") != str(args.local_rank):

@@ -1,10 +1,13 @@
 """What every test may rely on."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from options.train import parse_train_args
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no property of the code
 settings.load_profile("any machine")
@@ -18,3 +21,34 @@ def _restored_logging() -> Iterator[None]:
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that parses words which are wrong, and returns the sentence about it."""
+
+    def fail(*words: str, parse: Callable[[list[str]], object] = parse_train_args) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            parse(list(words))
+        assert exit_.value.code == 2
+        out, err = capsys.readouterr()
+        sentence, hint, *rest = err.splitlines()
+        assert not out
+        assert not rest
+        assert hint.startswith("see ")
+        assert hint.endswith(" --help")
+        return sentence.partition(": error: ")[2]
+
+    return fail
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[[str], str]:
+    """Return a function that writes a YAML file and returns its name."""
+
+    def write(text: str) -> str:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text)
+        return str(file)
+
+    return write

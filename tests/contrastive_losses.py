@@ -1,4 +1,4 @@
-"""Our contrastive losses beside their oracles, for the tests that run every loss."""
+"""Our contrastive losses beside their oracles, and helpers, for the tests that run every loss."""
 
 from contextlib import contextmanager
 from functools import partial
@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from contrastive_oracle import dcl_loop, nt_xent_loop, sup_con_loop
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simclr import (
     DCLLoss,
@@ -52,3 +53,15 @@ def assert_all_close(found, expected, tolerance):
     for value, reference in zip(found, expected, strict=True):
         bound = tolerance * max(1.0, reference.abs().max().item())
         torch.testing.assert_close(value.double(), reference.double(), rtol=0, atol=bound)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Record the size of the largest tensor, in elements."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            self.numel = max(self.numel, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+        return result

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from contrastive_losses import LOSSES, MODULES, assert_all_close, blocks_of, every_loss, sup_con
+from contrastive_losses import LOSSES, MODULES, LargestTensor, assert_all_close, blocks_of, every_loss, sup_con
 from contrastive_oracle import UNKNOWN, dcl_loop, draw_labels, sup_con_loop, two_views, with_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from simclr import chance_level, dcl_chance_level, dcl_loss, nt_xent_loss
 
@@ -223,18 +222,6 @@ def test_the_module_shows_its_temperature_has_no_state_and_calls_the_function(na
     args = *two_views(5), draw_labels(5)
     function, _ = LOSSES["supcon" if name == "supcon" else f"{name}, masked"]
     assert loss(*args) == function(*args[:2], 0.1, args[2])
-
-
-class LargestTensor(TorchDispatchMode):
-    """Record the size of the largest tensor, in elements."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            self.numel = max(self.numel, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
-        return result
 
 
 @every_loss

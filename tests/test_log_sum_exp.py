@@ -1,15 +1,14 @@
 """The log-sum-exp in blocks against loops, and its gradient against autograd on the whole matrix."""
 
 import math
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from contrastive_losses import LargestTensor, blocks_of
 from distributed import run_on_processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from simclr import similarity_blocks
 from simclr.collectives import rank, row_counts
@@ -221,21 +220,6 @@ def test_rows_that_are_not_contiguous_give_the_same(temperature):
 # Memory
 
 
-class LargestTensor(TorchDispatchMode):
-    """Record the size of the largest tensor, in elements."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
-
-
 @pytest.mark.parametrize("temperature", [0.5, 0.01])
 def test_no_tensor_is_larger_than_a_block_or_the_rows(monkeypatch, temperature):
     monkeypatch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", 32)
@@ -269,14 +253,6 @@ def test_by_default_a_block_fits_a_second_level_cache_and_symmetry_saves_almost_
 
 
 # Several processes
-
-
-@contextmanager
-def blocks_of(rows):
-    """Set the number of rows in a block, also in a worker process that serves later tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
-        yield
 
 
 def local_logs_and_gradient(units, upstream, shares, cases):

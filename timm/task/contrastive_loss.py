@@ -74,7 +74,8 @@ class ContrastiveLoss(nn.Module):
         Args:
             z_i: projections of view 0 of the images, [B, P].
             z_j: projections of view 1 of the same images, [B, P].
-            labels: class indices, [B, A], negative where unknown; None only if `reads_labels` is False.
+            labels: codes that are equal for equal labels, [B, A], negative where unknown, as `label_codes` returns
+                them; None only if `reads_labels` is False.
         """
         inputs = [z_i, z_j]
         if self.reads_labels:

@@ -72,6 +72,8 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
     if channels not in _MODES:
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     mode = _MODES[channels]
+
+    # decode, or name the file
     try:
         with warnings.catch_warnings(), _open(path_or_file) as file:
             warnings.simplefilter("ignore")
@@ -87,6 +89,8 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
         name = str(path_or_file if is_path else getattr(path_or_file, "name", path_or_file))
         reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
         raise OSError(f"cannot read image {name!r}: {reason or type(error).__name__}") from error
+
+    # turn upright
     return converted.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else converted
 
 

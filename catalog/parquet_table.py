@@ -47,6 +47,7 @@ def read_parquet_columns(
     Raises:
         DataError: If the file is damaged, or a column holds no names.
     """
+    # the file
     try:
         # ParquetFile, because read_table would make columns of folders called "a=b".
         cells = pq.ParquetFile(path).read(columns=names)
@@ -57,6 +58,8 @@ def read_parquet_columns(
                 "read: pip install 'pyarrow>=26', or write lists of any length"
             ) from None
         raise DataError(f"{path.name} is damaged ({first_line(error)}): write it again, or as .csv") from None
+
+    # the columns as strings
     columns = {}
     for name in names:
         try:

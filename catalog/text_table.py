@@ -54,9 +54,12 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
     Raises:
         DataError: If rows have another number of cells than the header, a quote is not closed, or there are no rows.
     """
+    # the bytes
     data = path.read_bytes()
     if b"\0" in data:
         raise _not_text(path)
+
+    # the cells
     types = {name: pa.dictionary(pa.int32(), pa.string()) for name in names} | {names[0]: pa.large_string()}
     try:
         cells = pa_csv.read_csv(
@@ -74,6 +77,8 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
         )
     except pa.ArrowInvalid as error:
         raise _refusal(path, len(header), error) from None
+
+    # unclosed quotes
     # Only an odd quote, a cell of several lines or an empty line can hide an unclosed quote; most tables have none.
     if (quotes := data.count(b'"')) and (quotes % 2 or _count_lines(data) != len(cells) + 1):
         for _ in _rows(path, strict=True):

@@ -88,17 +88,20 @@ def write_per_class(
     written = []
     for (attribute, matrix), stem in zip(matrices.items(), file_stems(matrices), strict=True):
         names = list(classes[attribute])
+        # scores, for every attribute
         table, confusion, picture = (folder / f"{stem}{end}" for end in (".csv", "-confusion.csv", "-confusion.png"))
+        scores = value_scores(matrix) if attribute in multi_valued else class_scores(matrix)
+        _write_scores(table, names, scores)
+        written.append(table)
         if attribute in multi_valued:
-            _write_scores(table, names, value_scores(matrix))
-            written.append(table)
             continue
-        _write_scores(table, names, class_scores(matrix))
+
+        # confusions, where an image has one class
         _write_confusion(confusion, names, matrix)
         figure = draw_confusion(attribute, names, matrix, title)
         with atomic_file(picture) as unfinished:
             figure.savefig(unfinished, format="png", metadata={"Software": None})
-        written += [table, confusion, picture]
+        written += [confusion, picture]
     return written
 
 

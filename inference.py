@@ -32,7 +32,7 @@ from runtime.errors import UsageError, report_usage_errors
 from runtime.process import set_up_process
 from serving.loading import EvaluationModel, load_evaluation_model
 from timm.data.image_dataset import ImageDataset
-from timm.data.multi_label_loader import create_eval_loader, usable_workers
+from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.evaluate import predict
 from timm.task.multi_valued_meter import predicted_values
@@ -111,15 +111,15 @@ def label(args: Namespace, ready: EvaluationModel, dataset: ImageDataset, predic
 
 def make_loader(args: Namespace, ready: EvaluationModel, dataset: ImageDataset) -> Any:
     """Make timm's evaluation loader."""
-    running = {
-        "num_workers": usable_workers(args.workers),
-        "distributed": False,
-        "pin_memory": args.pin_mem,
-        "device": ready.device,
-        "img_dtype": ready.dtype,
-        "use_prefetcher": not args.no_prefetcher,
-    }
-    return create_eval_loader(dataset, ready.data_config, args.batch_size, running)
+    settings = LoaderSettings(
+        num_workers=usable_workers(args.workers),
+        distributed=False,
+        pin_memory=args.pin_mem,
+        device=ready.device,
+        img_dtype=ready.dtype,
+        use_prefetcher=not args.no_prefetcher,
+    )
+    return create_eval_loader(dataset, ready.data_config, args.batch_size, settings)
 
 
 def report_unreadable(dataset: ImageDataset, errors: dict[int, str]) -> None:

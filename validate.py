@@ -50,7 +50,7 @@ from serving.checkpoint_files import find_checkpoints, is_several, matches, name
 from serving.cost import count_macs, count_parameters, measure_latency
 from serving.loading import EvaluationModel, load_evaluation_model
 from timm import utils
-from timm.data.multi_label_loader import create_eval_loader, usable_workers
+from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
@@ -210,15 +210,15 @@ def attribute_weights(checkpoint: Checkpoint, label_space: LabelSpace) -> list[f
 
 def make_loader(args: Namespace, ready: EvaluationModel, dataset: TwoViewDataset) -> Any:
     """Make timm's evaluation loader, on several processes each one's share."""
-    running = {
-        "num_workers": usable_workers(args.workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
-        "distributed": args.distributed,
-        "pin_memory": args.pin_mem,
-        "device": ready.device,
-        "img_dtype": ready.dtype,
-        "use_prefetcher": not args.no_prefetcher,
-    }
-    return create_eval_loader(dataset, ready.data_config, args.batch_size, running)
+    settings = LoaderSettings(
+        num_workers=usable_workers(args.workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        distributed=args.distributed,
+        pin_memory=args.pin_mem,
+        device=ready.device,
+        img_dtype=ready.dtype,
+        use_prefetcher=not args.no_prefetcher,
+    )
+    return create_eval_loader(dataset, ready.data_config, args.batch_size, settings)
 
 
 def measure_cost(args: Namespace, ready: EvaluationModel) -> Result:

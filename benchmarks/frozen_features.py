@@ -28,7 +28,8 @@ from catalog.splits import find_label_table, find_split
 from catalog.table import read_table
 from catalog.targets import encode_targets
 from runtime.errors import report_usage_errors
-from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
+from timm.data.multi_label_loader import LoaderSettings, create_eval_loader
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import create_multi_label_model
 
@@ -86,8 +87,7 @@ def extract(
     table = read_table(path)
     dataset = TwoViewDataset(table, encode_targets(table, label_space, strict=False))
     config = resolve_preprocessing(model.pretrained_cfg, {"img_size": args.img_size})
-    running = {"num_workers": 2, "use_prefetcher": False}
-    loader = create_eval_loader(dataset, config, 64, running)
+    loader = create_eval_loader(dataset, config, 64, LoaderSettings(num_workers=2, use_prefetcher=False))
     features = [model.forward_features(images).numpy() for images, _ in loader]
     return np.concatenate(features), dataset.targets.numpy()
 

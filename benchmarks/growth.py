@@ -25,8 +25,10 @@ from step import our_step
 from catalog.build_label_space import build_label_space
 from catalog.table import read_table
 from catalog.targets import encode_targets
-from timm.data.multi_label_loader import create_train_loader, resolve_preprocessing
+from timm.data.multi_label_loader import LoaderSettings, ViewSource, create_train_loader
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
+from timm.data.view_maker import Augmentation
 from timm.data.view_plan import plan_views
 
 mpl.use("Agg")
@@ -115,20 +117,16 @@ def _loader(table: Path, workers: int, policy: dict[str, Any] | None) -> Any:
     space = build_label_space(read)
     dataset = TwoViewDataset(read, encode_targets(read, space, strict=True), plan_views(True))
     config = resolve_preprocessing({}, {"input_size": (3, 224, 224)})
-    augmentation = {
-        "no_aug": False,
-        "scale": (0.08, 1.0),
-        "ratio": (3 / 4, 4 / 3),
-        "hflip": 0.5,
-        "vflip": 0.0,
-        "interpolation": "bilinear",
-        "color_jitter": (0.8, 0.8, 0.8, 0.2),
-        "color_jitter_prob": 0.8,
-        "grayscale_prob": 0.2,
-        "gaussian_blur_prob": 0.5,
-    }
-    running = {"num_workers": workers, "device": torch.device("cpu"), "use_prefetcher": True}
-    return create_train_loader(dataset, config, 32, augmentation, running, policy)
+    augmentation = Augmentation(
+        scale=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        color_jitter=(0.8, 0.8, 0.8, 0.2),
+        color_jitter_prob=0.8,
+        grayscale_prob=0.2,
+        gaussian_blur_prob=0.5,
+    )
+    source = ViewSource(augmentation, policy)
+    return create_train_loader(dataset, config, 32, source, LoaderSettings(num_workers=workers))
 
 
 def start_up_against_rows(small: bool) -> Points:

@@ -23,7 +23,8 @@ from catalog.label_space import LabelSpace
 from catalog.table import read_table
 from runtime.host_memory import keep_freed_memory
 from timm.data import create_transform
-from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
+from timm.data.multi_label_loader import LoaderSettings, create_eval_loader
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import create_multi_label_model
@@ -151,7 +152,7 @@ def our_scoring(count: int, size: int, amp: bool) -> Work:
         table = read_table(file, require_attributes=False)
     dataset = TwoViewDataset(table, np.zeros((count, 1), np.int64))
     config = resolve_preprocessing({}, {"input_size": (3, size, size)})
-    loader = create_eval_loader(dataset, config, 32, {"num_workers": 0, "device": DEVICE, "use_prefetcher": True})
+    loader = create_eval_loader(dataset, config, 32, LoaderSettings(device=DEVICE))
 
     # model
     model = create_multi_label_model(MODEL, label_space()).to(DEVICE).to(memory_format=torch.channels_last).eval()

@@ -21,7 +21,7 @@ from catalog.decode import load_pixels
 from timm.data import create_transform
 from timm.data.byte_transforms import from_pixels
 from timm.data.device_view_ops import BatchViews, ImageStore, encode
-from timm.data.multi_label_loader import in_rows
+from timm.data.prefetch_loader import in_rows
 from timm.data.resize_crop import as_tensor
 from timm.data.simclr_view import SimCLRView
 

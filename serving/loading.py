@@ -19,7 +19,7 @@ from catalog.table import read_table
 from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
-from timm.data.multi_label_loader import DataConfig, resolve_preprocessing
+from timm.data.preprocessing import DataConfig, resolve_preprocessing
 from timm.models.multi_label import MultiLabelModel, build_model
 from timm.models.multi_label_checkpoint import Checkpoint, CheckpointError
 from timm.task.multi_valued_meter import DEFAULT_THRESHOLD

@@ -12,8 +12,15 @@ from PIL import Image
 
 from catalog.decode import as_image
 from timm.data import auto_augment
-from timm.data.byte_operations import _OPERATIONS, sharpen, translate, use_opencv_operations, warp
-from timm.data.posterize import allow_black
+from timm.data.byte_operations import (
+    _OPERATIONS,
+    allow_black,
+    posterize_or_black,
+    sharpen,
+    translate,
+    use_opencv_operations,
+    warp,
+)
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 COLOR, GRAY = (124, 116, 104), (120,)  # what fills a picture of three channels, and of one
@@ -276,3 +283,22 @@ def test_a_quickened_policy_can_be_sent_to_a_worker(name):
         expected, *_ = made_with(policy, image, seed)
         found, *_ = made_with(sent, image, seed)
         assert np.array_equal(found, expected)
+
+
+# Posterizing
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("bits", range(-2, 10))
+def test_posterizing_keeps_the_leading_bits_of_a_color(bits):
+    for pixels in (PIXELS, PIXELS[..., 0]):
+        image = posterize_or_black(Image.fromarray(pixels), bits)
+        mask = 256 - 2 ** (8 - min(max(bits, 0), 8))
+        np.testing.assert_array_equal(np.array(image), pixels & mask)
+
+
+@pytest.mark.parametrize(("name", "magnitude"), [("Posterize", 0), ("PosterizeIncreasing", 10)])
+def test_timms_operations_posterize_down_to_black(name, magnitude):
+    image = auto_augment.AugmentOp(name, prob=1.0, magnitude=magnitude)(Image.fromarray(PIXELS))
+    assert not np.array(image).any()

@@ -15,8 +15,8 @@ from catalog.decode import as_image
 from timm.data import byte_transforms as module
 from timm.data import create_transform
 from timm.data.auto_augment import NAME_TO_OP
+from timm.data.byte_operations import allow_black
 from timm.data.byte_transforms import RandomCrop, from_pixels
-from timm.data.posterize import allow_black
 from timm.data.resize_crop import as_tensor
 from timm.data.simclr_view import SimCLRView
 from timm.data.transforms import RandomResizedCropAndInterpolation

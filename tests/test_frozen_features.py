@@ -13,14 +13,15 @@ from torch import Tensor
 from catalog.build_label_space import build_label_space
 from catalog.table import read_table
 from catalog.targets import encode_targets
-from timm.data.multi_label_loader import create_eval_loader, create_train_loader, resolve_preprocessing
+from timm.data.multi_label_loader import LoaderSettings, ViewSource, create_eval_loader, create_train_loader
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
+from timm.data.view_maker import Augmentation
 from timm.data.view_plan import plan_views
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from training.frozen_features import feature_loaders
 
 MEAN, STD = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
-AUGMENTATION = {"no_aug": True, "scale": None, "ratio": None, "hflip": 0.0, "vflip": 0.0, "interpolation": "bilinear"}
 
 
 @pytest.fixture
@@ -44,11 +45,11 @@ def loaders_of(table: Path, prefetch: bool = True) -> tuple[MultiLabelModel, Two
     model = create_multi_label_model("test_resnet", space, image_size=(3, 32, 32), projection_dim=0)
     model.freeze_backbone()
     config = resolve_preprocessing({}, {"input_size": (3, 32, 32)})
-    running = {"num_workers": 0, "device": torch.device("cpu"), "use_prefetcher": prefetch}
-    train_loader = create_train_loader(train_set, config, 3, AUGMENTATION, running)
-    eval_loader = create_eval_loader(eval_set, config, 3, running)
+    settings = LoaderSettings(use_prefetcher=prefetch)
+    train_loader = create_train_loader(train_set, config, 3, ViewSource(Augmentation(no_aug=True)), settings)
+    eval_loader = create_eval_loader(eval_set, config, 3, settings)
     features = feature_loaders(model, train_loader, eval_loader, nullcontext, lambda images: images)
-    return model, train_set, *features
+    return model, train_loader.dataset, *features
 
 
 @pytest.mark.parametrize("prefetch", [True, False])

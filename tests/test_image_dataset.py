@@ -28,7 +28,7 @@ def test_inputs_can_be_mixed_and_each_row_opens_its_image(folder: Path) -> None:
     (folder / "data" / "new.tsv").write_text("image_path\tcolor\nimages/three.png\tblue\n")
     images = ImageDataset(list_images(["one.png", "photos", "data/new.tsv"]))
     assert images.paths.to_pylist() == ["one.png", "photos/two.png", "images/three.png"]
-    assert [images.load(row).getpixel((0, 0)) for row in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert [tuple(images.load(row)[0, 0].tolist()) for row in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
 
 def test_an_unreadable_image_is_recorded_with_its_reason(folder: Path) -> None:
@@ -36,7 +36,7 @@ def test_an_unreadable_image_is_recorded_with_its_reason(folder: Path) -> None:
     (folder / "bad.png").write_text("no picture")
     images = ImageDataset(list_images(["good.png", "bad.png"]), channels=1)
     image, row = images[1]
-    assert image.mode == "L"
+    assert image.shape == (32, 32, 1)
     assert row == 1
     images[0]
     assert list(images.errors()) == [1]

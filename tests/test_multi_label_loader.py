@@ -1,7 +1,6 @@
 """From a table to batches: their layout, their random numbers, and their pixels against Pillow's."""
 
 import csv
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,14 +20,17 @@ from catalog.decode import as_image
 from catalog.table import read_table
 from runtime.errors import UsageError
 from runtime.random_state import seed_all
+from timm.data.collate import collate_views
 from timm.data.multi_label_loader import (
-    collate_views,
+    LoaderSettings,
+    ViewSource,
     create_eval_loader,
     create_train_loader,
-    resolve_preprocessing,
     usable_workers,
 )
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
+from timm.data.view_maker import Augmentation
 from timm.data.view_plan import ViewPlan, plan_views
 
 Batch = tuple[Tensor, Tensor]
@@ -44,36 +46,9 @@ BACKBONE = {
     "url": "elsewhere",
 }
 CONFIG = resolve_preprocessing(BACKBONE, {"input_size": (3, 8, 8), "mean": MEAN, "std": STD, "crop_pct": 1.0})
-# What train.py passes, the whole picture with its own colors.
-AUGMENTATION = {
-    "no_aug": False,
-    "re_prob": 0.0,
-    "re_mode": "const",
-    "re_count": 1,
-    "re_split": False,
-    "train_crop_mode": None,
-    "scale": (1.0, 1.0),
-    "ratio": (1.0, 1.0),
-    "hflip": 0.0,
-    "vflip": 0.0,
-    "color_jitter": 0.0,
-    "color_jitter_prob": None,
-    "grayscale_prob": 0.0,
-    "gaussian_blur_prob": 0.0,
-    "auto_augment": None,
-    "num_aug_repeats": 0,
-    "num_aug_splits": 0,
-    "interpolation": "bilinear",
-}
+# The whole picture with its own colors.
+AUGMENTATION = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0, "color_jitter": 0.0}
 RANDOM = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3), "hflip": 0.5, "color_jitter": 0.4, "interpolation": "random"}
-RUNNING = {
-    "num_workers": 0,
-    "distributed": False,
-    "pin_memory": False,
-    "device": torch.device("cpu"),
-    "img_dtype": torch.float32,
-    "use_prefetcher": True,
-}
 
 ONE, TWO = plan_views(contrast=False), plan_views(contrast=True)
 THREE = plan_views(contrast=True, mixing=True)
@@ -126,13 +101,11 @@ def _train(
     batch_size: int = 4,
     augmentation: dict[str, Any] | None = None,
     config: dict[str, Any] = CONFIG,
-    **running: Any,
+    **settings: Any,
 ) -> Any:
-    once = {"worker_seeding": "all", "use_multi_epochs_loader": False}
     dataset = _dataset(path, plan, config["input_size"][0])
-    return create_train_loader(
-        dataset, config, batch_size, AUGMENTATION | (augmentation or {}), RUNNING | once | running
-    )
+    source = ViewSource(Augmentation(**AUGMENTATION | (augmentation or {})))
+    return create_train_loader(dataset, config, batch_size, source, LoaderSettings(**settings))
 
 
 def _epoch(loader: Any, epoch: int = 0, seed: int = 42) -> list[Batch]:
@@ -159,52 +132,6 @@ def _distinct(views: Tensor) -> int:
     return len({view.numpy().tobytes() for view in views})
 
 
-# Preprocessing
-
-
-def test_preprocessing_is_the_backbones_where_nothing_is_said() -> None:
-    expected = {key: list(v) if isinstance(v, tuple) else v for key, v in BACKBONE.items() if key != "url"}
-    assert resolve_preprocessing(BACKBONE, {"mean": None, "std": None, "interpolation": "", "lr": 0.1}) == expected
-
-
-def test_preprocessing_is_the_command_lines_where_something_is_said() -> None:
-    said = {
-        "input_size": [3, 96, 64],
-        "interpolation": "bicubic",
-        "mean": [0.1, 0.2, 0.3],
-        "std": [0.4, 0.5, 0.6],
-        "crop_pct": 0.8,
-        "crop_mode": "border",
-    }
-    assert resolve_preprocessing(BACKBONE, said) == said
-
-
-def test_preprocessing_survives_a_file_and_is_resolved_from_itself() -> None:
-    saved = json.loads(json.dumps(CONFIG))
-    assert saved == CONFIG
-    assert resolve_preprocessing(saved, {}) == CONFIG
-
-
-def test_one_mean_is_that_of_every_channel() -> None:
-    config = resolve_preprocessing(BACKBONE, {"mean": [0.5], "std": [0.25]})
-    assert (config["mean"], config["std"]) == ([0.5] * 3, [0.25] * 3)
-    gray = resolve_preprocessing(BACKBONE, {"mean": [0.5], "input_size": (1, 8, 8)})
-    assert gray["mean"] == [0.5]
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ({"mean": [0.1, 0.2]}, r"--mean takes one value or one for each channel, got \[0.1, 0.2\]"),
-        ({"std": [0.1] * 4}, "--std takes one value or one for each channel"),
-        ({"mean": [0.1, 0.2, 0.3], "input_size": (1, 8, 8)}, "the same number of channels"),
-    ],
-)
-def test_means_that_fit_no_channels_are_refused(said: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        resolve_preprocessing(BACKBONE, said)
-
-
 @pytest.mark.parametrize("prefetcher", [True, False])
 @pytest.mark.parametrize("crop_mode", ["center", "border"])
 def test_gray_images_take_the_average_of_the_backbones_statistics(
@@ -214,12 +141,12 @@ def test_gray_images_take_the_average_of_the_backbones_statistics(
     assert gray["mean"] == [pytest.approx((0.485 + 0.456 + 0.406) / 3)]
     assert gray["std"] == [pytest.approx((0.229 + 0.224 + 0.225) / 3)]
     path = _table(tmp_path)
-    running = {"use_prefetcher": prefetcher}
-    images, _ = next(iter(create_eval_loader(_dataset(path, None, 1), gray, 12, RUNNING | running)))
+    settings = LoaderSettings(use_prefetcher=prefetcher)
+    images, _ = next(iter(create_eval_loader(_dataset(path, None, 1), gray, 12, settings)))
     for row in range(12):
         shade = _plain(row).convert("L").getpixel((0, 0))
         torch.testing.assert_close(_shades(images[row], gray), torch.full((1, 8, 8), float(shade)), atol=1e-3, rtol=0)
-    assert next(iter(_train(path, config=gray, **running)))[0].shape == (8, 1, 8, 8)
+    assert next(iter(_train(path, config=gray, use_prefetcher=prefetcher)))[0].shape == (8, 1, 8, 8)
 
 
 # Training: layout
@@ -396,15 +323,15 @@ def test_a_table_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
     path = _table(tmp_path, rows=9)
     assert len(_train(path, batch_size=9)) == 1
     for options in ({}, {"use_prefetcher": False}, {"use_multi_epochs_loader": True}):
-        with pytest.raises(UsageError, match=r"train.csv has 9 rows .*lower --batch-size \(10\)"):
-            create_train_loader(_dataset(path, TWO), CONFIG, 10, AUGMENTATION, RUNNING | options)
+        with pytest.raises(UsageError, match=r"train.csv has 9 rows .*lower batch_size \(10\)"):
+            _train(path, batch_size=10, **options)
 
 
 def _rows_of_share(path: Path, batch_size: int, repeats: int) -> list[int] | str:
     """Return the rows that this process trains on in epoch 1, or why it refuses to."""
     dist.barrier()  # else one might be done while another still joins
     try:
-        loader = _train(path, ONE, batch_size, {"num_aug_repeats": repeats}, distributed=True)
+        loader = _train(path, ONE, batch_size, distributed=True, num_aug_repeats=repeats)
     except UsageError as error:
         return str(error)
     loader.sampler.set_epoch(1)
@@ -451,7 +378,7 @@ def test_fewer_workers_than_asked_for_are_logged(caplog: pytest.LogCaptureFixtur
     with caplog.at_level("INFO"):
         most = usable_workers(100_000)
         usable_workers(1)
-    assert caplog.messages == [f"--workers 100000: {most} CPUs for each process here, so {most} workers"]
+    assert caplog.messages == [f"100000 workers are asked for, and each process here has {most} CPUs: {most} workers"]
 
 
 # Evaluation
@@ -460,8 +387,8 @@ def test_fewer_workers_than_asked_for_are_logged(caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("prefetcher", [True, False])
 def test_evaluation_sees_every_row_once_and_in_order(tmp_path: Path, prefetcher: bool, workers: int) -> None:
-    running = RUNNING | {"use_prefetcher": prefetcher, "num_workers": usable_workers(workers)}
-    loader = create_eval_loader(_dataset(_table(tmp_path), None), CONFIG, 5, running)
+    settings = LoaderSettings(use_prefetcher=prefetcher, num_workers=usable_workers(workers))
+    loader = create_eval_loader(_dataset(_table(tmp_path), None), CONFIG, 5, settings)
     for _ in range(2):
         batches = list(loader)
         assert [len(images) for images, _ in batches] == [5, 5, 2]
@@ -474,7 +401,7 @@ def test_evaluation_sees_every_row_once_and_in_order(tmp_path: Path, prefetcher:
 def _share(path: Path) -> tuple[list[int], int]:
     """Return the rows that this process scores, and how many of them are no padding."""
     dist.barrier()  # as above
-    loader = create_eval_loader(_dataset(path, None), CONFIG, 2, RUNNING | {"distributed": True})
+    loader = create_eval_loader(_dataset(path, None), CONFIG, 2, LoaderSettings(distributed=True))
     return [row for _, target in loader for row in target[:, 0].tolist()], loader.sampler.num_valid_samples
 
 
@@ -508,7 +435,7 @@ def test_evaluation_crops_and_resizes_as_the_config_says(
 ) -> None:
     config = CONFIG | {"crop_mode": crop_mode, "crop_pct": crop_pct, "interpolation": interpolation}
     loader = create_eval_loader(
-        _dataset(_table(tmp_path, _quarters, 3), None), config, 3, RUNNING | {"use_prefetcher": prefetcher}
+        _dataset(_table(tmp_path, _quarters, 3), None), config, 3, LoaderSettings(use_prefetcher=prefetcher)
     )
     images, _ = next(iter(loader))
     for row in range(3):

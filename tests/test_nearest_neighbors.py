@@ -19,8 +19,9 @@ from catalog.build_label_space import build_label_space
 from catalog.label_space import LabelSpace
 from catalog.table import read_table
 from catalog.targets import encode_targets
-from timm.data.multi_label_loader import create_eval_loader, resolve_preprocessing
+from timm.data.multi_label_loader import LoaderSettings, create_eval_loader
 from timm.data.neighbor_dataset import NeighborDataset
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import create_multi_label_model
 from timm.task.nearest_neighbors import NEIGHBORS, neighbor_accuracies, neighbor_metrics
@@ -111,8 +112,10 @@ def score(data: Path, processes: int = 1) -> Any:
     torch.manual_seed(0)
     model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32))
     config = resolve_preprocessing(model.pretrained_cfg, {"input_size": (3, 32, 32)})
-    running = {"num_workers": 0, "device": torch.device("cpu"), "use_prefetcher": True, "distributed": processes > 1}
-    loaders = [create_eval_loader(dataset, config, 4, running) for dataset in (index_set, eval_set)]
+    loaders = [
+        create_eval_loader(dataset, config, 4, LoaderSettings(distributed=processes > 1))
+        for dataset in (index_set, eval_set)
+    ]
     before = [value.clone() for value in model.state_dict().values()]
     result = neighbor_metrics(model, *loaders, nullcontext, lambda images: images, space)
     assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
@@ -164,9 +167,8 @@ def test_index_images_are_transformed_as_in_evaluation_and_unreadable_ones_have_
     plain = TwoViewDataset(index_set.source.table, index_set.source.targets.numpy(), None)
     model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32))
     config = resolve_preprocessing(model.pretrained_cfg, {"input_size": (3, 32, 32)})
-    running = {"num_workers": 0, "device": torch.device("cpu"), "use_prefetcher": True}
     [(images, targets)], [(expected, labels)] = (
-        list(create_eval_loader(dataset, config, 8, running)) for dataset in (index_set, plain)
+        list(create_eval_loader(dataset, config, 8, LoaderSettings())) for dataset in (index_set, plain)
     )
     assert torch.equal(images, expected)
     assert torch.equal(targets, labels)

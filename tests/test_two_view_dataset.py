@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
 
 from catalog.build_label_space import build_label_space
 from catalog.data_error import DataError
 from catalog.label_space import UNKNOWN
 from catalog.table import read_table
 from catalog.targets import encode_targets
+from timm.data.resize_crop import as_tensor
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 
@@ -35,9 +35,8 @@ def _table(folder: Path, rows: int = 12, broken: tuple[int, ...] = ()) -> Path:
 def _dataset(path: Path, training: bool, **options) -> TwoViewDataset:
     table = read_table(path)
     plan = plan_views(contrast=False) if training else None
-    dataset = TwoViewDataset(table, encode_targets(table, build_label_space(table), strict=True), plan, **options)
-    dataset.transform = pil_to_tensor
-    return dataset
+    targets = encode_targets(table, build_label_space(table), strict=True)
+    return TwoViewDataset(table, targets, plan, views=as_tensor, **options)
 
 
 def test_each_row_gives_its_image_and_its_target(tmp_path: Path) -> None:

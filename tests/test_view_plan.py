@@ -1,10 +1,8 @@
 """Which views are made, and which loss reads which."""
 
 import pytest
-import torch
-from PIL import Image
 
-from timm.data.view_plan import ViewPlan, ViewTransform, plan_views
+from timm.data.view_plan import ViewPlan, plan_views
 
 
 def test_without_a_contrastive_loss_one_view_is_made() -> None:
@@ -40,28 +38,3 @@ def test_mixed_images_are_never_contrasted(classify_view: str) -> None:
 def test_augmix_contrasts_an_augmented_split_with_a_view_of_another_crop() -> None:
     assert plan_views(True, aug_splits=3) == ViewPlan(("clean", "augmented", "augmented", "full"), (0, 1, 2), (1, 3))
     assert plan_views(False, aug_splits=3) == ViewPlan(("clean", "augmented", "augmented"), (0, 1, 2), None)
-
-
-def _counting(name: str, calls: list[str]):
-    def transform(image):
-        calls.append(name)
-        return image
-
-    return transform
-
-
-def test_the_splits_of_augmix_share_one_crop_and_the_clean_one_is_not_augmented() -> None:
-    calls: list[str] = []
-    steps = tuple(_counting(name, calls) for name in ("crop", "augment", "finish"))
-    views = ViewTransform(plan_views(True, aug_splits=3), steps, None)(Image.new("RGB", (4, 4)))
-    assert len(views) == 4
-    assert calls == [
-        "crop", "finish", "augment", "finish", "augment", "finish", "crop", "augment", "finish",
-    ]  # fmt: skip
-
-
-def test_a_light_view_uses_the_light_transform_alone() -> None:
-    calls: list[str] = []
-    transform = ViewTransform(plan_views(True, "weak"), _counting("full", calls), lambda image: torch.zeros(1))
-    assert torch.equal(transform(Image.new("RGB", (4, 4)))[0], torch.zeros(1))
-    assert calls == ["full", "full"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from catalog.label_space import LabelSpace
-from timm.data.multi_label_loader import resolve_preprocessing
+from timm.data.preprocessing import resolve_preprocessing
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 
 CLASSES = {"color": ("blue", "green", "red"), "size": ("L", "M", "S", "XL", "XS", "XXL")}

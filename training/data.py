@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,26 @@ from catalog.table import Table, read_table
 from catalog.targets import encode_targets
 from catalog.unlabeled import shared_images, unlabeled_per_batch, with_unlabeled
 from runtime.errors import UsageError
-from timm.data.device_cache import load_resident
+from timm.data.device_cache import load_onto_device
 from timm.data.mixed_sampler import MixedSampler
 from timm.data.multi_label_loader import (
-    DataConfig,
+    LoaderSettings,
+    ViewSource,
     create_eval_loader,
     create_train_loader,
     usable_workers,
 )
 from timm.data.neighbor_dataset import NeighborDataset
+from timm.data.preprocessing import DataConfig
 from timm.data.two_view_dataset import TwoViewDataset
+from timm.data.view_maker import Augmentation
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.contrastive_loss import reads_labels
 from timm.task.gradient_cache import (
     chunks_per_step,
 )
+from training.flag_names import naming_flags
 from training.shared_cache import cache_tables, default_cache_folder
 
 _logger = logging.getLogger("train")
@@ -152,51 +157,56 @@ def make_loaders(
     if args.aug_repeats and not args.distributed:
         raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    running = {
-        "num_workers": usable_workers(args.workers, processes),
-        "distributed": args.distributed,
-        "pin_memory": args.pin_mem,
-        "device": device,
-        "img_dtype": dtype,
-        "use_prefetcher": not args.no_prefetcher,
-    }
-    augmentation = {
-        "no_aug": args.no_aug,
-        "re_prob": args.reprob,
-        "re_mode": args.remode,
-        "re_count": args.recount,
-        "re_split": args.resplit,
-        "train_crop_mode": args.train_crop_mode,
-        "scale": args.scale,
-        "ratio": args.ratio,
-        "hflip": args.hflip,
-        "vflip": args.vflip,
-        "color_jitter": args.color_jitter,
-        "color_jitter_prob": args.color_jitter_prob,
-        "grayscale_prob": args.grayscale_prob,
-        "gaussian_blur_prob": args.gaussian_blur_prob,
-        "auto_augment": args.aa,
-        "num_aug_repeats": args.aug_repeats,
-        "num_aug_splits": args.aug_splits,
-        "interpolation": args.train_interpolation,
-    }
-    workers, resident = running["num_workers"], None
+    settings = LoaderSettings(
+        num_workers=usable_workers(args.workers, processes),
+        distributed=args.distributed,
+        pin_memory=args.pin_mem,
+        device=device,
+        img_dtype=dtype,
+        use_prefetcher=not args.no_prefetcher,
+    )
+    augmentation = Augmentation(
+        no_aug=args.no_aug,
+        re_prob=args.reprob,
+        re_mode=args.remode,
+        re_count=args.recount,
+        re_split=args.resplit,
+        train_crop_mode=args.train_crop_mode,
+        scale=args.scale,
+        ratio=args.ratio,
+        hflip=args.hflip,
+        vflip=args.vflip,
+        color_jitter=args.color_jitter,
+        color_jitter_prob=args.color_jitter_prob,
+        grayscale_prob=args.grayscale_prob,
+        gaussian_blur_prob=args.gaussian_blur_prob,
+        auto_augment=args.aa,
+        num_aug_splits=args.aug_splits,
+        interpolation=args.train_interpolation,
+    )
+    workers, device_cache = settings.num_workers, None
     if args.augment_on == "device" and device.type == "cpu":
         _logger.warning("--augment-on device: the device is the CPU here, and workers make views faster there")
     if args.cache == "device":
-        resident = load_resident(train_set, device, workers, processes)
+        with naming_flags("cache"):
+            device_cache = load_onto_device(train_set, device, workers, processes)
     elif args.cache != "none":
         folder = Path(args.cache_dir) if args.cache_dir else default_cache_folder()
         workers *= processes  # the others wait for the first process of the host
         tables = [data for data in (train_set, eval_set) if data is not None]
         cache_tables(tables, args.cache, folder, workers, args.local_rank, args.world_size)
-    once = {"worker_seeding": args.worker_seeding, "use_multi_epochs_loader": args.use_multi_epochs_loader}
+    training = replace(
+        settings,
+        worker_seeding=args.worker_seeding,
+        use_multi_epochs_loader=args.use_multi_epochs_loader,
+        num_aug_repeats=args.aug_repeats,
+    )
     simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
     policy = None if args.views == "timm" else simclr
-    train_loader = create_train_loader(
-        train_set, config, args.batch_size, augmentation, running | once, policy, resident, args.augment_on == "device",
-        mixed_order(args, train_set),
-    )  # fmt: skip
+    source = ViewSource(augmentation, policy, args.augment_on == "device", device_cache)
+    mixed = mixed_order(args, train_set)
+    with naming_flags("batch_size"):
+        train_loader = create_train_loader(train_set, config, args.batch_size, source, training, mixed)
     if len(train_loader) < chunks_per_step(args.batch_size, args.contrastive_batch_size):
         raise UsageError(
             f"{train_set.table.path} has {len(train_loader)} batches of {args.batch_size} for each process, fewer than "
@@ -206,8 +216,8 @@ def make_loaders(
     index_loader = None
     if args.knn_interval:
         index_set = NeighborDataset(train_set, args.knn_images, args.seed)
-        index_loader = create_eval_loader(index_set, config, eval_batch, running)
-    eval_loader = create_eval_loader(eval_set, config, eval_batch, running) if eval_set is not None else None
+        index_loader = create_eval_loader(index_set, config, eval_batch, settings)
+    eval_loader = create_eval_loader(eval_set, config, eval_batch, settings) if eval_set is not None else None
     return train_loader, eval_loader, index_loader
 
 

@@ -27,9 +27,7 @@ from runtime.progress import progress_bar
 from runtime.random_state import RandomState, gather_objects, get_random_state, preserved_random_state, seed_all
 from simclr import ProjectionMeter
 from timm import utils
-from timm.data.multi_label_loader import (
-    DataConfig,
-)
+from timm.data.preprocessing import DataConfig
 from timm.data.view_plan import ViewPlan
 from timm.task.attribute_evaluator import Metrics
 from timm.task.evaluate import evaluate

@@ -11,7 +11,7 @@ import torch
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError
 from runtime.process import memory_format
-from timm.data.multi_label_loader import resolve_preprocessing
+from timm.data.preprocessing import resolve_preprocessing
 from timm.data.view_plan import ViewPlan
 from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
 from timm.models.initial_checkpoint import load_initial_checkpoint

@@ -1,8 +1,10 @@
 """The slow operations of timm's augmentation policies, on bytes: shears, rotations, translations and sharpening.
 
-Drawn and named by timm's policies as ever; only the work is done by OpenCV instead of Pillow, to the same picture.
-What differs is rounding: shears and rotations are taken to a 32nd of a pixel, and at the border of what was turned in
-the outermost pixel fades into the fill color. Bicubic shears and rotations stay Pillow's, whose kernel OpenCV lacks.
+timm's policies draw and name the operations. OpenCV does the work instead of Pillow, with the same result up to
+rounding. It takes shears and rotations to a 32nd of a pixel, and fades the border of the turned image into the fill
+color. Bicubic shears and rotations stay Pillow's, because OpenCV lacks its kernel.
+
+Posterizing to no bits, which timm's policies may ask for, gives a black image here; Pillow 13 raises.
 """
 
 from __future__ import annotations
@@ -19,34 +21,50 @@ from PIL import Image
 
 from catalog.decode import Pixels, as_image, as_pixels
 from timm.data import auto_augment
+from timm.data.auto_augment import NAME_TO_OP, posterize
 
 Color = Sequence[int]
 Operation = Callable[..., Image.Image]
-Matrix = Callable[[float, int, int], Sequence[float]]  # of an amount, for a width and a height
+Matrix = Callable[[float, int, int], Sequence[float]]  # takes an amount, a width and a height
+
+_UNTIL_BLACK = ("Posterize", "PosterizeIncreasing")  # timm's operations whose strength may leave no bits
 
 
 def use_opencv_operations(policy: Any) -> None:
-    """Give the operations of a policy of timm's (RandAugment, AutoAugment, AugMix) their faster equals, in place."""
+    """Replace the operations of timm's policy (RandAugment, AutoAugment, AugMix) by faster equals, in place."""
     groups = getattr(policy, "policy", None) or [getattr(policy, "ops", [])]
     for op in (op for group in groups for op in group):
         if isinstance(op, auto_augment.AugmentOp):
             op.aug_fn = _OPERATIONS.get(op.name, op.aug_fn)
 
 
+def posterize_or_black(image: Image.Image, bits_to_keep: int, **settings: Any) -> Image.Image:
+    """Return an image with `bits_to_keep` bits per channel; below 1 it is black."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    posterized: Image.Image = posterize(image, bits_to_keep, **settings)
+    return posterized
+
+
+def allow_black() -> None:
+    """Let timm's policies posterize to black, which rand-m9-inc1 does once in some hundred images."""
+    NAME_TO_OP.update(dict.fromkeys(_UNTIL_BLACK, posterize_or_black))
+
+
 def warp(pixels: Pixels, matrix: Sequence[float], fill: Color) -> Pixels:
-    """Returns the image seen through an affine map, bilinearly.
+    """Return the image under an affine map, with bilinear interpolation.
 
     Args:
         pixels: uint8 [H, W, C].
-        matrix: (a, b, c, d, e, f): the result at (x, y) is the image at (ax + by + c, dx + ey + f), measured from its
-            corner, as Pillow has it.
-        fill: the color of what lies outside, C values.
+        matrix: (a, b, c, d, e, f): the result at (x, y) is the image at (ax + by + c, dx + ey + f). The origin is the
+            corner of the image, as in Pillow.
+        fill: the color outside the image, C values.
 
     Returns:
         uint8 [H, W, C].
     """
     a, b, c, d, e, f = matrix
-    # OpenCV measures from the middle of the first pixel.
+    # OpenCV's origin is the middle of the first pixel.
     centered = np.array([[a, b, (a + b - 1) / 2 + c], [d, e, (d + e - 1) / 2 + f]])
     size, flags = pixels.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cast(
@@ -55,14 +73,14 @@ def warp(pixels: Pixels, matrix: Sequence[float], fill: Color) -> Pixels:
 
 
 def translate(pixels: Pixels, distance: float, axis: int, resampling: int, fill: Color) -> Pixels:
-    """Returns the image moved, as Pillow's affine transform moves it.
+    """Return the image moved, as Pillow's affine transform moves it.
 
     Args:
         pixels: uint8 [H, W, C].
-        distance: pixels to the left, or with axis 0 upwards; any number.
+        distance: pixels to the left, or with axis 0 upwards; may be negative or fractional.
         axis: 1 moves along a row, 0 along a column.
         resampling: Pillow's BILINEAR or BICUBIC.
-        fill: the color of what becomes free, C values.
+        fill: the color of the uncovered border, C values.
 
     Returns:
         uint8 [H, W, C].
@@ -80,7 +98,7 @@ def translate(pixels: Pixels, distance: float, axis: int, resampling: int, fill:
         wide = cv2.sepFilter2D(wide, -1, along_rows, along_columns, anchor=anchor).reshape(wide.shape)
     result = np.empty_like(pixels)
     result[:] = fill
-    # Of the result, those whose middle lies in the image: 0 <= x + 0.5 + distance < length.
+    # Pixels of the result whose middle lies in the image: 0 <= x + 0.5 + distance < length.
     first, last = max(0, math.ceil(-0.5 - distance)), min(length, math.ceil(length - 0.5 - distance))
     if first < last:
         inside, source = slice(first, last), slice(first + whole + reach, last + whole + reach)
@@ -92,10 +110,10 @@ def translate(pixels: Pixels, distance: float, axis: int, resampling: int, fill:
 
 
 def _weights(part: float, resampling: int) -> Any:
-    """Returns what the pixels at -1, 0, 1 and 2 weigh in the value at `part`, 0-1."""
+    """Return the weights of the pixels at -1, 0, 1 and 2 in the value at `part`, 0-1."""
     if resampling == Image.Resampling.BILINEAR:
         weights = [0.0, 1 - part, part, 0.0]
-    else:  # the cubic convolution of Keys, 1981, with a = -1, as in Pillow's transforms; its resizes have -1/2
+    else:  # Keys' cubic convolution (1981) with a = -1, as in Pillow's transforms; Pillow's resizes use -1/2
         near = [t**3 - 2 * t**2 + 1 for t in (part, 1 - part)]
         far = [-(t**3) + 5 * t**2 - 8 * t + 4 for t in (1 + part, 2 - part)]
         weights = [far[0], near[0], near[1], far[1]]
@@ -103,7 +121,7 @@ def _weights(part: float, resampling: int) -> Any:
 
 
 def sharpen(pixels: Pixels, factor: float) -> Pixels:
-    """Returns the image moved away from its smoothed self, as Pillow's Sharpness does; at the border it stays.
+    """Return the image moved away from its smoothed copy, as Pillow's Sharpness does; the border stays.
 
     Args:
         pixels: uint8 [H, W, C].
@@ -120,7 +138,7 @@ def sharpen(pixels: Pixels, factor: float) -> Pixels:
 def _affine(
     name: str, matrix_of: Matrix, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any
 ) -> Image.Image:
-    """Shears or turns; what is not bilinear is left to Pillow."""
+    """Shear or rotate; leave other interpolations than bilinear to Pillow."""
     resampling = _chosen(resample)
     if resampling != Image.Resampling.BILINEAR:
         return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
@@ -129,7 +147,7 @@ def _affine(
 
 
 def _shift(name: str, axis: int, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any) -> Image.Image:
-    """Moves by pixels, or where the name ends in "Rel" by a share of the side."""
+    """Move by pixels, or by a share of the side if the name ends in "Rel"."""
     resampling = _chosen(resample)
     if resampling not in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
         return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
@@ -147,7 +165,7 @@ def _pillows(name: str) -> Operation:
 
 
 def _chosen(resample: Any) -> int:
-    """Returns the resampling, of several one at random, as timm's operations do."""
+    """Return the resampling; draw it if there are several, as timm's operations do."""
     return cast(int, random.choice(resample) if isinstance(resample, list | tuple) else resample)
 
 
@@ -160,13 +178,13 @@ def _shear_y(shear: float, width: int, height: int) -> Sequence[float]:
 
 
 def _turn(degrees: float, width: int, height: int) -> Sequence[float]:
-    """Returns the map of a counter-clockwise turn around the middle."""
+    """Return the map of a counter-clockwise rotation around the middle."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = width / 2, height / 2
     return cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
 
 
-# Partial functions and no closures, which could not be sent to a worker that is spawned.
+# Partial functions, because closures cannot be sent to a spawned worker.
 _OPERATIONS: dict[str, Operation] = {
     "ShearX": partial(_affine, "ShearX", _shear_x),
     "ShearY": partial(_affine, "ShearY", _shear_y),

@@ -1,4 +1,4 @@
-"""All images of a table decoded once and kept in the device's memory: `--cache device`."""
+"""All images of a table, decoded once and kept in the device's memory."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from runtime.errors import UsageError
 from runtime.free_space import available_memory, gib
 from runtime.progress import progress_bar
 from timm.data.device_view_ops import ImageStore
-from timm.data.draw_views import ResidentSizes
+from timm.data.device_views import CachedSizes
 from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)
 
-_MOST = 0.5  # of what is free: the model, its activations and the optimizer come later
+_MOST = 0.5  # share of the free memory; the model, its activations and the optimizer come later
 
 
-def load_resident(
+def load_onto_device(
     dataset: TwoViewDataset, device: torch.device, workers: int, processes: int
-) -> tuple[ImageStore, ResidentSizes]:
-    """Decode all images of a table onto a device; those that cannot be read are marked in the dataset.
+) -> tuple[ImageStore, CachedSizes]:
+    """Decode all images of a table onto a device; mark unreadable images in the dataset.
 
     Args:
-        dataset: the table's.
-        device: where to.
+        dataset: the images of the table.
+        device: the device that keeps them.
         workers: processes that decode.
-        processes: of this host, each of which keeps the images; they share the memory if the device is the CPU.
+        processes: ranks on this host; each keeps the images, on the CPU in the same memory.
 
     Returns:
-        The images, where one that cannot be read has no pixels; and what workers must know of them.
+        The images, without pixels for unreadable ones; and the sizes that workers draw from.
 
     Raises:
-        UsageError: they do not fit.
-        DataError: too many cannot be read.
+        UsageError: the images do not fit.
+        DataError: too many images are unreadable.
     """
     sources = image_sources(dataset.table, dataset.roots)
     show = _logger.isEnabledFor(logging.INFO)  # only the primary process logs
@@ -62,14 +62,14 @@ def load_resident(
     dataset.unreadable |= torch.from_numpy(unreadable[sources.of_row].astype(np.uint8))
     dataset.check_readable()
     store = ImageStore(pixels, first.to(device), sizes.to(device))
-    return store, ResidentSizes(torch.from_numpy(sources.of_row.astype(np.int64)), sizes, dataset.channels)
+    return store, CachedSizes(torch.from_numpy(sources.of_row.astype(np.int64)), sizes, dataset.channels)
 
 
 def _announce(needed: int, images: int, device: torch.device, processes: int) -> None:
-    """Log what the images will take.
+    """Log the memory that the images take.
 
     Raises:
-        UsageError: it is more than there is.
+        UsageError: it exceeds the limit.
     """
     if device.type == "cuda":
         free, copies = torch.cuda.mem_get_info(device)[0], 1
@@ -77,14 +77,14 @@ def _announce(needed: int, images: int, device: torch.device, processes: int) ->
         free, copies = available_memory() or 0, processes
     if needed * copies > free * _MOST:
         raise UsageError(
-            f"--cache device takes {gib(needed * copies)} for {images:,} decoded images, more than {_MOST:.0%} of the "
-            f"{gib(free)} that are free on {device}: use --cache ram, --cache disk or smaller images"
+            f"cache device takes {gib(needed * copies)} for {images:,} decoded images, more than {_MOST:.0%} of the "
+            f"{gib(free)} that are free on {device}: use cache ram, cache disk or smaller images"
         )
     _logger.info(f"Cache: {images:,} decoded images take {gib(needed)} on {device}; {gib(free)} are free")
 
 
 class _Images(Dataset[Tensor | None]):
-    """The decoded images of some rows, [H, W, C]; None for one that cannot be read."""
+    """The decoded images of some rows, [H, W, C]; None for an unreadable image."""
 
     def __init__(self, dataset: TwoViewDataset, rows: Any) -> None:
         self.dataset = dataset
@@ -106,7 +106,7 @@ def _decoded(dataset: TwoViewDataset, rows: Any, workers: int) -> Any:
         batch_size=None,
         num_workers=workers,
         collate_fn=_same,
-        generator=torch.Generator(),  # of its own: a run draws the same numbers with a cache as without
+        generator=torch.Generator(),  # a separate one: a run draws the same numbers with and without a cache
     )
 
 

@@ -1,263 +1,205 @@
-"""Tables to loaders: what train.py, validate.py and inference.py share."""
+"""Loaders of a table's images: torch's DataLoader, with timm's samplers, worker seeding and prefetching."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from runtime.errors import UsageError
-from timm.data import create_loader, create_transform, resolve_data_config
-from timm.data.byte_transforms import RandomCrop, from_pixels
+from timm.data.collate import collate_bytes, collate_views
 from timm.data.device_view_ops import ImageStore
-from timm.data.device_views import DeviceViewsLoader
-from timm.data.draw_views import DrawViews, ResidentSizes, collate_drawn
+from timm.data.device_views import CachedSizes, DeviceViewsLoader, DrawViews, collate_drawn
+from timm.data.distributed_sampler import OrderedDistributedSampler, RepeatAugSampler
+from timm.data.loader import MultiEpochsDataLoader, _worker_init
 from timm.data.mixed_sampler import MixedSampler
-from timm.data.posterize import allow_black
-from timm.data.random_erasing import RandomErasing
-from timm.data.simclr_view import SimCLRView
-from timm.data.transforms import RandomResizedCropAndInterpolation
+from timm.data.prefetch_loader import RowPrefetchLoader, make_erasing
+from timm.data.preprocessing import DataConfig
 from timm.data.two_view_dataset import TwoViewDataset
-from timm.data.view_plan import Transform, ViewPlan
+from timm.data.view_maker import Augmentation, ViewMaker, evaluation_view, simclr_view, training_views
 
 _logger = logging.getLogger(__name__)
 
-DataConfig = dict[str, Any]
-
-# A light view keeps most of the picture, so that what the heads read is what the attribute is about.
-_LIGHT_SCALE = (0.5, 1.0)
+_CPU = torch.device("cpu")
 
 
-def resolve_preprocessing(pretrained_cfg: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:
-    """Return timm's data config (input_size, interpolation, mean, std, crop_pct, crop_mode) as plain lists.
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How a loader works.
 
-    Args:
-        pretrained_cfg: the backbone's, or a checkpoint's saved config, which has the same keys.
-        overrides: the command line's; None and empty values do not count.
+    Attributes:
+        num_workers: processes that load; 0 loads in this one.
+        distributed: share the rows with the other ranks.
+        pin_memory: keep batches in memory that a GPU reads directly.
+        device: where the prefetcher puts the batches.
+        img_dtype: number format of the prefetched images.
+        use_prefetcher: move and normalize batches ahead of time.
+        worker_seeding: "all" seeds NumPy in the workers too, "part" leaves it as it is.
+        use_multi_epochs_loader: keep the workers from epoch to epoch.
+        num_aug_repeats: ranks that see an image in each epoch, 0 for one.
     """
-    given = {key: value for key, value in overrides.items() if value not in (None, "")}
-    for key in ("mean", "std"):
-        if key in given and len(given[key]) not in (1, 3):
-            raise UsageError(f"--{key} takes one value or one for each channel, got {given[key]}")
-    try:
-        config = resolve_data_config(given, pretrained_cfg=dict(pretrained_cfg))
-    except AssertionError as error:
-        raise UsageError(f"--mean, --std and --input-size must have the same number of channels: {given}") from error
-    channels = config["input_size"][0]
-    for key in ("mean", "std"):
-        if len(config[key]) != channels:  # a backbone's statistics are of colors: a gray image takes their average
-            config[key] = (sum(config[key]) / len(config[key]),) * channels
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+    num_workers: int = 0
+    distributed: bool = False
+    pin_memory: bool = False
+    device: torch.device = _CPU
+    img_dtype: torch.dtype = torch.float32
+    use_prefetcher: bool = True
+    worker_seeding: str = "all"
+    use_multi_epochs_loader: bool = False
+    num_aug_repeats: int = 0
+
+
+@dataclass(frozen=True)
+class ViewSource:
+    """Where the views of training images come from.
+
+    Attributes:
+        augmentation: timm's augmentation.
+        simclr_policy: `strength` and `keep_color` of SimCLR's views; None uses timm's augmentation.
+        on_device: make the views on the device; needs SimCLR's views and the prefetcher.
+        device_cache: the decoded images and their sizes, where `load_onto_device` has put them on the device.
+    """
+
+    augmentation: Augmentation
+    simclr_policy: dict[str, Any] | None = None
+    on_device: bool = False
+    device_cache: tuple[ImageStore, CachedSizes] | None = None
+
+
+class ImageRows(Protocol):
+    """A dataset of images that a maker of views can be given to."""
+
+    def with_views(self, views: ViewMaker) -> Dataset[Any]:
+        """Return the same rows with another maker of views."""
+        ...
 
 
 def create_train_loader(
     dataset: TwoViewDataset,
     config: DataConfig,
     batch_size: int,
-    augmentation: Mapping[str, Any],
-    running: Mapping[str, Any],
-    simclr_policy: Mapping[str, Any] | None = None,
-    device_cache: tuple[ImageStore, ResidentSizes] | None = None,
-    on_device: bool = False,
+    source: ViewSource,
+    settings: LoaderSettings,
     mixed: MixedSampler | None = None,
 ) -> Any:
-    """Return timm's training loader: batches [V*B, C, H, W] of the dataset's plan and targets [B, C].
+    """Return the training loader: batches [V*B, C, H, W] of the dataset's plan and targets [B, C].
 
     Args:
-        dataset: with a view plan.
-        config: of `resolve_preprocessing`.
-        batch_size: images per process.
-        augmentation: create_loader's arguments about augmentation.
-        running: create_loader's arguments about workers, device and processes.
-        simclr_policy: `strength` and `keep_color` of SimCLR's views, in place of timm's; None keeps timm's.
-        device_cache: the images, where `load_resident` has put them on the device.
-        on_device: make the views on the device; needs SimCLR's and the prefetcher.
-        mixed: the order of rows where unlabeled images are mixed into each batch.
+        dataset: training images, with a view plan.
+        config: preprocessing of the model's images.
+        batch_size: images per batch, on each process.
+        source: where the views come from.
+        settings: how the loader works.
+        mixed: sampler that mixes unlabeled images into each batch; None for the rows in random order.
 
     Raises:
         UsageError: the table is smaller than one batch.
     """
     assert dataset.plan is not None
-    views = len(dataset.plan)
-    prefetched = running["use_prefetcher"]
-    size = tuple(config["input_size"])
-    allow_black()
-    if "light" in dataset.plan.kinds:
-        dataset.light_transform = _light_transform(config, augmentation, prefetched)
-    full = None if simclr_policy is None else _simclr_view(size[1:], augmentation, simclr_policy)
-    dataset.full_view = full
-    if on_device:
-        assert full is not None
-        light = _simclr_view(size[1:], {**augmentation, "scale": _LIGHT_SCALE}, {"distort": False})
-        dataset.draws = DrawViews(dataset.plan, full, light, device_cache and device_cache[1])
-    loader = create_loader(
-        dataset,  # type: ignore[arg-type]  # any map-style dataset with a transform will do
-        size,
+    if source.on_device:
+        return _create_device_loader(dataset, config, batch_size, source, settings, mixed)
+    views = training_views(dataset.plan, config, source.augmentation, settings.use_prefetcher, source.simclr_policy)
+    collate = collate_bytes if settings.use_prefetcher else collate_views
+    loader = _training_batches(dataset.with_views(views), batch_size, collate, settings, mixed)
+    if not settings.use_prefetcher:
+        return loader
+    erasing = make_erasing(source.augmentation, dataset.plan, settings.device)
+    return RowPrefetchLoader(loader, config, settings.device, settings.img_dtype, erasing)
+
+
+def create_eval_loader(dataset: ImageRows, config: DataConfig, batch_size: int, settings: LoaderSettings) -> Any:
+    """Return the evaluation loader: every row once and in order; with several processes, the end is padded."""
+    rows = dataset.with_views(evaluation_view(config, settings.use_prefetcher))
+    loader = _torch_loader(
+        rows,
         batch_size,
-        is_training=True,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        collate_fn=collate_drawn if on_device else collate_bytes if prefetched else collate_views,
-        # Workers start anew each epoch, so that their random numbers follow from the epoch and a resumed run draws
-        # what the uninterrupted one would.
-        persistent_workers=False,
-        **augmentation,
-        **running,
+        settings,
+        sampler=OrderedDistributedSampler(rows) if settings.distributed else None,
+        collate_fn=collate_bytes if settings.use_prefetcher else None,
     )
-    if mixed is not None:
-        loader = _in_order(loader, mixed, batch_size + mixed.extra)
+    if not settings.use_prefetcher:
+        return loader
+    return RowPrefetchLoader(loader, config, settings.device, settings.img_dtype)
+
+
+def _create_device_loader(
+    dataset: TwoViewDataset,
+    config: DataConfig,
+    batch_size: int,
+    source: ViewSource,
+    settings: LoaderSettings,
+    mixed: MixedSampler | None,
+) -> DeviceViewsLoader:
+    """Return the training loader whose views the device makes."""
+    assert dataset.plan is not None
+    assert source.simclr_policy is not None
+    images, sizes = source.device_cache or (None, None)
+    full = simclr_view(config, source.augmentation, source.simclr_policy)
+    light = simclr_view(config, source.augmentation, {"distort": False}, light=True)
+    rows = dataset.with_views(DrawViews(dataset.plan, full, light), sizes)
+    loader = _training_batches(rows, batch_size, collate_drawn, settings, mixed)
+    erasing = make_erasing(source.augmentation, dataset.plan, settings.device)
+    return DeviceViewsLoader(loader, config, settings.device, settings.img_dtype, erasing, view=full, images=images)
+
+
+def _training_batches(
+    dataset: TwoViewDataset, batch_size: int, collate: Any, settings: LoaderSettings, mixed: MixedSampler | None
+) -> DataLoader[Any]:
+    """Return torch's loader of full training batches, in the order of a sampler.
+
+    Raises:
+        UsageError: there is no full batch.
+    """
+    sampler: Any = mixed
+    if mixed is None and settings.distributed:
+        repeats = settings.num_aug_repeats
+        sampler = RepeatAugSampler(dataset, num_repeats=repeats) if repeats else DistributedSampler(dataset)
+    loader = _torch_loader(
+        dataset,
+        batch_size + (mixed.extra if mixed is not None else 0),
+        settings,
+        sampler=sampler,
+        shuffle=sampler is None,
+        collate_fn=collate,
+        drop_last=True,
+    )
     if not len(loader):
-        rows = len(mixed.labeled) // mixed.processes if mixed else len(loader.sampler)
+        rows = len(mixed.labeled) // mixed.processes if mixed else len(loader.sampler)  # type: ignore[arg-type]
         kind = "labeled rows" if mixed else "rows"
         raise UsageError(
-            f"{dataset.table.path} has {rows} {kind} for each process, fewer than one batch: lower "
-            f"--batch-size ({batch_size})"
+            f"{dataset.table.path} has {rows} {kind} for each process, fewer than one batch: lower batch_size "
+            f"({batch_size})"
         )
-    if prefetched:
-        _normalize_in_rows(loader, size[2])
-    if prefetched and loader.random_erasing is not None and "light" in dataset.plan.kinds:
-        loader.random_erasing = LightViewsSpared(loader.random_erasing, dataset.plan)
-    elif prefetched and loader.random_erasing is not None and augmentation.get("re_split"):
-        # timm counts AugMix's splits; here any views share the batch, and the first of them stays whole.
-        loader.random_erasing = RandomErasing(
-            probability=augmentation["re_prob"],
-            mode=augmentation["re_mode"],
-            max_count=augmentation["re_count"],
-            num_splits=max(views, 2),
-            device=running["device"],
-        )
-    if on_device and full is not None:
-        return DeviceViewsLoader(loader, full, device_cache and device_cache[0])
     return loader
 
 
-def _in_order(loader: Any, sampler: MixedSampler, batch_size: int) -> Any:
-    """Return a loader of timm's with another order of rows."""
-    theirs = getattr(loader, "loader", loader)
-    ours = type(theirs)(
-        theirs.dataset,
+def _torch_loader(dataset: Any, batch_size: int, settings: LoaderSettings, **options: Any) -> DataLoader[Any]:
+    """Return torch's loader with timm's seeding of workers.
+
+    Workers start anew each epoch, unless the loader keeps them. Their random numbers then follow from the epoch, and a
+    resumed run draws what the uninterrupted run would.
+    """
+    kind = MultiEpochsDataLoader if settings.use_multi_epochs_loader else DataLoader
+    return kind(
+        dataset,
         batch_size=batch_size,
-        sampler=sampler,
-        num_workers=theirs.num_workers,
-        collate_fn=theirs.collate_fn,
-        pin_memory=theirs.pin_memory,
-        drop_last=True,
-        worker_init_fn=theirs.worker_init_fn,
+        num_workers=settings.num_workers,
+        pin_memory=settings.pin_memory,
+        worker_init_fn=partial(_worker_init, worker_seeding=settings.worker_seeding),
+        **options,
     )
-    if theirs is loader:
-        return ours
-    loader.loader = ours
-    return loader
-
-
-def in_rows(statistic: Tensor, width: int) -> Tensor:
-    """Return a statistic of each channel [1, C, 1, 1] as one of each number in a row, [1, C, 1, W], channels last.
-
-    With images whose channels are last, too, the row's numbers lie side by side in both, which torch computes in
-    vectors: several times as fast as a loop over three channels.
-    """
-    return statistic.expand(1, -1, 1, width).contiguous(memory_format=torch.channels_last)
-
-
-def _normalize_in_rows(loader: Any, width: int) -> None:
-    loader.mean, loader.std = in_rows(loader.mean, width), in_rows(loader.std, width)
-
-
-class LightViewsSpared:
-    """Erases in the full views of a batch [V*B, C, H, W] alone, in place; light ones, which come first, stay whole."""
-
-    def __init__(self, erasing: RandomErasing, plan: ViewPlan) -> None:
-        self.erasing = erasing
-        self.share = plan.kinds.count("light"), len(plan)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Erase, and return the batch."""
-        light, views = self.share
-        self.erasing(images[len(images) // views * light :])
-        return images
-
-
-def create_eval_loader(dataset: Dataset[Any], config: DataConfig, batch_size: int, running: Mapping[str, Any]) -> Any:
-    """Return timm's evaluation loader: every row once and in order, on several processes padded at the end."""
-    loader = create_loader(
-        dataset,  # type: ignore[arg-type]  # as above
-        tuple(config["input_size"]),
-        batch_size,
-        is_training=False,
-        interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        crop_pct=config["crop_pct"],
-        crop_mode=config["crop_mode"],
-        collate_fn=collate_bytes if running["use_prefetcher"] else None,
-        persistent_workers=False,
-        **running,
-    )
-    if running["use_prefetcher"]:
-        _normalize_in_rows(loader, config["input_size"][2])
-    return loader
-
-
-def collate_bytes(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Batch views uint8 [C, H, W] as timm's fast_collate does, but with the channels last in memory, as images are.
-
-    Returns:
-        uint8 [V*B, C, H, W], view 0 first, and the targets [B, ...].
-    """
-    views = [images if isinstance(images, tuple) else (images,) for images, _ in batch]
-    ordered = [image.permute(1, 2, 0) for view in zip(*views, strict=True) for image in view]
-    return torch.stack(ordered).permute(0, 3, 1, 2), default_collate([target for _, target in batch])
-
-
-def collate_views(batch: Sequence[tuple[Any, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Batch float views: [V*B, C, H, W], view 0 first, and the targets [B, C]."""
-    images, targets = default_collate(list(batch))
-    return (images if isinstance(images, Tensor) else torch.cat(list(images))), targets
 
 
 def usable_workers(asked: int, processes: int = 1) -> int:
-    """Return the number of loader workers: what is asked for, but no more than this machine has CPUs for them."""
+    """Return the number of loader workers: `asked`, or the CPUs of this machine for each process if these are fewer."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, cpus // processes)
     if asked > most:
-        _logger.info("--workers %d: %d CPUs for each process here, so %d workers", asked, most, most)
+        _logger.info("%d workers are asked for, and each process here has %d CPUs: %d workers", asked, most, most)
     return min(asked, most)
-
-
-def _simclr_view(size: tuple[int, int], augmentation: Mapping[str, Any], policy: Mapping[str, Any]) -> SimCLRView:
-    """SimCLR's policy, with timm's flags for crops and flips."""
-    crop = RandomCrop(RandomResizedCropAndInterpolation(size, interpolation=augmentation["interpolation"]))
-    return SimCLRView(
-        size,
-        interpolation=crop.interpolation,
-        scale=tuple(augmentation["scale"]),
-        ratio=tuple(augmentation["ratio"]),
-        hflip=augmentation["hflip"],
-        vflip=augmentation["vflip"],
-        **policy,
-    )
-
-
-def _light_transform(config: DataConfig, augmentation: Mapping[str, Any], prefetched: bool) -> Transform:
-    """Crop and flip, nothing that changes a color."""
-    transform = create_transform(
-        tuple(config["input_size"]),
-        is_training=True,
-        no_aug=augmentation["no_aug"],
-        scale=_LIGHT_SCALE,
-        ratio=augmentation.get("ratio"),
-        hflip=augmentation["hflip"],
-        vflip=augmentation["vflip"],
-        color_jitter=None,  # type: ignore[arg-type]  # timm checks for it
-        interpolation=augmentation["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        use_prefetcher=prefetched,
-    )
-    light: Transform = from_pixels(transform)
-    return light

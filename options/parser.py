@@ -196,7 +196,7 @@ def parse(
 
     Args:
         parser: The command's parser.
-        argv: The words after the command's name; by default those of this process.
+        argv: The words after the command's name; None reads them from `sys.argv`.
         check_paths: Whether a missing folder or file is a mistake too.
         conflicts: Yields a sentence for each mistake that involves several flags.
     """

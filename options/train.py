@@ -40,7 +40,7 @@ def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = Fals
     """Return the options of train.py; on a mistake, print a sentence and exit with status 2.
 
     Args:
-        argv: The words after the command's name; by default those of this process.
+        argv: The words after the command's name; None reads them from `sys.argv`.
         check_paths: Whether a missing folder or file is a mistake too.
     """
     args = parse(train_parser(), argv, check_paths, _conflicts)
@@ -61,7 +61,7 @@ def resolve_eval_metric(asked: str | None, heads_learn: bool, only_sets: bool) -
         return asked
     if not heads_learn:
         return "simclr_loss"  # untrained heads guess
-    return "map" if only_sets else "top1"  # of multi-valued attributes, whole sets may never be right
+    return "map" if only_sets else "top1"  # a whole set of values is hardly ever right
 
 
 def train_parser() -> Parser:
@@ -217,7 +217,7 @@ def _unlabeled_ratio(args: argparse.Namespace) -> float | None:
 def _unlabeled_conflicts(args: argparse.Namespace) -> Iterator[str]:
     ratio = _unlabeled_ratio(args) or 0.0
     if ratio and not round(ratio * args.batch_size):
-        yield f"--unlabeled-ratio {ratio:g} of --batch-size {args.batch_size} is no image: raise either"
+        yield f"--unlabeled-ratio {ratio:g} with --batch-size {args.batch_size} makes no image: raise either"
     if ratio and args.aug_repeats:
         yield "--unlabeled and --unlabeled-ratio exclude --aug-repeats: each has an order of its own"
 

@@ -77,7 +77,7 @@ def batch_norm_flags(group: Group) -> None:
     add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN,))
     add("--bn-eps", POSITIVE, None, "epsilon (default: the model's own)")
     switch("--sync-bn", "compute statistics over all processes; needs CUDA", needs=(_FROZEN, SEVERAL))
-    share = "share running statistics after an epoch: those of rank 0, or the mean"
+    share = "share running statistics after an epoch: rank 0's, or the mean"
     add("--dist-bn", ["", "broadcast", "reduce"], "", share, needs=(_FROZEN, SEVERAL))
     switch("--split-bn", "keep separate statistics for each view", needs=(_FROZEN,))
 

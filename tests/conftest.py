@@ -25,7 +25,7 @@ def _restored_logging() -> Iterator[None]:
 
 @pytest.fixture
 def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Return a function that parses words which are wrong, and returns the sentence about it."""
+    """Return a function that parses wrong words and returns the sentence about them."""
 
     def fail(*words: str, parse: Callable[[list[str]], object] = parse_train_args) -> str:
         with pytest.raises(SystemExit) as exit_:

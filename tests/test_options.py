@@ -1,4 +1,4 @@
-"""Every flag of the original works or says why not, YAML and command line agree, and mistakes get one sentence."""
+"""Every flag of the original works or is refused with a reason, and a mistake gets one sentence."""
 
 import argparse
 import ast
@@ -125,10 +125,10 @@ def test_reading_arguments_imports_no_slow_package() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "it").write_text("")
     there, gone = str(tmp_path), str(tmp_path / "gone")
-    for script, words, told in (
+    for script, words, sentence in (
         ("train", [gone], f"no such data folder: {gone}"),
         ("train", [gone, "--train-split", f"{there}/it"], None),
         ("train", [f"{there}/it"], f"{there}/it is a file, and DATA a folder: give {there}, and --train-split it"),
@@ -143,7 +143,7 @@ def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> N
         ("inference", [there, "--checkpoint", gone], f"--checkpoint: no such file: {gone}"),
     ):
         args = PARSE[f"{script}.py"](words)
-        assert next(missing_files(args), None) == told
+        assert next(missing_files(args), None) == sentence
     # Where torch cannot be imported at all, as here, the sentence still comes.
     for script, *flags in (["train.py"], ["validate.py", "--checkpoint", gone], ["inference.py", "--checkpoint", gone]):
         code = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_path('{script}', run_name='__main__')"
@@ -191,7 +191,7 @@ MISTAKES = [
     ),
     ("--contrastive-batch-size 70", "--contrastive-batch-size 70 is not a multiple of --batch-size 32: use 64 or 96"),
     ("--contrastive-batch-size 8", "--contrastive-batch-size 8 is not a multiple of --batch-size 32: use 32"),
-    ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 of --batch-size 2 is no image"),
+    ("--unlabeled more -b 2 --unlabeled-ratio 0.2", "--unlabeled-ratio 0.2 with --batch-size 2 makes no image"),
     ("--unlabeled more --aug-repeats 2", "--unlabeled and --unlabeled-ratio exclude --aug-repeats"),
     ("--classify-view both -wls 0", "--classify-view both needs -wls above 0: "),
     ("--attributes a a", "--attributes names a column twice"),
@@ -251,7 +251,7 @@ def test_a_mistake_gets_one_sentence(
     assert mistake("data", *words.split()).startswith(expected)
 
 
-def test_what_is_missing_is_asked_for(mistake: Callable[..., str]) -> None:
+def test_a_missing_required_flag_is_named(mistake: Callable[..., str]) -> None:
     assert mistake().startswith("DATA is missing: ")
     assert mistake("--checkpoint", "a", parse=parse_validate_args).startswith("DATA is missing: ")
     assert mistake("data", parse=parse_validate_args).startswith("--checkpoint is missing: ")
@@ -261,7 +261,7 @@ def test_what_is_missing_is_asked_for(mistake: Callable[..., str]) -> None:
     assert "does not end in .csv, .json or .parquet" in mistake(*words, parse=parse_inference_args)
 
 
-def test_only_the_first_process_reports_a_mistake_and_the_others_leave_it_the_time(
+def test_only_rank_0_reports_a_mistake_and_the_other_ranks_wait(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     naps: list[float] = []
@@ -275,7 +275,7 @@ def test_only_the_first_process_reports_a_mistake_and_the_others_leave_it_the_ti
         assert len(naps) == waits
 
 
-def test_related_flags_agree_where_they_should() -> None:
+def test_related_flags_agree() -> None:
     assert train("--pretrained-path", "a.safetensors").pretrained
     assert train("--no-aug", "-wls", "0").no_aug
     assert train("--split-bn").split_bn

@@ -1,7 +1,7 @@
-"""Every flag of train.py changes what its help says it changes; a flag without a test in the table fails the first one.
+"""Every flag of train.py changes what its help says. The first test fails for a flag that no test shows.
 
-Flags of images are in test_train_flags_image.py, those of the loop, processes and devices in test_train_flags_run.py,
-and those that are refused, whatever is given with them, in test_options.py.
+Flags about images are in test_train_flags_image.py. Flags about the loop, processes and devices are in
+test_train_flags_run.py. Refused flags are in test_options.py.
 """
 
 import csv
@@ -58,7 +58,7 @@ def prepare(data: Path, tmp_path: Path) -> Prepare:
 
 @pytest.fixture(scope="module")
 def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The last checkpoint of a run of one epoch."""
+    """Return the last checkpoint of a run of one epoch."""
     folder, _ = train_through(data, tmp_path_factory.mktemp("run"), "--seed", 7)
     return folder / "last.pth.tar"
 
@@ -79,7 +79,7 @@ def test_every_flag_of_train_has_a_test_that_shows_its_effect() -> None:
 def test_a_recipe_gives_flags_and_typed_ones_win(prepare: Prepare, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("batch-size: 2\nopt: adamw\n")
-    run = prepare("-c", recipe)  # and -b 8, with all words of a short run
+    run = prepare("-c", recipe)  # and -b 8 with the other flags of a short run
     assert isinstance(run.optimizer, torch.optim.AdamW)
     assert len(batch_of(run)[1]) == 2 * 8
 
@@ -194,7 +194,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
 
 
 @shows("class_weights", "logit_adjustment")
-def test_rare_classes_count_more_in_training_and_as_ever_in_scoring(prepare: Prepare) -> None:
+def test_rare_classes_weigh_more_in_training_and_the_same_in_scoring(prepare: Prepare) -> None:
     losses, logits = [], []
     for words in ([], ["--class-weights", "inverse"], ["--class-weights", "effective"], ["--logit-adjustment", 1]):
         run = prepare(*words)
@@ -218,7 +218,7 @@ def test_an_attribute_may_have_several_classes_an_image(prepare: Prepare) -> Non
 
 
 @shows("balance")
-def test_attributes_learn_what_their_losses_weigh(prepare: Prepare, data: Path, tmp_path: Path) -> None:
+def test_the_weights_of_the_attributes_are_learned(prepare: Prepare, data: Path, tmp_path: Path) -> None:
     run = prepare("--balance", "uncertainty", "--lr", 0.5)
     named = dict(model_of(run).named_parameters())
     assert named["log_variances"].tolist() == [0, 0]
@@ -238,11 +238,11 @@ def test_attributes_learn_what_their_losses_weigh(prepare: Prepare, data: Path, 
     saved = torch.load(folder / "last.pth.tar", weights_only=True)
     assert float(row["color_weight"]) == pytest.approx(0.5 * math.exp(-saved["state_dict"]["log_variances"][0]))
     assert MultiLabelModel.from_checkpoint(folder / "last.pth.tar").log_variances.shape == (2,)
-    prepare("--initial-checkpoint", folder / "last.pth.tar")  # without a balance it is left behind
+    prepare("--initial-checkpoint", folder / "last.pth.tar")  # without a balance the variances are left out
 
 
 @shows("gradient_centralization")
-def test_gradients_lose_their_mean_before_an_update(prepare: Prepare) -> None:
+def test_gradients_are_centered_before_an_update(prepare: Prepare) -> None:
     for words, centered in ([], False), (["--gradient-centralization"], True):
         run = prepare(*words)
         images, target = batch_of(run)
@@ -253,7 +253,7 @@ def test_gradients_lose_their_mean_before_an_update(prepare: Prepare) -> None:
 
 
 @shows("head_grad")
-def test_heads_may_watch_the_backbone_without_training_it(prepare: Prepare) -> None:
+def test_detached_heads_do_not_train_the_backbone(prepare: Prepare) -> None:
     moved = {}
     for words in ("joint", "detach"):
         run = prepare("--head-grad", words, "-wls", 1e-30, "-wlc", 1, "--weight-decay", 0)
@@ -291,7 +291,7 @@ def test_features_are_pooled_as_asked(prepare: Prepare) -> None:
 
 
 @shows("model_kwargs")
-def test_further_arguments_reach_the_architecture(prepare: Prepare) -> None:
+def test_more_arguments_reach_the_architecture(prepare: Prepare) -> None:
     def activations(run: train.Run) -> set[str]:
         return {type(module).__name__ for module in model_of(run).backbone.modules()} & {"SiLU", "GELU"}
 
@@ -300,7 +300,7 @@ def test_further_arguments_reach_the_architecture(prepare: Prepare) -> None:
 
 
 @shows("grad_checkpointing")
-def test_activations_are_computed_again_on_the_way_back(prepare: Prepare) -> None:
+def test_activations_are_recomputed_in_the_backward_pass(prepare: Prepare) -> None:
     gradients, calls = [], []
     for words in ([], ["--grad-checkpointing"]):
         run = prepare(*words)
@@ -403,8 +403,8 @@ def largest_difference(one: list[list[torch.Tensor]], other: list[list[torch.Ten
 
 
 @shows("contrastive_batch_size")
-def test_batches_are_contrasted_as_one(prepare: Prepare) -> None:
-    still = [*STILL, "--model", "test_vit"]  # its images know nothing of each other
+def test_several_batches_are_contrasted_as_one(prepare: Prepare) -> None:
+    still = [*STILL, "--model", "test_vit"]  # without batch norm, so images do not influence each other
     whole, alone = gradients_of(prepare(*still, "-b", 8)), gradients_of(prepare(*still, "-b", 4))
     for words in ([], ["--channels-last", "--grad-checkpointing", "--no-prefetcher"]):
         chunked = gradients_of(prepare(*still, "-b", 4, "--contrastive-batch-size", 8, *words))
@@ -414,18 +414,18 @@ def test_batches_are_contrasted_as_one(prepare: Prepare) -> None:
     assert largest_difference(same, alone) == 0
 
 
-def test_what_is_left_of_an_epoch_is_contrasted_too(prepare: Prepare) -> None:
+def test_the_remaining_batches_of_an_epoch_are_contrasted_too(prepare: Prepare) -> None:
     words = [*STILL, "--model", "test_vit", "-b", 8]
     first, second, third = gradients_of(prepare(*words))
     joint, rest = gradients_of(prepare(*words, "--contrastive-batch-size", 16))
     assert largest_difference([joint], [[(a + b) / 2 for a, b in zip(first, second, strict=True)]]) > 1e-3
     assert largest_difference([rest], [third]) < 1e-5
-    # Each image of an update counts alike: two thirds are those of the pair of batches.
+    # Each image of an update has the same weight; the pair of batches holds two thirds of them.
     update = gradients_of(prepare(*words, "--contrastive-batch-size", 16, "--grad-accum-steps", 2))
     assert largest_difference(update, [[(2 * a + b) / 3 for a, b in zip(joint, rest, strict=True)]]) < 1e-5
 
 
-def test_a_step_of_a_run_is_a_joint_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_one_joint_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     averaged: list[int] = []
     monkeypatch.setattr(train.SimCLRClassificationTask, "update_ema", lambda _, step: averaged.append(step))
     words = "-b 4 --contrastive-batch-size 16 --log-interval 1 --save-images --model-ema --amp --split-bn --epochs 2"
@@ -446,7 +446,7 @@ def test_a_step_of_a_run_is_a_joint_batch(data: Path, tmp_path: Path, monkeypatc
         ("--contrastive-batch-size 16 --sync-bn --device cpu", "--sync-bn needs GPUs"),
     ],
 )
-def test_a_joint_batch_that_cannot_be_is_refused(prepare: Prepare, words: str, sentence: str) -> None:
+def test_an_impossible_joint_batch_is_refused(prepare: Prepare, words: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         prepare(*words.split())
 
@@ -470,7 +470,7 @@ def test_the_projection_head_is_built_as_asked(prepare: Prepare) -> None:
 
 
 def moves(run: train.Run, *gradients: float) -> list[float]:
-    """Return how far each update moves a weight down, if all gradients are such a number."""
+    """Return how far each update moves a weight down, when all gradients equal a number."""
     weight = model_of(run).backbone.conv_stem.weight
     places = [weight[0, 0, 0, 0].item()]
     for gradient in gradients:
@@ -491,7 +491,7 @@ def test_the_optimizer_is_the_one_that_is_named(prepare: Prepare) -> None:
 
 @shows("momentum", "opt_kwargs")
 def test_momentum_makes_longer_steps(prepare: Prepare) -> None:
-    # Nesterov's first step is that of the gradient and of the momentum it has just begun to have.
+    # Nesterov's first step adds the gradient and the momentum that this gradient starts.
     assert moves(prepare(*CALM), 1) == pytest.approx([0.19], rel=1e-4)
     assert moves(prepare(*CALM, "--momentum", 0.5), 1) == pytest.approx([0.15], rel=1e-4)
     plain = prepare(*CALM, "--momentum", 0.5, "--opt-kwargs", "nesterov=False")
@@ -499,12 +499,12 @@ def test_momentum_makes_longer_steps(prepare: Prepare) -> None:
 
 
 @shows("opt_eps", "opt_betas")
-def test_epsilon_and_betas_are_those_of_adam(prepare: Prepare) -> None:
+def test_adam_takes_epsilon_and_betas(prepare: Prepare) -> None:
     adam = [*CALM, "--opt", "adam"]
     assert moves(prepare(*adam), 1) == pytest.approx([0.1], rel=1e-4)
     assert moves(prepare(*adam, "--opt-eps", 1), 1) == pytest.approx([0.1 / 2], rel=1e-4)
     for words, first, second in ([], 0.9, 0.999), (["--opt-betas", 0.5, 0.6], 0.5, 0.6):
-        average = first * (1 - first) / (1 - first**2)  # of the gradients 1 and 0, bias corrected
+        average = first * (1 - first) / (1 - first**2)  # over the gradients 1 and 0, bias corrected
         square = second * (1 - second) / (1 - second**2)
         assert moves(prepare(*adam, *words), 1, 0)[1] == pytest.approx(0.1 * average / square**0.5, rel=1e-4)
 
@@ -522,7 +522,7 @@ def test_epsilon_and_betas_are_those_of_adam(prepare: Prepare) -> None:
         ("--opt-kwargs color=1", "--opt sgd: .*color"),
     ],
 )
-def test_what_an_optimizer_would_leave_unread_is_refused(prepare: Prepare, words: str, sentence: str) -> None:
+def test_a_setting_that_the_optimizer_lacks_is_refused(prepare: Prepare, words: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         prepare(*words.split())
 
@@ -591,7 +591,7 @@ def test_earlier_layers_learn_more_slowly_or_not_at_all(prepare: Prepare) -> Non
 
 
 @shows("backbone_lr_scale")
-def test_the_backbone_learns_at_a_rate_of_its_own(prepare: Prepare) -> None:
+def test_the_backbone_has_its_own_learning_rate(prepare: Prepare) -> None:
     rates = rates_by_name(prepare(*CALM, "--backbone-lr-scale", 0.1))
     assert rates == {name: pytest.approx(0.01 if name.startswith("backbone.") else 0.1) for name in rates}
     both = rates_by_name(prepare(*CALM, "--backbone-lr-scale", 0.1, "--layer-decay", 0.5))
@@ -601,7 +601,7 @@ def test_the_backbone_learns_at_a_rate_of_its_own(prepare: Prepare) -> None:
 
 
 class Names(TorchDispatchMode):
-    """Notes the names of the operations of PyTorch that are done inside."""
+    """A context that records the names of PyTorch's operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -658,7 +658,7 @@ def test_the_learning_rate_falls_as_the_schedule_says(prepare: Prepare, words: s
 
 @shows("patience_epochs")
 @pytest.mark.filterwarnings("ignore:PlateauLRScheduler is deprecated")
-def test_a_plateau_ends_patience(prepare: Prepare) -> None:
+def test_the_rate_falls_after_a_plateau(prepare: Prepare) -> None:
     plateau = ["--sched", "plateau", "--epochs", 5, "--lr", 1, "--dr", 0.5]
     assert rates(prepare(*plateau)) == [1, 1, 1, 1, 1]
     assert rates(prepare(*plateau, "--patience-epochs", 1)) == [1, 1, 1, 0.5, 0.5]
@@ -666,7 +666,7 @@ def test_a_plateau_ends_patience(prepare: Prepare) -> None:
 
 
 @shows("sched_on_updates")
-def test_the_rate_falls_within_an_epoch(prepare: Prepare) -> None:
+def test_the_rate_falls_with_each_update(prepare: Prepare) -> None:
     for words, expected in ([], [1, 1, 1]), (["--sched-on-updates"], [1, 0.75, 0.25]):
         run = prepare("--sched", "cosine", "--epochs", 1, "--lr", 1, "--min-lr", 0, *words)
         run.optimizer.param_groups[0]["lr"] = run.scheduler.base_values[0]
@@ -694,7 +694,7 @@ def test_the_learning_rate_follows_from_the_batch(prepare: Prepare) -> None:
 
 
 @shows("lr_noise", "lr_noise_pct", "lr_noise_std")
-def test_noise_disturbs_the_rate_where_and_as_far_as_asked(prepare: Prepare) -> None:
+def test_noise_changes_the_rate_in_its_range_and_up_to_its_limit(prepare: Prepare) -> None:
     def disturbed(*words: object) -> list[int]:
         return [epoch for epoch, rate in enumerate(rates(prepare(*flat, *words))) if rate != 1]
 
@@ -713,7 +713,7 @@ def test_noise_disturbs_the_rate_where_and_as_far_as_asked(prepare: Prepare) -> 
 
 
 @shows("lr_cycle_limit", "lr_cycle_decay", "lr_cycle_mul")
-def test_cycles_repeat_lower_and_longer(prepare: Prepare) -> None:
+def test_each_cycle_is_lower_and_longer(prepare: Prepare) -> None:
     twice = [*COSINE, "--lr-cycle-limit", 2]
     assert rates(prepare(*COSINE)) == pytest.approx(HALF_COSINE)
     assert rates(prepare(*twice)) == pytest.approx([*HALF_COSINE, *(0.5 * rate for rate in HALF_COSINE)])
@@ -747,15 +747,15 @@ def test_the_decay_has_the_shape_asked_for(prepare: Prepare) -> None:
 
 
 @shows("lr_stable_timescale")
-def test_the_square_root_has_a_time_scale(prepare: Prepare) -> None:
+def test_rsqrt_has_a_time_scale(prepare: Prepare) -> None:
     words = ["--sched", "rsqrt", "--epochs", 5, "--decay-epochs", 1, "--lr", 1]
     assert rates(prepare(*words, "--lr-stable-timescale", 2)) == pytest.approx([(1 + t / 2) ** -0.5 for t in range(5)])
     with pytest.raises(UsageError, match=r"--sched rsqrt: .*stable_timescale"):
-        prepare(*words)  # the default is the warm-up, of which there is none
+        prepare(*words)  # the default is the warm-up, which has no epochs here
 
 
 @shows("warmup_lr", "warmup_epochs", "warmup_prefix")
-def test_the_rate_rises_before_it_falls(prepare: Prepare) -> None:
+def test_the_rate_rises_in_warm_up(prepare: Prepare) -> None:
     flat = ["--sched", "constant", "--epochs", 6, "--lr", 1]
     assert rates(prepare(*flat)) == [1] * 6
     warm = [*flat, "--warmup-epochs", 4]
@@ -765,7 +765,7 @@ def test_the_rate_rises_before_it_falls(prepare: Prepare) -> None:
 
 
 @shows("min_lr", "cooldown_epochs")
-def test_the_rate_ends_at_its_least_and_stays_there(prepare: Prepare) -> None:
+def test_the_rate_ends_at_its_minimum_and_stays_there(prepare: Prepare) -> None:
     assert rates(prepare(*COSINE, "--min-lr", 0.3, "--cooldown-epochs", 2))[4:] == pytest.approx([0.3, 0.3])
 
 
@@ -821,7 +821,7 @@ def test_dropout_comes_before_the_heads_and_in_training_alone(prepare: Prepare) 
 
 
 def trained_twice(run: train.Run, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a backbone in training, all of whose branches count, makes of the same images twice."""
+    """Return two outputs of a backbone in training for the same images, with every residual branch active."""
     backbone = model_of(run).backbone.train()
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -856,8 +856,8 @@ def test_blocks_of_feature_maps_are_dropped(prepare: Prepare) -> None:
 
 
 def momentum_and_epsilon(run: train.Run) -> tuple[float, float]:
-    """Return a batch norm's momentum and epsilon, as what it does in training tells them."""
-    norm = model_of(run).backbone.blocks[1][0].bn2.train()  # with no activation behind it
+    """Return a batch norm's momentum and epsilon, measured from its output in training."""
+    norm = model_of(run).backbone.blocks[1][0].bn2.train()  # no activation follows it
     images = torch.randn(64, norm.num_features, 8, 8, dtype=torch.float64) * 0.1 + 5
     output = norm.double()(images)
     deviation, variance = images.std(dim=(0, 2, 3), correction=0), images.var(dim=(0, 2, 3), correction=0)
@@ -867,7 +867,7 @@ def momentum_and_epsilon(run: train.Run) -> tuple[float, float]:
 
 
 @shows("bn_tf", "bn_momentum", "bn_eps")
-def test_batch_norm_takes_tensorflows_settings_or_ones_own(prepare: Prepare) -> None:
+def test_batch_norm_takes_tensorflows_settings_or_given_ones(prepare: Prepare) -> None:
     def settings(*words: object) -> tuple[float, float]:
         return momentum_and_epsilon(prepare(*words))
 
@@ -916,7 +916,7 @@ def test_batch_norm_is_synchronized_on_a_gpu(prepare: Prepare) -> None:
 @shows("model_ema", "model_ema_decay", "model_ema_warmup")
 def test_an_average_follows_the_weights_and_is_scored(prepare: Prepare) -> None:
     def follows(*words: object) -> float:
-        """Return how far the average goes after weights that go 1 up."""
+        """Return how far the average moves when the weights rise by 1."""
         run = prepare("--model-ema", *words)
         weight, average = (
             m.get_parameter("heads.0.weight") for m in (model_of(run), run.task.trainable_module_ema.module)
@@ -945,7 +945,7 @@ def test_an_average_follows_the_weights_and_is_scored(prepare: Prepare) -> None:
 @shows("model_ema_force_cpu")
 def test_the_average_is_kept_in_cpu_memory(prepare: Prepare) -> None:
     cpu = torch.device("cpu")
-    assert prepare("--model-ema").task.trainable_module_ema.device is None  # that of the model
+    assert prepare("--model-ema").task.trainable_module_ema.device is None  # the model's device
     assert prepare("--model-ema", "--model-ema-force-cpu").task.trainable_module_ema.device == cpu
 
 

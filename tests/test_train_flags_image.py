@@ -1,7 +1,7 @@
 """Flags of train.py that change what the model sees: preprocessing, augmentation, mixing.
 
-Most are shown on pictures in which a color tells a place (flag_effects.draw_ramps): red 0-255 from left to right,
-green from top to bottom.
+Most tests use pictures whose color encodes the place (flag_effects.draw_ramps): red rises from 0 to 255 from left to
+right, green from top to bottom.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ import train
 from runtime.errors import UsageError
 from runtime.random_state import seed_all
 
-# One view: the whole picture, squeezed to 32 x 32, and nothing random.
+# One view: the whole picture, resized to 32 x 32, without anything random.
 WHOLE = ["-wls", 0, "--scale", 1, 1, "--ratio", 4 / 3, 4 / 3, "--hflip", 0, "--color-jitter", 0]
 WHOLE = [*WHOLE, "--train-interpolation", "bilinear"]
-BORDER = 4  # what resizing may take off the ends of a ramp, of 255
+BORDER = 4  # resizing may shorten each end of a ramp by this much, on a scale of 255
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def span(images: Tensor, channel: int) -> tuple[float, float]:
 
 
 def share(images: Tensor, channel: int) -> float:
-    """Return how much of a ramp is to be seen."""
+    """Return the visible share of a ramp."""
     low, high = span(images, channel)
     return (high - low) / 255
 
@@ -63,15 +63,15 @@ def test_images_have_the_size_and_the_channels_asked_for(prepare: Prepare) -> No
 
 
 @shows("crop_pct")
-def test_the_share_that_is_scored_is_chosen(prepare: Prepare) -> None:
+def test_scored_images_are_cropped_to_a_share(prepare: Prepare) -> None:
     for percent, shown in (1, 1), (0.5, 0.5):
         images = images_of(prepare("--crop-pct", percent), "eval_loader")
-        assert share(images, 1) == pytest.approx(shown, abs=0.05)  # of the height; more is lost of the width
+        assert share(images, 1) == pytest.approx(shown, abs=0.05)  # the height; the width loses more
         assert share(images, 0) == pytest.approx(shown * 3 / 4, abs=0.05)
 
 
 @shows("crop_mode")
-def test_scored_images_are_cut_squeezed_or_padded(prepare: Prepare) -> None:
+def test_scored_images_are_cropped_squeezed_or_padded(prepare: Prepare) -> None:
     def scored(mode: str) -> Tensor:
         return images_of(prepare("--crop-pct", 1, "--crop-mode", mode, "--mean", 0.5), "eval_loader")
 
@@ -100,7 +100,7 @@ def test_the_mean_is_subtracted_and_the_deviation_divided_by(prepare: Prepare) -
 @shows("interpolation", "train_interpolation")
 def test_scored_and_trained_images_are_resized_as_asked(prepare: Prepare) -> None:
     def made(images: Tensor) -> bool:
-        """Whether there are values of blue that the picture does not have."""
+        """Return whether resizing made values of blue that the picture does not have."""
         return set(images[:, 2].round().unique().tolist()) != {50.0, 200.0}
 
     for training in (False, True):
@@ -136,7 +136,7 @@ def test_the_heads_read_the_views_asked_for(prepare: Prepare) -> None:
 
 
 @shows("no_aug")
-def test_without_augmentation_every_image_is_resized_and_no_more(prepare: Prepare) -> None:
+def test_without_augmentation_images_are_only_resized(prepare: Prepare) -> None:
     plain = images_of(prepare("-wls", 0, "--no-aug"))
     assert (plain == plain[0]).all()
     assert share(plain, 0) > 0.95
@@ -148,7 +148,7 @@ def test_without_augmentation_every_image_is_resized_and_no_more(prepare: Prepar
 @shows("train_crop_mode")
 def test_a_training_crop_may_keep_the_ratio(prepare: Prepare) -> None:
     def seen(*words: object) -> tuple[float, float, int]:
-        """Return how much of the width and of the height is seen, and how many crops differ."""
+        """Return the visible shares of width and height, and the number of different crops."""
         images = images_of(prepare(*WHOLE, *words))
         return share(images, 0), share(images, 1), len(images[:, 0].flatten(1).unique(dim=0))
 
@@ -170,7 +170,7 @@ def test_crops_have_the_size_and_the_ratio_asked_for(prepare: Prepare) -> None:
 
 
 @shows("hflip", "vflip")
-def test_images_are_mirrored_and_turned_upside_down(prepare: Prepare) -> None:
+def test_images_are_flipped(prepare: Prepare) -> None:
     plain = images_of(prepare(*WHOLE))
     assert torch.equal(images_of(prepare(*WHOLE, "--hflip", 1)), plain.flip(-1))
     assert torch.equal(images_of(prepare(*WHOLE, "--vflip", 1)), plain.flip(-2))
@@ -179,11 +179,11 @@ def test_images_are_mirrored_and_turned_upside_down(prepare: Prepare) -> None:
 
 
 @shows("color_jitter", "color_jitter_prob")
-def test_colors_are_shaken(prepare: Prepare) -> None:
+def test_colors_are_jittered(prepare: Prepare) -> None:
     plain = images_of(prepare(*WHOLE))
 
     def shaken(*words: object) -> Tensor:
-        """Return for each image whether its colors are others."""
+        """Return for each image whether its colors have changed."""
         return (images_of(prepare(*WHOLE, *words)) - plain).abs().flatten(1).amax(1) > 2
 
     assert shaken("--color-jitter", 0.9).all()
@@ -191,20 +191,20 @@ def test_colors_are_shaken(prepare: Prepare) -> None:
     some = shaken("--color-jitter", 0.9, "--color-jitter-prob", 0.5)
     assert some.any()
     assert not some.all()
-    bright = images_of(prepare(*WHOLE, "--color-jitter", 0.5, 0, 0))  # a factor on all of an image
+    bright = images_of(prepare(*WHOLE, "--color-jitter", 0.5, 0, 0))  # one factor for the whole image
     dark = plain[0] < 125
     factors = (bright / plain.clamp(min=1))[:, (plain[0] > 40) & dark]
     assert (factors.std(dim=1) < 0.02).all()
     assert factors.mean(dim=1).std() > 0.05
     turned = images_of(prepare(*WHOLE, "--color-jitter", 0, 0, 0, 0.5))
-    assert (turned.amax(1) - plain.amax(1)).abs().max() < 5  # another hue is as bright
+    assert (turned.amax(1) - plain.amax(1)).abs().max() < 5  # a change of hue keeps the brightness
     assert (turned - plain).abs().amax() > 50
 
 
 @shows("views", "view_strength")
-def test_simclrs_views_change_the_colors_as_far_as_asked(prepare: Prepare) -> None:
+def test_the_strength_of_simclrs_views_is_chosen(prepare: Prepare) -> None:
     def spread(*words: object) -> tuple[float, float]:
-        """How far blue varies over pictures, and how often a picture has lost its color."""
+        """Return how far blue varies over pictures, and the share of gray pictures."""
         run = prepare("-b", 16, "--train-interpolation", "bilinear", *words)
         images = torch.cat([images_of(run) for _ in range(4)])
         gray = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2)) < 2
@@ -220,12 +220,12 @@ def test_simclrs_views_change_the_colors_as_far_as_asked(prepare: Prepare) -> No
 
 
 @shows("augment_on")
-def test_the_device_makes_the_views_that_workers_would(prepare: Prepare) -> None:
+def test_views_made_on_the_device_equal_those_of_the_workers(prepare: Prepare) -> None:
     words = ["--views", "simclr", "-wls", 1]
     there = images_of(prepare(*words, "--augment-on", "device"))
     here = images_of(prepare(*words))
     assert there.shape == here.shape
-    assert (there - here).abs().mean() < 1  # of 255: bytes are rounded after each operation
+    assert (there - here).abs().mean() < 1  # on a scale of 255; bytes are rounded after each operation
     assert not torch.equal(there, here)
     resident = images_of(prepare(*words, "--augment-on", "device", "--cache", "device"))
     assert torch.equal(there, resident)
@@ -239,8 +239,8 @@ def test_colors_and_sharpness_are_lost(prepare: Prepare) -> None:
     assert torch.equal(gray[:, 0], gray[:, 2])
     assert not torch.equal(plain[:, 0], plain[:, 1])
     blurred = images_of(prepare(*WHOLE, "--gaussian-blur-prob", 1, "--color-jitter", 0))
-    deviations = blurred[:, 2].std(dim=(1, 2)) / plain[:, 2].std(dim=(1, 2))  # of the stripes
-    assert deviations.max() <= 1  # the widths of the blurs differ, down to none
+    deviations = blurred[:, 2].std(dim=(1, 2)) / plain[:, 2].std(dim=(1, 2))  # contrast of the stripes
+    assert deviations.max() <= 1  # the width of the blur is random and may be 0
     assert deviations.mean() < 0.7
 
 
@@ -253,13 +253,13 @@ def test_policies_change_images(prepare: Prepare, policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-n15-p1.0-inc1", "rand-m0-n15-p1.0", "v0"])
-def test_policies_may_leave_no_bit_of_a_color(prepare: Prepare, policy: str) -> None:
+def test_policies_that_leave_no_bit_of_a_color_do_not_fail(prepare: Prepare, policy: str) -> None:
     run = prepare(*WHOLE, "--aa", policy, "-b", 16)
     assert [len(images_of(run, seed=seed)) for seed in range(6)] == [16] * 6
 
 
 @shows("aug_splits", "jsd")
-def test_splits_are_a_clean_image_and_changed_ones_that_are_to_agree(prepare: Prepare) -> None:
+def test_splits_are_one_clean_image_and_augmented_ones_that_should_agree(prepare: Prepare) -> None:
     splits = [*WHOLE, "--color-jitter", 0.9, "--aug-splits", 3]
     clean, *changed = images_of(prepare(*splits)).chunk(3)
     assert torch.equal(clean, images_of(prepare(*WHOLE)))
@@ -280,7 +280,7 @@ def test_splits_are_a_clean_image_and_changed_ones_that_are_to_agree(prepare: Pr
 
 
 def erased(prepare: Prepare, *words: object) -> tuple[Tensor, Tensor]:
-    """Return a batch as the model sees it, and [B, H, W] which of its pixels are erased."""
+    """Return a batch as the model sees it, and a mask [B, H, W] of the erased pixels."""
     plain, _ = batch_of(prepare(*WHOLE))
     images, _ = batch_of(prepare(*WHOLE, *words))
     return images, (images != plain).any(dim=1)
@@ -312,7 +312,7 @@ def test_several_rectangles_are_erased(prepare: Prepare) -> None:
 
 
 @shows("resplit")
-def test_part_of_a_batch_is_left_whole(prepare: Prepare) -> None:
+def test_part_of_a_batch_is_not_erased(prepare: Prepare) -> None:
     for words, whole in ([], 0), (["--resplit"], 4):
         holes = erased(prepare, "--reprob", 1, *words)[1].flatten(1).any(dim=1)
         assert holes.tolist() == [False] * whole + [True] * (8 - whole)
@@ -325,30 +325,30 @@ def test_part_of_a_batch_is_left_whole(prepare: Prepare) -> None:
 
 
 class Mixed:
-    """A batch before and after the task has mixed it, and the soft targets it made of the colors."""
+    """A batch before and after the task mixed it, and the soft targets of the colors."""
 
     def __init__(self, run: train.Run, seed: int = 0) -> None:
         images, target = batch_of(run)
         torch.manual_seed(0)
-        images.copy_(torch.rand_like(images))  # of which a share of the mixture can be told
+        images.copy_(torch.rand_like(images))  # noise shows the share of each image in the mixture
         self.before = images.clone()
         seed_all(seed)
         (self.colors, _), self.labels = run.task._mix(images, target), target[:, 0]
         self.after = images
 
     def shares(self) -> list[float]:
-        """Return how much each image kept of itself, were it a blend; NaN where it is none."""
+        """Return the share of itself that each image kept in a blend; NaN where it is not a blend."""
         other = self.before.flip(0)
         shares = ((self.after - other) / (self.before - other)).flatten(1)
         return [row.median().item() if row.std() < 1e-2 else float("nan") for row in shares]
 
     def pasted(self) -> Tensor:
-        """Return [B, H, W] which pixels are those of the other image."""
+        """Return a mask [B, H, W] of the pixels that come from the other image."""
         return (self.after == self.before.flip(0)).all(dim=1) & (self.after != self.before).any(dim=1)
 
 
 @shows("mixup")
-def test_mixup_blends_images_and_labels_alike(prepare: Prepare) -> None:
+def test_mixup_blends_images_and_labels_by_the_same_share(prepare: Prepare) -> None:
     run = prepare(*WHOLE, "--mixup", 1)
     mixed = Mixed(run)
     (share,) = {round(share, 3) for share in mixed.shares()}
@@ -364,7 +364,7 @@ def test_mixup_blends_images_and_labels_alike(prepare: Prepare) -> None:
 
 
 @shows("cutmix")
-def test_cutmix_pastes_images_and_labels_alike(prepare: Prepare) -> None:
+def test_cutmix_pastes_images_and_labels_by_the_same_share(prepare: Prepare) -> None:
     mixed = Mixed(prepare(*WHOLE, "--cutmix", 1))
     holes = mixed.pasted()
     share = holes[0].float().mean().item()
@@ -405,7 +405,7 @@ def test_batches_are_mixed_with_the_probabilities_asked_for(prepare: Prepare) ->
 
 
 @shows("mixup_mode")
-def test_batches_pairs_or_images_share_a_mixture(prepare: Prepare) -> None:
+def test_a_batch_a_pair_or_an_image_shares_one_mixture(prepare: Prepare) -> None:
     def different(mode: str) -> list[float]:
         shares = Mixed(prepare(*WHOLE, "--mixup", 1, "--mixup-mode", mode)).shares()
         return [round(share, 2) for share in shares]
@@ -418,8 +418,8 @@ def test_batches_pairs_or_images_share_a_mixture(prepare: Prepare) -> None:
 
 
 @shows("mixup_off_epoch")
-def test_mixing_ends_with_an_epoch(prepare: Prepare) -> None:
+def test_mixing_stops_at_an_epoch(prepare: Prepare) -> None:
     for words, epochs in ([], [True, True]), (["--mixup-off-epoch", 1], [True, False]):
-        run = prepare(*WHOLE, "-b", 16, "--epochs", 2, "--mixup", 1, *words)  # a batch an epoch
+        run = prepare(*WHOLE, "-b", 16, "--epochs", 2, "--mixup", 1, *words)  # one batch an epoch
         batches = loop_through(run)
         assert [not torch.equal(before, after) for before, after in batches] == epochs

@@ -48,7 +48,7 @@ from timm.data import two_view_dataset
 from training import loop as train_loop
 
 EPOCHS = 4
-Outcome = tuple[Path, str]  # a run's folder, and what it said
+Outcome = tuple[Path, str]  # a run's folder and its output
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,13 @@ def prepare(data: Path, tmp_path: Path) -> Prepare:
 
 @pytest.fixture(scope="module")
 def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """A run with no more flags than it needs to be short."""
+    """Return a run with only the flags that make it short."""
     return train_through(data, tmp_path_factory.mktemp("plain"), "--epochs", EPOCHS)
 
 
 @pytest.fixture(scope="module")
 def busy(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The same with a flag for each thing that a run may leave."""
+    """Return a run with a flag for each thing that a run may leave."""
     words = "--eval-metric loss --val-interval 2 --checkpoint-hist 1 --recovery-interval 2 --log-interval 1"
     flags = [*words.split(), "--decay-rate", 0.5, "--save-images", "--experiment", "busy", "--epochs", EPOCHS]
     return train_through(data, tmp_path_factory.mktemp("busy"), *flags)
@@ -93,7 +93,7 @@ def test_a_flag_without_effect_that_is_not_refused_is_logged(plain: Outcome, bus
 
 
 @shows("start_epoch")
-def test_epochs_are_counted_from_the_first(data: Path, plain: Outcome, tmp_path: Path) -> None:
+def test_a_run_starts_at_the_epoch_asked_for(data: Path, plain: Outcome, tmp_path: Path) -> None:
     folder, _ = train_through(data, tmp_path, "--epochs", 3, "--start-epoch", 2)
     assert [row["epoch"] for row in read_rows(folder / "summary.csv")] == ["2"]
     shutil.copytree(plain[0], tmp_path / "again")
@@ -108,11 +108,11 @@ def test_epochs_are_counted_from_the_first(data: Path, plain: Outcome, tmp_path:
 def test_a_run_has_the_folder_and_the_name_asked_for(plain: Outcome, busy: Outcome) -> None:
     assert busy[0].name == "busy"
     assert plain[0].name.endswith("-test_efficientnet-32")
-    assert (plain[0] / "last.pth.tar").exists()  # below --output, or train_through would not have found it
+    assert (plain[0] / "last.pth.tar").exists()  # train_through found it below --output
 
 
 @shows("eval_metric")
-def test_the_best_checkpoint_is_that_of_the_metric(plain: Outcome, busy: Outcome, prepare: Prepare) -> None:
+def test_the_metric_decides_which_checkpoint_is_best(plain: Outcome, busy: Outcome, prepare: Prepare) -> None:
     for outcome, column, best in (plain, "eval_top1", max), (busy, "eval_loss", min):
         values = {int(row["epoch"]): float(row[column]) for row in summary(outcome) if row[column]}
         chosen = torch.load(outcome[0] / "model_best.pth.tar")["epoch"]
@@ -136,7 +136,7 @@ def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome
 
 
 @shows("knn_interval")
-def test_neighbors_are_asked_at_the_interval_and_after_the_last_epoch(
+def test_neighbors_are_scored_at_the_interval_and_after_the_last_epoch(
     plain: Outcome, data: Path, tmp_path: Path, prepare: Prepare
 ) -> None:
     asked, said = train_through(data, tmp_path, "--knn-interval", 3, "--epochs", EPOCHS)
@@ -152,7 +152,7 @@ def test_neighbors_are_asked_at_the_interval_and_after_the_last_epoch(
 
 
 @shows("knn_images")
-def test_neighbors_are_among_so_many_images_that_the_seed_draws(prepare: Prepare) -> None:
+def test_the_neighbor_index_is_a_sample_of_the_images(prepare: Prepare) -> None:
     def rows(*words: object) -> list[int]:
         chosen: list[int] = prepare(*words).index_loader.dataset.rows.tolist()
         return chosen
@@ -164,7 +164,7 @@ def test_neighbors_are_among_so_many_images_that_the_seed_draws(prepare: Prepare
 
 
 @shows("checkpoint_hist")
-def test_so_many_checkpoints_are_kept(plain: Outcome, busy: Outcome) -> None:
+def test_the_number_of_kept_checkpoints_is_chosen(plain: Outcome, busy: Outcome) -> None:
     assert len(list(plain[0].glob("checkpoint-*.pth.tar"))) == EPOCHS
     assert len(list(busy[0].glob("checkpoint-*.pth.tar"))) == 1
 
@@ -173,11 +173,13 @@ def test_so_many_checkpoints_are_kept(plain: Outcome, busy: Outcome) -> None:
 def test_recovery_checkpoints_are_written_between_steps(plain: Outcome, busy: Outcome, prepare: Prepare) -> None:
     assert not list(plain[0].glob("recovery-*"))
     assert (busy[0] / "recovery-3-1.pth.tar").exists()  # after the second of three steps
-    run = prepare("-b", 2, "--grad-accum-steps", 2, "--recovery-interval", 3)  # 12 steps, an update every other
+    run = prepare(
+        "-b", 2, "--grad-accum-steps", 2, "--recovery-interval", 3
+    )  # 12 steps, an update after every second one
     written: list[int] = []
     run.saver.save_recovery = lambda epoch, batch_idx: written.append(batch_idx + 1)
     gradients_of(run)
-    assert written == [4, 6, 10]  # the first update from each third step on, the last excepted
+    assert written == [4, 6, 10]  # the first update at or after every third step, without the last
 
 
 @shows("log_interval")
@@ -201,7 +203,7 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Prepare) -> None:
         run = prepare("--smoothing", 0, *words)
         model = model_of(run).eval()
         for head in model.heads:
-            head.weight.data *= 1000  # fresh ones hardly see a difference
+            head.weight.data *= 1000  # untrained heads hardly differ between the two images
         terms: dict[str, list[Tensor]] = {"color": [], "shape": []}
         with torch.inference_mode():
             for images, target in run.eval_loader:
@@ -256,7 +258,7 @@ def test_the_gradients_of_several_steps_make_one_update(prepare: Prepare) -> Non
 
 
 @shows("seed")
-def test_everything_random_follows_from_the_seed(prepare: Prepare) -> None:
+def test_all_random_numbers_follow_from_the_seed(prepare: Prepare) -> None:
     def drawn(*words: object) -> tuple[list[float], list[float], list[float]]:
         run = prepare("--sched", "constant", "--lr-noise", 0, *words)
         weights = model_of(run).backbone.conv_stem.weight.flatten().tolist()
@@ -271,7 +273,7 @@ def test_everything_random_follows_from_the_seed(prepare: Prepare) -> None:
 
 
 @shows("local_rank")
-def test_the_local_rank_is_the_launchers(
+def test_the_local_rank_comes_from_the_launcher(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -290,7 +292,7 @@ def free_port() -> str:
 
 @contextmanager
 def launched(port: str) -> Iterator[None]:
-    """Make a process of tests/distributed.py one that a launcher started: it opens its group itself."""
+    """Let a process of tests/distributed.py act as if a launcher had started it: it opens the process group itself."""
     rank = str(dist.get_rank())
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
     dist.barrier()  # the other may still be joining
@@ -299,13 +301,13 @@ def launched(port: str) -> Iterator[None]:
         for name, value in (world | {"MASTER_ADDR": "localhost", "MASTER_PORT": port}).items():
             patch.setenv(name, value)
         yield
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # for the caller to destroy
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # the caller destroys it
 
 
 def backend_of_one_of_two(port: str, words: list[str]) -> str:
     """Return the backend that a command line chooses, or why there is none."""
     with launched(port), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # PyTorch's guesses about a backend that it does not know
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch warns about a backend that it does not know
         try:
             set_up_process(**process_kwargs(options.parse_train_args(words)))
         except UsageError as error:
@@ -316,7 +318,7 @@ def backend_of_one_of_two(port: str, words: list[str]) -> str:
 
 
 @shows("dist_backend")
-def test_processes_talk_by_the_backend_asked_for(data: Path, tmp_path: Path) -> None:
+def test_the_process_group_has_the_backend_asked_for(data: Path, tmp_path: Path) -> None:
     def backends(*words: object) -> list[str]:
         return run_on_processes(2, backend_of_one_of_two, free_port(), command(data, tmp_path, *words))
 
@@ -360,21 +362,21 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @shows("no_ddp_bb", "dist_bn")
 def test_running_statistics_are_shared_before_steps_and_after_an_epoch(both: Any) -> None:
-    shared, own = both(), both("--no-ddp-bb")
-    weights = [outcome["weight"] for outcome in (*shared, *own)]
+    shared, local = both(), both("--no-ddp-bb")
+    weights = [outcome["weight"] for outcome in (*shared, *local)]
     assert all(torch.equal(weight, weights[0]) for weight in weights)  # training does not read the statistics
-    assert torch.equal(shared[0]["measured"], own[0]["measured"])
-    assert not torch.equal(shared[1]["measured"], own[1]["measured"])
-    assert not torch.equal(shared[1]["measured"], shared[0]["measured"])  # the last step's
-    mean = (own[0]["measured"] + own[1]["measured"]) / 2
-    for words, expected in ([], own[0]["measured"]), (["broadcast"], own[0]["measured"]), (["reduce"], mean):
+    assert torch.equal(shared[0]["measured"], local[0]["measured"])
+    assert not torch.equal(shared[1]["measured"], local[1]["measured"])
+    assert not torch.equal(shared[1]["measured"], shared[0]["measured"])  # the statistics of the last step
+    mean = (local[0]["measured"] + local[1]["measured"]) / 2
+    for words, expected in ([], local[0]["measured"]), (["broadcast"], local[0]["measured"]), (["reduce"], mean):
         outcomes = both("--no-ddp-bb", *(["--dist-bn", *words] if words else []))
         assert torch.equal(outcomes[0]["mean"], outcomes[1]["mean"])
         torch.testing.assert_close(outcomes[0]["mean"], expected)
 
 
 @shows("aug_repeats")
-def test_copies_of_an_image_go_to_several_processes(both: Any, prepare: Prepare) -> None:
+def test_each_process_gets_a_copy_of_an_image(both: Any, prepare: Prepare) -> None:
     def orders(*words: object) -> list[list[int]]:
         return [outcome["order"] for outcome in both(*words)]
 
@@ -403,7 +405,7 @@ def test_a_run_is_on_the_device_asked_for(prepare: Prepare) -> None:
 
 
 def precision(run: train.Run) -> tuple[torch.dtype, torch.dtype, str]:
-    """Return the type of what the model gives and of its weights, and what does backward."""
+    """Return the types of the logits and of the weights, and the name of the backward pass."""
     images, target = batch_of(run)
     with run.autocast():
         logits = run.task(run.to_device(images), target)["output"]["color"]
@@ -472,7 +474,7 @@ def test_channels_are_last_in_memory(prepare: Prepare) -> None:
 def test_a_run_waits_for_the_device_after_each_step(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[int] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: waits.append(1))
-    device = "cuda" if torch.cuda.is_available() else "cpu"  # on which a step is over when it returns
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU a step is over when it returns
     for words in ([], ["--synchronize-step"]):
         gradients_of(prepare("--device", device, *words))
     assert len(waits) == (3 if device == "cuda" else 0)
@@ -482,12 +484,12 @@ def test_a_run_waits_for_the_device_after_each_step(prepare: Prepare, monkeypatc
 
 
 def workers() -> set[int | None]:
-    """Return the processes that this one has started and that are alive."""
+    """Return the ids of the living processes that this process started."""
     return {child.pid for child in multiprocessing.active_children()}
 
 
 @shows("workers")
-def test_images_are_loaded_by_so_many_processes(prepare: Prepare) -> None:
+def test_the_number_of_workers_is_chosen(prepare: Prepare) -> None:
     for words, expected in ([], 0), (["-j", 1], 1):
         batches, before = iter(prepare(*words).train_loader), workers()
         next(batches)
@@ -508,7 +510,7 @@ def test_workers_stay_from_epoch_to_epoch(prepare: Prepare) -> None:
 
 
 @shows("worker_seeding")
-def test_numpy_is_seeded_by_either_in_workers(prepare: Prepare) -> None:
+def test_timm_or_pytorch_seeds_numpy_in_workers(prepare: Prepare) -> None:
     def drawn(*words: object) -> Tensor:
         return images_of(prepare("-j", 1, "--aa", "rand-m9", *words))
 
@@ -527,7 +529,7 @@ def test_batches_are_loaded_into_page_locked_memory(prepare: Prepare) -> None:
 
 
 @shows("no_prefetcher")
-def test_images_are_normalized_on_the_cpu_alike(prepare: Prepare) -> None:
+def test_images_normalized_on_the_cpu_equal_the_prefetched_ones(prepare: Prepare) -> None:
     plain, alone = prepare(), prepare("--no-prefetcher")
     views = [run.train_loader.dataset[0][0] for run in (plain, alone)]
     assert [view[0].dtype for view in views] == [torch.uint8, torch.float32]  # the first is normalized on the device
@@ -543,7 +545,7 @@ def test_images_without_labels_are_mixed_into_every_batch(prepare: Prepare, data
     for prefetcher in [], ["--no-prefetcher"]:
         run = prepare("--unlabeled", more, "--unlabeled-ratio", 0.5, *prefetcher)
         plain = prepare()
-        assert len(run.train_loader) == 23 // 8  # the table's row without a label is of the others
+        assert len(run.train_loader) == 23 // 8  # the table's row without a label counts as unlabeled
         for images, target in run.train_loader:
             assert len(images) == 2 * (8 + 4)
             assert (target[8:12] == UNKNOWN).all()
@@ -560,7 +562,7 @@ def test_images_without_labels_are_mixed_into_every_batch(prepare: Prepare, data
 
 @pytest.fixture(scope="module")
 def few_labels(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalog with the labels of its first ten rows alone."""
+    """Return the catalog with labels in its first ten rows only."""
     folder = tmp_path_factory.mktemp("few") / "catalog"
     shutil.copytree(data, folder)
     rows = read_rows(folder / "train.csv")
@@ -597,7 +599,7 @@ def test_pretraining_mixes_other_images_with_all_rows_of_the_table(few_labels: P
     assert {row for step, row in enumerate(run.train_loader.sampler) if step % 6 >= 4} == {24, 25, 26}
 
 
-def test_classification_alone_passes_over_rows_without_a_label(few_labels: Path, tmp_path: Path) -> None:
+def test_classification_alone_leaves_out_rows_without_a_label(few_labels: Path, tmp_path: Path) -> None:
     run = make_ready(few_labels, tmp_path, "-wls", 0, "-b", 5)
     assert len(run.train_loader.dataset) == 10
     assert len(run.train_loader) == 2
@@ -621,7 +623,7 @@ def test_with_a_cache_no_image_is_decoded_twice(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
     def epochs(*words: object) -> tuple[list[int], Tensor]:
-        """Return how many images are decoded until the first epoch ends, and in the second; and the training images."""
+        """Return how many images each of two epochs decodes, and the training images."""
         decoded.clear()
         run, counts, batches = prepare(*words), [], []
         for epoch in range(2):
@@ -637,7 +639,7 @@ def test_with_a_cache_no_image_is_decoded_twice(
     assert counts == [images, images]
     for words, first in (
         (["ram"], images),
-        (["ram"], images),  # which memory has forgotten
+        (["ram"], images),  # memory does not outlive a run
         (["disk", "--cache-dir", tmp_path / "named"], images),
         (["disk"], images),
         (["disk"], 0),

@@ -1,7 +1,7 @@
-"""Every flag of validate.py and of inference.py changes what its help says it changes.
+"""Every flag of validate.py and of inference.py changes what its help says.
 
-Flags that test_validate.py and test_inference.py show are named in a table; those of both scripts that are left are
-shown here on pictures in which a color tells a place (flag_effects.draw_ramps). Refused ones are in test_options.py.
+A table names the flags that test_validate.py and test_inference.py show. The other flags are shown here, on pictures
+whose color encodes the place (flag_effects.draw_ramps). Refused flags are in test_options.py.
 """
 
 import csv
@@ -52,7 +52,7 @@ BOTH = pytest.mark.parametrize("script", SCRIPTS)
 
 
 def shows(*dests: str, scripts: tuple[str, ...] = tuple(SCRIPTS)) -> Callable[[Test], Test]:
-    """Enter a test into the table of which test shows the effect of which option."""
+    """Enter a test into the table that maps each option to the test of its effect."""
 
     def enter(test: Test) -> Test:
         for script in scripts:
@@ -102,18 +102,18 @@ def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def words(data: Path, checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Return a function that makes a command line of flags."""
+    """Return a function that makes a command line from flags."""
 
     def command(script: str, *flags: object) -> list[str]:
-        own = [data, "--no-latency"] if script == "validate.py" else [data / "val.csv", "-o", tmp_path / "labels.csv"]
-        return [str(word) for word in (*own, "--checkpoint", checkpoint, "--device", "cpu", "-j", 0, *flags)]
+        words = [data, "--no-latency"] if script == "validate.py" else [data / "val.csv", "-o", tmp_path / "labels.csv"]
+        return [str(word) for word in (*words, "--checkpoint", checkpoint, "--device", "cpu", "-j", 0, *flags)]
 
     return command
 
 
 @pytest.fixture
 def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
-    """Return a function that lets a script make all that it makes of flags before the first batch."""
+    """Return a function that runs a script up to its first batch."""
 
     def make(script: str, *flags: object) -> Ready:
         module: ModuleType = SCRIPTS[script]
@@ -135,20 +135,20 @@ def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
 
 @pytest.fixture
 def score(words: Callable[..., list[str]]) -> Callable[..., tuple[dict[str, Any], str]]:
-    """Return a function that runs validate.py, and returns the result and all that was said."""
+    """Return a function that runs validate.py and returns the result and the output."""
 
     def run(*flags: object) -> tuple[dict[str, Any], str]:
         with silence() as text:
             validate.main(words("validate.py", *flags))
-        said = text.getvalue()
-        result, _ = json.JSONDecoder().raw_decode(said.partition("--result\n")[2])
-        return result, said
+        output = text.getvalue()
+        result, _ = json.JSONDecoder().raw_decode(output.partition("--result\n")[2])
+        return result, output
 
     return run
 
 
 def share(images: Tensor, channel: int) -> float:
-    """Return how much of a ramp is to be seen."""
+    """Return the visible share of a ramp."""
     values = images[:, channel].flatten(1)
     return ((values.amax(1) - values.amin(1)).mean() / 255).item()
 
@@ -165,15 +165,15 @@ def test_images_have_the_size_asked_for(prepare: Any, script: str) -> None:
 
 @BOTH
 @shows("crop_pct", "crop_mode")
-def test_images_are_cut_squeezed_or_padded(prepare: Any, script: str) -> None:
+def test_images_are_cropped_squeezed_or_padded(prepare: Any, script: str) -> None:
     def shares(*flags: object) -> list[float]:
         images = prepare(script, *flags).images()
-        return [share(images, 0), share(images, 1)]  # of the width and of the height
+        return [share(images, 0), share(images, 1)]  # width and height
 
     assert shares() == pytest.approx([0.75, 1], abs=0.05)
     assert shares("--crop-pct", 0.5) == pytest.approx([0.75 / 2, 1 / 2], abs=0.05)
     assert shares("--crop-mode", "squash") == pytest.approx([1, 1], abs=0.05)
-    border = prepare(script, "--crop-mode", "border").images()[0, :, (1, -2)]  # rows that are not of the picture
+    border = prepare(script, "--crop-mode", "border").images()[0, :, (1, -2)]  # rows outside the picture
     assert border.std(dim=2).max() < 1
 
 
@@ -195,7 +195,7 @@ def test_images_are_resized_as_asked(prepare: Any, script: str) -> None:
         for flags in ([], ["--interpolation", "nearest"])
     ]
     assert len(blues[0]) > 2
-    assert blues[1] == {50, 200}  # those of the picture
+    assert blues[1] == {50, 200}  # the picture's values
 
 
 # Device and precision
@@ -223,7 +223,7 @@ def dtypes(ready: Ready) -> tuple[torch.dtype, torch.dtype]:
 
 @BOTH
 @shows("amp", "amp_dtype")
-def test_mixed_precision_is_that_of_the_device_or_the_one_asked_for(prepare: Any, script: str) -> None:
+def test_mixed_precision_has_the_format_of_the_device_or_the_flag(prepare: Any, script: str) -> None:
     assert dtypes(prepare(script)) == (torch.float32, torch.float32)
     for flags in ([], ["--amp-dtype", "bfloat16"]):
         assert dtypes(prepare(script, "--amp", *flags)) == (torch.float32, torch.bfloat16)
@@ -281,7 +281,7 @@ def test_batches_have_the_size_asked_for(prepare: Any, script: str) -> None:
 
 @BOTH
 @shows("workers")
-def test_images_are_loaded_by_so_many_processes(prepare: Any, script: str) -> None:
+def test_the_number_of_workers_is_chosen(prepare: Any, script: str) -> None:
     for count in (0, 1):
         before = set(multiprocessing.active_children())
         batches = iter(prepare(script, "-b", 5, "-j", count).loader)
@@ -302,14 +302,14 @@ def test_batches_are_loaded_into_page_locked_memory(prepare: Any, script: str) -
 
 @BOTH
 @shows("no_prefetcher")
-def test_images_are_normalized_on_the_cpu_alike(prepare: Any, script: str) -> None:
+def test_images_normalized_on_the_cpu_equal_the_prefetched_ones(prepare: Any, script: str) -> None:
     plain, alone = prepare(script), prepare(script, "--no-prefetcher")
     assert not hasattr(alone.loader, "loader")
     assert next(iter(plain.loader.loader))[0].dtype == torch.uint8  # normalized on the device
     torch.testing.assert_close(alone.raw(), plain.raw(), atol=1e-5, rtol=1e-5)
 
 
-# What is said and scored
+# Log and scores
 
 
 @BOTH
@@ -340,7 +340,7 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Any, score: Any, wo
 
 
 @shows("use_ema", scripts=("inference.py",))
-def test_averaged_weights_label_where_they_are_asked_for(prepare: Any, checkpoint: Path) -> None:
+def test_averaged_weights_label_the_images_with_use_ema(prepare: Any, checkpoint: Path) -> None:
     saved = torch.load(checkpoint)
     for flags, key in ([], "state_dict"), (["--use-ema"], "state_dict_ema"):
         weight = prepare("inference.py", *flags).model.model.heads[0].weight
@@ -361,7 +361,7 @@ def test_more_unreadable_images_than_tolerated_are_an_error(data: Path, score: A
 
 
 @shows("no_test_pool", scripts=("validate.py",))
-def test_an_older_commands_flag_changes_nothing(score: Any) -> None:
+def test_a_flag_of_older_commands_changes_nothing_and_is_logged(score: Any) -> None:
     (plain, quiet), (older, said) = score(), score("--no-test-pool")
     assert "--no-test-pool has no effect here" in said
     assert "no effect" not in quiet

@@ -14,7 +14,7 @@ def train(*words: str) -> argparse.Namespace:
     return parse_train_args(["data", *words])
 
 
-# For each option one value that is not its default, with what else that value needs.
+# For each option one value that is not its default, with the other flags that this value needs.
 SAMPLES = """
 --data-dir elsewhere | --train-split a | --val-split b | --max-unreadable 0.5 | --attributes color no true 007
 --attribute-weights color=2 a=b=0.5 no=1 | --classify-view both | --model resnet50 | --pretrained
@@ -114,13 +114,13 @@ def test_the_command_line_wins_over_yaml_and_undoes_it(recipe: Callable[[str], s
     args = parse_train_args(["here", "-c", file, "-b", "8", "--no-amp", "--lr-base", "1", "--aug"])
     assert (args.data_dir, args.batch_size, args.mean) == ("here", 8, [0.1])
     assert not args.amp
-    assert args.amp_dtype is None  # it came with the recipe's amp, and goes with it
+    assert args.amp_dtype is None  # it needs the recipe's amp, which --no-amp takes back
     assert (args.lr_base, args.no_aug) == (1.0, False)
     again = parse_train_args(["-c", recipe(args_text(args)), "--lr", "0.2"])
     assert (again.lr, again.lr_base) == (0.2, None)
 
 
-def test_no_contrastive_loss_is_weight_zero_and_what_is_typed_wins(recipe: Callable[[str], str]) -> None:
+def test_contrastive_none_is_weight_zero_and_typed_flags_win(recipe: Callable[[str], str]) -> None:
     def settled(text: str, *words: str) -> tuple[str, float]:
         args = train(*(["-c", recipe(text)] if text else []), *words)
         return args.contrastive, args.simclr_loss_weight

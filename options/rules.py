@@ -20,7 +20,8 @@ class Need:
         dests: The options that `met` reads.
         met: Whether the options meet the condition.
         because: Why the flag has no effect otherwise.
-        noted: Log a line instead of refusing, for flags in the original's documented commands.
+        noted: Log a line instead of refusing: for the original's commands, and for flags that several stages or
+            machines share.
         shown: The option whose value the message adds: "--sched step, not cosine".
         verb: "needs", or "excludes" where `wanted` must be absent.
         beside: The flag that alone makes the condition matter, for the reference.

@@ -167,5 +167,7 @@ def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
                 f"--sched {args.sched} needs --decay-epochs, here {args.decay_epochs:g}, to be from 1 to the "
                 f"{max(span, 0)} epochs after warm-up, or a fraction of them that makes an epoch (0.2)"
             )
+    if args.lr_noise and args.lr_noise != sorted(args.lr_noise):
+        yield f"--lr-noise is {args.lr_noise[0]:g} to {args.lr_noise[1]:g}: give the smaller value first"
     if len(args.lr_noise or []) > 2:
         yield "--lr-noise takes 1 or 2 values: the fractions of the schedule where noise begins and ends"

@@ -108,7 +108,13 @@ def augmentation_flags(group: Group) -> None:
     add("--color-jitter", NONNEGATIVE, 0.4, jitter, nargs="+", action=OneOrMany, off=nothing, needs=needs)
     jittered = "probability of the color jitter (default: always)"
     add("--color-jitter-prob", PROBABILITY, None, jittered, off=(0.0,), needs=(*needs, _JITTERED))
-    add("--grayscale-prob", PROBABILITY, 0.0, "probability of losing all color", needs=_CHANGED)
+    colored = Need(
+        "--input-size with 3 channels",
+        ("input_size",),
+        lambda args: not args.input_size or args.input_size[0] != 1,
+        "gray images have no color to lose",
+    )
+    add("--grayscale-prob", PROBABILITY, 0.0, "probability of losing all color", needs=(*_CHANGED, colored))
     add("--gaussian-blur-prob", PROBABILITY, 0.0, "probability of a blur", needs=_CHANGED)
     policy = "automatic augmentation: rand-m9-mstd0.5, augmix, v0, ..."
     add("--aa", auto_augment, None, policy, metavar="POLICY", needs=_CHANGED)
@@ -173,7 +179,7 @@ def _mixing_conflicts(args: argparse.Namespace) -> Iterator[str]:
 def _copy_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.aug_splits == 1:
         yield "--aug-splits 1 splits nothing: use 0, or at least 2 (one clean split and one augmented)"
-    if args.classify_view in ("both", "weak") and args.aug_splits:
+    if args.classify_view and args.aug_splits:
         yield f"--classify-view {args.classify_view} excludes --aug-splits: the heads read the splits"
     if args.aug_repeats and args.simclr_loss_weight > 0:
         yield "--aug-repeats needs -wls 0: an image's copies on other processes would be its own negatives"

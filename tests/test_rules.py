@@ -48,6 +48,7 @@ UNMET = """
 --grayscale-prob 0.1 --no-aug -wls 0
 --grayscale-prob 0.1 --classify-view weak -wls 0 | --gaussian-blur-prob 0.1 --views simclr
 --gaussian-blur-prob 0.1 --no-aug -wls 0 | --gaussian-blur-prob 0.1 --classify-view weak -wls 0
+--grayscale-prob 0.1 --input-size 1 8 8
 --aa rand-m9 --views simclr | --aa rand-m9 --no-aug -wls 0 | --aa original --classify-view weak -wls 0
 --aug-splits 2 --views simclr | --aug-splits 2 --no-aug -wls 0 | --aug-splits 2 --classify-view weak -wls 0
 --aug-splits 2 -wlc 0 | --jsd | --reprob 0.1 --no-aug -wls 0

@@ -12,6 +12,9 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.train_kwargs import (
     contrastive_kwargs,
+    data_kwargs,
+    loader_kwargs,
+    mixes_images,
     mixup_kwargs,
     model_kwargs,
     optimizer_kwargs,
@@ -67,9 +70,10 @@ from timm.task.gradient_cache import (
     steps_per_epoch,
 )
 from timm.task.simclr_classification import SimCLRClassificationTask
-from training.data import make_loaders, mixes, read_data
+from training.data import DataSettings, read_data
 from training.frozen_features import feature_loaders
 from training.health_check import HealthCheck, contrast_levels
+from training.loaders import RunLoaderSettings, make_loaders
 from training.loop import Run, loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
@@ -107,10 +111,11 @@ def train(args: Namespace) -> None:
     plan = plan_views(
         contrast=args.simclr_loss_weight > 0,
         classify_view=args.classify_view,
-        mixing=mixes(args),
+        mixing=mixes_images(args),
         aug_splits=args.aug_splits,
     )
-    label_space, train_set, eval_set = read_data(args, plan, resumed)
+    data = DataSettings(**data_kwargs(args))
+    label_space, train_set, eval_set = read_data(data, plan, resumed)
     only_sets = len(label_space) > 0 and label_space.multi_valued == set(label_space.attributes)
     args.eval_metric = resolve_eval_metric(args.eval_metric, args.classification_loss_weight > 0, only_sets)
     autocast, backward, dtype = resolve_precision(device, **precision_kwargs(args))
@@ -118,7 +123,8 @@ def train(args: Namespace) -> None:
     seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
     model = make_model(plan, label_space, device, fresh=resumed is None, **model_kwargs(args)).to(device, dtype)
     data_config = model.config["data_config"]
-    train_loader, eval_loader, index_loader = make_loaders(args, device, dtype, data_config, train_set, eval_set)
+    loading = RunLoaderSettings(reads_labels=data.reads_labels, **loader_kwargs(args))
+    train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
     task = make_task(args, model, plan, train_set.targets, device, dtype)
     chunks = chunks_per_step(**step_kwargs(args))
     args.lr = learning_rate(args.batch_size * chunks * args.world_size * args.grad_accum_steps, **rate_kwargs(args))
@@ -187,7 +193,7 @@ def make_task(
     if plan.contrast is not None:
         contrastive = ContrastiveLoss(**contrastive_kwargs(args))
     mixup = None
-    if mixes(args):
+    if mixes_images(args):
         low, high = args.cutmix_minmax or (0, 1)
         if any(int(side * low) >= int(side * high) for side in model.config["image_size"][1:]):
             raise UsageError(f"--cutmix-minmax {low:g} {high:g}: these are the same number of pixels, take them apart")
@@ -243,7 +249,7 @@ def prepare_task(
 def cache_frozen_features(run: Run, model: MultiLabelModel) -> None:
     """Make a frozen backbone's features once, where no augmentation changes them."""
     args = run.args
-    if not args.no_aug or args.reprob or mixes(args) or args.tta:
+    if not args.no_aug or args.reprob or mixes_images(args) or args.tta:
         _logger.info("The frozen backbone's features are made anew each epoch; --no-aug makes them once")
         return
     run.train_loader, run.eval_loader = feature_loaders(

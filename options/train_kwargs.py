@@ -156,6 +156,79 @@ def schedule_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
+def data_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the fields of `training.data.DataSettings`."""
+    return {
+        "data_dir": args.data_dir,
+        "train_split": args.train_split,
+        "val_split": args.val_split,
+        "attributes": args.attributes,
+        "multi_valued": args.multi_valued,
+        "attribute_weights": args.attribute_weights,
+        "unlabeled": args.unlabeled,
+        "channels": args.input_size[0] if args.input_size else 3,
+        "max_unreadable": args.max_unreadable,
+        "contrast": args.simclr_loss_weight > 0,
+        "classify": args.classification_loss_weight > 0,
+        "contrastive": args.contrastive,
+        "mask_false_negatives": args.mask_false_negatives,
+        "resume": args.resume,
+    }
+
+
+def loader_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the fields of `training.loaders.RunLoaderSettings` besides `reads_labels`."""
+    simclr = {"strength": args.view_strength, "keep_color": args.views == "simclr-keepcolor"}
+    return {
+        "batch_size": args.batch_size,
+        "eval_batch_size": args.batch_size * args.validation_batch_size_multiplier,
+        "contrastive_batch_size": args.contrastive_batch_size,
+        "workers": args.workers,
+        "loader": {"pin_memory": args.pin_mem, "use_prefetcher": not args.no_prefetcher},
+        "train_loader": {
+            "worker_seeding": args.worker_seeding,
+            "use_multi_epochs_loader": args.use_multi_epochs_loader,
+            "num_aug_repeats": args.aug_repeats,
+        },
+        "augmentation": augmentation_kwargs(args),
+        "simclr_policy": None if args.views == "timm" else simclr,
+        "views_on_device": args.augment_on == "device",
+        "cache": args.cache,
+        "cache_dir": args.cache_dir or None,
+        "unlabeled_ratio": args.unlabeled_ratio,
+        "neighbor_images": args.knn_images if args.knn_interval else 0,
+        "seed": args.seed,
+    }
+
+
+def augmentation_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the fields of `timm.data.view_maker.Augmentation`."""
+    return {
+        "no_aug": args.no_aug,
+        "re_prob": args.reprob,
+        "re_mode": args.remode,
+        "re_count": args.recount,
+        "re_split": args.resplit,
+        "train_crop_mode": args.train_crop_mode,
+        "scale": args.scale,
+        "ratio": args.ratio,
+        "hflip": args.hflip,
+        "vflip": args.vflip,
+        "color_jitter": args.color_jitter,
+        "color_jitter_prob": args.color_jitter_prob,
+        "grayscale_prob": args.grayscale_prob,
+        "gaussian_blur_prob": args.gaussian_blur_prob,
+        "auto_augment": args.aa,
+        "num_aug_splits": args.aug_splits,
+        "interpolation": args.train_interpolation,
+    }
+
+
+def mixes_images(args: Namespace) -> bool:
+    """Return whether mixup or cutmix mixes images, in a full view of their own."""
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
 def view_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the fields of `training.view_warnings.ViewSettings`."""
     return {

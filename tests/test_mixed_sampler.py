@@ -20,7 +20,7 @@ def test_each_batch_has_its_share_and_no_image_twice(labeled, unlabeled, batch, 
         return MixedSampler(*rows, batch, extra, seed=seed, rank=rank, processes=processes)
 
     if unlabeled < extra * processes:
-        with pytest.raises(UsageError, match="lower --unlabeled-ratio"):
+        with pytest.raises(UsageError, match="lower unlabeled_ratio"):
             sampler(0)
         return
     ranks = [sampler(rank) for rank in range(processes)]

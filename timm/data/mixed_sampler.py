@@ -46,7 +46,7 @@ class MixedSampler(Sampler[int]):
         if len(unlabeled) < extra * processes:
             raise UsageError(
                 f"there are {len(unlabeled)} images without labels, fewer than the {extra * processes} that a step of "
-                "all processes takes: lower --unlabeled-ratio"
+                "all processes takes: lower unlabeled_ratio"
             )
         self.labeled, self.unlabeled = torch.as_tensor(labeled), torch.as_tensor(unlabeled)
         self.batch, self.extra = batch, extra

@@ -81,7 +81,7 @@ def test_a_recipe_gives_flags_and_typed_ones_win(prepare: Prepare, tmp_path: Pat
     recipe.write_text("batch-size: 2\nopt: adamw\n")
     run = prepare("-c", recipe)  # and -b 8 with the other flags of a short run
     assert isinstance(run.optimizer, torch.optim.AdamW)
-    assert len(batch_of(run)[1]) == 2 * 8
+    assert len(batch_of(run)[1]) == 8
 
 
 @shows("data_dir")
@@ -118,7 +118,7 @@ def test_only_the_chosen_attributes_get_a_head(prepare: Prepare) -> None:
     assert list(model_of(prepare()).label_space.attributes) == ["color", "shape"]
     run = prepare("--attributes", "shape")
     assert list(run.task(*batch_of(run))["output"]) == ["shape"]
-    assert batch_of(run)[1].shape == (16, 1)
+    assert batch_of(run)[1].shape == (8, 1)
 
 
 @shows("attribute_weights")

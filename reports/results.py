@@ -1,11 +1,11 @@
-"""The results of validate.py as a file: a row a checkpoint, as CSV or JSON."""
+"""The results of validate.py: a row for each checkpoint, as CSV or JSON, and lines of its log."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from runtime.errors import UsageError
 Result = dict[str, Any]
 
 _WITHIN_ATTRIBUTE = ("top1", "top5", "loss", "balanced_accuracy", "macro_f1")
-_OF_SETS = ("map", "micro_f1", "threshold")  # only multi-valued attributes have them
+_MULTI_VALUED = ("map", "micro_f1", "threshold")  # only multi-valued attributes have them
 
 
 def check_results_path(text: str) -> Path | None:
-    """Return where the results go, None for nowhere; called before there are any.
+    """Return the path of the results file, or None for none; this is called before there are any results.
 
     Raises:
         UsageError: the ending is neither .csv nor .json, or the file cannot be written.
@@ -28,31 +28,66 @@ def check_results_path(text: str) -> Path | None:
         return None
     path = Path(text)
     if path.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"--results-file {text} does not end in .csv or .json, which say how to write it")
+        raise UsageError(f"results_file {text} does not end in .csv or .json, which say how to write it")
     check_writable(path)
     return path
 
 
 def attribute_columns(attributes: dict[str, dict[str, float]]) -> Result:
-    """Return the metrics of each attribute as columns, `<attribute>_top1` and so on; `_labels` is their number.
+    """Return the metrics of each attribute as columns, such as `<attribute>_top1`; `_labels` is the number of labels.
 
-    Every name ends in a metric's, so that an attribute may be called `model` or `loss` without taking another column.
+    Every name ends in a metric, so that an attribute called `model` or `loss` clashes with no other column.
     """
     columns: Result = {}
     for name, values in attributes.items():
-        metrics = (*_WITHIN_ATTRIBUTE, *(metric for metric in _OF_SETS if metric in values))
+        metrics = (*_WITHIN_ATTRIBUTE, *(metric for metric in _MULTI_VALUED if metric in values))
         columns |= {f"{name}_{metric}": values[metric] for metric in metrics}
         columns[f"{name}_labels"] = int(values["count"])
     return columns
 
 
+def score_columns(metrics: Mapping[str, Any]) -> Result:
+    """Return the scores of a checkpoint as columns: the means over the attributes, then each attribute's.
+
+    Args:
+        metrics: the evaluator's result; `attributes` holds a mapping for each attribute.
+    """
+    means = ("exact_match", "balanced_accuracy", "macro_f1", "map")
+    return {
+        "top1": metrics["top1"],
+        "top1_err": 100 - metrics["top1"],
+        "top5": metrics["top5"],
+        "top5_err": 100 - metrics["top5"],
+        "loss": metrics["loss"],
+        **{name: metrics[name] for name in means if name in metrics},
+        **attribute_columns(metrics["attributes"]),
+    }
+
+
+def score_lines(metrics: Mapping[str, Any], images_per_second: float) -> list[str]:
+    """Return the scores of a checkpoint as lines of a log: a table with a row for each attribute, and the means."""
+    width = max(9, *(len(name) for name in metrics["attributes"]))
+    multi_valued = f"  {'mAP':>7}" if "map" in metrics else ""
+    lines = [f"{'attribute':<{width}}   labels     loss    Acc@1    Acc@5  balanced       F1{multi_valued}"]
+    for name, values in {**metrics["attributes"], "mean": metrics}.items():
+        lines.append(
+            f"{name:<{width}}  {values.get('count', ''):>7}  {values['loss']:>7.4f}  {values['top1']:>7.3f}  "
+            f"{values['top5']:>7.3f}  {values['balanced_accuracy']:>8.3f}  {values['macro_f1']:>7.3f}"
+            + (f"  {values['map']:>7.3f}" if "map" in values else "")
+        )
+    exact, top1, top5 = metrics["exact_match"], metrics["top1"], metrics["top5"]
+    lines.append(f"Every label of an image right (exact match): {exact:.3f}  ({images_per_second:.1f} images/s)")
+    lines.append(f" * Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f})")
+    return lines
+
+
 def best_first(results: Sequence[Result]) -> list[Result]:
-    """Return the results by falling top-1, those without one last."""
+    """Return the results sorted by top-1, the highest first; results without one come last."""
     return sorted(results, key=lambda result: -math.inf if _blank(result["top1"]) else result["top1"], reverse=True)
 
 
 def without_nan(value: Any) -> Any:
-    """Return a value that JSON can hold: None for NaN and infinity, anywhere in lists and dicts."""
+    """Return a value with NaN and infinity replaced by None, at any depth of lists and dicts, as JSON needs."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -61,12 +96,12 @@ def without_nan(value: Any) -> Any:
 
 
 def write_results(path: Path, results: Result | Sequence[Result]) -> None:
-    """Write the results, replacing what was there at once.
+    """Write the results; an existing file is replaced in one step.
 
     Args:
-        path: its ending, .csv or .json, says how. In CSV what is unknown is blank, in JSON null.
-        results: one, which JSON keeps as a single object, or those of several checkpoints, which may have different
-            attributes.
+        path: a .csv or .json file. Unknown values are blank in CSV and null in JSON.
+        results: one result, which JSON keeps as a single object, or the results of several checkpoints, which may have
+            different attributes.
     """
     rows = [results] if isinstance(results, dict) else list(results)
     with atomic_file(path) as unfinished:

@@ -1,4 +1,4 @@
-"""Which checkpoints a command line means: a file, a folder of runs, or a pattern."""
+"""The checkpoints that a command line names: a file, a folder of runs, or a pattern."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from timm.utils import natural_key
 _logger = logging.getLogger(__name__)
 
 EXTENSION = ".pth.tar"
-_UNFINISHED = ("tmp", "recovery_tmp")  # what timm's saver writes to before it renames
+_UNFINISHED = ("tmp", "recovery_tmp")  # names that timm's saver writes to before renaming
 
 
 def find_checkpoints(text: str) -> list[Path]:
-    """Return the checkpoints, in the order of their names with numbers as numbers, none of them twice.
+    """Return the checkpoints without duplicates, sorted by name with numbers in numeric order.
 
-    A run keeps one file under several names (last, model_best and checkpoint-N, by hard links); the name with the
-    epoch is taken.
+    A run keeps one file under several names (last, model_best and checkpoint-N, by hard links). The name with the
+    epoch is returned.
 
     Args:
-        text: a file; a folder, which is searched with all below it; or a pattern of files and folders, in which **
-            stands for folders at any depth.
+        text: a file; a folder, searched with its subfolders; or a pattern of files and folders, in which ** matches
+            folders at any depth.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no checkpoint.
     """
     path = Path(text)
     if path.is_file():
@@ -47,12 +47,12 @@ def find_checkpoints(text: str) -> list[Path]:
 
 
 def is_several(text: str) -> bool:
-    """Whether a text may mean several checkpoints, however many there are now."""
+    """Return whether a text may name several checkpoints, even if only one exists now."""
     return not Path(text).is_file()
 
 
 def matches(arch: str, pattern: str) -> bool:
-    """Whether an architecture is what --model names: exactly or by a pattern, with or without timm's weight tag."""
+    """Return whether an architecture matches a name or pattern, with or without timm's weight tag."""
     plain = arch.partition(".")[0]
     return any(
         fnmatchcase(name, wanted)
@@ -61,12 +61,12 @@ def matches(arch: str, pattern: str) -> bool:
 
 
 def stem(path: Path) -> str:
-    """Return a checkpoint's name without its ending."""
+    """Return a checkpoint's file name without the extension."""
     return path.name.removesuffix(EXTENSION) if path.name.endswith(EXTENSION) else path.stem
 
 
 def names_below(paths: Iterable[Path]) -> list[str]:
-    """Return a name for each path: its place below the folder that all share, as a single word, without the ending."""
+    """Return a name for each path: its place below the common folder, joined by dashes, without the extension."""
     paths = [path.absolute() for path in paths]
     shared = set(paths[0].parents).intersection(*(path.parents for path in paths))
     base = max(shared, key=lambda folder: len(folder.parts))
@@ -74,9 +74,9 @@ def names_below(paths: Iterable[Path]) -> list[str]:
 
 
 def _once(files: Iterable[Path]) -> list[Path]:
-    """Keep one name of each file, one with a number where it has any."""
+    """Keep one name of each file, if possible one with a number."""
     kept: dict[tuple[int, int], Path] = {}
-    # Names with a number go first, so that they are the ones kept.
+    # Names with a number come first, so that they are kept.
     for file in sorted(set(files), key=lambda file: (not any(map(str.isdigit, stem(file))), natural_key(str(file)))):
         status = file.stat()
         first = kept.setdefault((status.st_dev, status.st_ino), file)

@@ -1,4 +1,4 @@
-"""What a model costs to run: parameters, multiply-adds, and the time that one image takes."""
+"""Measurements of the cost of a model: parameters, multiply-adds, and the latency of one image."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-# Operations that take a network's time; those of them that the counter does not know are named, not passed over.
+# Expensive operations; the ones that PyTorch's counter does not know are reported by name.
 _HEAVY = re.compile(r"conv|attention|fft|lstm|gru|^_?linear|(^|_)b?mm(_|$)|(^|_)(add|badd)b?mm")
 
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-adds.
+    """The multiply-adds of one forward pass.
 
     Attributes:
-        count: of one forward pass; None where the model cannot be run under the counter.
-        uncounted: names of operations that are not in it.
+        count: their number; None where the model does not run under the counter.
+        uncounted: names of expensive operations that the number leaves out.
     """
 
     count: int | None
@@ -32,7 +32,7 @@ class Macs:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one forward pass: the median, what 95 % of the runs stay below, and the number of runs."""
+    """The duration of one forward pass in milliseconds: median, 95th percentile, and number of runs."""
 
     median: float
     p95: float
@@ -40,7 +40,7 @@ class Latency:
 
 
 class _Seen(TorchDispatchMode):
-    """Notes heavy operations that PyTorch's counter has no formula for."""
+    """A dispatch mode that records expensive operations without a formula in PyTorch's counter."""
 
     def __init__(self, known: Any) -> None:
         super().__init__()
@@ -61,11 +61,11 @@ def count_parameters(module: nn.Module | None) -> int:
 
 @torch.no_grad()
 def count_macs(model: nn.Module, images: Tensor) -> Macs:
-    """Count a forward pass's multiply-adds: half of PyTorch's FLOPs, which are those of products and convolutions.
+    """Count the multiply-adds of a forward pass: half of PyTorch's FLOPs, which cover products and convolutions.
 
     Args:
-        model: uncompiled, in evaluation mode.
-        images: [1, C, H, W] for the count of one image.
+        model: the model, not compiled, in evaluation mode.
+        images: the input [B, C, H, W]; B = 1 counts one image.
     """
     formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
@@ -73,7 +73,7 @@ def count_macs(model: nn.Module, images: Tensor) -> Macs:
     try:
         with seen, counter:
             model(images)
-    except (RuntimeError, TypeError, NotImplementedError):  # a model that no dispatch mode can follow
+    except (RuntimeError, TypeError, NotImplementedError):  # the model does not run under a dispatch mode
         return Macs(None)
     return Macs(counter.get_total_flops() // 2, tuple(sorted(seen.names)))
 
@@ -81,7 +81,7 @@ def count_macs(model: nn.Module, images: Tensor) -> Macs:
 def _attention_flops(
     query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
-    """Count attention's two products as PyTorch's own formula does, which it has for every fused kernel but this."""
+    """Count attention's two products; PyTorch has this formula for every fused kernel except the CPU's."""
     batch, heads, queries, width = query
     return 2 * batch * heads * queries * key[2] * (width + value[3])
 
@@ -95,18 +95,18 @@ def measure_latency(
     most: int = 200,
     seconds: float = 3.0,
 ) -> Latency:
-    """Time a function, each run by itself and with the device idle before and after.
+    """Time each run of a function separately; the device is idle before and after it.
 
-    The median, since one interruption by the machine would move a mean. The first runs are not timed: they compile,
+    The result is a median, because one interruption would distort a mean. The first runs are not timed: they compile,
     choose algorithms and fill caches.
 
     Args:
-        run: one forward pass.
-        device: what it runs on, waited for.
-        warmup: runs before the first that is timed.
-        least: runs to time, however long they take.
-        most: runs to time at the most.
-        seconds: after which no more than `least` are timed.
+        run: a function that does one forward pass.
+        device: the device that it runs on.
+        warmup: number of untimed runs at the beginning.
+        least: smallest number of timed runs.
+        most: largest number of timed runs.
+        seconds: duration after which runs beyond `least` are skipped.
     """
     wait = _waiter(device)
     for _ in range(warmup):
@@ -126,7 +126,7 @@ def measure_latency(
 
 
 def _waiter(device: torch.device) -> Callable[[], None]:
-    """Return what waits until a device has done all it was given."""
+    """Return a function that waits until the device is idle."""
     if device.type == "cpu":
         return lambda: None
     module = getattr(torch, device.type)

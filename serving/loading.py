@@ -1,9 +1,9 @@
-"""A checkpoint made ready to predict: what validate.py and inference.py both begin with."""
+"""A checkpoint made ready to predict: the common beginning of validate.py and inference.py."""
 
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from catalog.table import read_table
 from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
+from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
 from timm.data.preprocessing import DataConfig, resolve_preprocessing
 from timm.models.multi_label import MultiLabelModel, build_model
 from timm.models.multi_label_checkpoint import Checkpoint, CheckpointError
@@ -31,16 +32,16 @@ _PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "st
 
 @dataclass(frozen=True)
 class EvaluationModel:
-    """A model on its device, in evaluation mode, and how to feed it.
+    """A model on its device, in evaluation mode, and the input that it takes.
 
     Attributes:
-        model: as the checkpoint describes it.
-        run: the model, or its compiled form: what to call.
-        data_config: preprocessing: the one it was trained for, with what the command line changed.
-        device: where it is.
-        dtype: of its weights.
-        autocast: makes the context to call it in.
-        channels_last: whether images go in that memory format.
+        model: the model that the checkpoint describes.
+        run: the callable model: `model` itself or its compiled form.
+        data_config: the preprocessing of training, with the changes that the user asked for.
+        device: the model's device.
+        dtype: the dtype of the weights.
+        autocast: returns the context in which the model is called.
+        channels_last: whether images have the channels last in memory.
     """
 
     model: MultiLabelModel
@@ -52,54 +53,112 @@ class EvaluationModel:
     channels_last: bool
 
     @property
+    def arch(self) -> str:
+        """The name of the backbone."""
+        return str(self.model.config["arch"])
+
+    @property
     def label_space(self) -> LabelSpace:
-        """The attributes it predicts and their classes."""
+        """The attributes that it predicts and their classes."""
         return self.model.label_space
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Of each multi-valued attribute the probability from which a value is predicted."""
+        """The probability from which a value is predicted, for each multi-valued attribute."""
         return {name: self.model.thresholds.get(name, DEFAULT_THRESHOLD) for name in self.label_space.multi_valued}
 
     @property
     def channels(self) -> int:
-        """Channels of an image: 3 for color, 1 for gray."""
+        """The channels of an image: 3 for color, 1 for gray."""
         return int(self.data_config["input_size"][0])
 
     def to_device(self, images: Tensor) -> Tensor:
-        """Move images [B, C, H, W] to the model's device, number format and memory format."""
-        # Without the prefetcher they come in float32, whatever the model's weights are.
+        """Move images [B, C, H, W] to the model's device, dtype and memory format."""
+        # Without the prefetcher the loader returns float32, for weights of any dtype.
         images = images.to(self.device, self.dtype, non_blocking=True)
         return images.contiguous(memory_format=memory_format(self.channels_last))
 
     def random_image(self) -> Tensor:
-        """Return noise [1, C, H, W] as the model takes it, to measure with."""
+        """Return noise [1, C, H, W] that the model accepts, for measurements."""
         return self.to_device(torch.randn(1, *self.data_config["input_size"]))
 
 
 def load_evaluation_model(
     checkpoint: Checkpoint,
-    args: Namespace,
     device: torch.device,
     *,
+    use_ema: bool,
+    preprocessing: Mapping[str, Any],
+    precision: Mapping[str, Any],
+    channels_last: bool,
+    compiler: str | None = None,
     data: str | None = None,
-    model_dtype: str | None = None,
 ) -> EvaluationModel:
-    """Rebuild a checkpoint's model and settle preprocessing and precision.
+    """Rebuild a checkpoint's model and resolve preprocessing and precision.
 
     Args:
-        checkpoint: what `read_checkpoint` gave.
-        args: the script's flags about preprocessing, precision and --use-ema.
-        device: where the model goes.
-        data: a data folder, from which a checkpoint of the original, which has no class names, gets them.
-        model_dtype: format of the weights, float32 when None.
+        checkpoint: the result of `read_checkpoint`.
+        device: the device of the model.
+        use_ema: take the averaged weights.
+        preprocessing: img_size, input_size, crop_pct, crop_mode, mean, std and interpolation; None or "" keeps that of
+            training.
+        precision: amp, amp_dtype and model_dtype, as in `runtime.precision.resolve_precision`.
+        channels_last: whether images and convolutions have the channels last in memory.
+        compiler: a backend of torch.compile; None does not compile.
+        data: a data folder that names the classes of a checkpoint of the original, which has none.
 
     Raises:
-        UsageError: the checkpoint cannot serve, or the flags do not fit it.
+        UsageError: the checkpoint cannot be used, or the settings do not fit it.
     """
-    autocast, _, dtype = resolve_precision(device, args.amp, args.amp_dtype, model_dtype, training=False)
+    autocast, _, dtype = resolve_precision(device, **precision, training=False)
+    model = _rebuild(checkpoint, use_ema, data)
+    trained = _trained_preprocessing(model, checkpoint)
+    data_config = _override(checkpoint.path, trained, preprocessing)
+    if data_config["input_size"] != trained["input_size"]:
+        _resize(checkpoint.path, model, data_config["input_size"])
+    model = model.to(device=device, dtype=dtype).eval()
+    model = model.to(memory_format=memory_format(channels_last))
+    run = _compiled(model, compiler) if compiler else model
+    return EvaluationModel(model, run, data_config, device, dtype, autocast, channels_last)
+
+
+def make_loader(
+    ready: EvaluationModel,
+    dataset: Any,
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    prefetcher: bool,
+    distributed: bool = False,
+) -> Any:
+    """Return timm's evaluation loader; with several processes each reads its share.
+
+    Args:
+        ready: the model that determines preprocessing and dtype.
+        dataset: the images.
+        batch_size: images per process and batch.
+        workers: loader processes of this process.
+        pin_memory: whether batches are loaded into page-locked memory.
+        prefetcher: whether images are normalized on the device.
+        distributed: whether there is a process group.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
+    settings = LoaderSettings(
+        num_workers=usable_workers(workers, processes),
+        distributed=distributed,
+        pin_memory=pin_memory,
+        device=ready.device,
+        img_dtype=ready.dtype,
+        use_prefetcher=prefetcher,
+    )
+    return create_eval_loader(dataset, ready.data_config, batch_size, settings)
+
+
+def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
+    """Return the checkpoint's model; a message names the flags that help."""
     path = checkpoint.path
-    if args.use_ema and checkpoint.state_dict_ema is None:
+    if use_ema and checkpoint.state_dict_ema is None:
         raise CheckpointError(f"{path} holds no averaged weights: it was trained without --model-ema")
     if checkpoint.config is None and not checkpoint.is_original:
         raise CheckpointError(
@@ -107,9 +166,9 @@ def load_evaluation_model(
             "--initial-checkpoint or --pretrained-path"
         )
     try:
-        model = build_model(checkpoint, args.use_ema)
-        if checkpoint.config is None:
-            model = _name_classes(model, checkpoint, args.use_ema, data)
+        model = build_model(checkpoint, use_ema)
+        if checkpoint.is_original:
+            model = _name_classes(model, checkpoint, use_ema, data)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = first_line(error)
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
@@ -120,37 +179,24 @@ def load_evaluation_model(
             f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run and guess: train it "
             "further with --initial-checkpoint, or see its *_knn20 in summary.csv"
         )
-    trained = _trained_preprocessing(model, checkpoint)
-    data_config = _override(path, trained, vars(args))
-    if data_config["input_size"] != trained["input_size"]:
-        _resize(path, model, data_config["input_size"])
-    model = model.to(device=device, dtype=dtype).eval()
-    model = model.to(memory_format=memory_format(args.channels_last))
-    run: nn.Module = model
-    if args.torchcompile:
-        torch._dynamo.reset()  # what was compiled for the checkpoint before is of no use
-        try:
-            run = cast(nn.Module, torch.compile(model, backend=args.torchcompile))
-        except RuntimeError as error:
-            raise UsageError(f"--torchcompile {args.torchcompile}: {first_line(error)}") from error
-    return EvaluationModel(model, run, data_config, device, dtype, autocast, args.channels_last)
+    return model
 
 
 def _name_classes(model: MultiLabelModel, checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
-    """Name the classes of the original's model, which are numbers so far, by the table it was trained on."""
+    """Rebuild the original's model with the class names of its table; without one the classes stay numbers."""
     path = checkpoint.path
     if data is None:
         _logger.warning(f"{path} holds no class names: classes are written as numbers, in the order of their names")
         return model
-    # The original sorted the classes of all.csv by name; of other columns that the table has it knew nothing.
+    # The original sorted the classes of all.csv by name. The table may have more columns than its model knew.
     label_path = find_label_table(data, find_split(data, "train"))
     label_space = build_label_space(read_table(label_path, model.label_space.attributes), multi_valued=())
-    _logger.info(f"{path} holds no class names: they are those of {label_path}")
+    _logger.info(f"{path} holds no class names: they are read from {label_path}")
     return build_model(checkpoint, use_ema, label_space)
 
 
 def _trained_preprocessing(model: MultiLabelModel, checkpoint: Checkpoint) -> DataConfig:
-    """Return the preprocessing of training: the checkpoint's, of an old one what its flags made of the backbone's."""
+    """Return the preprocessing of training; older checkpoints have only the flags that changed the backbone's."""
     if saved := model.config.get("data_config"):
         return resolve_preprocessing(saved, {})
     flags = checkpoint.trained_flags
@@ -160,10 +206,10 @@ def _trained_preprocessing(model: MultiLabelModel, checkpoint: Checkpoint) -> Da
     return resolve_preprocessing(model.pretrained_cfg, given)
 
 
-def _override(path: Path, trained: DataConfig, flags: Mapping[str, Any]) -> DataConfig:
-    """Return the preprocessing with what the command line changes."""
+def _override(path: Path, trained: DataConfig, asked: Mapping[str, Any]) -> DataConfig:
+    """Return the preprocessing with the changes that the user asked for."""
     channels = trained["input_size"][0]
-    given = {name: flags[name] for name in _PREPROCESSING if flags[name] not in (None, "")}
+    given = {name: asked[name] for name in _PREPROCESSING if asked.get(name) not in (None, "")}
     if size := given.pop("img_size", None):
         given["input_size"] = [channels, size, size]
     if given.get("input_size", [channels])[0] != channels:
@@ -178,10 +224,10 @@ def _override(path: Path, trained: DataConfig, flags: Mapping[str, Any]) -> Data
 
 @torch.no_grad()
 def _resize(path: Path, model: MultiLabelModel, input_size: list[int]) -> None:
-    """Fit a model to another image size: position embeddings and windows, where its backbone has them.
+    """Adapt a model to another image size: position embeddings and windows, where its backbone has them.
 
     Raises:
-        UsageError: its weights belong to one size.
+        UsageError: the weights belong to one size.
     """
     height, width = input_size[1:]
     fixed = model.pretrained_cfg.get("fixed_input_size")
@@ -195,3 +241,11 @@ def _resize(path: Path, model: MultiLabelModel, input_size: list[int]) -> None:
             f"{path}: {model.config['arch']} cannot take images of {height} x {width} pixels ({reason}): leave "
             "--img-size and --input-size out to use the size it was trained for"
         ) from error
+
+
+def _compiled(model: MultiLabelModel, compiler: str) -> nn.Module:
+    torch._dynamo.reset()  # code compiled for the previous checkpoint is useless now
+    try:
+        return cast(nn.Module, torch.compile(model, backend=compiler))
+    except RuntimeError as error:
+        raise UsageError(f"--torchcompile {compiler}: {first_line(error)}") from error

@@ -1,10 +1,10 @@
-"""A checkpoint as the original wrote it, made of one of our models, for tests that read such files."""
+"""A checkpoint in the original's format, made from one of our models, for tests that read such files."""
 
 from argparse import Namespace
 
 import torch
 
-# In the order of its layers the original's backbone is a flat list; a block keeps its names below its index.
+# The original's backbone is a flat list of layers; a block keeps its names below its index.
 _FLAT = {"conv_stem": "0", "bn1": "1", "blocks": "3", "conv_head": "4", "bn2": "5"}
 
 

@@ -8,7 +8,7 @@ from serving.checkpoint_files import find_checkpoints, is_several, matches, name
 
 
 def make_run(folder: Path) -> Path:
-    """Lay out a run as timm's saver leaves one: last and model_best are links to checkpoints with a number."""
+    """Lay out a run like timm's saver: last and model_best are hard links to numbered checkpoints."""
     folder.mkdir(parents=True)
     for epoch in (2, 10):
         (folder / f"checkpoint-{epoch}.pth.tar").write_text(str(epoch))
@@ -19,7 +19,7 @@ def make_run(folder: Path) -> Path:
     return folder
 
 
-def test_a_file_is_itself_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_file_is_returned_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "weights[1].bin").touch()
     assert find_checkpoints(str(tmp_path / "weights[1].bin")) == [tmp_path / "weights[1].bin"]
     assert not is_several(str(tmp_path / "weights[1].bin"))
@@ -31,7 +31,7 @@ def test_a_file_with_several_names_is_scored_once_under_the_one_with_its_epoch(t
     assert is_several(str(run))
 
 
-def test_folders_are_searched_with_all_below_them(tmp_path: Path) -> None:
+def test_folders_are_searched_with_their_subfolders(tmp_path: Path) -> None:
     make_run(tmp_path / "output" / "train" / "a")
     make_run(tmp_path / "output" / "train" / "b")
     assert len(find_checkpoints(str(tmp_path / "output"))) == 4
@@ -46,14 +46,14 @@ def test_a_pattern_means_files_or_folders(tmp_path: Path) -> None:
         tmp_path / "a2" / "last.pth.tar",
     ]
     assert len(find_checkpoints(str(tmp_path / "a*"))) == 4
-    assert len(find_checkpoints(str(tmp_path / "b" / "*"))) == 2  # of its files, only checkpoints
+    assert len(find_checkpoints(str(tmp_path / "b" / "*"))) == 2  # only checkpoints among the files
     assert len(find_checkpoints(str(tmp_path / "**" / "model_best.pth.tar"))) == 3
 
 
 @pytest.mark.parametrize(
     ("text", "words"), [("nothing", "no checkpoint at"), ("*.pt", "no checkpoint at"), ("", "is called")]
 )
-def test_finding_nothing_is_told(tmp_path: Path, text: str, words: str) -> None:
+def test_finding_nothing_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         find_checkpoints(str(tmp_path / text))
 
@@ -74,7 +74,7 @@ def test_an_architecture_matches_by_name_or_pattern(arch: str, pattern: str, sam
     assert matches(arch, pattern) == same
 
 
-def test_names_tell_checkpoints_of_different_runs_apart(tmp_path: Path) -> None:
+def test_checkpoints_of_different_runs_have_different_names(tmp_path: Path) -> None:
     files = [tmp_path / "a" / "last.pth.tar", tmp_path / "b" / "last.pth.tar"]
     assert names_below(files) == ["a-last", "b-last"]
     assert names_below(files[:1]) == ["last"]

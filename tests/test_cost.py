@@ -9,7 +9,7 @@ from serving.cost import count_macs, count_parameters, measure_latency
 from timm.models import create_model
 
 
-def test_multiply_adds_of_a_convolution_and_a_layer_are_those_on_paper() -> None:
+def test_multiply_adds_of_a_convolution_and_a_layer_equal_the_formula() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16 * 16, 5))
     macs = count_macs(model, torch.zeros(1, 3, 16, 16))
     assert macs.count == 16 * 16 * 8 * 3 * 9 + 8 * 16 * 16 * 5
@@ -42,7 +42,7 @@ def test_an_operation_without_a_formula_is_named() -> None:
     assert any("fft" in name for name in macs.uncounted)
 
 
-def test_a_model_that_cannot_be_followed_has_no_count() -> None:
+def test_a_model_that_refuses_a_dispatch_mode_has_no_count() -> None:
     class Refuses(nn.Module):
         def forward(self, x: Tensor) -> Any:
             raise RuntimeError("not under a dispatch mode")
@@ -69,7 +69,7 @@ def test_latency_is_the_median_without_the_warm_up() -> None:
     def run() -> None:
         nonlocal calls
         calls += 1
-        # Two slow runs in the warm-up, one later, as when a machine is interrupted.
+        # Two slow runs in the warm-up, and one later, like an interruption of the machine.
         time.sleep(0.05 if calls in (1, 2, 7) else 0.002)
 
     latency = measure_latency(run, torch.device("cpu"), warmup=3, least=11, most=11)

@@ -60,7 +60,7 @@ def test_predictions_agree_with_the_scores_of_validate(
     assert all(row["image_path"] == guess["image_path"] for row, guess in tables)
 
 
-def test_the_formats_say_the_same(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_formats_have_the_same_content(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     for ending in ("csv", "json", "parquet"):
         run(data / "val.csv", "--checkpoint", checkpoint, "-o", tmp_path / "new" / f"p.{ending}", "--topk", 4)
     rows = read(tmp_path / "new" / "p.csv")
@@ -81,7 +81,7 @@ def test_the_formats_say_the_same(data: Path, checkpoint: Path, tmp_path: Path) 
         assert sum(pair["probability"] for pair in entry["color"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_folder_and_its_files_are_labeled_alike(
+def test_a_folder_and_its_files_have_equal_labels(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data)
@@ -92,7 +92,7 @@ def test_a_folder_and_its_files_are_labeled_alike(
     folder = {row["image_path"]: row for row in read(tmp_path / "folder.csv")}
     table = read(tmp_path / "table.csv")
     assert sorted(folder) == sorted(row["image_path"] for row in table)
-    for row in table:  # in other batches, so that the last digits of a probability may differ
+    for row in table:  # the batches differ, so the last digits of a probability may differ too
         assert [row[name] for name in CLASSES] == [folder[row["image_path"]][name] for name in CLASSES]
     files = read(tmp_path / "files.csv")
     assert [row["image_path"] for row in files] == ["images/val-3.png", "images/val-1.png"]
@@ -120,7 +120,7 @@ def test_unreadable_images_keep_their_rows(
     "flags",
     ["--no-prefetcher", "--no-channels-last", "--torchcompile eager", "-j 1", "-b 1"],
 )
-def test_a_way_of_running_changes_nothing(data: Path, checkpoint: Path, tmp_path: Path, flags: str) -> None:
+def test_execution_settings_change_no_label(data: Path, checkpoint: Path, tmp_path: Path, flags: str) -> None:
     run(data / "val.csv", "--checkpoint", checkpoint, "-o", tmp_path / "a.csv")
     command = [str(data / "val.csv"), "--checkpoint", str(checkpoint), "-o", str(tmp_path / "b.csv")]
     inference.main([*command, "--device", "cpu", "-j", "0", "-b", "8", *flags.split()])
@@ -136,7 +136,7 @@ def test_several_processes_are_refused(
     assert "start a single one, without torchrun" in refusal(capsys, data, "--checkpoint", checkpoint)
 
 
-def test_mistakes_are_told_in_one_sentence(
+def test_mistakes_are_one_sentence(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -156,7 +156,7 @@ def test_mistakes_are_told_in_one_sentence(
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_the_script_runs_by_itself_from_any_folder(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_script_runs_from_any_folder(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "inference.py"),

@@ -45,7 +45,7 @@ def save(model, folder, ema=False, split_bn=False):
     if ema:
         task.setup_ema(decay=0.5)
     task.train()
-    targets = torch.zeros(len(plan) * 4, len(model.label_space), dtype=torch.long)
+    targets = torch.zeros(4, len(model.label_space), dtype=torch.long)
     task(torch.randn(len(plan) * 4, 3, 32, 32), targets)["loss"].backward()
     optimizer.step()
     task.update_ema(step=10)

@@ -302,8 +302,8 @@ READ_ELSEWHERE = {"config", "no_test_pool"}
 # Where the options of a command may be read, beside the command itself. The declarations are not among them.
 READERS = {
     "train.py": ["options/train_kwargs*.py", "training/*.py"],
-    "validate.py": ["options/train_kwargs.py", "serving/*.py"],
-    "inference.py": ["options/train_kwargs.py", "serving/*.py"],
+    "validate.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
+    "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
 }
 
 

@@ -80,5 +80,5 @@ def test_a_checkpoint_without_history_starts_the_saver_fresh(caplog: pytest.LogC
 
 def test_settings_in_a_message_become_flags() -> None:
     with pytest.raises(UsageError) as error, naming_flags("split_bn", global_pool="--gp"):
-        raise UsageError("split_bn needs views; choose a global_pool, not split_bn_2")
-    assert str(error.value) == "--split-bn needs views; choose a --gp, not split_bn_2"
+        raise UsageError("split_bn needs views; choose a global_pool, not split_bn_2 or runs/split_bn/split_bn.pth")
+    assert str(error.value) == ("--split-bn needs views; choose a --gp, not split_bn_2 or runs/split_bn/split_bn.pth")

@@ -54,7 +54,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def plain(data: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the script finds without further flags."""
+    """Return the result without further flags."""
     results = tmp_path_factory.mktemp("plain") / "r.json"
     command = [str(data), "--checkpoint", str(checkpoint), "--device", "cpu", "-j", "0", "-b", "8", "--no-latency"]
     validate.main([*command, "--results-file", str(results)])
@@ -63,7 +63,7 @@ def plain(data: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def predictions(data: Path, checkpoint: Path) -> tuple[list[dict[str, str]], dict[str, list[str]]]:
-    """Return the table's rows and what the model predicts for each, by the plainest code there is."""
+    """Return the table's rows and what the model predicts for each, by the simplest code."""
     from timm.data import create_transform
     from timm.models.multi_label import MultiLabelModel
 
@@ -79,17 +79,17 @@ def predictions(data: Path, checkpoint: Path) -> tuple[list[dict[str, str]], dic
     return rows, {name: [CLASSES[name][i] for i in values.argmax(1).tolist()] for name, values in logits.items()}
 
 
-def test_heads_that_nothing_trained_are_told_of(
+def test_untrained_heads_are_named(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     saved = torch.load(checkpoint, weights_only=False)
-    for weight, told in (0.0, True), (0.5, False):
+    for weight, named in (0.0, True), (0.5, False):
         torch.save(saved | {"args": {"classification_loss_weight": weight}}, tmp_path / "last.pth.tar")
         _, text = run(capsys, data, "--checkpoint", tmp_path / "last.pth.tar")
-        assert ("its heads have learned nothing in that run and guess" in text) == told
+        assert ("its heads have learned nothing in that run and guess" in text) == named
 
 
-def test_metrics_are_those_of_scikit_learn(capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path) -> None:
+def test_metrics_equal_scikit_learn(capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     result, log = run(capsys, data, "--checkpoint", checkpoint)
     rows, predicted = predictions(data, checkpoint)
@@ -97,7 +97,7 @@ def test_metrics_are_those_of_scikit_learn(capsys: pytest.CaptureFixture[str], d
     for name in CLASSES:
         pairs = [(row[name], guess) for row, guess in zip(rows, predicted[name], strict=True) if row[name]]
         labels, guesses = zip(*pairs, strict=True)
-        assert len(set(guesses)) > 1  # else the comparison would say little
+        assert len(set(guesses)) > 1  # otherwise the comparison proves little
         assert result[f"{name}_labels"] == len(labels)
         assert result[f"{name}_top1"] == pytest.approx(100 * metrics.accuracy_score(labels, guesses))
         assert result[f"{name}_macro_f1"] == pytest.approx(100 * metrics.f1_score(labels, guesses, average="macro"))
@@ -118,7 +118,7 @@ def test_metrics_are_those_of_scikit_learn(capsys: pytest.CaptureFixture[str], d
     assert "exact match" in log
 
 
-def test_the_tables_of_classes_are_those_of_scikit_learn(
+def test_the_tables_of_classes_equal_scikit_learn(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
@@ -153,7 +153,7 @@ def test_tables_of_classes_lie_beside_the_checkpoint_or_the_results(
     assert (tmp_path / "new" / "last-val-per-class" / "color.csv").exists()
 
 
-def test_a_folder_is_scored_best_first_and_goes_on_after_a_bad_file(
+def test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped(
     capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
 ) -> None:
     for seed in (1, 2):
@@ -246,7 +246,7 @@ def test_a_class_that_the_model_does_not_know_is_wrong_and_has_a_row(
     assert sum(map(int, last[1:])) == text.count("blue")
 
 
-def test_preprocessing_is_the_checkpoints_until_a_flag_changes_it(
+def test_preprocessing_comes_from_the_checkpoint_unless_a_flag_changes_it(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path
 ) -> None:
     plain, _ = run(capsys, data, "--checkpoint", checkpoint)
@@ -272,7 +272,7 @@ def test_preprocessing_is_the_checkpoints_until_a_flag_changes_it(
      "--model-dtype bfloat16 --no-prefetcher", "--model-dtype float16", "--pin-mem", "-j 1"],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
-def test_a_way_of_running_changes_little(
+def test_execution_settings_change_the_scores_little(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, flags: str
 ) -> None:
     plain, _ = run(capsys, data, "--checkpoint", checkpoint)
@@ -295,10 +295,10 @@ def test_a_way_of_running_changes_little(
     assert other["color_labels"] == plain["color_labels"]
     exact = flags in ("--no-prefetcher", "--no-channels-last", "--torchcompile eager", "--pin-mem", "-j 1")
     assert other["loss"] == pytest.approx(plain["loss"], rel=1e-4 if exact else 0.3)
-    assert (other["loss"] == plain["loss"]) <= exact  # the others do change something
+    assert (other["loss"] == plain["loss"]) <= exact  # the other settings do change the loss
 
 
-def test_latency_is_measured_unless_it_is_not_wanted(
+def test_latency_is_measured_unless_a_flag_disables_it(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path
 ) -> None:
     plain, _ = run(capsys, data, "--checkpoint", checkpoint)
@@ -312,7 +312,7 @@ def test_latency_is_measured_unless_it_is_not_wanted(
     assert "ms for one image on cpu" in err
 
 
-def test_several_processes_count_what_one_counts(
+def test_several_processes_count_like_one(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     one, _ = run(capsys, data, "--checkpoint", checkpoint, "--per-class", tmp_path / "one")
@@ -364,7 +364,7 @@ def test_a_transformer_is_fitted_to_another_image_size(
     assert "cannot take images of 40 x 40" in refusal(capsys, data, "--checkpoint", path, "--img-size", 40)
 
 
-def test_mistakes_are_told_in_one_sentence(
+def test_mistakes_are_one_sentence(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -385,7 +385,7 @@ def test_mistakes_are_told_in_one_sentence(
         assert words in sentence
 
 
-def test_the_script_runs_by_itself_from_any_folder(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_script_runs_from_any_folder(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "validate.py"),
@@ -399,4 +399,4 @@ def test_the_script_runs_by_itself_from_any_folder(data: Path, checkpoint: Path,
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.partition("--result\n")[2])["images"] == ROWS
-    assert not list(tmp_path.iterdir())  # it writes what it is asked for, and that was nothing
+    assert not list(tmp_path.iterdir())  # it was asked to write nothing

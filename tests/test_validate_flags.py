@@ -7,7 +7,6 @@ whose color encodes the place (flag_effects.draw_ramps). Refused flags are in te
 import csv
 import json
 import multiprocessing
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -32,20 +31,20 @@ Test = Callable[..., None]
 SCRIPTS = {"validate.py": validate, "inference.py": inference}
 SHOWN: dict[str, dict[str, Test]] = {
     "validate.py": {
-        "checkpoint": test_validate.test_a_folder_is_scored_best_first_and_goes_on_after_a_bad_file,
-        "data": test_validate.test_metrics_are_those_of_scikit_learn,
+        "checkpoint": test_validate.test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped,
+        "data": test_validate.test_metrics_equal_scikit_learn,
         "model": test_validate.test_a_model_pattern_selects_and_a_contradiction_is_refused,
-        "no_latency": test_validate.test_latency_is_measured_unless_it_is_not_wanted,
+        "no_latency": test_validate.test_latency_is_measured_unless_a_flag_disables_it,
         "per_class": test_validate.test_tables_of_classes_lie_beside_the_checkpoint_or_the_results,
-        "results_file": test_validate.test_a_folder_is_scored_best_first_and_goes_on_after_a_bad_file,
+        "results_file": test_validate.test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped,
         "split": test_validate.test_a_class_that_the_model_does_not_know_is_wrong_and_has_a_row,
         "use_ema": test_validate.test_averaged_weights_are_scored_where_there_are_any,
     },
     "inference.py": {
         "checkpoint": test_inference.test_predictions_agree_with_the_scores_of_validate,
-        "input": test_inference.test_a_folder_and_its_files_are_labeled_alike,
-        "output": test_inference.test_the_formats_say_the_same,
-        "topk": test_inference.test_the_formats_say_the_same,
+        "input": test_inference.test_a_folder_and_its_files_have_equal_labels,
+        "output": test_inference.test_the_formats_have_the_same_content,
+        "topk": test_inference.test_the_formats_have_the_same_content,
     },
 }
 BOTH = pytest.mark.parametrize("script", SCRIPTS)
@@ -119,8 +118,8 @@ def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
         module: ModuleType = SCRIPTS[script]
         make_loader = module.make_loader
 
-        def stop(args: Namespace, model: EvaluationModel, dataset: Any) -> None:
-            raise Ready(model, make_loader(args, model, dataset))
+        def stop(model: EvaluationModel, dataset: Any, **kwargs: Any) -> None:
+            raise Ready(model, make_loader(model, dataset, **kwargs))
 
         parse = parse_validate_args if script == "validate.py" else parse_inference_args
         args = parse(words(script, *flags))

@@ -1,4 +1,4 @@
-"""A data folder of tiny pictures and a checkpoint of a tiny model, for tests of the scripts that read both."""
+"""A data folder of tiny pictures and a checkpoint of a tiny model, for tests of scripts that read both."""
 
 import csv
 from pathlib import Path
@@ -34,18 +34,18 @@ def make_data(folder: Path, rows: int = ROWS, split: str = "val") -> Path:
 
 
 def make_model(arch: str = "test_efficientnet", size: int = 32, seed: int = 0) -> MultiLabelModel:
-    """Return a model whose predictions differ from image to image, though it has learned nothing."""
+    """Return an untrained model whose predictions differ between images."""
     torch.manual_seed(seed)
     model = create_multi_label_model(arch, LabelSpace(CLASSES), image_size=(3, size, size), projection_dim=8)
     model.config["data_config"] = resolve_preprocessing(
         model.pretrained_cfg, {"input_size": model.config["image_size"], "crop_pct": 1.0}
     )
-    # Fresh heads give nearly the same logits for every image; wide ones about the mean spread them over the classes.
+    # New heads give nearly equal logits for every image; larger weights around the mean spread the classes.
     images = [noise(low, high, size) for low in (-2.0, -1.0, 0.0) for high in (0.5, 1.0, 2.0)]
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None  # one batch of training then measures what they will meet
+                module.momentum = None  # one training batch then sets the statistics
         model.train()(torch.cat(images))
         features = model.eval().forward_features(torch.cat(images))
         for head in model.heads:
@@ -56,12 +56,12 @@ def make_model(arch: str = "test_efficientnet", size: int = 32, seed: int = 0) -
 
 
 def noise(low: float, high: float, size: int) -> torch.Tensor:
-    """Return a picture of noise in a range, as a model sees it."""
+    """Return a normalized picture of noise in a range."""
     return low + (high - low) * torch.rand(1, 3, size, size)
 
 
 def save_checkpoint(path: Path, model: MultiLabelModel, **entries: Any) -> Path:
-    """Write what train.py's saver writes, as far as reading it goes."""
+    """Write the entries of a checkpoint that readers need."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "epoch": 3,

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from runtime.errors import UsageError
 
+_WORD = re.compile(r"(?<![\w/.-])\w+(?![\w/-]|\.\w)")  # no part of a path
+
 
 @contextmanager
 def naming_flags(*settings: str, **flags: str) -> Iterator[None]:
@@ -21,5 +23,5 @@ def naming_flags(*settings: str, **flags: str) -> Iterator[None]:
         yield
     except UsageError as error:
         names = {name: f"--{name.replace('_', '-')}" for name in settings} | flags
-        message = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))
+        message = _WORD.sub(lambda word: names.get(word[0], word[0]), str(error))
         raise UsageError(message) from error

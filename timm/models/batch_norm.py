@@ -47,7 +47,7 @@ def set_batch_norm(model: _Model, tensorflow: bool, momentum: float | None, eps:
 
 
 def split_batch_norm(model: _Model, views: int) -> None:
-    """Give the backbone's batch norms separate statistics for each view; evaluation uses those of view 0.
+    """Give the backbone's batch norms separate statistics for each view; evaluation uses the statistics of view 0.
 
     Raises:
         UsageError: there is only one view, or no batch norm.

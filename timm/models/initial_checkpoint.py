@@ -72,13 +72,13 @@ def _require_backbone(
         bare = all(name.startswith(_BACKBONE) for name in given)
         advice = "; pretrained_path adapts weights to another image size or channels" if bare else ""
         raise UsageError(
-            f"initial_checkpoint: {path} does not fit the backbone: {len(missing)} of its tensors are missing or "
-            f"of another shape, the first being {missing[0]}{advice}"
+            f"initial_checkpoint: {path} does not fit the backbone: {len(missing)} tensors are missing or have "
+            f"another shape, the first being {missing[0]}{advice}"
         )
     if too_many:
         raise UsageError(
-            f"initial_checkpoint: {path} does not fit the backbone, which has no place for {len(unmatched)} of the "
-            f"file's tensors, the first being {unmatched[0]}: choose the file's own architecture as the model"
+            f"initial_checkpoint: {path} does not fit the backbone, which has no place for {len(unmatched)} tensors "
+            f"in the file, the first being {unmatched[0]}: choose the file's architecture as the model"
         )
 
 

@@ -29,22 +29,23 @@ from timm.models.projection_head import projection_head
 
 
 class MultiLabelModel(nn.Module):
-    """Predicts every attribute of an image from one representation h, and projects h for the contrastive loss.
+    """A model that predicts every attribute from one representation h, and projects h for the contrastive loss.
 
     Args:
         backbone: a timm model made with `num_classes=0`: images [B, C, H, W] to h [B, D].
-        label_space: the attributes and their classes; a head is made for each.
+        label_space: the attributes and their classes; each attribute has a head.
         projection_dim: P, the size of a projection; 0 leaves the projection head out.
-        projection_layers: linear layers of the projection head; all but the last keep D and end in ReLU.
-        projection_norm: "none", "batch" or "layer" normalization after each but the last linear layer.
-        drop_rate: dropout probability in front of each attribute head; h itself is projected undropped.
-        balance: "uncertainty" gives each attribute a log-variance to learn (arXiv:1705.07115), by which the task weighs
-            its loss; "fixed" none.
-        image_size: (C, H, W) of an image that the backbone takes, used once to measure D.
+        projection_layers: number of linear layers in the projection head; all but the last keep D and end in ReLU.
+        projection_norm: "none", "batch" or "layer" normalization after each linear layer except the last.
+        drop_rate: dropout probability before each attribute head; the projection head has no dropout.
+        balance: "uncertainty" gives each attribute a learned log-variance (arXiv:1705.07115), which weights its loss;
+            "fixed" gives none.
+        image_size: (C, H, W) that the backbone accepts, used once to measure D.
 
     Attributes:
-        thresholds: of multi-valued attributes the probability from which a value is predicted; 0.5 where there is none.
-        detach_heads: the attribute heads' gradients stop at h, so that they watch the backbone and do not train it.
+        thresholds: the probability from which a value of a multi-valued attribute is predicted; 0.5 for an attribute
+            without an entry.
+        detach_heads: whether the gradients of the attribute heads stop at h, and the heads do not train the backbone.
     """
 
     def __init__(
@@ -59,18 +60,18 @@ class MultiLabelModel(nn.Module):
         image_size: tuple[int, int, int] = (3, 224, 224),
     ) -> None:
         super().__init__()
-        self.backbone: Any = backbone  # not every timm model has all the methods used here, and no type says which
+        self.backbone: Any = backbone  # timm's models share no type that has all the methods used here
         self.label_space = label_space
         self.projection_dim = projection_dim
         self.projection_layers = projection_layers
         self.projection_norm = projection_norm
         self.num_features = measure_features(backbone, image_size)
         self.drop = nn.Dropout(drop_rate)
-        # A list, not a ModuleDict: attribute names are the user's and may hold dots or shadow a method of a module.
+        # A list instead of a ModuleDict: attribute names may contain dots or equal a method of nn.Module.
         self.heads = nn.ModuleList(nn.Linear(self.num_features, k) for k in label_space.num_classes.values())
         self.projector = projection_head(self.num_features, projection_dim, projection_layers, projection_norm)
         learned = balance == "uncertainty"
-        # Here and not in the task, so that DistributedDataParallel, the average and checkpoints have it.
+        # In the model instead of the task, so that DistributedDataParallel, the average and checkpoints include it.
         self.log_variances = nn.Parameter(torch.zeros(len(label_space))) if learned else None
         self.config: dict[str, Any] = {}
         self.thresholds: dict[str, float] = {}
@@ -78,7 +79,7 @@ class MultiLabelModel(nn.Module):
         self._frozen = False
 
     def freeze_backbone(self) -> None:
-        """Train the heads alone: the backbone's weights and statistics stay as they are, and it drops nothing out."""
+        """Train only the heads: the backbone keeps its weights and statistics, and has no dropout."""
         self._frozen = True
         self.backbone.requires_grad_(False)
         self.train(self.training)
@@ -93,7 +94,7 @@ class MultiLabelModel(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the representation h [B, D] of images [B, C, H, W].
 
-        What has two dimensions is taken for representations that are known already, as of a frozen backbone.
+        Input [B, D] is returned unchanged: representations of a frozen backbone are computed once.
         """
         if images.ndim == 2:
             return images
@@ -102,7 +103,7 @@ class MultiLabelModel(nn.Module):
         return features
 
     def forward_heads(self, h: Tensor) -> dict[str, Tensor]:
-        """Return each attribute's logits [B, K] for representations h [B, D]; dropout differs from head to head."""
+        """Return each attribute's logits [B, K] for representations h [B, D]; each head has its own dropout."""
         return {name: head(self.drop(h)) for name, head in zip(self.label_space.attributes, self.heads, strict=True)}
 
     def forward_projection(self, h: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class MultiLabelModel(nn.Module):
         return z
 
     def forward(self, images: Tensor) -> dict[str, Tensor] | tuple[dict[str, Tensor], Tensor | None]:
-        """Return logits by attribute in evaluation; logits and projections (None without a head for them) in training.
+        """Return logits by attribute in evaluation; logits and projections (None without a head) in training.
 
         Args:
             images: [V*B, C, H, W], all views in one batch, view 0 first.
@@ -125,7 +126,7 @@ class MultiLabelModel(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """The backbone's: timm resolves image size, mean and the like from it."""
+        """The backbone's configuration, from which timm resolves image size, mean and standard deviation."""
         cfg: dict[str, Any] = self.backbone.pretrained_cfg
         return cfg
 
@@ -133,7 +134,7 @@ class MultiLabelModel(nn.Module):
         """Trade compute for memory in the backbone.
 
         Raises:
-            UsageError: the backbone cannot.
+            UsageError: the backbone does not support it.
         """
         try:
             self.backbone.set_grad_checkpointing(enable)
@@ -157,12 +158,12 @@ class MultiLabelModel(nn.Module):
         }
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of the backbone's parameters that take no weight decay, such as position embeddings."""
-        own = getattr(self.backbone, "no_weight_decay", None)
-        return {f"backbone.{name}" for name in own()} if own else set()
+        """Return the names of the backbone's parameters without weight decay, such as position embeddings."""
+        names: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in names}
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the attribute heads, of their balance, and of the projection head."""
+        """Return the parameters of the attribute heads, their balance, and the projection head."""
         projector = [] if self.projector is None else list(self.projector.parameters())
         balance = [] if self.log_variances is None else [self.log_variances]
         return [*self.heads.parameters(), *balance, *projector]
@@ -171,12 +172,12 @@ class MultiLabelModel(nn.Module):
     def from_checkpoint(
         cls, path: str | Path, use_ema: bool = False, label_space: LabelSpace | None = None
     ) -> MultiLabelModel:
-        """Rebuild model and label space from a checkpoint alone, in evaluation mode on the CPU.
+        """Rebuild model and label space from a checkpoint, in evaluation mode on the CPU.
 
         Args:
             path: a checkpoint of ours or of the original.
             use_ema: take the averaged weights.
-            label_space: class names for a checkpoint of the original, which has none; without it they are numbers.
+            label_space: class names for a checkpoint of the original, which has none; None gives numbers.
 
         Raises:
             timm.models.multi_label_checkpoint.CheckpointError: the file is no such checkpoint, or has no averaged
@@ -198,22 +199,22 @@ def create_multi_label_model(
     model_kwargs: Mapping[str, Any] | None = None,
     **head_kwargs: Any,
 ) -> MultiLabelModel:
-    """Make a MultiLabelModel by the name of its timm backbone, remembering in `config` how to make it again.
+    """Return a MultiLabelModel with a timm backbone; its `config` records how to make it again.
 
     Args:
         arch: a name that `timm.create_model` knows.
         label_space: the attributes and their classes.
         pretrained: download the backbone's weights.
-        pretrained_path: a local file of backbone weights in timm's names; goes before a download.
-        image_size: (C, H, W) of the images; the backbone's own when None.
+        pretrained_path: a local file of backbone weights in timm's names, used instead of a download.
+        image_size: (C, H, W) of the images; None for the backbone's default.
         global_pool: how the backbone pools ("avg", "max", "avgmax", ...).
         drop_path_rate: stochastic depth of the backbone, a probability.
         drop_block_rate: DropBlock of the backbone, a probability.
         model_kwargs: further arguments of the backbone.
-        head_kwargs: MultiLabelModel's projection_*, drop_rate and balance.
+        head_kwargs: projection_*, drop_rate and balance of MultiLabelModel.
 
     Raises:
-        UsageError: timm has no such model, or the backbone does not take an argument.
+        UsageError: timm has no such model, the backbone does not take an argument, or its weights are unavailable.
     """
     kwargs: dict[str, Any] = dict(model_kwargs or {})
     options = {"global_pool": global_pool, "drop_path_rate": drop_path_rate, "drop_block_rate": drop_block_rate}
@@ -245,7 +246,7 @@ def build_model(
     Args:
         checkpoint: one of ours or of the original.
         use_ema: take the averaged weights.
-        label_space: class names for a checkpoint of the original, which has none; without it they are numbers.
+        label_space: class names for a checkpoint of the original, which has none; None gives numbers.
 
     Raises:
         CheckpointError: the checkpoint names no classes, has no averaged weights, or does not fit the table.
@@ -289,6 +290,6 @@ def _build_original(checkpoint: Checkpoint, weights: StateDict, label_space: Lab
 
 
 def _below_backbone(rule: str) -> str:
-    """Anchor one of timm's layer patterns below `backbone.`; a caret inside brackets is no anchor."""
+    """Return one of timm's layer patterns anchored below `backbone.`; a caret inside brackets is no anchor."""
     unanchored = re.sub(r"(?<![\[\\])\^", "", rule)
     return rf"^backbone\.(?:{unanchored})"

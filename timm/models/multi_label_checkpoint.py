@@ -1,35 +1,37 @@
 """The format of a checkpoint: the only module that knows the keys of the file.
 
-A checkpoint is a dict that `torch.load(weights_only=True)` reads. Each key, its type, and who reads it:
+A checkpoint is a dict that `torch.load(weights_only=True)` reads. The list has each key, its type, its meaning, and in
+brackets its readers:
 
-    state_dict            {name: Tensor}       weights of the model         resume, initial checkpoint, rebuilding
-    state_dict_ema        {name: Tensor}       averaged weights; only with a moving average          the same
-    multi_label           dict                 what rebuilds the model (MultiLabelModel.config):
-        arch              str                  name of the timm backbone    rebuilding, initial checkpoint, validate.py
-        model_kwargs      dict                 arguments of the backbone                             rebuilding
-        head_kwargs       dict                 drop_rate, projection_dim, ... of MultiLabelModel     rebuilding
-        image_size        [C, H, W]            images that the backbone takes                        rebuilding
-        label_space       dict                 LabelSpace.to_dict           rebuilding, resume
-        batch_norm        {momentum, eps}      changed settings; absent without any                  rebuilding
-        data_config       dict                 preprocessing of training    serving
-    arch                  str                  the same as multi_label.arch; older files lack one    validate.py
-    epoch                 int                  index of the epoch in which it was saved, from 0      resume, results
-    version               int                  2 where `epoch` is that index, below where it is the next      resume
-    optimizer             dict                 state of the optimizer       resume
-    amp_scaler            dict                 state of timm's loss scaler; only with float16        resume
-    args                  dict                 flags of the run (timm's and the original's: a Namespace)      serving
-    progress              {epoch, batch}       where training continues     resume
-        random            list                 inside an epoch: random states by process             resume
-    plateau               dict | None          state of a plateau schedule  resume
-    thresholds            {attribute: float}   thresholds of multi-valued attributes                 rebuilding, resume
-    thresholds_ema        {attribute: float}   the same for the averaged weights                     rebuilding, resume
-    metric                float                value of the evaluation metric; absent in recovery files       nobody
-    saver                 dict                 timm's history: checkpoint_files, best_epoch, best_metric, pending
-                                                                            resume
-    task_state, task_state_ema                 of other timm tasks; ours has none                    nobody
+    state_dict         {name: Tensor}      weights of the model. [resume, initial checkpoint, rebuilding]
+    state_dict_ema     {name: Tensor}      averaged weights; only with a moving average. [resume, rebuilding]
+    multi_label        dict                MultiLabelModel.config, from which the model is rebuilt:
+        arch           str                 name of the timm backbone. [rebuilding, initial checkpoint, validate.py]
+        model_kwargs   dict                arguments of the backbone. [rebuilding]
+        head_kwargs    dict                arguments of MultiLabelModel. [rebuilding]
+        image_size     [C, H, W]           size of the images. [rebuilding]
+        label_space    dict                LabelSpace.to_dict. [rebuilding, resume]
+        batch_norm     {momentum, eps}     changed settings of batch norms; absent without any. [rebuilding]
+        data_config    dict                preprocessing of training; older files lack it. [serving]
+    arch               str                 equal to multi_label.arch; older files lack it. [as multi_label.arch]
+    epoch              int                 index of the finished or interrupted epoch, from 0. [resume, results]
+    version            int                 2 where `epoch` is that index, below 2 where it is the next one. [resume]
+    optimizer          dict                state of the optimizer. [resume]
+    amp_scaler         dict                state of timm's loss scaler; only with float16. [resume]
+    args               dict                flags of the run; a Namespace in files of timm and of the original. [serving]
+    progress           {epoch, batch}      where training continues; older files lack it. [resume]
+        random         list                inside an epoch the random states by process. [resume]
+    plateau            dict or None        state of a plateau schedule. [resume]
+    thresholds         {attribute: float}  thresholds of multi-valued attributes. [resume, rebuilding]
+    thresholds_ema     {attribute: float}  the same for the averaged weights. [resume, rebuilding]
+    metric             float               value of the evaluation metric; absent in recovery files. [nobody]
+    saver              dict                timm's history: checkpoint_files, best_epoch, best_metric, pending. [resume]
+    task_state         dict                state of other timm tasks; ours never writes it. [nobody]
+    task_state_ema     dict                the same for the averaged weights. [nobody]
 
-The original's checkpoints hold epoch, arch, state_dict (names under `base_model.`), optimizer, version, args, metric.
-Checkpoints of timm hold the same under timm's names. Neither names the classes. A bare file holds weights alone.
+Checkpoints of the original have epoch, arch, state_dict (names below `base_model.`), optimizer, version, args and
+metric. Checkpoints of timm have the same keys with timm's names. Neither names the classes. A bare file has only
+weights.
 """
 
 from __future__ import annotations

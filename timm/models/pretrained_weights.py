@@ -96,7 +96,7 @@ def _backbone_weights(path: str) -> StateDict:
 
 
 def _first_weights(make: Make, random_state: Tensor) -> StateDict:
-    """Return the weights that a backbone had before those of the file were loaded."""
+    """Return the weights that a backbone had before it loaded the file."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(random_state)
         state: StateDict = make(pretrained=False).state_dict()

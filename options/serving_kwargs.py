@@ -1,0 +1,40 @@
+"""Keyword arguments that validate.py and inference.py take from their flags. Imports no torch.
+
+The rooms below the scripts know no flags: they take numbers and words, and these functions name them.
+"""
+
+from argparse import Namespace
+from typing import Any
+
+PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
+
+
+def model_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `serving.loading.load_evaluation_model` besides the checkpoint and the device."""
+    return {
+        "use_ema": args.use_ema,
+        "preprocessing": {name: getattr(args, name) for name in PREPROCESSING},
+        "precision": {
+            "amp": args.amp,
+            "amp_dtype": args.amp_dtype,
+            "model_dtype": getattr(args, "model_dtype", None),
+        },
+        "channels_last": args.channels_last,
+        "compiler": args.torchcompile or None,
+        "data": getattr(args, "data", None),
+    }
+
+
+def loader_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `serving.loading.make_loader` besides the model and the dataset."""
+    return {
+        "batch_size": args.batch_size,
+        "workers": args.workers,
+        "pin_memory": args.pin_mem,
+        "prefetcher": not args.no_prefetcher,
+    }
+
+
+def evaluation_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `serving.scoring.score_model` and `serving.labeling.label` that are flags."""
+    return {"tta": args.tta, "log_interval": args.log_freq}

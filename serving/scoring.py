@@ -1,0 +1,131 @@
+"""Scoring a model on a table: its metrics, its confusion matrices, and the speed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from catalog.label_space import LabelSpace
+from catalog.table import Table
+from catalog.targets import encode_targets
+from reports.per_class import Matrix
+from serving.loading import EvaluationModel
+from timm.data.two_view_dataset import TwoViewDataset
+from timm.models.multi_label_checkpoint import Checkpoint
+from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
+from timm.task.evaluate import evaluate
+
+_logger = logging.getLogger("validate")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of scoring a model on a table.
+
+    Attributes:
+        metrics: the metrics of each attribute and their means.
+        images_per_second: images of all processes per second.
+        confusion: confusion matrices by attribute, [K + 1, K] or [K + 1, 3] for a multi-valued one; empty unless asked.
+    """
+
+    metrics: Metrics
+    images_per_second: float
+    confusion: dict[str, Matrix]
+
+
+def scored_dataset(table: Table, ready: EvaluationModel, max_unreadable: float) -> TwoViewDataset:
+    """Return a table's images with their targets; a class that the model does not know counts as wrong.
+
+    Args:
+        table: the table to score.
+        ready: the model.
+        max_unreadable: largest share of unreadable images, 0-1.
+    """
+    targets = encode_targets(table, ready.label_space, strict=False)
+    return TwoViewDataset(table, targets, None, ready.channels, max_unreadable=max_unreadable)
+
+
+def attribute_weights(checkpoint: Checkpoint, label_space: LabelSpace) -> list[float]:
+    """Return the weights of the attributes in the means: the weights of training, so that its scores are reproduced."""
+    given = checkpoint.trained_flags.get("attribute_weights") or {}
+    weights = [float(given.get(name, 1.0)) for name in label_space.attributes]
+    if len(set(weights)) > 1:
+        shown = ", ".join(f"{name} {weight:g}" for name, weight in zip(label_space.attributes, weights, strict=True))
+        _logger.info(f"Means are weighted as in training: {shown}")
+    return weights
+
+
+def score_model(
+    ready: EvaluationModel,
+    dataset: TwoViewDataset,
+    loader: Any,
+    weights: Sequence[float],
+    *,
+    tta: int,
+    log_interval: int,
+    confusion: bool = False,
+) -> Scores:
+    """Score a model; with several processes each reads its share, and all return the same metrics.
+
+    Args:
+        ready: the model.
+        dataset: the images and targets.
+        loader: a loader of the dataset.
+        weights: weights of the attributes in the means.
+        tta: 2 averages the logits of an image and its mirror image.
+        log_interval: batches between two lines of the log.
+        confusion: whether to count confusion matrices.
+
+    Raises:
+        UsageError: too many images are unreadable.
+    """
+    distributed = dist.is_available() and dist.is_initialized()
+    primary = not distributed or dist.get_rank() == 0
+    evaluator = AttributeEvaluator(
+        ready.label_space, weights, ready.device, confusion=confusion, thresholds=ready.thresholds
+    )
+    # the pass over the table
+    start = time.perf_counter()
+    metrics = evaluate(
+        ready.run,
+        loader,
+        evaluator,
+        ready.autocast,
+        ready.to_device,
+        tta=tta,
+        distributed=distributed,
+        after_batch=_progress(log_interval, len(loader)),
+    )
+    rate = len(dataset) / (time.perf_counter() - start)
+    # images that could not be read
+    if distributed:
+        dataset.share_unreadable(ready.device)
+    if primary:
+        dataset.report_unreadable()
+    dataset.check_readable()
+    matrices = evaluator.confusion_matrices(distributed=distributed) if confusion else {}
+    return Scores(metrics, rate, {attribute: matrix.numpy() for attribute, matrix in matrices.items()})
+
+
+def _progress(interval: int, batches: int) -> Callable[[int, AttributeEvaluator], None]:
+    """Return a function that logs the scores of this process so far, at intervals; only the primary process logs."""
+    start = last = time.perf_counter()
+
+    def log(batch: int, evaluator: AttributeEvaluator) -> None:
+        nonlocal last
+        now, before, last = time.perf_counter(), last, time.perf_counter()
+        if batch % interval == 0 and _logger.isEnabledFor(logging.INFO):
+            so_far = evaluator.summary()
+            rate = evaluator.num_samples / max(now - start, 1e-9)
+            _logger.info(
+                f"Test: [{batch + 1:>4d}/{batches}]  "
+                f"Time: {now - before:.3f}s ({(now - start) / (batch + 1):.3f}s, {rate:>7.2f}/s)  "
+                f"Loss: {so_far['loss']:>7.4f}  Acc@1: {so_far['top1']:>7.3f}  Acc@5: {so_far['top5']:>7.3f}"
+            )
+
+    return log

@@ -297,8 +297,8 @@ def test_a_local_rank_that_the_launcher_set_is_accepted(monkeypatch: pytest.Monk
 
 # Nothing is accepted and ignored
 
-# Read by the parser itself, or only to log that it has no effect.
-READ_ELSEWHERE = {"config", "no_test_pool"}
+# The parser reads the first, compares the second with the launcher's, and logs that the third has no effect.
+READ_ELSEWHERE = {"config", "local_rank", "no_test_pool"}
 # Where the options of a command may be read, beside the command itself. The declarations are not among them.
 READERS = {
     "train.py": ["options/train_kwargs*.py", "training/*.py"],

@@ -14,8 +14,8 @@ from options.train_kwargs import (
     contrastive_kwargs,
     data_kwargs,
     loader_kwargs,
+    loop_kwargs,
     mixes_images,
-    mixup_kwargs,
     model_kwargs,
     optimizer_kwargs,
     precision_kwargs,
@@ -29,19 +29,18 @@ from options.train_kwargs import (
 from options.yaml_file import args_text
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
+    # --help, a misspelled flag and a missing file are answered before torch is imported, which takes seconds.
     parse_train_args(check_paths=True)
 
 import os
 
-# Loader workers share the cores with torch's threads: threads that spin while they wait take the workers' time, and on
-# two cores cost several times the step. Read when torch is loaded.
+# Loader workers share the cores with torch's threads. Threads that spin while they wait take the workers' time, which
+# on two cores makes a step several times slower. Torch reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import logging
 import math
 from argparse import Namespace
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -49,45 +48,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from catalog.label_space import LabelSpace
 from runtime.atomic_file import check_writable
-from runtime.errors import UsageError, first_line, report_usage_errors
+from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
-from runtime.process import leave_process_group, set_up_process
+from runtime.process import Process, leave_process_group, set_up_process
 from runtime.random_state import seed_all
 from timm import utils
 from timm.data.mixed_sampler import MixedSampler
-from timm.data.multi_label_mixup import MultiLabelMixup
 from timm.data.view_plan import ViewPlan, plan_views
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
-from timm.task.class_imbalance import class_weights, logit_margins
-from timm.task.contrastive_loss import ContrastiveLoss
-from timm.task.gradient_cache import (
-    chunks_per_step,
-    steps_per_epoch,
-)
+from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
 from training.data import DataSettings, read_data
 from training.frozen_features import feature_loaders
 from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, make_loaders
-from training.loop import Run, loop
+from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
-from training.optimization import learning_rate, make_optimizer, make_scheduler
+from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
+from training.outputs import Outputs
 from training.resume import restore_saver, restore_schedule, resume_ema, resume_task, resumed_folder
-from training.summary import (
-    forget_epochs,
-    lower_is_better,
-    metric_names,
-)
+from training.run import Run, Settings, Start
+from training.summary import forget_epochs, lower_is_better, measured_columns, metric_interval, metric_names
+from training.task import compile_task, distribute_task, make_task
+from training.view_sheet import save_view_sheet
 from training.view_warnings import ViewSettings, view_warnings
-from training.watch import (
-    watched_columns,
-)
 
 _logger = logging.getLogger("train")
 
@@ -98,14 +87,26 @@ def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_train_args(argv)
     with leave_process_group(), report_usage_errors("train.py"):
-        train(args)
+        run = prepare(args)
+        log_start(args, run)
+        train(run)
 
 
-def train(args: Namespace) -> None:
-    """Tell the story of a run: data, model, task, loop."""
-    recipe = partial(args_text, Namespace(**vars(args)))  # as typed, before the device's fields are written into args
+def train(run: Run) -> None:
+    """Train to the end; after Ctrl-C name the checkpoint to resume from."""
+    try:
+        loop(run)
+    except KeyboardInterrupt:
+        last = run.outputs.folder and run.outputs.folder / "last.pth.tar"
+        if last and last.exists():
+            _logger.info(f"Interrupted. Resume with the same flags and --resume {last}")
+        raise
+
+
+def prepare(args: Namespace) -> Run:
+    """Return a run that is ready to train, with its data, model, task, schedule and output folder."""
+    # tables and views
     process = set_up_process(**process_kwargs(args))
-    vars(args).update(vars(process) | {"device": str(process.device)})
     device = process.device
     resumed = read_checkpoint(args.resume) if args.resume else None
     plan = plan_views(
@@ -117,56 +118,56 @@ def train(args: Namespace) -> None:
     data = DataSettings(**data_kwargs(args))
     label_space, train_set, eval_set = read_data(data, plan, resumed)
     only_sets = len(label_space) > 0 and label_space.multi_valued == set(label_space.attributes)
-    args.eval_metric = resolve_eval_metric(args.eval_metric, args.classification_loss_weight > 0, only_sets)
+    metric = resolve_eval_metric(args.eval_metric, args.classification_loss_weight > 0, only_sets)
     autocast, backward, dtype = resolve_precision(device, **precision_kwargs(args))
-    check_run(args, label_space, plan)
-    seed_all(args.seed)  # one seed for all: an EMA copies the first weights before DDP could send the first process's
+    check_run(args, process, label_space, plan, metric)
+
+    # model and loaders
+    seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
     model = make_model(plan, label_space, device, fresh=resumed is None, **model_kwargs(args)).to(device, dtype)
     data_config = model.config["data_config"]
     loading = RunLoaderSettings(reads_labels=data.reads_labels, **loader_kwargs(args))
     train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
-    task = make_task(args, model, plan, train_set.targets, device, dtype)
+
+    # task, optimizer and schedule
+    task = make_task(model, plan, train_set.targets, device, dtype, **task_kwargs(args))
     chunks = chunks_per_step(**step_kwargs(args))
-    args.lr = learning_rate(args.batch_size * chunks * args.world_size * args.grad_accum_steps, **rate_kwargs(args))
-    optimizer = make_optimizer(model, device, args.lr, cached_gradients=chunks > 1, **optimizer_kwargs(args))
-    start = prepare_task(args, task, optimizer, backward, resumed)
-    decreasing = lower_is_better(args.eval_metric, label_space.attributes)
+    lr = learning_rate(args.batch_size * chunks * process.world_size * args.grad_accum_steps, **rate_kwargs(args))
+    optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **optimizer_kwargs(args))
+    start = prepare_task(args, process, task, optimizer, backward, resumed)
+    decreasing = lower_is_better(metric, label_space.attributes)
+    interval = metric_interval(metric, label_space.attributes, args.val_interval, args.knn_interval)
     updates = math.ceil(steps_per_epoch(len(train_loader), chunks) / args.grad_accum_steps)
-    scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, **schedule_kwargs(args))
-    warmup = 0 if args.sched == "none" else args.warmup_epochs
-    images = images_per_batch(args, train_loader.sampler) * args.world_size
-    levels = (
-        contrast_levels(step_images(len(train_loader), chunks, images), **contrastive_kwargs(args))
-        if plan.contrast
-        else None
-    )
+    scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **schedule_kwargs(args))
+
+    # run
+    settings = Settings(chunks=chunks, eval_metric=metric, **loop_kwargs(args))
+    loss_guard = NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0)
+    health_check = make_health_check(args, process, plan, train_loader, chunks)
     run = Run(
-        args, device, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
-        num_epochs, backward, autocast, NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0),
-        HealthCheck(_logger.warning, warmup, levels),
+        process, settings, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
+        num_epochs, backward, autocast, loss_guard, health_check, start,
     )  # fmt: skip
     if args.freeze_backbone:
-        cache_frozen_features(run, model)
+        cache_frozen_features(args, run, model)
     restore_schedule(args, optimizer, scheduler, updates, start, resumed)
-    if utils.is_primary(args):
-        open_folder(run, recipe, start, decreasing, resumed)
-    log_start(run, label_space)
-    try:
-        loop(run, start)
-    except KeyboardInterrupt:
-        if run.folder and (run.folder / "last.pth.tar").exists():
-            _logger.info(f"Interrupted. Go on with the same flags and --resume {run.folder}/last.pth.tar")
-        raise
+    if process.is_primary:
+        run.outputs = open_outputs(args, run, lr, decreasing, resumed)
+    return run
 
 
-def check_run(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
-    """Refuse what would fail later, before there is a model or a folder: the metric, the log, too small a batch."""
+def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: ViewPlan, metric: str) -> None:
+    """Refuse what would fail later, before a model or a folder exists.
+
+    Raises:
+        UsageError: the metric, a loss, the logger, the batch size or the output folder does not fit.
+    """
     contrast = plan.contrast is not None
-    watched = watched_columns(label_space.attributes, contrast, args.knn_interval > 0)
-    names = metric_names(label_space.attributes, args.model_ema, contrast, watched, label_space.multi_valued)
-    if args.eval_metric not in names:
-        ema = "; ema_ metrics need --model-ema" if args.eval_metric.startswith("ema_") and not args.model_ema else ""
-        raise UsageError(f"--eval-metric {args.eval_metric} is not logged{ema}; there are {', '.join(names)}")
+    measured = measured_columns(label_space.attributes, contrast, args.knn_interval > 0)
+    names = metric_names(label_space.attributes, args.model_ema, contrast, measured, label_space.multi_valued)
+    if metric not in names:
+        ema = "; ema_ metrics need --model-ema" if metric.startswith("ema_") and not args.model_ema else ""
+        raise UsageError(f"--eval-metric {metric} is not logged{ema}; choose one of {', '.join(names)}")
     if label_space.multi_valued and args.jsd:
         several = ", ".join(sorted(label_space.multi_valued))
         raise UsageError(f"--jsd compares classes that exclude each other, and {several} has several: leave it out")
@@ -174,54 +175,24 @@ def check_run(args: Namespace, label_space: LabelSpace, plan: ViewPlan) -> None:
         raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is --multi-valued")
     if args.log_wandb and not find_spec("wandb"):
         raise UsageError("--log-wandb needs the package wandb: pip install wandb")
-    if plan.contrast is not None and args.batch_size * args.world_size < 2:
+    if contrast and args.batch_size * process.world_size < 2:
         raise UsageError("--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0")
-    if utils.is_primary(args):
+    if process.is_primary:
         check_writable(Path(args.output or DEFAULT_OUTPUT, "args.yaml"))
-
-
-def make_task(
-    args: Namespace,
-    model: MultiLabelModel,
-    plan: ViewPlan,
-    targets: Tensor,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> SimCLRClassificationTask:
-    """Join model and losses; the training table's targets [rows, C] tell which classes are rare."""
-    contrastive = None
-    if plan.contrast is not None:
-        contrastive = ContrastiveLoss(**contrastive_kwargs(args))
-    mixup = None
-    if mixes_images(args):
-        low, high = args.cutmix_minmax or (0, 1)
-        if any(int(side * low) >= int(side * high) for side in model.config["image_size"][1:]):
-            raise UsageError(f"--cutmix-minmax {low:g} {high:g}: these are the same number of pixels, take them apart")
-        mixup = MultiLabelMixup(model.label_space, **mixup_kwargs(args))
-    return SimCLRClassificationTask(
-        model,
-        plan,
-        contrastive=contrastive,
-        mixup=mixup,
-        class_weights=class_weights(targets, model.label_space, args.class_weights),
-        logit_margins=logit_margins(targets, model.label_space, args.logit_adjustment),
-        device=device,
-        dtype=dtype,
-        **task_kwargs(args),
-    )
 
 
 def prepare_task(
     args: Namespace,
+    process: Process,
     task: SimCLRClassificationTask,
     optimizer: torch.optim.Optimizer,
     backward: Any,
     resumed: Checkpoint | None,
-) -> dict[str, Any]:
-    """Resume, average, compile and distribute; return where to start (`epoch`, `batch`).
+) -> Start:
+    """Resume, average, compile and distribute a task; return where to start.
 
-    The order is the one that works: the EMA copies resumed weights; compiling wraps the module that DDP then wraps,
-    and the EMA must copy neither wrapper.
+    Only this order works. The EMA copies resumed weights. Compiling wraps the module, DDP wraps the compiled one, and
+    the EMA must copy neither wrapper.
     """
     start = resume_task(args, task, optimizer, backward, resumed) if resumed else {"epoch": 0, "batch": 0}
     task.thresholds = resumed.saved_thresholds if resumed else {}
@@ -233,100 +204,107 @@ def prepare_task(
         if resumed:
             resume_ema(task, resumed)
     if args.torchcompile:
-        try:
-            task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
-        except RuntimeError as error:  # only about these two words: the model is compiled at its first step
-            mode = f" --torchcompile-mode {args.torchcompile_mode}" if args.torchcompile_mode else ""
-            raise UsageError(f"--torchcompile {args.torchcompile}{mode}: {first_line(error)}") from error
-    if args.distributed:
-        # The heads get gradients of 0 where a batch has no label, so every parameter always takes part.
-        task.prepare_distributed(device_ids=[args.device] if torch.device(args.device).type == "cuda" else None)
-        if args.no_ddp_bb:  # the attribute, as the argument's name is another from one PyTorch to the next
-            task.trainable_module.broadcast_buffers = False  # type: ignore[assignment]
+        compile_task(task, args.torchcompile, args.torchcompile_mode)
+    if process.distributed:
+        distribute_task(task, process, broadcast_buffers=not args.no_ddp_bb)
     return start
 
 
-def cache_frozen_features(run: Run, model: MultiLabelModel) -> None:
-    """Make a frozen backbone's features once, where no augmentation changes them."""
-    args = run.args
+def make_health_check(args: Namespace, process: Process, plan: ViewPlan, train_loader: Any, chunks: int) -> HealthCheck:
+    """Return the check of each epoch's numbers, which knows the contrastive loss at chance."""
+    levels = None
+    if plan.contrast is not None:
+        images = images_per_batch(args, process, train_loader)
+        batches = len(train_loader)
+        steps = [min(chunks, batches - first) * images for first in range(0, batches, chunks)]
+        levels = contrast_levels(steps, **contrastive_kwargs(args))
+    return HealthCheck(_logger.warning, 0 if args.sched == "none" else args.warmup_epochs, levels)
+
+
+def images_per_batch(args: Namespace, process: Process, train_loader: Any) -> int:
+    """Return the images of a training batch over all processes, with the unlabeled images that are mixed in."""
+    sampler = train_loader.sampler
+    return (int(args.batch_size) + (sampler.extra if isinstance(sampler, MixedSampler) else 0)) * process.world_size
+
+
+def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> None:
+    """Compute a frozen backbone's features once, if no augmentation changes them."""
     if not args.no_aug or args.reprob or mixes_images(args) or args.tta:
-        _logger.info("The frozen backbone's features are made anew each epoch; --no-aug makes them once")
+        _logger.info("The frozen backbone's features are computed anew each epoch; --no-aug computes them once")
         return
     run.train_loader, run.eval_loader = feature_loaders(
         model, run.train_loader, run.eval_loader, run.autocast, run.to_device
     )
 
 
-def open_folder(
-    run: Run, recipe: Callable[..., str], start: dict[str, Any], decreasing: bool, resumed: Checkpoint | None
-) -> None:
-    """Make the output folder, or go on in the one of the resumed checkpoint; only the primary process has one.
+def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed: Checkpoint | None) -> Outputs:
+    """Make the output folder, or continue in that of the resumed checkpoint.
 
     Args:
-        run: the run.
-        recipe: returns the flags as YAML.
-        start: the epoch to start with.
-        decreasing: whether a lower --eval-metric is better.
-        resumed: the checkpoint, None without one.
+        args: flags as typed.
+        run: run without outputs.
+        lr: learning rate, computed from the flags.
+        decreasing: whether a lower metric is better.
+        resumed: checkpoint that the run resumes; None for none.
     """
-    args = run.args
-    again = resumed_folder(args)
-    if again:
-        run.folder = again
-        forget_epochs(run.folder / "summary.csv", start["epoch"])
+    # folder
+    continued = resumed_folder(args)
+    if continued:
+        folder = continued
+        forget_epochs(folder / "summary.csv", run.start["epoch"])
     else:
         size = run.data_config["input_size"][-1]
         name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
-        run.folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
+        folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
     # In the folder of the checkpoint, the flags that repeat the run are those that do not resume it.
-    text = recipe(without=("resume", "no_resume_opt", "start_epoch") if again else ())
-    (run.folder / "args.yaml").write_text(text, encoding="utf-8")
-    run.task.checkpoint_extras |= {
-        "args": lambda: dict(vars(args)),
+    text = args_text(args, without=("resume", "no_resume_opt", "start_epoch") if continued else ())
+    (folder / "args.yaml").write_text(text, encoding="utf-8")
+
+    # checkpoints
+    task, process = run.task, run.process
+    settled = {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(process.device)}
+    recorded = vars(args) | vars(process) | settled
+    task.checkpoint_extras |= {
+        "args": lambda: dict(recorded),
         "progress": lambda: dict(run.progress),
-        "plateau": lambda: getattr(run.scheduler, "lr_scheduler", None) and run.scheduler.lr_scheduler.state_dict(),
+        "plateau": lambda: plateau_memory(run.scheduler),
     }
-    run.saver = utils.CheckpointSaver(
-        model=run.task.get_trainable_module(),
+    saver = utils.CheckpointSaver(
+        model=task.get_trainable_module(),
         optimizer=run.optimizer,
         amp_scaler=run.backward if hasattr(run.backward, "state_dict") else None,
-        checkpoint_dir=str(run.folder),
-        recovery_dir=str(run.folder),
+        checkpoint_dir=str(folder),
+        recovery_dir=str(folder),
         decreasing=decreasing,
         max_history=args.checkpoint_hist,
-        task=run.task,
+        task=task,
     )
-    if again and resumed:
-        restore_saver(run.saver, resumed)
+    if continued and resumed:
+        restore_saver(saver, resumed)
+
+    # loggers
+    options: dict[str, Any] = {}
     if args.log_wandb:
         import wandb
 
-        wandb.init(project=args.wandb_project, name=run.folder.name, config=vars(args))
+        wandb.init(project=args.wandb_project, name=folder.name, config=recorded)
+        options["log_row"] = wandb.log
+    if args.save_images:
+        options["draw_views"] = partial(
+            save_view_sheet,
+            kinds=run.plan.kinds,
+            data_config=run.data_config,
+            describe=task.label_space.describe,
+        )
+    return Outputs(folder, saver, run.settings.eval_metric, task.label_space.attributes, **options)
 
 
-def images_per_batch(args: Namespace, sampler: Any) -> int:
-    """Return the images of a training batch on each process, with the unlabeled ones that are mixed in."""
-    extra: int = sampler.extra if isinstance(sampler, MixedSampler) else 0
-    return int(args.batch_size) + extra
-
-
-def step_images(batches: int, chunks: int, images: int) -> list[int]:
-    """Return the images of each step of an epoch; the last step may have fewer batches than the others.
-
-    Args:
-        batches: batches per epoch.
-        chunks: batches per step.
-        images: images per batch.
-    """
-    return [min(chunks, batches - first) * images for first in range(0, batches, chunks)]
-
-
-def log_start(run: Run, label_space: LabelSpace) -> None:
-    """Log what is about to happen, once."""
-    args, train_set = run.args, run.train_loader.dataset
-    for note in train_parser().notes(args, run.device):
+def log_start(args: Namespace, run: Run) -> None:
+    """Log what is about to happen."""
+    # data
+    for note in train_parser().notes(args, run.process.device):
         _logger.info(note)
-    model = utils.model.unwrap_model(run.task.get_trainable_module())
+    train_set, label_space = run.train_loader.dataset, run.task.label_space
     unlabeled = int((train_set.targets < 0).all(dim=1).sum())
     _logger.info(
         f"{train_set.table.path}: {len(train_set)} images, {unlabeled} of them unlabeled; classes: {label_space}"
@@ -334,32 +312,37 @@ def log_start(run: Run, label_space: LabelSpace) -> None:
     if args.classification_loss_weight and not args.unlabeled_ratio and 2 * unlabeled > len(train_set):
         share = args.batch_size * (1 - unlabeled / len(train_set))
         _logger.info(
-            f"Of a batch about {share:.1f} images have a label; --unlabeled-ratio 1 makes it {args.batch_size}"
+            f"About {share:.1f} images of a batch have a label; --unlabeled-ratio 1 makes it {args.batch_size}"
         )
     if run.eval_loader is None:
         _logger.info("No attribute: nothing is scored, and the contrastive loss trains the backbone alone")
     else:
         _logger.info(f"{run.eval_loader.dataset.table.path}: {len(run.eval_loader.dataset)} images")
+
+    # model
     if not args.classification_loss_weight and len(label_space):
-        _logger.info("-wlc 0: the heads are not trained, so that Class and Acc@1 are of guesses; neighbors tell more")
+        _logger.info("-wlc 0: the heads are not trained, so Class and Acc@1 are guesses; see the neighbors instead")
     if not (args.pretrained or args.pretrained_path or args.initial_checkpoint or args.resume):
         _logger.info("From random weights: none of --pretrained, --pretrained-path, --initial-checkpoint")
+    model = utils.model.unwrap_model(run.task.get_trainable_module())
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
-    _logger.info(
-        f"{run.device}, {args.world_size} process(es), batch {args.batch_size} each; views: {', '.join(run.plan.kinds)}"
-    )
+
+    # processes and views
+    process, kinds = run.process, ", ".join(run.plan.kinds)
+    _logger.info(f"{process.device}, {process.world_size} process(es), batch {args.batch_size} each; views: {kinds}")
     if run.plan.contrast is not None:
-        chunks = chunks_per_step(**step_kwargs(args))
-        pairs = images_per_batch(args, run.train_loader.sampler) * chunks * args.world_size
+        pairs = images_per_batch(args, process, run.train_loader) * run.settings.chunks
         _logger.info(run.task.contrastive.at_chance(pairs))
     for sentence in view_warnings(ViewSettings(**view_kwargs(args)), label_space):
         _logger.warning(sentence)
+
+    # schedule and folder
     rest = f" (--epochs {args.epochs}, the rest is cooldown or prefix)" if run.num_epochs != args.epochs else ""
-    steps = steps_per_epoch(len(run.train_loader), chunks_per_step(**step_kwargs(args)))
+    steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
     _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
-    if run.folder:
-        _logger.info(f"Output: {run.folder}")
+    if run.outputs.folder:
+        _logger.info(f"Output: {run.outputs.folder}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def model_kwargs(args: Namespace) -> dict[str, Any]:
 
 
 def task_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the arguments of `timm.task.simclr_classification.SimCLRClassificationTask` that are flags."""
+    """Return the arguments of `training.task.make_task` that are flags."""
     return {
         "simclr_loss_weight": args.simclr_loss_weight,
         "classification_loss_weight": args.classification_loss_weight,
@@ -70,6 +70,10 @@ def task_kwargs(args: Namespace) -> dict[str, Any]:
         "smoothing": args.smoothing,
         "jsd": args.jsd,
         "multi_valued_loss": args.multi_valued_loss,
+        "class_weighting": args.class_weights,
+        "logit_adjustment": args.logit_adjustment,
+        "contrastive": contrastive_kwargs(args),
+        "mixup": _mixup_kwargs(args) if mixes_images(args) else None,
     }
 
 
@@ -82,7 +86,7 @@ def contrastive_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
-def mixup_kwargs(args: Namespace) -> dict[str, Any]:
+def _mixup_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `timm.data.multi_label_mixup.MultiLabelMixup` besides the label space."""
     return {
         "mixup_alpha": args.mixup,
@@ -227,6 +231,27 @@ def augmentation_kwargs(args: Namespace) -> dict[str, Any]:
 def mixes_images(args: Namespace) -> bool:
     """Return whether mixup or cutmix mixes images, in a full view of their own."""
     return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
+def loop_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the fields of `training.run.Settings` that are flags."""
+    return {
+        "seed": args.seed,
+        "grad_accum_steps": args.grad_accum_steps,
+        "clip_grad": args.clip_grad,
+        "clip_mode": args.clip_mode,
+        "mixup_off_epoch": args.mixup_off_epoch,
+        "channels_last": args.channels_last,
+        "dist_bn": args.dist_bn,
+        "ema_on_cpu": args.model_ema_force_cpu,
+        "val_interval": args.val_interval,
+        "knn_interval": args.knn_interval,
+        "tta": args.tta,
+        "log_interval": args.log_interval,
+        "recovery_interval": args.recovery_interval,
+        "log_weights": args.balance != "fixed",
+        "synchronize": args.synchronize_step,
+    }
 
 
 def view_kwargs(args: Namespace) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What the tests of train.py's flags share: a table of which test shows which flag, and a run ready to train.
+"""The table of which test shows which flag of train.py, and runs that are ready to train.
 
 @shows("drop")
 def test_dropout_comes_before_the_heads(prepare: Prepare) -> None:
-    run = prepare("--drop", 0.5)  # everything train.py makes of these words, before the first step
+    run = prepare("--drop", 0.5)  # a run of these flags, before its first step
 """
 
 import io
@@ -38,7 +38,7 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="shows only on
 
 
 def shows(*dests: str) -> Callable[[Test], Test]:
-    """Enter a test into the table of which test shows the effect of which option."""
+    """Enter a test into the table as the one that shows the effect of these options."""
 
     def enter(test: Test) -> Test:
         for dest in dests:
@@ -49,36 +49,21 @@ def shows(*dests: str) -> Callable[[Test], Test]:
     return enter
 
 
-class Ready(Exception):
-    """A run is ready to train."""
-
-    def __init__(self, run: train.Run) -> None:
-        super().__init__()
-        self.run = run
-
-
 def prepare(data: Path | None, output: Path, *words: object) -> train.Run:
-    """Let train.py make of a command line all that it makes before the first step; return it.
+    """Return the run that train.py prepares from a command line, before its first step.
 
     Args:
         data: the data folder; None where the words name it.
         output: folder for the run's folder.
-        words: flags; what they leave out is tiny and without warm-up.
+        words: flags; a run is tiny and without warm-up by default.
     """
-
-    def stop(run: train.Run, label_space: object) -> None:
-        raise Ready(run)
-
     args = options.parse_train_args(command(data, output, *words))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "log_start", stop)
-        with pytest.raises(Ready) as ready, silence():
-            train.train(args)
-    return ready.value.run
+    with silence():
+        return train.prepare(args)
 
 
 def train_through(data: Path, output: Path, *words: object) -> tuple[Path, str]:
-    """Train from beginning to end in this process; return the run's folder and what it wrote to both streams."""
+    """Train from beginning to end in this process; return the run's folder and its output on both streams."""
     before = set(output.glob("*"))
     with silence() as text:
         train.main(command(data, output, *words))
@@ -87,7 +72,7 @@ def train_through(data: Path, output: Path, *words: object) -> tuple[Path, str]:
 
 
 def command(data: Path | None, output: Path, *words: object) -> list[str]:
-    """Return the words of a short run, of which `words` take back what they like."""
+    """Return the command line of a short run, whose defaults `words` may overrule."""
     size = [] if "--input-size" in words else ["--img-size", "32"]
     folder = [] if data is None else [str(data)]
     return [*folder, *TINY, *SHORT, *size, "--output", str(output), *map(str, words)]
@@ -95,7 +80,7 @@ def command(data: Path | None, output: Path, *words: object) -> list[str]:
 
 @contextmanager
 def silence() -> Iterator[io.StringIO]:
-    """Collect what a run says, and take back its log."""
+    """Collect the output of a run, and restore the logging."""
     root, text = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     try:
@@ -112,7 +97,7 @@ def model_of(run: train.Run) -> Any:
 
 
 def images_of(run: train.Run, loader: str = "train_loader", seed: int = 0) -> Tensor:
-    """Return the images of the first batch [V*B, C, H, W] as 0-255, from the same random numbers each time."""
+    """Return the images [V*B, C, H, W] of the first batch as 0-255, from the same random numbers each time."""
     seed_all(seed)
     images, _ = next(iter(getattr(run, loader)))
     mean, std = (torch.tensor(run.data_config[name]).view(-1, 1, 1) for name in ("mean", "std"))
@@ -128,7 +113,7 @@ def batch_of(run: train.Run, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def gradients_of(run: train.Run) -> list[list[Tensor]]:
-    """Train an epoch; return the gradients that each update found, after clipping."""
+    """Train an epoch; return the gradients of each update, after clipping."""
     found: list[list[Tensor]] = []
     parameters = list(model_of(run).parameters())
 
@@ -143,16 +128,16 @@ def gradients_of(run: train.Run) -> list[list[Tensor]]:
 
 
 def loop_through(run: train.Run) -> list[tuple[Tensor, Tensor]]:
-    """Train to the end; return the images of each training batch as they came, and as the task left them."""
+    """Train to the end; return the images of each training batch before and after the task has changed them."""
     batches: list[tuple[Tensor, Tensor]] = []
     run.task.register_forward_pre_hook(lambda task, inputs: batches.append((inputs[0].clone(), inputs[0])))
     with silence():
-        train_loop.loop(run, {"epoch": 0, "batch": 0})
+        train_loop.loop(run)
     return batches
 
 
 def draw_ramps(folder: Path) -> Path:
-    """Write a data folder of like pictures, in which a color tells a place.
+    """Write a data folder of equal pictures, in which a color marks a place.
 
     Red rises from left to right and green from top to bottom, each from 0 to 255; blue is stripes two pixels wide.
     """

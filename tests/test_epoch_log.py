@@ -1,14 +1,26 @@
 """The lines of an epoch: which steps get one, and that what they say is of the steps they are about."""
 
 import logging
+import math
 import re
 
 import pytest
 import torch
 
+from simclr import PROJECTION_METRICS
 from training import epoch_log
-from training.epoch_log import EpochLog, attribute_line, metrics_line
+from training.epoch_log import (
+    EpochLog,
+    attribute_line,
+    metrics_line,
+    neighbors_lines,
+    projections_line,
+    weights_line,
+)
 from training.loss_meter import LossMeter
+from training.summary import named_accuracies
+
+ATTRIBUTES = ("color", "shape")
 
 
 @pytest.fixture
@@ -90,3 +102,19 @@ def test_the_lines_after_an_epoch_name_every_metric_and_attribute() -> None:
     assert line.startswith("Loss: 1.0000  Acc@1: 50.000  Acc@5: 90.000")
     assert "Balanced: 40.000  F1: 30.000  Exact match: 20.000" in line
     assert attribute_line({"attributes": {"color": {"top1": 1.0}, "a b": {"top1": 2.5}}}) == "color: 1.000  a b: 2.500"
+
+
+def test_the_lines_name_every_number() -> None:
+    line = projections_line({name: place + 0.5 for place, name in enumerate(PROJECTION_METRICS)})
+    unknown = dict.fromkeys(PROJECTION_METRICS, 1.0) | {"false_negatives": math.nan}
+    assert projections_line(unknown).endswith("Effective rank: 1.00")
+    assert line == (
+        "Contrastive Acc@1: 4.500  Alignment: 0.5000  Uniformity: 1.5000  Effective rank: 2.50  False negatives: 5.50%"
+    )
+    named = named_accuracies({20: [50.0, 70.0], 200: [40.0, 60.0]}, ATTRIBUTES, [1.0, 1.0])
+    assert neighbors_lines(named, ATTRIBUTES) == [
+        "k = 20: 60.000  color: 50.000  shape: 70.000",
+        "k = 200: 50.000  color: 40.000  shape: 60.000",
+    ]
+    assert neighbors_lines({}, ()) == []
+    assert weights_line({"simclr_weight": 0.1, "color_weight": 1.25}) == "simclr: 0.100  color: 1.250"

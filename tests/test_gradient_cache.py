@@ -408,8 +408,8 @@ def weights_after(shares: list[list[int]], alone: bool, name: str, masked: bool)
     task, backward = tiny_task(contrastive=ContrastiveLoss(name, 0.5, masked)), Counting()
     task.trainable_module.backbone.body[3].p = task.trainable_module.drop.p = 0.0  # processes draw other masks
     optimizer = torch.optim.SGD(task.parameters(), lr=0.3, momentum=0.9)
-    args = SimpleNamespace(distributed=True, clip_grad=0.5, clip_mode="norm")
-    run: Any = SimpleNamespace(args=args, task=task, optimizer=optimizer, backward=backward, autocast=nullcontext)
+    parts = {"process": SimpleNamespace(distributed=True), "settings": SimpleNamespace(clip_grad=0.5, clip_mode="norm")}
+    run: Any = SimpleNamespace(**parts, task=task, optimizer=optimizer, backward=backward, autocast=nullcontext)
     if not alone:
         task.prepare_distributed()
     losses = []
@@ -454,11 +454,12 @@ def count_all_reduces(shares: list[list[int]]) -> int:
         return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
 
     task.trainable_module.register_comm_hook(None, average)
-    args = SimpleNamespace(distributed=True, clip_grad=None, clip_mode="norm")
+    parts = {
+        "process": SimpleNamespace(distributed=True),
+        "settings": SimpleNamespace(clip_grad=None, clip_mode="norm"),
+    }
     optimizer = torch.optim.SGD(task.parameters(), lr=0.3)
-    run: Any = SimpleNamespace(
-        args=args, task=task, optimizer=optimizer, backward=PlainBackward(), autocast=nullcontext
-    )
+    run: Any = SimpleNamespace(**parts, task=task, optimizer=optimizer, backward=PlainBackward(), autocast=nullcontext)
     train_loop.backpropagate(run, draw(shares[dist.get_rank()]), 1.0, True)
     return len(averaged)
 

@@ -1,4 +1,4 @@
-"""Loss averages against loops, on one process and several, and the watch that ends a run whose loss is no number."""
+"""Loss averages against loops, on one process and several, and the guard that ends a run whose loss is not finite."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch.distributed as dist
 from distributed import run_on_processes
 
 from runtime.errors import UsageError
-from training.loss_meter import LossMeter, NonFiniteLossGuard
+from training.loss_meter import LossMeter, NonFiniteLossGuard, is_measured
 
 NAMES = ["loss", "simclr_loss", "color_loss"]
 
@@ -143,3 +143,9 @@ def test_the_names_are_those_of_the_step_that_is_looked_at() -> None:
         watch.check(["shape_loss"], torch.tensor([float("nan")]))
     with pytest.raises(UsageError, match=r"^shape_loss was"):
         watch.check(["color_loss"], torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(1, 1), (7, 7), (39, 39), (40, 20), (1000, 20), (1010, 21)])
+def test_about_twenty_steps_of_an_epoch_are_measured_with_the_first(steps: int, measured: int) -> None:
+    assert sum(is_measured(step, steps) for step in range(steps)) == measured
+    assert is_measured(0, steps)

@@ -1,4 +1,4 @@
-"""The optimizer that the flags make."""
+"""The optimizer and the schedule that the flags make."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from options.train import parse_train_args
-from options.train_kwargs import optimizer_kwargs
-from training.optimization import fused, make_optimizer
+from options.train_kwargs import optimizer_kwargs, schedule_kwargs
+from training.optimization import fused, make_optimizer, make_scheduler, plateau_memory
 
 CPU = torch.device("cpu")
 
@@ -94,3 +94,40 @@ def test_biases_and_norms_are_neither_decayed_nor_scaled_by_layer(name: str) -> 
             assert other > 50 * one
         else:
             assert other == pytest.approx(one, rel=1e-2)
+
+
+@pytest.mark.parametrize(("interval", "waited"), [(1, 4), (2, 4), (3, 6), (7, 7)])
+def test_patience_counts_epochs_whatever_the_interval_of_the_metric(interval: int, waited: int) -> None:
+    args = parse_train_args(["DATA", "--sched", "plateau", "--patience-epochs", "3", "--warmup-epochs", "0"])
+    optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=1.0)
+    scheduler, _ = make_scheduler(optimizer, 1, False, interval, **schedule_kwargs(args))
+    rates = []
+    for epoch in range(9):  # the first score is the best; the first decay comes more than 3 epochs later
+        scheduler.step(epoch + 1, None if epoch % interval else 50.0)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates.index(0.1) == waited
+
+
+def test_a_plateau_saves_its_memory_and_takes_its_settings_from_the_flags() -> None:
+    schedules = []
+    for patience in ("5", "1"):
+        args = parse_train_args(["DATA", "--sched", "plateau", "--patience-epochs", patience, "--warmup-epochs", "0"])
+        optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=1.0)
+        schedules.append(make_scheduler(optimizer, 1, False, **schedule_kwargs(args))[0])
+    before, resumed = schedules
+    for epoch in (1, 2):
+        before.step(epoch, 50.0)
+    memory = plateau_memory(before)
+    assert memory is not None
+    resumed.lr_scheduler.load_state_dict(memory)
+    resumed.step(3, 50.0)  # the second bad epoch: one more than the new patience
+    assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_without_a_schedule_the_rate_stays_and_nothing_is_saved() -> None:
+    args = parse_train_args(["DATA", "--sched", "none", "--lr", "0.5"])
+    optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=args.lr)
+    scheduler, epochs = make_scheduler(optimizer, 1, False, **schedule_kwargs(args))
+    scheduler.step_update(1)
+    scheduler.step(1, 50.0)
+    assert (epochs, optimizer.param_groups[0]["lr"], plateau_memory(scheduler)) == (args.epochs, 0.5, None)

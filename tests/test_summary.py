@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from runtime.errors import UsageError
+from simclr import PROJECTION_METRICS
 from training.summary import (
     epoch_row,
     forget_epochs,
+    is_due,
     lower_is_better,
+    measured_columns,
+    measured_row,
+    metric_interval,
     metric_names,
     metric_value,
+    named_accuracies,
     no_metrics,
     ranked,
     write_summary,
@@ -21,6 +27,8 @@ from training.summary import (
 
 TRAIN = {"loss": 1.5, "top1": 60.0, "lr": 0.1, "simclr_loss": 3.0, "classification_loss": 1.2}
 NAMES = ("color", "gloss")
+ATTRIBUTES = ("color", "shape")
+WEIGHTS = ["simclr_weight", "classification_weight", "color_weight", "shape_weight"]
 
 
 def metrics(first: float = 0.0) -> dict[str, Any]:
@@ -150,3 +158,58 @@ def test_epochs_that_are_done_again_are_forgotten(tmp_path: Path) -> None:
         write_summary(path, epoch_row(epoch, TRAIN, metrics(epoch)))
     forget_epochs(path, 2)
     assert [row["epoch"] for row in read(path)] == ["0", "1"]
+
+
+def test_a_measurement_is_due_at_the_interval_and_at_the_end() -> None:
+    assert [epoch for epoch in range(8) if is_due(epoch, 3, 8)] == [2, 5, 7]
+    assert not any(is_due(epoch, 0, 8) for epoch in range(8))
+
+
+def test_every_measurement_has_its_column_and_is_blank_where_missing() -> None:
+    columns = measured_columns(ATTRIBUTES, contrast=True, neighbors=True)
+    numbers = {name: float(place) for place, name in enumerate(PROJECTION_METRICS)} | {"loss": 9.0, "color_loss": 8.0}
+    row = measured_row(columns, numbers)
+    assert {name: value for name, value in row.items() if value is not None} == {
+        f"train_{name}": float(place) for place, name in enumerate(PROJECTION_METRICS)
+    }
+    searched = named_accuracies({20: [50.0, 70.0], 200: [40.0, math.nan]}, ATTRIBUTES, [1.0, 3.0])
+    weights = dict.fromkeys(WEIGHTS, 0.5)
+    row = measured_row(columns, numbers | searched | weights | {"effective_rank_h": 7.0, "variance_h": 0.5})
+    assert None not in row.values()
+    assert (row["eval_knn20"], row["color_knn20"], row["shape_knn20"]) == (65, 50, 70)  # weighted
+    assert (row["eval_knn200"], row["train_effective_rank_h"]) == (40, 7)
+
+
+def test_only_what_is_measured_has_columns() -> None:
+    assert measured_columns(ATTRIBUTES, contrast=False, neighbors=False) == WEIGHTS
+    without_attributes = ["train_effective_rank_h", "train_variance_h", *WEIGHTS[:2]]
+    assert measured_columns((), contrast=False, neighbors=True) == without_attributes
+    assert not [name for name in measured_columns(ATTRIBUTES, contrast=True, neighbors=False) if "knn" in name]
+
+
+def test_a_measured_column_may_choose_the_best_checkpoint() -> None:
+    columns = measured_columns(ATTRIBUTES, contrast=True, neighbors=True)
+    names = metric_names(ATTRIBUTES, ema=False, measured=columns)
+    assert {*columns, "knn20", "knn200"} <= set(names)
+    lower = {name for name in columns if lower_is_better(name, ATTRIBUTES)}
+    assert lower == {"train_alignment", "train_uniformity", "train_false_negatives"}
+    with pytest.raises(UsageError, match="cannot be called 'color_knn20'"):
+        metric_names(
+            ("color", "color_knn20"), ema=False, measured=measured_columns(("color", "color_knn20"), True, True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval"),
+    [
+        ("top1", 3), ("color", 3), ("eval_loss", 3), ("color_loss", 3), ("ema_top1", 3),
+        ("knn20", 5), ("eval_knn200", 5), ("color_knn20", 5), ("train_variance_h", 5),
+        ("train_loss", 1), ("simclr_loss", 1), ("train_alignment", 1), ("color_weight", 1),
+    ],
+)  # fmt: skip
+def test_a_metric_has_the_interval_at_which_it_is_measured(metric: str, interval: int) -> None:
+    assert metric_interval(metric, ATTRIBUTES, val_interval=3, knn_interval=5) == interval
+
+
+def test_without_neighbors_their_names_are_free_for_attributes() -> None:
+    assert metric_interval("color_knn20", ("color", "color_knn20"), val_interval=3, knn_interval=0) == 3

@@ -20,7 +20,9 @@ from table_files import COLORS, SHAPES, draw_catalog, read_rows, write_table
 import train
 from runtime.random_state import seed_all
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
+from training import epoch_scores
 from training import loop as train_loop
+from training.loss_meter import NonFiniteLossGuard
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--model", "test_efficientnet", "--img-size", "32", "-b", "8", "--device", "cpu", "--warmup-epochs", "0"]
@@ -244,7 +246,7 @@ def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop.NonFiniteLossGuard, "check", stop)
+        patch.setattr(NonFiniteLossGuard, "check", stop)
         with pytest.raises(StoppedError):
             run(data, stopped, *words, "--epochs", 2, "--recovery-interval", 2)
     recovery = stopped / "run" / "recovery-1-1.pth.tar"
@@ -554,11 +556,11 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(
     epochs = []
     train_one_epoch = train_loop.train_one_epoch
 
-    def interrupted(run: train.Run, epoch: int, again: Any) -> Any:
+    def interrupted(run: train.Run, epoch: int, resumed: Any) -> Any:
         if epoch == 1:
             raise KeyboardInterrupt
         epochs.append(epoch)
-        return train_one_epoch(run, epoch, again)
+        return train_one_epoch(run, epoch, resumed)
 
     monkeypatch.setattr(train_loop, "train_one_epoch", interrupted)
     with pytest.raises(SystemExit) as end:
@@ -582,14 +584,14 @@ def test_an_attribute_that_the_table_of_classes_lacks_is_not_passed_over(
 
 def test_scoring_reads_one_view_of_each_row_and_nothing_random(data: Path, tmp_path: Path) -> None:
     batches: list[torch.Tensor] = []
-    evaluate = train_loop.evaluate
+    evaluate = epoch_scores.evaluate
 
     def watched(model: Any, loader: Any, *args: Any, **kwargs: Any) -> Any:
         batches.append(torch.cat([images.clone() for images, _ in loader]))
         return evaluate(model, loader, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop, "evaluate", watched)
+        patch.setattr(epoch_scores, "evaluate", watched)
         run(data, tmp_path, "--epochs", 2, "--classify-view", "both")
     assert [len(images) for images in batches] == [10, 10]
     assert torch.equal(*batches)

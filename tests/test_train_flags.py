@@ -40,7 +40,7 @@ from options.train_optimizer import DECAYS
 from runtime.errors import UsageError
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.models.multi_label import MultiLabelModel
-from training import loop as train_loop
+from training.epoch_scores import evaluate_epoch
 
 CALM = ["--weight-decay", 0, "--lr", 0.1]  # what moves a weight is its gradient alone
 STILL = ["--weight-decay", 0, "--lr", 1e-9]  # nothing moves
@@ -170,8 +170,8 @@ def test_a_run_starts_from_the_weights_of_another(prepare: Prepare, checkpoint: 
     run = prepare("--initial-checkpoint", checkpoint)
     assert_same_weights(model_of(run).state_dict(), torch.load(checkpoint)["state_dict"])
     assert not run.optimizer.state
-    assert run.saver.best_metric is None
-    assert run.folder != checkpoint.parent
+    assert run.outputs.saver.best_metric is None
+    assert run.outputs.folder != checkpoint.parent
 
 
 @shows("freeze_backbone")
@@ -186,10 +186,10 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved
     assert all(name.startswith("heads.") for name in moved)
-    evaluated, _ = train_loop.evaluate_epoch(run)
+    evaluated, _ = evaluate_epoch(run)
     seen = next(iter(run.train_loader))[0].ndim
     assert seen == (2 if features else 4)
-    again, _ = train_loop.evaluate_epoch(run)  # with --no-aug from the features that the first pass made
+    again, _ = evaluate_epoch(run)  # with --no-aug from the features that the first pass made
     assert evaluated == again
 
 
@@ -274,8 +274,8 @@ def test_resuming_restores_weights_and_optimizer_or_the_weights_alone(
     momenta = run.optimizer.state_dict()["state"]
     assert momenta
     assert_same_weights(momenta[0], saved["optimizer"]["state"][0])
-    assert run.saver.best_metric == saved["saver"]["pending"][1]
-    assert run.folder == checkpoint.parent
+    assert run.outputs.saver.best_metric == saved["saver"]["pending"][1]
+    assert run.outputs.folder == checkpoint.parent
     bare = prepare("--resume", checkpoint, "--no-resume-opt")
     assert_same_weights(model_of(bare).state_dict(), saved["state_dict"])
     assert not bare.optimizer.state
@@ -933,10 +933,10 @@ def test_an_average_follows_the_weights_and_is_scored(prepare: Prepare) -> None:
     assert not prepare().task.has_ema()
     run = prepare("--model-ema")
     model_of(run).heads[0].bias.data[0] += 1
-    evaluated, averaged = train_loop.evaluate_epoch(run)
+    evaluated, averaged = evaluate_epoch(run)
     assert averaged is not None
     assert averaged["loss"] != evaluated["loss"]
-    assert train_loop.evaluate_epoch(prepare())[1] is None
+    assert evaluate_epoch(prepare())[1] is None
     before = run.task.trainable_module_ema.module.heads[1].weight.clone()
     gradients_of(run)
     assert not torch.equal(run.task.trainable_module_ema.module.heads[1].weight, before)

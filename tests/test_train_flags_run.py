@@ -45,7 +45,7 @@ from runtime.errors import UsageError
 from runtime.process import set_up_process
 from runtime.random_state import seed_all
 from timm.data import two_view_dataset
-from training import loop as train_loop
+from training.epoch_scores import evaluate_epoch
 
 EPOCHS = 4
 Outcome = tuple[Path, str]  # a run's folder and its output
@@ -177,7 +177,7 @@ def test_recovery_checkpoints_are_written_between_steps(plain: Outcome, busy: Ou
         "-b", 2, "--grad-accum-steps", 2, "--recovery-interval", 3
     )  # 12 steps, an update after every second one
     written: list[int] = []
-    run.saver.save_recovery = lambda epoch, batch_idx: written.append(batch_idx + 1)
+    run.outputs.saver.save_recovery = lambda epoch, batch_idx: written.append(batch_idx + 1)
     gradients_of(run)
     assert written == [4, 6, 10]  # the first update at or after every third step, without the last
 
@@ -212,7 +212,7 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Prepare) -> None:
                     values = (logits[name] + others[name]) / 2 if mirrored else logits[name]
                     losses.append(F.cross_entropy(values, target[:, index], reduction="none")[target[:, index] >= 0])
         expected = sum(torch.cat(losses).mean() for losses in terms.values()) / 2
-        assert train_loop.evaluate_epoch(run)[0]["loss"] == pytest.approx(float(expected), rel=1e-4)
+        assert evaluate_epoch(run)[0]["loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
 WANDB = """
@@ -277,7 +277,7 @@ def test_the_local_rank_comes_from_the_launcher(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert prepare("--local_rank", 1).args.local_rank == 0  # a single process
+    assert prepare("--local_rank", 1).process.local_rank == 0  # a single process
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(SystemExit):
         prepare("--local_rank", 1)
@@ -332,7 +332,7 @@ def train_as_one_of_two(port: str, words: list[str]) -> dict[str, Any]:
     runs: list[train.Run] = []
     measured: list[Tensor] = []
 
-    def note(run: train.Run, label_space: object) -> None:
+    def note(args: object, run: train.Run) -> None:
         runs.append(run)
         mean = model_of(run).backbone.bn1.running_mean
         run.optimizer.register_step_post_hook(lambda *_: measured.append(mean.clone()))
@@ -425,7 +425,7 @@ def test_numbers_have_the_format_asked_for(prepare: Prepare) -> None:
     for words in ([], ["--no-prefetcher"]):
         run = prepare("--model-dtype", "bfloat16", *words)
         assert precision(run) == (bf16, bf16, "PlainBackward")
-        assert math.isfinite(train_loop.evaluate_epoch(run)[0]["loss"])
+        assert math.isfinite(evaluate_epoch(run)[0]["loss"])
     with pytest.raises(UsageError, match="model_dtype float16 has no room for gradients"):
         prepare("--model-dtype", "float16")
 
@@ -452,7 +452,7 @@ def test_the_model_is_compiled_by_the_backend_and_mode_asked_for(prepare: Prepar
         run.task.get_eval_model().eval()(torch.randn(2, 3, 32, 32))
         assert compiled == [settings]
         compiled.clear()
-    assert prepare("--torchcompile").args.torchcompile == "inductor"
+    assert options.parse_train_args(["DATA", "--torchcompile"]).torchcompile == "inductor"
     with pytest.raises(UsageError, match="--torchcompile pencil: Invalid backend: 'pencil'"):
         prepare("--torchcompile", "pencil")
     with pytest.raises(

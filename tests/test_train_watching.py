@@ -101,7 +101,7 @@ def told(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> Told:
                 parameter.data.zero_()
         caplog.clear()
         with caplog.at_level(logging.INFO), silence():
-            train_loop.loop(run, {"epoch": 0, "batch": 0})
+            train_loop.loop(run)
         assert ("Contrastive Acc@1" in caplog.text) == (run.plan.contrast is not None)
         return {sentence: caplog.text.count(sentence) for sentence in SENTENCES}
 

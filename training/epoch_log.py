@@ -1,28 +1,30 @@
-"""The lines of an epoch: timm's, with both losses; a progress bar instead on a terminal."""
+"""The log lines of an epoch, as timm's with both losses; on a terminal a progress bar."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runtime.progress import progress_bar
+from timm.task.nearest_neighbors import NEIGHBORS
 from training.loss_meter import LossMeter
 
 Averages = Callable[[], dict[str, float]]
 
 
 class EpochLog:
-    """Logs a line every so many batches, with speed in rows a second (an image counts once, whatever its views).
+    """A log of an epoch's steps, with the speed in images a second whatever their number of views.
 
     Args:
-        logger: takes the lines.
-        epoch: from 0.
-        batches: of the epoch.
-        interval: batches between two lines.
-        processes: that train together; speeds are of all.
-        enabled: False on all but the primary process, which still take part in averaging.
+        logger: logger that takes the lines.
+        epoch: index of the epoch, from 0.
+        batches: steps per epoch.
+        interval: steps from one line to the next.
+        processes: number of processes, whose speeds are added.
+        enabled: whether lines are logged; only the primary process does, but all average the losses.
     """
 
     def __init__(
@@ -37,23 +39,23 @@ class EpochLog:
         self.rows_since = self.rows = self.steps_since = 0
 
     def data_ready(self) -> None:
-        """Mark the moment at which a batch has come from the loader."""
+        """Record the time at which the loader has delivered a batch."""
         self.data_time = time.perf_counter() - self.since
         self.data_total += self.data_time
 
     def is_due(self, batch: int) -> bool:
-        """Whether a batch (from 0) has a line of its own: each `interval`-th, and the last."""
+        """Return whether a step (from 0) has a line: each `interval`-th, and the last."""
         return batch % self.interval == 0 or batch + 1 == self.batches
 
     def step(self, batch: int, rows: int, averages: Averages, lr: float, meter: LossMeter) -> None:
-        """Mark the end of a step; log where a line is due.
+        """Record the end of a step, and log it if a line is due.
 
         Args:
-            batch: from 0.
-            rows: of this batch on this process.
-            averages: reads the average losses of all processes; called where a line is due, on every process.
+            batch: index of the step, from 0.
+            rows: images of this step on this process.
+            averages: function that returns the average losses of all processes; every process calls it for a line.
             lr: learning rate.
-            meter: holds the last step's losses.
+            meter: meter with the last step's losses.
         """
         self.since = time.perf_counter()
         self.rows += rows
@@ -75,7 +77,7 @@ class EpochLog:
         self.logged, self.rows_since, self.steps_since = self.since, 0, 0
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self.bar.close()
 
     def _rate(self, rows: int, start: float) -> float:
@@ -105,12 +107,37 @@ def metrics_line(metrics: Mapping[str, Any]) -> str:
 
 
 def attribute_line(metrics: Mapping[str, Any]) -> str:
-    """Return each attribute's accuracy as one line, of multi-valued ones also how well each value is told."""
+    """Return each attribute's accuracy as one line; multi-valued ones add mAP, F1 and the threshold."""
 
-    def told(values: Mapping[str, float]) -> str:
+    def values_text(values: Mapping[str, float]) -> str:
         if "map" not in values:
             return f"{values['top1']:.3f}"
         by_value = f"mAP {values['map']:.3f}, F1 {values['micro_f1']:.3f} from {values['threshold']:.3f}"
         return f"{values['top1']:.3f} ({by_value})"
 
-    return "  ".join(f"{name}: {told(values)}" for name, values in metrics["attributes"].items())
+    return "  ".join(f"{name}: {values_text(values)}" for name, values in metrics["attributes"].items())
+
+
+def projections_line(metrics: Mapping[str, float]) -> str:
+    """Return the metrics of an epoch's projections as one line."""
+    negatives = metrics["false_negatives"]
+    return (
+        f"Contrastive Acc@1: {metrics['contrastive_top1']:.3f}  Alignment: {metrics['alignment']:.4f}  "
+        f"Uniformity: {metrics['uniformity']:.4f}  Effective rank: {metrics['effective_rank_z']:.2f}"
+        + ("" if math.isnan(negatives) else f"  False negatives: {negatives:.2f}%")
+    )
+
+
+def neighbors_lines(accuracies: Mapping[str, float], attributes: Sequence[str]) -> list[str]:
+    """Return a line for each k: the mean accuracy and each attribute's."""
+    return [
+        f"k = {k}: {accuracies[f'eval_knn{k}']:.3f}  "
+        + "  ".join(f"{name}: {accuracies[f'{name}_knn{k}']:.3f}" for name in attributes)
+        for k in NEIGHBORS
+        if attributes
+    ]
+
+
+def weights_line(weights: Mapping[str, float]) -> str:
+    """Return the weights of the losses and of the attributes as one line."""
+    return "  ".join(f"{name.removesuffix('_weight')}: {value:.3f}" for name, value in weights.items())

@@ -1,21 +1,25 @@
-"""Averages that stay on the device until somebody reads them, and a watch for losses that stop being numbers."""
+"""Averages of an epoch's losses and metrics, which stay on the device until they are read, and a guard against NaN."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from runtime.errors import UsageError
+from simclr import ProjectionMeter
+from timm.task.gradient_cache import Chunk, Result
+from timm.task.simclr_classification import SimCLRClassificationTask
 
 _IN_A_ROW = 3
+_STEPS_MEASURED = 20  # of an epoch: enough for a steady mean, and a small share of a long epoch's time
 
 
 class LossMeter:
-    """Row-weighted averages of the entries of a task's result whose names end in `loss`."""
+    """Row-weighted averages of those entries of a task's result whose names end in `loss`."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -24,7 +28,7 @@ class LossMeter:
         self.rows = 0
 
     def update(self, result: Mapping[str, Tensor], rows: int) -> Tensor:
-        """Add a step's losses, means over `rows` rows; return them as one tensor, in the order of `names`."""
+        """Add a step's losses, which are means over `rows` rows; return them as one tensor in the order of `names`."""
         self.names = [name for name in result if name.endswith("loss")]
         self.last = torch.stack([result[name].detach().float() for name in self.names])
         self.sums = self.last * rows if self.sums is None else self.sums + self.last * rows
@@ -36,7 +40,7 @@ class LossMeter:
         return {} if self.last is None else dict(zip(self.names, self.last.tolist(), strict=True))
 
     def averages(self, distributed: bool = False) -> dict[str, float]:
-        """Return the averages over all rows so far, of all processes where these exist."""
+        """Return the averages over all rows so far, with `distributed` over those of all processes."""
         if self.sums is None:
             return {}
         joint = torch.cat([self.sums, self.sums.new_tensor([self.rows])])
@@ -46,11 +50,66 @@ class LossMeter:
         return dict(zip(self.names, means.tolist(), strict=True))
 
 
-class NonFiniteLossGuard:
-    """Stops a run whose loss is not finite a few steps in a row, and names the term.
+class EpochMeter:
+    """The losses, the accuracy and the projections of an epoch's training.
 
     Args:
-        lag: steps to wait before a loss is read, so that a GPU need not be waited for.
+        task: task that is trained.
+        steps: steps per epoch; the projections of about 20 of them are measured.
+        distributed: whether to average over all processes.
+    """
+
+    def __init__(self, task: SimCLRClassificationTask, steps: int, distributed: bool) -> None:
+        self.task, self.steps, self.distributed = task, steps, distributed
+        self.losses = LossMeter()
+        self.accuracy = task.create_evaluator(keep_scores=False)
+        self.projections = ProjectionMeter() if task.plan.contrast is not None else None
+
+    def update(self, step: int, result: Result, chunks: Sequence[Chunk]) -> Tensor:
+        """Add a step's result; return its losses in the order of `losses.names`.
+
+        Args:
+            step: index of the step, from 0.
+            result: what the task returned for the step's batches together.
+            chunks: the step's batches, on the task's device.
+        """
+        losses = self.losses.update(result, rows_of(chunks))
+        targets = [target for _, target in chunks]
+        self.accuracy.update(result["output"], torch.cat([self.task.classified_targets(target) for target in targets]))
+        if self.projections is not None and is_measured(step, self.steps):
+            labels = torch.cat([self.task.contrasted_labels(target) for target in targets])
+            self.projections.update(result["projections"], labels)
+        return losses
+
+    def averages(self) -> dict[str, float]:
+        """Return the average losses so far; a collective call where `distributed`."""
+        return self.losses.averages(self.distributed)
+
+    def top1(self) -> float:
+        """Return the top-1 accuracy, percent 0-100; a collective call where `distributed`."""
+        top1: float = self.accuracy.compute(distributed=self.distributed)["top1"]
+        return top1
+
+    def projection_metrics(self) -> dict[str, float]:
+        """Return the metrics of the projections; nothing without a contrastive loss."""
+        return {} if self.projections is None else self.projections.compute()
+
+
+def rows_of(chunks: Sequence[Chunk]) -> int:
+    """Return the number of images in a step's batches; an image counts once, whatever its number of views."""
+    return sum(len(target) for _, target in chunks)
+
+
+def is_measured(step: int, steps: int) -> bool:
+    """Return whether a step's projections are measured: those of about 20 steps of an epoch are."""
+    return step % max(1, steps // _STEPS_MEASURED) == 0
+
+
+class NonFiniteLossGuard:
+    """A guard that ends a run whose loss is not finite a few steps in a row, and names the term.
+
+    Args:
+        lag: number of steps before a loss is read, so that reading it does not wait for the GPU.
     """
 
     def __init__(self, lag: int) -> None:
@@ -59,10 +118,10 @@ class NonFiniteLossGuard:
         self.bad = 0
 
     def check(self, names: list[str], losses: Tensor) -> None:
-        """Take a step's losses; look at those of `lag` steps ago.
+        """Take a step's losses, and check those of `lag` steps ago.
 
         Raises:
-            UsageError: the third loss in a row that is NaN or infinite.
+            UsageError: a third loss in a row is NaN or infinite.
         """
         self.pending.append((names, losses))
         if len(self.pending) > self.lag:

@@ -200,3 +200,12 @@ def make_scheduler(
     except (ValueError, AssertionError) as error:
         raise UsageError(f"--sched {sched}: {error}") from error
     return scheduler or ConstantRate(), epochs
+
+
+def plateau_memory(scheduler: Any) -> dict[str, Any] | None:
+    """Return what a plateau schedule remembers, without its settings, which are flags; None for other schedules."""
+    plateau = getattr(scheduler, "lr_scheduler", None)
+    if plateau is None:
+        return None
+    state = plateau.state_dict()
+    return {name: state[name] for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder, summary.csv, and the curves drawn from it."""
+"""The rows and columns of summary.csv, and the metric that chooses the best epoch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import UsageError
+from simclr import PROJECTION_METRICS
+from timm.task.nearest_neighbors import NEIGHBORS, Accuracies
 from timm.utils import trim_summary
 
 Row = dict[str, float | int | None]
 
 _WITHIN_ATTRIBUTE = ("loss", "top5", "balanced_accuracy", "macro_f1")
-_LOWER = ("train_alignment", "train_uniformity", "train_false_negatives")  # less is better
-_OF_SETS = ("map", "micro_f1")  # only multi-valued attributes have them
+_LOWER = ("train_alignment", "train_uniformity", "train_false_negatives")  # lower is better
+_MULTI_VALUED = ("map", "micro_f1")  # only multi-valued attributes have them
+_INDEX_METRICS = ("effective_rank_h", "variance_h")
 _OVERALL = ("balanced_accuracy", "macro_f1", "exact_match")
 
 
@@ -25,15 +28,15 @@ def epoch_row(
     evaluated: Mapping[str, Any],
     averaged: Mapping[str, Any] | None = None,
 ) -> Row:
-    """Return an epoch's row of summary.csv: timm's columns, lr, the two losses, a column an attribute, the rest.
+    """Return an epoch's row: timm's columns, lr, the two losses, a column for each attribute, the rest.
 
-    An attribute's own column is its validation top-1; names that begin with `ema_` are the averaged model's.
+    The column named after an attribute holds its validation top-1. The prefix `ema_` marks the averaged model.
 
     Args:
-        epoch: from 0.
+        epoch: index of the epoch, from 0.
         train: averages of the training losses, `top1`, and `lr`, the learning rate of the epoch's last step.
         evaluated: metrics of AttributeEvaluator, or `no_metrics` in an epoch without validation.
-        averaged: the same of the EMA model, None without one.
+        averaged: metrics of the averaged model; None without one.
     """
     row: Row = {"epoch": epoch, "train_loss": train["loss"], "train_top1": train["top1"]}
     row |= {f"eval_{name}": evaluated[name] for name in ("loss", "top1", "top5")}
@@ -49,10 +52,10 @@ def epoch_row(
 
 
 def no_metrics(attributes: Sequence[str], multi_valued: Collection[str] = ()) -> dict[str, Any]:
-    """Return what stands for the metrics of an epoch without validation: blanks."""
+    """Return blank metrics, for an epoch without validation."""
     within = ("top1", *_WITHIN_ATTRIBUTE)
     blanks = {
-        name: dict.fromkeys((*within, *_OF_SETS) if name in multi_valued else within, None) for name in attributes
+        name: dict.fromkeys((*within, *_MULTI_VALUED) if name in multi_valued else within, None) for name in attributes
     }
     overall = ("loss", "top1", "top5", *_OVERALL, *(["map"] if multi_valued else []))
     return dict.fromkeys(overall) | {"attributes": blanks}
@@ -62,34 +65,34 @@ def metric_names(
     attributes: Sequence[str],
     ema: bool,
     contrast: bool = True,
-    watched: Sequence[str] = (),
+    measured: Sequence[str] = (),
     multi_valued: Collection[str] = (),
 ) -> list[str]:
-    """Return what --eval-metric takes: the columns of summary.csv, those of the validation also without `eval_`.
+    """Return the names that --eval-metric takes: the columns, and validation columns also without `eval_`.
 
     Args:
-        attributes: their names.
+        attributes: names of the attributes.
         ema: whether there is an averaged model.
         contrast: whether there is a contrastive loss.
-        watched: the columns behind those of `epoch_row`.
-        multi_valued: the attributes with several values an image.
+        measured: columns of `measured_columns`.
+        multi_valued: names of the attributes with several values per image.
 
     Raises:
         UsageError: an attribute has the name of another column.
     """
     blank, none = no_metrics(attributes, multi_valued), no_metrics((), multi_valued)
     train = dict.fromkeys(("loss", "top1", "lr", "simclr_loss", "classification_loss"), 0.0)
-    columns = [*epoch_row(0, train, blank, blank if ema else None), *watched]
+    columns = [*epoch_row(0, train, blank, blank if ema else None), *measured]
     taken = {
         *train,
-        *watched,
+        *measured,
         *epoch_row(0, train, none, none),
         *_by_attribute("", blank),
         *_by_attribute("ema_", blank),
     }
     whole = {*train, *epoch_row(0, train, none, none), "simclr_weight", "classification_weight"}
     for name in attributes:
-        # Neither may its own columns be those of the whole: "classification" would have a classification_loss too.
+        # An attribute called "classification" would have a column classification_loss, which is taken.
         clash = [column for end in (*_WITHIN_ATTRIBUTE, "weight") if (column := f"{name}_{end}") in whole]
         if name in taken or name.startswith(("eval_", "train_", "ema_")) or clash:
             column = clash[0] if clash else "that"
@@ -102,25 +105,42 @@ def metric_names(
 
 
 def metric_value(row: Row, name: str) -> float | None:
-    """Return a row's value of an --eval-metric, None where it is blank or not a number."""
+    """Return a row's value of an --eval-metric; None where it is blank or NaN."""
     value = row.get(f"eval_{name}", row.get(name))
     return None if value is None or math.isnan(value) else value
 
 
 def lower_is_better(metric: str, attributes: Sequence[str]) -> bool:
-    """Whether less of an --eval-metric is better; an attribute's own column is an accuracy, whatever it is called."""
+    """Return whether lower values of an --eval-metric are better; the column of an attribute is an accuracy."""
     plain = metric.removeprefix("eval_").removeprefix("ema_")
     return plain not in attributes and (plain == "loss" or plain.endswith("_loss") or plain in _LOWER)
 
 
+def metric_interval(metric: str, attributes: Sequence[str], val_interval: int, knn_interval: int) -> int:
+    """Return the number of epochs from one value of an --eval-metric to the next.
+
+    Args:
+        metric: a name of `metric_names`.
+        attributes: names of the attributes.
+        val_interval: epochs from one validation to the next.
+        knn_interval: epochs from one search for nearest neighbors to the next; 0 for none.
+    """
+    weights = measured_columns(attributes, contrast=False, neighbors=False)
+    searched = set(measured_columns(attributes, contrast=False, neighbors=knn_interval > 0)) - set(weights)
+    if metric in searched or f"eval_{metric}" in searched:
+        return knn_interval
+    trained = metric.startswith("train_") or metric in ("simclr_loss", "classification_loss", *weights)
+    return 1 if trained else val_interval
+
+
 def ranked(rows: Sequence[Row], metric: str, attributes: Sequence[str]) -> list[Row]:
-    """Return the rows that have a value of an --eval-metric, the best last."""
+    """Return the rows that have a value of an --eval-metric, the best row last."""
     scored = [row for row in rows if metric_value(row, metric) is not None]
     return sorted(scored, key=lambda row: metric_value(row, metric) or 0.0, reverse=lower_is_better(metric, attributes))
 
 
 def write_summary(path: Path, row: Row) -> None:
-    """Append an epoch's row to summary.csv; columns that an older header lacks go behind it."""
+    """Append an epoch's row to summary.csv; columns that an older header lacks are added at its end."""
     rows: list[dict[str, Any]] = []
     header: list[str] = []
     if path.exists():
@@ -138,15 +158,63 @@ def write_summary(path: Path, row: Row) -> None:
 
 
 def forget_epochs(path: Path, start: int) -> None:
-    """Drop the rows of epochs that a resumed run will do again."""
+    """Drop the rows of the epochs from `start` on, which a resumed run repeats."""
     trim_summary(str(path), start)
+
+
+def is_due(epoch: int, interval: int, epochs: int) -> bool:
+    """Return whether something is measured after an epoch: each `interval`-th and the last; never with 0."""
+    return interval > 0 and ((epoch + 1) % interval == 0 or epoch + 1 == epochs)
+
+
+def measured_columns(attributes: Sequence[str], contrast: bool, neighbors: bool) -> list[str]:
+    """Return the columns of `measured_row`.
+
+    Args:
+        attributes: names of the attributes.
+        contrast: whether there are projections.
+        neighbors: whether nearest neighbors are searched at an interval.
+    """
+    columns = [f"train_{name}" for name in PROJECTION_METRICS] if contrast else []
+    if neighbors:
+        columns += [f"train_{name}" for name in _INDEX_METRICS]
+        for k in NEIGHBORS if attributes else ():
+            columns += [f"eval_knn{k}", *(f"{name}_knn{k}" for name in attributes)]
+    return columns + [f"{name}_weight" for name in ("simclr", "classification", *attributes)]
+
+
+def measured_row(columns: Sequence[str], numbers: Mapping[str, float]) -> Row:
+    """Return an epoch's cells besides losses and accuracies; None where nothing was measured.
+
+    Args:
+        columns: columns of `measured_columns`.
+        numbers: measurements by name: of `ProjectionMeter`, the index, `named_accuracies` and the weights.
+    """
+    return {column: numbers.get(column.removeprefix("train_")) for column in columns}
+
+
+def named_accuracies(accuracies: Accuracies, attributes: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
+    """Return the neighbors' accuracies by column, `<attribute>_knn20`, and their means, `eval_knn20`.
+
+    Args:
+        accuracies: accuracies of `neighbor_metrics`, percent 0-100.
+        attributes: names of the attributes.
+        weights: weight of each attribute in the means, which skip attributes without a value.
+    """
+    named: dict[str, float] = {}
+    for k, values in accuracies.items():
+        known = [(value, weight) for value, weight in zip(values, weights, strict=True) if not math.isnan(value)]
+        total = sum(weight for _, weight in known)
+        named[f"eval_knn{k}"] = sum(value * weight for value, weight in known) / total if total else math.nan
+        named |= {f"{name}_knn{k}": value for name, value in zip(attributes, values, strict=True)}
+    return named
 
 
 def _by_attribute(prefix: str, metrics: Mapping[str, Any]) -> Row:
     return {
         f"{prefix}{name}_{metric}": values[metric]
         for name, values in metrics["attributes"].items()
-        for metric in (*_WITHIN_ATTRIBUTE, *_OF_SETS)
+        for metric in (*_WITHIN_ATTRIBUTE, *_MULTI_VALUED)
         if metric in values
     }
 

@@ -1,0 +1,110 @@
+"""The files of a run: summary.csv, curves, checkpoints, view sheets; only the primary process writes them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from reports.curves import draw_curves
+from runtime.errors import UsageError
+from training.summary import Row, ranked, write_summary
+
+_logger = logging.getLogger("train")
+
+LogRow = Callable[[Row], None]
+DrawViews = Callable[[Path, Tensor, Tensor], None]
+
+
+class NoOutputs:
+    """The outputs of a process that writes nothing."""
+
+    folder: Path | None = None
+
+    def save_epoch(self, epoch: int, row: Row, value: float | None, last: bool) -> None:
+        """Write nothing after an epoch."""
+
+    def save_recovery(self, epoch: int, step: int) -> None:
+        """Write nothing inside an epoch."""
+
+    def save_views(self, epoch: int, step: int, images: Tensor, target: Tensor) -> None:
+        """Write no view sheet."""
+
+    def finish(self) -> None:
+        """Print nothing."""
+
+
+class Outputs(NoOutputs):
+    """The outputs of the primary process.
+
+    Args:
+        folder: folder of the run.
+        saver: timm's saver of checkpoints.
+        metric: --eval-metric, which chooses the best epoch.
+        attributes: names of the attributes.
+        log_row: function that logs an epoch's row elsewhere.
+        draw_views: function that draws a batch's views into a file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        saver: Any,
+        metric: str,
+        attributes: Sequence[str],
+        log_row: LogRow = lambda row: None,
+        draw_views: DrawViews = lambda path, images, target: None,
+    ) -> None:
+        self.folder: Path = folder
+        self.saver, self.metric, self.attributes = saver, metric, attributes
+        self.log_row, self.draw_views = log_row, draw_views
+        self.rows: list[Row] = []
+        self.best: tuple[float | None, int | None] = (None, None)
+        self.next_drawing = 0.0
+
+    def save_epoch(self, epoch: int, row: Row, value: float | None, last: bool) -> None:
+        """Write an epoch's row, curves and checkpoint.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            row: row of summary.csv.
+            value: value of the metric; None where it is unknown.
+            last: whether this is the last epoch.
+        """
+        self.rows.append({name: None if v is None or v != v else v for name, v in row.items()})
+        write_summary(self.folder / "summary.csv", row)
+        self._draw_curves(last)
+        self.log_row(row)
+        self.best = self.saver.save_checkpoint(epoch, metric=value)
+
+    def save_recovery(self, epoch: int, step: int) -> None:
+        """Write a checkpoint inside an epoch, after a step."""
+        self.saver.save_recovery(epoch, batch_idx=step)
+
+    def save_views(self, epoch: int, step: int, images: Tensor, target: Tensor) -> None:
+        """Draw the first images of a step's batch [V*B, C, H, W] with their targets [B, C]."""
+        self.draw_views(self.folder / f"train-{epoch}-{step}.png", images, target)
+
+    def finish(self) -> None:
+        """Log the best epoch, and print the last ten rows in the order of the metric."""
+        if self.best[0] is not None:
+            _logger.info(f"*** Best {self.metric}: {self.best[0]:.4f} (epoch {self.best[1]})")
+        best_last = ranked(self.rows, self.metric, self.attributes)
+        print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
+
+    def _draw_curves(self, last: bool) -> None:
+        """Draw the curves after the last epoch, and earlier ones as long as that takes at most 5% of the time."""
+        start = time.perf_counter()
+        if start < self.next_drawing and not last:
+            return
+        try:
+            draw_curves(self.folder / "summary.csv", self.folder)
+        except (UsageError, OSError) as error:
+            _logger.warning(f"No curves this time: {error}")  # a picture must not end a run
+        end = time.perf_counter()
+        self.next_drawing = end + 20 * (end - start)

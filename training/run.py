@@ -1,0 +1,115 @@
+"""What a run consists of, made by train.py and used by the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.precision import Autocast
+from runtime.process import Process, memory_format
+from timm.data.preprocessing import DataConfig
+from timm.data.view_plan import ViewPlan
+from timm.task.simclr_classification import SimCLRClassificationTask
+from training.health_check import HealthCheck
+from training.loss_meter import NonFiniteLossGuard
+from training.outputs import NoOutputs, Outputs
+
+Start = dict[str, Any]  # `epoch` and `batch` to start with, and inside an epoch `random`, the states by process
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers that the loop reads.
+
+    Args:
+        seed: seed of the run.
+        chunks: batches per step, which are contrasted together.
+        grad_accum_steps: steps per update.
+        clip_grad: threshold of gradient clipping; None for none.
+        clip_mode: timm's way of clipping: "norm", "value" or "agc".
+        mixup_off_epoch: first epoch without mixing; 0 for none.
+        channels_last: whether images are laid out with the channels last.
+        dist_bn: how running statistics are shared after an epoch: "reduce", else the first process's are sent.
+        ema_on_cpu: whether the averaged weights are kept on the CPU.
+        eval_metric: metric that chooses the best epoch, and that a plateau schedule watches.
+        val_interval: epochs from one validation to the next.
+        knn_interval: epochs from one search for nearest neighbors to the next; 0 for none.
+        tta: reduction factor of test-time augmentation; 0 for none.
+        log_interval: steps from one log line to the next.
+        recovery_interval: steps from one recovery checkpoint to the next; 0 for none.
+        log_weights: whether the loss weights change and are logged.
+        synchronize: whether each update waits for the GPU.
+    """
+
+    seed: int
+    chunks: int
+    grad_accum_steps: int
+    clip_grad: float | None
+    clip_mode: str
+    mixup_off_epoch: int
+    channels_last: bool
+    dist_bn: str
+    ema_on_cpu: bool
+    eval_metric: str
+    val_interval: int
+    knn_interval: int
+    tta: int
+    log_interval: int
+    recovery_interval: int
+    log_weights: bool
+    synchronize: bool
+
+
+@dataclass
+class Run:
+    """What the loop works with.
+
+    Args:
+        process: device and rank of this process.
+        settings: numbers that the loop reads.
+        plan: views of an image.
+        data_config: preprocessing of the images.
+        task: model and losses.
+        train_loader: loader of training batches.
+        eval_loader: loader of the validation split; None without attributes.
+        index_loader: loader of the training images among which neighbors are searched; None for no search.
+        optimizer: optimizer of the model's weights.
+        scheduler: schedule of the learning rate.
+        num_epochs: number of epochs.
+        backward: backward pass with update, with or without loss scaling.
+        autocast: function that returns the context of a forward pass.
+        loss_guard: guard against losses that are not finite.
+        health_check: check of each epoch's numbers.
+        start: epoch and batch to start with.
+        outputs: files that this process writes.
+        progress: where the run stands, for its checkpoints.
+    """
+
+    process: Process
+    settings: Settings
+    plan: ViewPlan
+    data_config: DataConfig
+    task: SimCLRClassificationTask
+    train_loader: Any
+    eval_loader: Any
+    index_loader: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    num_epochs: int
+    backward: Any
+    autocast: Autocast
+    loss_guard: NonFiniteLossGuard
+    health_check: HealthCheck
+    start: Start
+    outputs: Outputs | NoOutputs = field(default_factory=NoOutputs)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """Return a batch on the device, in the dtype and the memory layout of the model."""
+        # Without the prefetcher images are float32, whatever the model's weights are.
+        images = images.to(self.process.device, self.task.dtype, non_blocking=True)
+        layout = memory_format(self.settings.channels_last)
+        return images.contiguous(memory_format=layout) if images.ndim == 4 else images

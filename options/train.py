@@ -73,7 +73,7 @@ def train_parser() -> Parser:
     preprocessing_flags(parser.group("Preprocessing"), "the model's own")
     simclr_flags(parser.group("SimCLR", "The contrastive loss between two views of each image."))
     optimizer_flags(parser.group("Optimizer"))
-    schedule_flags(parser.group("Schedule", "The learning rate over the run; epochs are counted from 0."))
+    schedule_flags(parser.group("Schedule", "The learning rate over the run."))
     view_flags(parser.group("Views", "What makes the two views of an image."))
     augmentation_flags(parser.group("Augmentation", "timm's augmentation, of the views and of a classified image."))
     mixing_flags(parser.group("Mixing", "Mixup and cutmix; the attribute heads alone read mixed images."))

@@ -1,12 +1,12 @@
-# make demo       train and score a model on drawn images: about ten minutes on two cores, 60 MB at most
+# make demo       train and score a model on drawn images: about ten minutes on two cores, at most 60 MB on disk
 # make test       check style and types, run the whole test suite
 # make env        create .venv
 # make upstream   run timm's own tests with our modules joined
 # make figures    draw the pictures of README and docs
 # make flags      write docs/flags.md
-# make bench      run the benchmarks, small
-# make clean      delete what runs and tests left
-# Each target makes what it needs first and repeats nothing.
+# make bench      run the benchmarks at small sizes, without writing results
+# make clean      delete runs and caches, but not .venv or the sample
+# Each target first makes what it needs, unless that exists already.
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ DEMO := output/demo
 env: $(ENV)
 
 $(ENV): requirements.txt requirements-dev.txt requirements-lock.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c requirements-lock.txt
 	@touch $@
@@ -60,7 +60,7 @@ figures: demo
 	$(BIN)/python fashion-product-images/make_sample.py --sheet imgs/sample.jpg
 	cp $(DEMO)/accuracy.png $(DEMO)/losses.png $(DEMO)/representation.png imgs/
 
-# The benchmarks, small, without writing results; benchmarks/README.md has the full commands.
+# The benchmarks at small sizes, without writing results; benchmarks/README.md has the full commands.
 bench: $(ENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt -c requirements-lock.txt
 	$(BIN)/python benchmarks/run.py --small --dry

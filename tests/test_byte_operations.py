@@ -74,7 +74,7 @@ def sources(name, image, amount):
 
 
 def regions(name, image, amount):
-    """Tells which pixels come from the image, and which of all from further than a pixel from its border."""
+    """Return which pixels come from the image, and which come from more than a pixel inside its border."""
     inside, far = True, True
     for position, length in zip(sources(name, image, amount), image.size, strict=True):
         inside = inside & (position >= 0) & (position < length)

@@ -213,7 +213,7 @@ def test_its_description_tells_what_it_does():
         assert part in text
 
 
-# A view in place of the augmentation
+# A view instead of the augmentation
 
 
 def view():

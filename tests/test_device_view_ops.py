@@ -1,4 +1,4 @@
-"""Views of a whole batch, against those of single images in bytes and against torchvision."""
+"""Views of a whole batch, against views of single images in bytes and against torchvision."""
 
 import random
 

@@ -36,7 +36,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def loaders_of(table: Path, prefetch: bool = True) -> tuple[MultiLabelModel, TwoViewDataset, object, object]:
-    """Return a model with a frozen backbone, the dataset with its images still, and loaders of features."""
+    """Return a model with a frozen backbone, the training dataset, and loaders of features."""
     torch.manual_seed(0)
     read = read_table(table)
     space = build_label_space(read)
@@ -94,5 +94,5 @@ def shared_features(table: str) -> tuple[Tensor, Tensor]:
 def test_several_processes_share_the_work_and_have_all_features(table: Path) -> None:
     expected = shared_features(str(table))
     for results in run_on_processes(2, shared_features, str(table)):
-        for ours, theirs in zip(results, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        for found, alone in zip(results, expected, strict=True):
+            torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)

@@ -73,7 +73,7 @@ def draw(
     blank: float = 0.4,
     seed: int = 1,
 ) -> Chunks:
-    """Draw chunks of so many images, with blank cells."""
+    """Draw a chunk of images for each size, with blank cells."""
     g = torch.Generator().manual_seed(seed)
     chunks = []
     for size in sizes:
@@ -89,16 +89,16 @@ def copied(chunks: Chunks) -> Chunks:
 
 
 def merge(pieces: list[Tensor], views: int) -> Tensor:
-    """Put batches together whose views lie one after the other, as theirs do."""
+    """Join batches [V*B, ...], view 0 of all first."""
     return torch.cat([torch.cat([piece.chunk(views)[view] for piece in pieces]) for view in range(views)])
 
 
 def in_one_graph(task: SimCLRClassificationTask, chunks: Chunks) -> dict:
-    """The oracle: keep all chunks' graphs, and take the losses of all their outputs as those of one batch."""
+    """Return the oracle's losses: keep all chunks' graphs, and treat their outputs as one batch."""
     views, classified = len(task.plan), len(task.plan.classify)
     targets = [task.prepare_targets(images, target) for images, target in chunks]
     outputs = [task.trainable_module(images) for images, _ in chunks]
-    logits = {name: merge([own[name] for own, _ in outputs], views) for name in SPACE.attributes}
+    logits = {name: merge([logits[name] for logits, _ in outputs], views) for name in SPACE.attributes}
     projections = merge([z for _, z in outputs], views)
     if task.mixup is None:
         joint = merge(targets, classified)
@@ -137,9 +137,9 @@ def test_learned_variances_have_the_joint_batchs_gradients() -> None:
     torch.testing.assert_close(many.log_variances.grad, one.log_variances.grad)
 
 
-def test_the_projections_of_chunks_are_those_of_the_joint_batch() -> None:
+def test_the_projections_of_chunks_equal_the_projections_of_the_joint_batch() -> None:
     task, chunks = tiny_task().eval(), draw([3, 2, 3])
-    task.trainable_module.train()  # of the model, which then returns projections
+    task.trainable_module.train()  # in training mode the model returns projections
     for module in task.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -196,7 +196,7 @@ def test_chunks_have_the_gradients_of_one_batch_of_all_images(arch: str, sizes: 
 
 
 @pytest.mark.parametrize("arch", DROPS)
-def test_with_dropout_and_stochastic_depth_too_gradients_are_those_of_one_graph(arch: str) -> None:
+def test_with_dropout_and_stochastic_depth_gradients_equal_one_graph(arch: str) -> None:
     task = timm_task(arch, drop=True)
     assert_equals_one_graph(task, draw([3, 2, 4], side=SIDE))
     if arch == "test_vit":
@@ -257,7 +257,7 @@ def test_the_second_pass_repeats_the_first_bit_for_bit_and_each_chunk_draws_anew
     assert not torch.equal(seen[0], seen[1])
 
 
-def test_a_lone_chunk_is_the_whole_batch_and_goes_through_the_model_once() -> None:
+def test_a_single_chunk_is_the_whole_batch_and_goes_through_the_model_once() -> None:
     task, (chunk,) = tiny_task(), draw([4])
     passes: list[int] = []
     task.trainable_module.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -291,7 +291,7 @@ def test_batch_norm_takes_its_statistics_chunk_by_chunk_in_both_passes() -> None
 # Precision and compilers
 
 
-def test_a_loss_scaler_scales_every_gradient_alike() -> None:
+def test_a_loss_scaler_scales_every_gradient_equally() -> None:
     task, chunks = tiny_task(dtype=torch.float32), draw([3, 2, 4], dtype=torch.float32)
     seed_all(0)
     cached(task, chunks)
@@ -370,7 +370,7 @@ def test_graphs_hold_one_chunk_at_a_time() -> None:
 # Steps and updates
 
 
-def test_batches_are_grouped_without_reading_ahead_and_the_rest_is_a_smaller_group() -> None:
+def test_batches_are_grouped_without_reading_ahead_and_the_last_group_is_smaller() -> None:
     read: list[int] = []
 
     def batches():
@@ -402,7 +402,7 @@ def weights_after(shares: list[list[int]], alone: bool, name: str, masked: bool)
     Args:
         shares: by process the sizes of its chunks.
         alone: do all of it here, in one graph; else this process's share, chunk by chunk.
-        name: of the contrastive loss.
+        name: name of the contrastive loss.
         masked: whether it masks false negatives.
     """
     task, backward = tiny_task(contrastive=ContrastiveLoss(name, 0.5, masked)), Counting()

@@ -58,18 +58,18 @@ AUGMIX = {"num_aug_splits": 3, "auto_augment": "augmix-m9-w3"}
 
 
 def _plain(row: int) -> Image.Image:
-    """A picture of one color, which no crop changes and which says the row."""
+    """Draw a picture of one color, which no crop changes and which identifies the row."""
     return Image.new("RGB", (16, 16), (10 * row, 255 - 10 * row, 7))
 
 
 def _gradient(row: int) -> Image.Image:
-    """The same picture in every row, each pixel of which says where it is: red is x, green is y."""
+    """Draw the same picture in every row; its pixels show their place: red is x, green is y."""
     y, x = np.mgrid[:64, :64].astype(np.uint8) * 4
     return Image.fromarray(np.stack([x, y, np.full_like(x, 90)], axis=-1))
 
 
 def _quarters(row: int) -> Image.Image:
-    """A picture twice as high as wide, in four colors."""
+    """Draw a picture twice as high as wide, in four colors."""
     picture = Image.new("RGB", (16, 32), (250, 250, 240))
     for place, color in (((0, 0), (200, 10, 20 * row)), ((8, 8), (10, 200, 90)), ((0, 20), (30, 60, 220))):
         picture.paste(color, (*place, place[0] + 8, place[1] + 12))
@@ -89,7 +89,7 @@ def _table(folder: Path, draw: Callable[[int], Image.Image] = _plain, rows: int 
 
 
 def _dataset(path: Path, plan: ViewPlan | None, channels: int = 3) -> TwoViewDataset:
-    """Read a table; instead of its own targets, the first is the row's number and the second its parity."""
+    """Read a table; its targets are the row's number and its parity."""
     table = read_table(path)
     rows = np.arange(len(table))
     return TwoViewDataset(table, np.stack([rows, rows % 2], axis=1), plan, channels)
@@ -200,15 +200,15 @@ def test_the_prefetcher_gives_images_in_the_models_number_format(tmp_path: Path)
 
 def test_collating_leaves_a_single_view_and_its_labels_alone() -> None:
     batch = [(torch.full((3, 2, 2), float(row)), torch.tensor([row, -100])) for row in range(4)]
-    for mine, expected in zip(collate_views(batch), default_collate(batch), strict=True):
-        assert torch.equal(mine, expected)
+    for found, expected in zip(collate_views(batch), default_collate(batch), strict=True):
+        assert torch.equal(found, expected)
 
 
 # Training: random numbers
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_no_two_views_are_alike_in_an_image_a_batch_a_worker_or_an_epoch(tmp_path: Path, workers: int) -> None:
+def test_all_views_of_an_image_a_batch_a_worker_and_an_epoch_differ(tmp_path: Path, workers: int) -> None:
     path = _table(tmp_path, _gradient)
     crops = RANDOM | {"hflip": 0.0, "color_jitter": None, "interpolation": "bilinear"}
     loader = _train(path, batch_size=3, augmentation=crops, num_workers=usable_workers(workers))
@@ -218,7 +218,7 @@ def test_no_two_views_are_alike_in_an_image_a_batch_a_worker_or_an_epoch(tmp_pat
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("augmentation", [RANDOM, RANDOM | AUGMIX])
-def test_a_run_that_starts_at_an_epoch_draws_what_one_that_went_through_the_epochs_before_does(
+def test_a_run_that_starts_at_an_epoch_draws_what_an_uninterrupted_run_draws(
     tmp_path: Path, augmentation: dict[str, Any], workers: int
 ) -> None:
     path = draw_catalog(tmp_path / "catalog", train=9, val=1) / "train.csv"
@@ -232,7 +232,7 @@ def test_a_run_that_starts_at_an_epoch_draws_what_one_that_went_through_the_epoc
     assert not _equal(_epoch(loader, 1, seed=43), epochs[1])
 
 
-def test_each_epoch_has_an_order_of_its_own(tmp_path: Path) -> None:
+def test_each_epoch_has_another_order(tmp_path: Path) -> None:
     loader = _train(_table(tmp_path))
     orders = [tuple(torch.cat([target[:, 0] for _, target in _epoch(loader, epoch)]).tolist()) for epoch in range(3)]
     assert all(sorted(order) == list(range(12)) for order in orders)
@@ -295,8 +295,8 @@ def test_erasing_with_resplit_spares_the_first_view_and_no_other(
 ) -> None:
     erase = augmentation | {"re_prob": 1.0, "re_mode": "const", "re_count": 3, "re_split": re_split}
     (images, _), *_ = _epoch(_train(_table(tmp_path), plan, 6, erase))
-    erased = (images == 0).all(dim=1).flatten(1).any(dim=1)  # a rectangle is filled with the mean, of which none is
-    whole = 6 if len(plan) > 1 else 3  # of one view, half of the batch
+    erased = (images == 0).all(dim=1).flatten(1).any(dim=1)  # a rectangle is filled with the mean, which no picture has
+    whole = 6 if len(plan) > 1 else 3  # with one view, half of the batch
     assert erased.tolist() == [not re_split or position >= whole for position in range(6 * len(plan))]
 
 
@@ -309,7 +309,7 @@ def test_erasing_spares_the_light_view(tmp_path: Path, prefetcher: bool) -> None
 
 
 @pytest.mark.parametrize("prefetcher", [True, False])
-def test_nothing_is_erased_unless_it_is_asked_for(tmp_path: Path, prefetcher: bool) -> None:
+def test_nothing_is_erased_by_default(tmp_path: Path, prefetcher: bool) -> None:
     for probability, expected in ((0.0, 0), (1.0, 8)):
         augmentation = {"re_prob": probability}
         images, _ = next(iter(_train(_table(tmp_path), augmentation=augmentation, use_prefetcher=prefetcher)))
@@ -367,7 +367,7 @@ def test_no_more_workers_than_cpus_for_each_process(
     assert usable_workers(asked, processes) == given
 
 
-def test_where_the_system_tells_no_affinity_all_its_cpus_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_affinity_all_cpus_of_the_system_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for cpus, given in ((4, 4), (None, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda cpus=cpus: cpus)
@@ -406,7 +406,7 @@ def _share(path: Path) -> tuple[list[int], int]:
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_deal_the_rows_out_in_order_and_pad_behind_them(tmp_path: Path, processes: int) -> None:
+def test_several_processes_share_the_rows_in_order_and_pad_the_end(tmp_path: Path, processes: int) -> None:
     path = _table(tmp_path, rows=11)
     for rank, (rows, valid) in enumerate(run_on_processes(processes, _share, path)):
         assert rows[:valid] == list(range(rank, 11, processes))

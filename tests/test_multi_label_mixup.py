@@ -35,7 +35,7 @@ def test_a_blank_cell_gives_no_mass_and_its_partner_keeps_its_share() -> None:
     target = torch.tensor([[0, UNKNOWN], [1, UNKNOWN], [2, 1], [UNKNOWN, 0]])
     _seed()
     _, (gender, color) = MultiLabelMixup(SPACE, **OPTIONS)(torch.rand(4, 3, 8, 8), target)
-    share = gender[1, 1].item()  # of row 1 itself; row 2 is its partner
+    share = gender[1, 1].item()  # row 1 itself; row 2 is its partner
     assert 0 < share < 1
     assert gender[0].tolist() == pytest.approx([share, 0, 0])  # its partner, row 3, is blank
     assert gender[3].tolist() == pytest.approx([1 - share, 0, 0])

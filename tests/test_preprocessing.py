@@ -21,12 +21,12 @@ BACKBONE = {
 CONFIG = resolve_preprocessing(BACKBONE, {"input_size": (3, 8, 8), "mean": MEAN, "std": STD, "crop_pct": 1.0})
 
 
-def test_preprocessing_is_the_backbones_where_nothing_is_said() -> None:
+def test_preprocessing_is_the_backbones_by_default() -> None:
     expected = {key: list(v) if isinstance(v, tuple) else v for key, v in BACKBONE.items() if key != "url"}
     assert resolve_preprocessing(BACKBONE, {"mean": None, "std": None, "interpolation": "", "lr": 0.1}) == expected
 
 
-def test_preprocessing_is_the_command_lines_where_something_is_said() -> None:
+def test_settings_replace_the_backbones_preprocessing() -> None:
     given = {
         "input_size": [3, 96, 64],
         "interpolation": "bicubic",
@@ -44,7 +44,7 @@ def test_preprocessing_survives_a_file_and_is_resolved_from_itself() -> None:
     assert resolve_preprocessing(saved, {}) == CONFIG
 
 
-def test_one_mean_is_that_of_every_channel() -> None:
+def test_one_mean_serves_every_channel() -> None:
     config = resolve_preprocessing(BACKBONE, {"mean": [0.5], "std": [0.25]})
     assert (config["mean"], config["std"]) == ([0.5] * 3, [0.25] * 3)
     gray = resolve_preprocessing(BACKBONE, {"mean": [0.5], "input_size": (1, 8, 8)})
@@ -59,6 +59,6 @@ def test_one_mean_is_that_of_every_channel() -> None:
         ({"mean": [0.1, 0.2, 0.3], "input_size": (1, 8, 8)}, "the same number of channels"),
     ],
 )
-def test_means_that_fit_no_channels_are_refused(given: dict[str, Any], message: str) -> None:
+def test_means_of_another_number_of_channels_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_preprocessing(BACKBONE, given)

@@ -20,7 +20,7 @@ from timm.data.resize_crop import as_bytes, as_tensor, resize_crop
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 EXACT = [Image.Resampling.NEAREST, Image.Resampling.BOX, Image.Resampling.HAMMING, Image.Resampling.LANCZOS]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-WIDE = SRGB * 30  # of more than one segment
+WIDE = SRGB * 30  # more than one segment
 
 
 def xmp(orientation):

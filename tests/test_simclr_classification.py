@@ -210,7 +210,7 @@ def test_three_steps_on_several_processes_end_in_the_weights_of_one(sizes: list[
 
 
 @pytest.mark.parametrize("contrastive", [("ntxent", True), ("dcl", False), ("dcl", True), ("supcon", False)], ids=str)
-def test_so_they_do_with_every_contrastive_loss(contrastive: tuple[str, bool]) -> None:
+def test_three_steps_with_each_contrastive_loss_end_in_the_weights_of_one(contrastive: tuple[str, bool]) -> None:
     assert_ends_in_the_weights_of_one([2, 5, 3], contrastive)
 
 

@@ -30,7 +30,7 @@ from timm.data.simclr_view import (
 )
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-WHOLE = {"interpolation": [BILINEAR], "scale": (1, 1), "ratio": (1, 1), "hflip": 0}  # of a square image
+WHOLE = {"interpolation": [BILINEAR], "scale": (1, 1), "ratio": (1, 1), "hflip": 0}  # the whole of a square image
 COLORS = np.random.default_rng(0).integers(256, size=(60, 80, 3), dtype=np.uint8)  # all of them, strong ones too
 LEAST = 1e-3  # the least p-value: seeds are fixed, so a test that passes once passes always
 
@@ -406,7 +406,7 @@ def test_keeping_color_a_gray_picture_stays_gray_and_no_channel_overtakes_anothe
 
 def test_keeping_color_the_hue_is_kept_where_nothing_is_clipped(monkeypatch):
     monkeypatch.setattr(simclr_view, "_BLUR_PROB", 0)
-    pixels = square() // 3 + 50  # at this strength between 0 and 255 whatever is drawn
+    pixels = square() // 3 + 50  # at this strength between 0 and 255 for any draw
 
     def hue(image):
         """A point in the plane of the color wheel: its angle is the hue, its distance from 0 the chroma in levels."""
@@ -419,7 +419,7 @@ def test_keeping_color_the_hue_is_kept_where_nothing_is_clipped(monkeypatch):
         colorful = abs(hue(made)) > 25
         turned = np.angle(hue(made)[colorful] / hue(pixels)[colorful])
         assert colorful.any()
-        assert np.abs(turned).max() < math.radians(6)  # of two roundings
+        assert np.abs(turned).max() < math.radians(6)  # two roundings
 
 
 def test_not_keeping_color_it_is_changed_and_sometimes_lost(monkeypatch):

@@ -68,7 +68,7 @@ def test_in_training_a_broken_image_is_replaced_with_its_target_and_counted(tmp_
     dataset.check_readable()
 
 
-def test_in_evaluation_a_broken_image_has_no_labels_and_replaces_nobody(tmp_path: Path) -> None:
+def test_in_evaluation_a_broken_image_has_no_labels_and_is_not_replaced(tmp_path: Path) -> None:
     dataset = _dataset(_table(tmp_path, broken=(4,)), training=False)
     image, target = dataset[4]
     assert target.tolist() == [UNKNOWN]
@@ -96,7 +96,7 @@ def test_only_broken_images_stop_the_run_and_end_no_worker(tmp_path: Path) -> No
         dataset.check_readable()
 
 
-def test_what_a_worker_finds_broken_its_parent_knows(tmp_path: Path) -> None:
+def test_the_parent_knows_the_images_that_a_worker_found_broken(tmp_path: Path) -> None:
     dataset = _dataset(_table(tmp_path, broken=(4,)), training=False)
     for _ in torch.utils.data.DataLoader(dataset, batch_size=1, num_workers=1):
         pass

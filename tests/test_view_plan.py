@@ -1,4 +1,4 @@
-"""Which views are made, and which loss reads which."""
+"""The views of a plan, and the views that each loss reads."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_the_heads_read_the_chosen_view(classify_view: str, kinds: tuple, classi
     assert plan_views(True, classify_view) == ViewPlan(kinds, classify, contrast)
 
 
-def test_the_heads_read_both_views_where_that_makes_none_more() -> None:
+def test_the_heads_read_both_views_if_that_adds_none() -> None:
     assert plan_views(contrast=True) == plan_views(contrast=True, classify_view="both")
     assert plan_views(contrast=True, mixing=True) == plan_views(contrast=True, classify_view="first", mixing=True)
     assert plan_views(contrast=False).classify == (0,)

@@ -48,7 +48,7 @@ def _cell(sheet: Tensor, row: int, column: int) -> Tensor:
 @pytest.mark.parametrize(
     ("views", "images", "by_row"), [(1, 11, 8), (2, 6, 4), (3, 5, 2), (4, 3, 2), (5, 2, 1), (9, 2, 1)]
 )
-def test_an_images_views_stand_side_by_side_with_the_pixels_they_had(
+def test_an_images_views_stand_side_by_side_with_unchanged_pixels(
     tmp_path: Path, views: int, images: int, by_row: int
 ) -> None:
     pixels = _pixels(views, images)
@@ -92,7 +92,7 @@ def test_gray_images_are_shown_in_gray(tmp_path: Path) -> None:
     assert torch.equal(_cell(_read(tmp_path / "sheet.png"), 0, 2), pixels[0, 1].expand(3, -1, -1))
 
 
-def test_what_lies_outside_black_and_white_is_clipped(tmp_path: Path) -> None:
+def test_values_beyond_black_and_white_are_clipped(tmp_path: Path) -> None:
     images = torch.stack([torch.full((3, HEIGHT, WIDTH), 50.0), torch.full((3, HEIGHT, WIDTH), -50.0)])
     _save(tmp_path / "sheet.png", images, 2)
     sheet = _read(tmp_path / "sheet.png")

@@ -86,8 +86,8 @@ def read_data(
     # the training table and the label space
     train_path = find_split(settings.data_dir, settings.train_split)
     train_table = read_table(train_path, settings.attributes, require_attributes=settings.classify)
-    own_labels = not settings.attributes and find_label_table(settings.data_dir, train_path) == train_path
-    if not settings.reads_labels and own_labels:
+    own_classes = not settings.attributes and find_label_table(settings.data_dir, train_path) == train_path
+    if not settings.reads_labels and own_classes:
         train_table = without_unlearnable_attributes(train_table)
     label_space = resolve_label_space(settings, train_table, resumed)
     check_multi_valued(settings, label_space, train_table, resumed is not None)
@@ -121,7 +121,7 @@ def resolve_label_space(settings: DataSettings, train_table: Table, resumed: Che
 
 
 def check_multi_valued(settings: DataSettings, label_space: LabelSpace, train_table: Table, resumed: bool) -> None:
-    """Raise if the multi-valued attributes are not those of the label space.
+    """Raise if the label space has other multi-valued attributes than the settings.
 
     Raises:
         UsageError: the resumed checkpoint has others, or the table has no attribute.
@@ -138,7 +138,7 @@ def check_multi_valued(settings: DataSettings, label_space: LabelSpace, train_ta
 
 
 def check_attributes(settings: DataSettings, label_space: LabelSpace, train_table: Table, resumed: bool) -> None:
-    """Raise if the training table's attributes are not those of the label space.
+    """Raise if the training table and the label space have different attributes.
 
     Raises:
         UsageError: the table has an attribute more, or lacks one of the resumed checkpoint.
@@ -163,7 +163,7 @@ def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> 
     """Raise if an attribute weight has no attribute, or all are 0.
 
     Raises:
-        UsageError: as above.
+        UsageError: an attribute is unknown, or no attribute counts.
     """
     if unknown := [name for name in settings.attribute_weights if name not in label_space.attributes]:
         raise UsageError(

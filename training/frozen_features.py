@@ -1,4 +1,4 @@
-"""Representations of a frozen backbone, made once where augmentation does not change them: probes in minutes."""
+"""Representations of a frozen backbone, made once if augmentation does not change them: probes in minutes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def feature_loaders(
     autocast: Callable[[], AbstractContextManager[Any]],
     to_device: Callable[[Tensor], Tensor],
 ) -> tuple[Any, Any]:
-    """Return loaders of representations [B, D] in place of images, which `MultiLabelModel` takes as they are.
+    """Return loaders of representations [B, D] instead of images; `MultiLabelModel` takes both.
 
-    Those of the training table are made now, by all processes together, those of the validation table when they are
+    All ranks together make the training representations now. The validation representations are made when they are
     scored for the first time.
 
     Args:
-        model: with a frozen backbone, on its device.
-        train_loader: whose single view of an image is the same each time.
-        eval_loader: the validation table's.
-        autocast: the precision's context.
+        model: model with a frozen backbone, on its device.
+        train_loader: training loader with a single view, the same in each epoch.
+        eval_loader: validation loader.
+        autocast: makes the precision's context.
         to_device: moves images to the model's device and memory format.
     """
 
@@ -45,37 +45,37 @@ def feature_loaders(
     dataset.features, dataset.targets = _of_each_row(train_loader, extract)
     batch_size = getattr(train_loader, "loader", train_loader).batch_size
     probe: Any = DataLoader(dataset, batch_size, sampler=train_loader.sampler, drop_last=True)
-    return probe, _Remembered(eval_loader, extract)
+    return probe, _CachedLoader(eval_loader, extract)
 
 
 def _of_each_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
     """Return the representation [rows, D] and the target [rows, C] of each row, on the CPU, on every process."""
-    theirs = getattr(loader, "loader", loader)
+    batches = getattr(loader, "loader", loader)
     rows = torch.arange(len(loader.dataset))
-    own = rows[rank() :: world_size()]
+    local = rows[rank() :: world_size()]
     images: Any = DataLoader(
-        Subset(loader.dataset, own.tolist()),
-        theirs.batch_size,
-        num_workers=theirs.num_workers,
-        collate_fn=theirs.collate_fn,
-        worker_init_fn=theirs.worker_init_fn,
-        pin_memory=theirs.pin_memory,
+        Subset(loader.dataset, local.tolist()),
+        batches.batch_size,
+        num_workers=batches.num_workers,
+        collate_fn=batches.collate_fn,
+        worker_init_fn=batches.worker_init_fn,
+        pin_memory=batches.pin_memory,
     )
     features, targets = [], []
     for batch, target in images:
-        if theirs is not loader:  # a prefetcher normalizes
+        if batches is not loader:  # a prefetcher normalizes
             batch = batch.to(loader.device).to(loader.img_dtype).sub_(loader.mean).div_(loader.std)
         features.append(extract(batch))
         targets.append(target)
     device = features[0].device
-    shares = (torch.cat(features), torch.cat(targets).to(device), own[:, None].to(device))
-    everyones = [gather_rows(share).cpu() for share in shares]
-    order = everyones[2][:, 0].argsort()
-    return everyones[0][order], everyones[1][order]
+    shares = (torch.cat(features), torch.cat(targets).to(device), local[:, None].to(device))
+    all_features, all_targets, all_rows = (gather_rows(share).cpu() for share in shares)
+    order = all_rows[:, 0].argsort()
+    return all_features[order], all_targets[order]
 
 
-class _Remembered:
-    """A loader that makes its representations in the first pass and repeats them in the others."""
+class _CachedLoader:
+    """Loader that makes its representations in the first pass and repeats them in later ones."""
 
     def __init__(self, loader: Any, extract: Extract) -> None:
         self.loader = loader

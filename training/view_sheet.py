@@ -1,4 +1,4 @@
-"""A picture of what the model sees: the views of a batch, an image's views side by side, its labels below them."""
+"""A picture of the views of a batch: an image's views side by side, its labels below them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.transforms.functional import to_pil_image
 from reports.figure_text import drawable
 
 IMAGES = 16
-GAP, LINE = 2, 12  # pixels: around each picture, and of a line of text
+GAP, LINE = 2, 12  # pixels: gap around each picture, height of a line of text
 _FONT = "DejaVu Sans"  # matplotlib brings it
 
 
@@ -30,12 +30,12 @@ def save_view_sheet(
     """Write a PNG of a batch's first images.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         images: [V*B, C, H, W], normalized, view 0 first.
         target: int64 [B, C], the labels.
-        kinds: what each of the V views is called.
+        kinds: name of each of the V views.
         data_config: its `mean` and `std` undo the normalization.
-        describe: puts an image's labels into words, a text for each attribute.
+        describe: returns an image's labels in words, one text per attribute.
     """
     views = len(kinds)
     mean, std = (torch.tensor(data_config[key], device=images.device).view(-1, 1, 1) for key in ("mean", "std"))
@@ -46,11 +46,11 @@ def save_view_sheet(
 
 
 def _sheet(pixels: Tensor, kinds: list[str], captions: list[list[str]]) -> Image.Image:
-    """Lay out the views uint8 [B, V, C, H, W] of each image, so many images in a row as fit eight views."""
+    """Lay out the views uint8 [B, V, C, H, W] of each image, as many images in a row as fit eight views."""
     count, views, _, height, width = pixels.shape
     by_row = min(max(1, 8 // views), count)
     lines = max(len(caption) for caption in captions)
-    block = GAP + views * (width + GAP), height + GAP + lines * LINE  # of an image
+    block = GAP + views * (width + GAP), height + GAP + lines * LINE  # size of an image's views and labels
     rows = -(-count // by_row)
     sheet = Image.new("RGB", (GAP + by_row * (block[0] - GAP), LINE + GAP + rows * block[1]))
     for column in range(by_row * views):
@@ -65,7 +65,7 @@ def _sheet(pixels: Tensor, kinds: list[str], captions: list[list[str]]) -> Image
 
 
 def _write(sheet: Image.Image, text: str, left: int, top: int, width: int, color: str) -> None:
-    """Write as much of a text as there is room for."""
+    """Write a text, cut off at its width."""
     strip = Image.new("RGB", (max(1, width), LINE))
     ImageDraw.Draw(strip).text((0, 0), drawable(text, [_FONT]), fill=color, font=_font())
     sheet.paste(strip, (left, top))

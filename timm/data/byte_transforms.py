@@ -23,15 +23,15 @@ from timm.data.transforms import (
 
 
 def from_pixels(transform: Any, view: Callable[[Pixels], Pixels] | None = None) -> Any:
-    """Returns a transform of timm's that takes pixels uint8 [H, W, C] in place of a Pillow image.
+    """Return timm's transform, made to take pixels uint8 [H, W, C] instead of a Pillow image.
 
     Args:
-        transform: what `timm.data.create_transform` makes; with AugMix's splits a tuple of three, of which the first
-            takes an image.
-        view: makes the view, in place of the transform's steps up to the tensor; None keeps them.
+        transform: transform of `timm.data.create_transform`; with AugMix's splits a tuple of three, whose first takes
+            an image.
+        view: makes the view instead of the transform's steps up to the tensor; None keeps the steps.
 
     Raises:
-        ValueError: if there are both a view and AugMix's splits, whose augmentation it would replace.
+        ValueError: there are both a view and AugMix's splits, whose augmentation the view would replace.
     """
     if isinstance(transform, tuple | list):
         if view is not None:
@@ -55,22 +55,22 @@ def from_pixels(transform: Any, view: Callable[[Pixels], Pixels] | None = None) 
 
 
 class RandomCrop:
-    """Does what timm's random resized crop does, on pixels.
+    """timm's random resized crop, on pixels.
 
     Args:
-        theirs: the crop whose parameters are taken.
+        crop: timm's crop, whose parameters are taken.
     """
 
-    def __init__(self, theirs: RandomResizedCropAndInterpolation) -> None:
-        self.size, self.scale, self.ratio = tuple(theirs.size), tuple(theirs.scale), tuple(theirs.ratio)
-        modes = theirs.interpolation
+    def __init__(self, crop: RandomResizedCropAndInterpolation) -> None:
+        self.size, self.scale, self.ratio = tuple(crop.size), tuple(crop.scale), tuple(crop.ratio)
+        modes = crop.interpolation
         choices = modes if isinstance(modes, tuple | list) else [modes]
         self.interpolation = [str_to_pil_interp(interp_mode_to_str(mode)) for mode in choices]
 
     def __call__(self, pixels: Pixels) -> Image.Image:
-        """Returns a crop of an image [H, W, C] in the right size."""
+        """Return a random crop of an image [H, W, C], resized."""
         box = random_box(pixels.shape[0], pixels.shape[1], self.scale, self.ratio)
-        # timm draws no number where there is no choice.
+        # timm draws no number if there is no choice.
         modes = self.interpolation
         return as_image(resize_crop(pixels, box, self.size, random.choice(modes) if len(modes) > 1 else modes[0]))
 

@@ -1,12 +1,11 @@
-"""SimCLR's views of a batch of images at once, on the device where the model is, each with parameters of its own.
+"""SimCLR's views of a whole batch on the model's device, each view with its parameters.
 
-The same policy as `timm.data.simclr_view`, which draws the parameters; here they are carried out for all views in a few
-operations on [M, C, H, W]. An image's crop is resized by two matrices of weights, one for its rows and one for its
-columns, as antialiased resizing is linear; a flip is in them. Numbers stay floats, where the policy on bytes rounds
-after each operation, and are clipped to 0..255 at the same places.
+`timm.data.simclr_view` draws the parameters. A few operations on [M, C, H, W] then make all views. Antialiased resizing
+is linear, so two matrices of weights resize a crop, one for its rows and one for its columns, and flip it. Values stay
+floats, where the policy on bytes rounds after each operation. They are clipped to 0..255 at the same places.
 
-Nothing here asks the device for a value: what must be known to launch the work, such as which views are blurred, is
-read from the parameters before they leave the CPU.
+Nothing here waits for a value from the device. Decisions that launch work, such as which views are blurred, are read
+from the parameters before these leave the CPU.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ _NUMBERS: dict[Jitter, int] = {
     adjust_saturation: _SATURATION,
     shift_hue: _HUE,
 }
-_ROUNDS = 4  # jitters of a view, at the most
-_LUMINANCE = 0.299, 0.587, 0.114  # of ITU-R BT.601, as Pillow, OpenCV and torchvision have it
-_ELEMENTS = 1 << 25  # of an intermediate tensor, at the most: 128 MiB
+_ROUNDS = 4  # maximum number of jitters of a view
+_LUMINANCE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow, OpenCV and torchvision
+_ELEMENTS = 1 << 25  # maximum size of an intermediate tensor: 128 MiB
 
-# Pillow's filters by number: the weight of a pixel at a distance from the middle of the new one, in pixels of whichever
-# of the two are larger.
+# Pillow's filters by number: the weight of a pixel at a distance from the middle of the new pixel. The unit is a pixel
+# of the image, old or new, whose pixels are larger.
 FILTERS: dict[int, Callable[[Tensor], Tensor]] = {
     Resampling.BILINEAR: lambda x: (1 - x.abs()).clamp(min=0),
     Resampling.BICUBIC: lambda x: _cubic(x.abs()),
@@ -54,8 +53,8 @@ class ImageStore(NamedTuple):
 
     Attributes:
         pixels: uint8 [pixels, C], each image row by row.
-        first: int64 [N], where each begins in them.
-        sizes: int64 [N, 2], height and width of each.
+        first: int64 [N], index of each image's first pixel.
+        sizes: int64 [N, 2], height and width of each image.
     """
 
     pixels: Tensor
@@ -64,7 +63,7 @@ class ImageStore(NamedTuple):
 
 
 def encode(drawn: Drawn) -> list[float]:
-    """Return what was drawn for a view as the `PARAMETERS` numbers that `BatchViews` takes."""
+    """Return the draws of a view as the `PARAMETERS` numbers that `BatchViews` takes."""
     jitters = [(_NUMBERS[adjust], amount) for adjust, amount in drawn.jitters]
     jitters += [(_NOTHING, 1.0)] * (_ROUNDS - len(jitters))
     numbers, amounts = zip(*jitters, strict=True)
@@ -77,11 +76,11 @@ PARAMETERS = 9 + 2 * _ROUNDS
 
 
 class BatchViews:
-    """Makes views of images in a store.
+    """Maker of the views of images in a store.
 
     Args:
         size: height and width of a view, pixels.
-        interpolation: Pillow's numbers of those that are drawn, of `FILTERS`.
+        interpolation: Pillow's numbers of the interpolations that are drawn, keys of `FILTERS`.
         device: where the views are made.
     """
 
@@ -92,10 +91,10 @@ class BatchViews:
         self.largest_radius = min(largest_radius(size), min(size) - 1)
 
     def __call__(self, store: ImageStore, rows: Tensor, parameters: Tensor) -> Tensor:
-        """Return the views, float32 [M, C, size[0], size[1]] of 0..255 on the device.
+        """Return the views, float32 [M, C, size[0], size[1]], 0-255, on the device.
 
         Args:
-            store: on the device.
+            store: the images, on the device.
             rows: int64 [M], the image of each view in the store, on the CPU.
             parameters: float32 [M, PARAMETERS] of `encode`, on the CPU.
         """
@@ -129,27 +128,29 @@ class BatchViews:
         return tensor.to(self.device, non_blocking=True)
 
     def _resize(self, store: ImageStore, rows: Tensor, parameters: Tensor, tall: int, wide: int) -> Tensor:
-        """Cut the crops out and resize them, [M, C, size[0], size[1]]; the largest are tall and wide pixels."""
+        """Cut out and resize the crops, [M, C, size[0], size[1]]; the largest has `tall` rows and `wide` columns."""
         top, left, height, width = parameters[:, _BOX].long().unbind(1)
         ys = top[:, None] + torch.arange(tall, device=self.device).clamp(max=(height - 1)[:, None])  # [M, tall]
         xs = left[:, None] + torch.arange(wide, device=self.device).clamp(max=(width - 1)[:, None])  # [M, wide]
         places = store.first[rows, None, None] + ys[:, :, None] * store.sizes[rows, 1, None, None] + xs[:, None, :]
-        crops = store.pixels[places].permute(0, 3, 1, 2).float()  # [M, C, tall, wide]; beyond a crop, its border
+        crops = (
+            store.pixels[places].permute(0, 3, 1, 2).float()
+        )  # [M, C, tall, wide]; outside a crop its border is repeated
         across = self._weights(width, parameters[:, _HFLIP], parameters[:, _MODE], self.size[1], wide)
         down = self._weights(height, parameters[:, _VFLIP], parameters[:, _MODE], self.size[0], tall)
-        # What a kernel overshoots is clipped after either pass, as in bytes.
+        # Overshoots of the kernel are clipped after each pass, as in bytes.
         narrow = (crops @ across[:, None].mT).clamp_(0, 255)
         return (down[:, None] @ narrow).clamp_(0, 255)
 
     def _weights(self, length: Tensor, flip: Tensor, mode: Tensor, new: int, longest: int) -> Tensor:
-        """Return the weights of each old pixel in each new one, of one axis, [M, new, longest].
+        """Return the weights of each old pixel in each new pixel along one axis, [M, new, longest].
 
         Args:
             length: int64 [M], pixels of each crop along the axis.
-            flip: float32 [M], 1 where it is mirrored.
+            flip: float32 [M], 1 for a mirrored crop.
             mode: float32 [M], Pillow's number of the interpolation.
             new: pixels of a view along the axis.
-            longest: of the lengths.
+            longest: maximum of the lengths.
         """
         scale = length / new  # [M]
         middle = (torch.arange(new, device=self.device) + 0.5) * scale[:, None]  # [M, new], in old pixels
@@ -163,7 +164,7 @@ class BatchViews:
         return torch.where(flip[:, None, None] > 0, weights.flip(1), weights)
 
     def _blur(self, views: Tensor, sigma: Tensor) -> Tensor:
-        """Blur [M, C, H, W], each view with its own sigma [M]; the border mirrors."""
+        """Blur [M, C, H, W], each view with its sigma [M]; the border mirrors."""
         radius = self.largest_radius
         steps = torch.arange(-radius, radius + 1, device=self.device)
         kernels = torch.exp(-(steps**2) / (2 * sigma[:, None] ** 2))  # [M, 2 radius + 1]
@@ -177,16 +178,16 @@ class BatchViews:
 
 
 def _jitter(views: Tensor, number: Tensor, amount: Tensor) -> Tensor:
-    """Change brightness, contrast or saturation of [M, C, H, W]: each moves away from a base, by a factor.
+    """Change brightness, contrast or saturation of [M, C, H, W], moving each view away from a base by a factor.
 
     Args:
-        views: of 0..255.
-        number: float32 [M], of the operation; another one changes nothing.
-        amount: float32 [M], its factor.
+        views: values of 0-255.
+        number: float32 [M], number of the operation; other operations change nothing.
+        amount: float32 [M], factor of the operation.
     """
     gray = _gray(views)
     contrast, saturation = (number == _CONTRAST)[:, None, None, None], (number == _SATURATION)[:, None, None, None]
-    base = gray.mean(dim=(2, 3), keepdim=True) * contrast + gray * saturation  # of brightness it is black
+    base = gray.mean(dim=(2, 3), keepdim=True) * contrast + gray * saturation  # the base of brightness is black
     factor = torch.where(number < _HUE, amount, 1.0)[:, None, None, None]
     return (base + factor * (views - base)).clamp_(0, 255)
 
@@ -200,11 +201,11 @@ def _gray(views: Tensor) -> Tensor:
 
 
 def _shift_hue(views: Tensor, amount: Tensor) -> Tensor:
-    """Turn the color circle of [M, 3, H, W] by a share of it for each view, [M], -0.5 to 0.5."""
+    """Rotate the color circle of [M, 3, H, W] by a share of it for each view, [M], -0.5 to 0.5."""
     red, green, blue = views.unbind(1)
     value, chroma = views.amax(dim=1), views.amax(dim=1) - views.amin(dim=1)
     divisor = torch.where(chroma > 0, chroma, 1.0)
-    # In sixths of the circle; where two channels share the maximum both formulas agree.
+    # In sixths of the circle. If two channels share the maximum, both formulas agree.
     hue = torch.where(value == red, (green - blue) / divisor, 4 + (red - green) / divisor)
     hue = torch.where((value == green) & (value != red), 2 + (blue - red) / divisor, hue)
     hue = hue + 6 * amount[:, None, None]
@@ -213,7 +214,7 @@ def _shift_hue(views: Tensor, amount: Tensor) -> Tensor:
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.5, which Pillow uses, at distances of 0 and more (doi:10.1109/TASSP.1981.1163711)."""
+    """Keys' kernel with a = -0.5, as in Pillow, at distances from 0 (1981, https://doi.org/10.1109/TASSP.1981.1163711)."""
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))

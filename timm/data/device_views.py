@@ -127,7 +127,7 @@ class DeviceViewsLoader(RowPrefetchLoader):
         config: preprocessing of the model's images.
         device: where the views are made.
         img_dtype: number format of the views.
-        erasing: as in `RowPrefetchLoader`.
+        erasing: erases rectangles of a normalized batch in place; None erases nothing.
         view: one of the views' makers, for the size and the interpolations.
         images: the images that the device holds; None if the batches bring theirs.
     """

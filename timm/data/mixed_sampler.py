@@ -1,4 +1,7 @@
-"""The order of rows that mixes unlabeled images into every batch, as in FixMatch (arXiv:2001.07685, its mu)."""
+"""The sampler that mixes unlabeled images into every batch.
+
+Follows FixMatch (2020, https://arxiv.org/abs/2001.07685, its ratio mu).
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ from runtime.errors import UsageError
 
 
 class MixedSampler(Sampler[int]):
-    """The order of rows in which every batch has `batch` labeled rows and then `extra` unlabeled ones.
+    """Sampler whose batches have `batch` labeled rows, then `extra` unlabeled rows.
 
-    In an epoch each of the labeled rows comes once, but for those that do not fill a batch. The unlabeled ones come
-    in turns that go on from epoch to epoch; in a turn each comes once, but for those that do not fill a batch. The
-    order follows from the seed and the epoch alone.
+    Each epoch takes each labeled row once, except rows that do not fill a batch. Unlabeled rows are taken in turns that
+    continue from epoch to epoch; each turn takes each row once, except rows that do not fill a batch. The order follows
+    from the seed and the epoch alone.
 
     Args:
-        labeled: rows of the data set.
-        unlabeled: further ones.
+        labeled: labeled rows of the dataset.
+        unlabeled: unlabeled rows of the dataset.
         batch: labeled rows in a batch of one process.
-        extra: unlabeled ones beside them.
-        seed: of the order.
-        rank: of this process.
-        processes: how many share the rows.
+        extra: unlabeled rows in a batch of one process.
+        seed: seed of the order.
+        rank: rank of this process.
+        processes: number of processes that share the rows.
 
     Raises:
-        UsageError: there are too few unlabeled images for one batch of each process: one would be its own negative.
+        UsageError: a step of all processes needs more unlabeled images than there are; one would be its own negative.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class MixedSampler(Sampler[int]):
         return self.steps * (self.batch + self.extra)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch: its number, or for another order of all epochs that plus a number."""
+        """Set the epoch; the same offset on all epochs gives another order."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

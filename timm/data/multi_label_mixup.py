@@ -14,23 +14,22 @@ from timm.data.target_codes import by_attribute, value_sets
 
 
 class MultiLabelMixup:
-    """Mixes images with timm's Mixup, and with the same shares their labels, attribute by attribute.
+    """timm's Mixup for images and, with the same shares, the labels of each attribute.
 
-    A blank cell has no mass to give: a row's soft target for an attribute sums to the share of its labeled halves. Of
-    a multi-valued attribute this share is a column of its own, behind those of the values. Images without any label are
-    left out, as half of one would teach nothing: the others are mixed with one another. Only where these are an odd
-    number, one without a label is among them, since timm mixes in pairs.
+    A blank cell gives no mass: a row's soft target for an attribute sums to the share of its labeled halves. For a
+    multi-valued attribute this share is the column behind the values. Images without any label are not mixed, because
+    half of one teaches nothing. timm mixes in pairs, so one of them joins if the labeled images are an odd number.
 
     Args:
         label_space: the attributes and their classes.
-        options: timm.data.Mixup's mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob and mode.
+        options: mixup_alpha, cutmix_alpha, cutmix_minmax, prob, switch_prob and mode of timm.data.Mixup.
     """
 
     def __init__(self, label_space: LabelSpace, **options: Any) -> None:
         self.label_space = label_space
         sizes = label_space.num_classes.items()
         self.classes = [k + 1 if name in label_space.multi_valued else k for name, k in sizes]
-        # Dense targets without smoothing pass through timm's mixing as plain weighted sums.
+        # Dense targets without smoothing are plain weighted sums after timm's mixing.
         self.mixup = Mixup(label_smoothing=0.0, num_classes=sum(self.classes), multi_label=True, **options)
 
     def set_enabled(self, enabled: bool) -> None:
@@ -45,10 +44,10 @@ class MultiLabelMixup:
             target: int64 [B, C] of the label space.
 
         Returns:
-            The images, and for each attribute the soft targets [B, K], of a multi-valued one [B, K + 1], float32.
+            The images, and for each attribute the soft targets float32 [B, K], or [B, K + 1] if multi-valued.
         """
         columns = by_attribute(target, self.label_space)
-        dense = torch.cat([_dense(own, width) for own, width in zip(columns, self.classes, strict=True)], dim=1)
+        dense = torch.cat([_dense(words, width) for words, width in zip(columns, self.classes, strict=True)], dim=1)
         rows = _rows_to_mix(target)
         if len(rows) == len(target):
             images, dense = self.mixup(images, dense)
@@ -58,16 +57,16 @@ class MultiLabelMixup:
 
 
 def _rows_to_mix(target: Tensor) -> Tensor:
-    """Return the rows with a label, and where these are an odd number one without, in their order."""
+    """Return the rows with a label in order, and one without a label if they are an odd number."""
     labeled = (target >= 0).any(dim=1)
     if labeled.sum() % 2 and not labeled.all():
         labeled[labeled.int().argmin()] = True
     return labeled.nonzero().squeeze(1)
 
 
-def _dense(own: Tensor, width: int) -> Tensor:
+def _dense(words: Tensor, width: int) -> Tensor:
     """Return an attribute's targets as float32 [B, width], 0 in a row without a label."""
-    if own.ndim == 1:
-        return F.one_hot(own.clamp(min=0), width).float() * (own >= 0).unsqueeze(1)
-    sets = value_sets(own, width - 1)
+    if words.ndim == 1:
+        return F.one_hot(words.clamp(min=0), width).float() * (words >= 0).unsqueeze(1)
+    sets = value_sets(words, width - 1)
     return torch.cat([sets.values, sets.known[:, None]], dim=1).float()

@@ -2,9 +2,8 @@
 
 - SimCLR, Chen et al., 2020, https://arxiv.org/abs/2002.05709 (appendix A)
 
-Each operation gives what torchvision's gives for the same parameters, to the rounding of a byte, and clips to 0..255
-after each as torchvision does; the parameters have the paper's distributions. OpenCV does the work: several times as
-fast as Pillow, which counts where two views of each image are made.
+Each operation gives torchvision's result for the same parameters, up to the rounding of a byte, and clips to 0..255 as
+torchvision does. The parameters have the paper's distributions. OpenCV does the work, several times as fast as Pillow.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ import numpy as np
 from catalog.decode import Pixels
 from timm.data.resize_crop import resize_crop
 
-SCALE = (0.08, 1.0)  # of the image's area
+SCALE = (0.08, 1.0)  # share of the image's area
 RATIO = (3 / 4, 4 / 3)  # width over height
 _JITTER = 0.8, 0.8, 0.8, 0.2  # brightness, contrast, saturation, hue, at strength 1
 _JITTER_PROB, _GRAY_PROB, _BLUR_PROB = 0.8, 0.2, 0.5
 _SIGMA = 0.1, 2.0  # pixels
-TAILS = 3.5  # standard deviations; what lies further out is less than half a level of 255
+TAILS = 3.5  # standard deviations; weights further out are less than half a level of 255
 
 
 Jitter = Callable[[Pixels, float], Pixels]
@@ -34,16 +33,16 @@ Jitter = Callable[[Pixels, float], Pixels]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn for one view.
+    """The random choices for one view.
 
     Attributes:
         box: top, left, height and width of the crop, pixels.
-        interpolation: Pillow's number of it.
-        hflip: whether it is mirrored.
-        vflip: whether it is turned upside down.
-        jitters: what is done to its colors, in order: the operation, and what it takes.
-        gray: whether it is made gray.
-        sigma: of the Gaussian blur, pixels; 0 for none.
+        interpolation: Pillow's number of the interpolation.
+        hflip: whether the view is mirrored.
+        vflip: whether the view is turned upside down.
+        jitters: changes of color, in order: the operation, and its amount.
+        gray: whether the view is gray.
+        sigma: standard deviation of the Gaussian blur, pixels; 0 for none.
     """
 
     box: tuple[int, int, int, int]
@@ -56,14 +55,14 @@ class Drawn:
 
 
 class SimCLRView:
-    """Makes a random view of an image.
+    """Maker of a random view of an image.
 
     Args:
         size: height and width, pixels.
-        scale: share of the image's area that the crop has, from and to.
+        scale: share of the image's area in the crop, from and to.
         ratio: width over height of the crop, from and to.
-        interpolation: Pillow's `Image.Resampling` values, of which each view takes one at random.
-        strength: of the color distortion; the paper uses 1 for ImageNet and 0.5 for CIFAR-10.
+        interpolation: Pillow's `Image.Resampling` values; each view takes one at random.
+        strength: factor on the color distortion; the paper uses 1 for ImageNet and 0.5 for CIFAR-10.
         keep_color: leave hue, saturation and gray out, for attributes that are about color.
         hflip: probability of mirroring.
         vflip: probability of turning upside down.
@@ -90,7 +89,7 @@ class SimCLRView:
         self.hflip, self.vflip = hflip, vflip
         self.distort = distort
         brightness, contrast, saturation, hue = (amount * strength for amount in _JITTER)
-        # What is done, with the least and the greatest of what it takes.
+        # Each operation with its lowest and its highest amount.
         self.jitters: Sequence[tuple[Jitter, float, float]] = [
             (adjust_brightness, max(0.0, 1 - brightness), 1 + brightness),
             (adjust_contrast, max(0.0, 1 - contrast), 1 + contrast),
@@ -100,11 +99,11 @@ class SimCLRView:
         self.largest_radius = largest_radius(size)
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """Returns a view of an image [H, W, C], [size[0], size[1], C]."""
+        """Return a view [size[0], size[1], C] of an image [H, W, C]."""
         return self.make(pixels, self.draw(pixels.shape[0], pixels.shape[1]))
 
     def draw(self, height: int, width: int) -> Drawn:
-        """Draws what to do with an image of a height and a width in pixels."""
+        """Draw the view of an image with this height and width in pixels."""
         box = random_box(height, width, self.scale, self.ratio)
         interpolation = random.choice(self.interpolation)
         flips = random.random() < self.hflip, random.random() < self.vflip
@@ -116,12 +115,12 @@ class SimCLRView:
         return Drawn(box, interpolation, *flips, jitters, gray, sigma)
 
     def _draw_jitters(self) -> tuple[tuple[Jitter, float], ...]:
-        """Draws how brightness, contrast, saturation and hue change, and in which order."""
+        """Draw the changes of brightness, contrast, saturation and hue, and their order."""
         order = random.sample(self.jitters, len(self.jitters))
         return tuple((adjust, random.uniform(low, high)) for adjust, low, high in order)
 
     def make(self, pixels: Pixels, drawn: Drawn) -> Pixels:
-        """Returns the view of an image [H, W, C] that was drawn, [size[0], size[1], C]."""
+        """Return the drawn view [size[0], size[1], C] of an image [H, W, C]."""
         view = resize_crop(pixels, drawn.box, self.size, drawn.interpolation)
         if drawn.hflip:
             view = _as_before(cv2.flip(view, 1), view)
@@ -140,21 +139,22 @@ class SimCLRView:
 
 
 def largest_radius(size: tuple[int, int]) -> int:
-    """Returns the most pixels that a blur reaches to each side, of a view of a height and a width."""
-    # A tenth of the side, as in the paper; odd, so that it has a middle.
+    """Return the largest radius of the blur in pixels, for views of this height and width."""
+    # The kernel is a tenth of the side, as in the paper, and odd, so that it has a middle.
     return max(1, round(min(size) * 0.1) // 2)
 
 
 def random_box(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Draws the rectangle that a random resized crop keeps.
+    """Draw the rectangle of a random resized crop.
 
-    Area and logarithm of the ratio are uniform; after ten that do not fit, the largest central one whose ratio does.
+    The area and the logarithm of the ratio are uniform. If ten rectangles do not fit, the result is the largest central
+    rectangle whose ratio is allowed.
 
     Args:
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
         scale: share of the area, from and to.
         ratio: width over height, from and to.
 
@@ -174,18 +174,18 @@ def random_box(
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
-    """Multiplies by a factor; 0 is black."""
+    """Multiply by a factor; 0 is black."""
     return _as_before(cv2.addWeighted(pixels, factor, pixels, 0, 0), pixels)
 
 
 def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
-    """Moves each pixel away from the mean of the image's gray values; 0 is gray all over."""
+    """Move each pixel away from the mean of the image's gray values; 0 is uniform gray."""
     mean = cv2.mean(_gray(pixels))[0]
     return _as_before(cv2.addWeighted(pixels, factor, pixels, 0, (1 - factor) * mean), pixels)
 
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
-    """Moves each pixel away from its own gray value; 0 is a gray image."""
+    """Move each pixel away from its gray value; 0 is a gray image."""
     if pixels.shape[2] == 1:
         return pixels
     gray = cv2.cvtColor(_gray(pixels), cv2.COLOR_GRAY2RGB)
@@ -193,22 +193,22 @@ def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
 
 
 def shift_hue(pixels: Pixels, amount: float) -> Pixels:
-    """Turns the color circle by a share of it, -0.5 to 0.5."""
+    """Rotate the color circle by a share of it, -0.5 to 0.5."""
     if pixels.shape[2] == 1:
         return pixels
-    # In bytes a hue would be rounded to 1/256 of the circle, up to seven levels of a strong color, at the same speed.
+    # Bytes would round a hue to 1/256 of the circle, up to seven levels of a strong color, and be no faster.
     hsv: Any = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)
-    hsv[:, :, 0] += np.float32(amount % 1 * 360)  # OpenCV takes degrees beyond 360, but none below 0
+    hsv[:, :, 0] += np.float32(amount % 1 * 360)  # OpenCV takes degrees above 360, but none below 0
     return cast(Pixels, cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)))  # rounds, and clips
 
 
 def blur(pixels: Pixels, sigma: float, largest_radius: int) -> Pixels:
-    """Blurs with a Gaussian.
+    """Blur with a Gaussian.
 
     Args:
         pixels: uint8 [H, W, C].
-        sigma: its standard deviation, pixels.
-        largest_radius: its kernel has at most 2 * largest_radius + 1 weights a side.
+        sigma: standard deviation, pixels.
+        largest_radius: the kernel has at most 2 * largest_radius + 1 weights a side.
 
     Returns:
         uint8 [H, W, C].
@@ -223,5 +223,5 @@ def _gray(pixels: Pixels) -> Pixels:
 
 
 def _as_before(changed: cv2.typing.MatLike, before: Pixels) -> Pixels:
-    """Returns what OpenCV made, with the single channel that it drops."""
+    """Return OpenCV's result, with the single channel that it drops."""
     return cast(Pixels, changed.reshape(before.shape))

@@ -1,4 +1,4 @@
-"""Targets of several attributes taken apart: classes as codes, and the sets of multi-valued attributes (LabelSpace)."""
+"""Targets of several attributes by attribute: codes of classes, and sets of multi-valued attributes (LabelSpace)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from catalog.label_space import BITS, UNKNOWN, LabelSpace
 
-_ODD = 0x9E3779B97F4A7C15 >> 2  # 2^62 over the golden ratio: spreads the bits of sets that differ in few
+_ODD = 0x9E3779B97F4A7C15 >> 2  # 2^62 over the golden ratio: spreads the bits of sets that differ little
 
 
 class ValueSets(NamedTuple):
     """The sets of one multi-valued attribute.
 
     Attributes:
-        values: bool [B, K], whether an image has each of the K values; False where nothing is known.
+        values: bool [B, K], whether an image has each of the K values; False if the set is unknown.
         known: bool [B], whether an image's set is known.
         unseen: bool [B], whether it has a value outside the label space.
     """
@@ -40,7 +40,7 @@ def value_sets(words: Tensor, count: int) -> ValueSets:
 
 
 def by_attribute(target: Tensor, label_space: LabelSpace) -> Iterator[Tensor]:
-    """Yield each attribute's targets: codes [B], of a multi-valued one its columns [B, W].
+    """Yield each attribute's targets: codes [B], or the columns [B, W] of a multi-valued attribute.
 
     Args:
         target: int64 [B, C].
@@ -51,18 +51,18 @@ def by_attribute(target: Tensor, label_space: LabelSpace) -> Iterator[Tensor]:
 
 
 def label_codes(target: Tensor, label_space: LabelSpace) -> Tensor:
-    """Return one code an attribute, [B, A], equal where the labels are and negative where they are unknown.
+    """Return one code per attribute, [B, A], equal for equal labels and negative for unknown ones.
 
     Args:
         target: int64 [B, C].
         label_space: the attributes and their classes.
 
     Returns:
-        int32 where all are codes of classes, else int64. A set of more than 61 values is told by a hash of 62 bits.
+        int32 if all are codes of classes, else int64. The code of a set with more than 61 values is a hash of 62 bits.
     """
     if not label_space.multi_valued:
         return target.to(torch.int32)
-    codes = [_one_code(own) if own.ndim == 2 else own for own in by_attribute(target, label_space)]
+    codes = [_one_code(words) if words.ndim == 2 else words for words in by_attribute(target, label_space)]
     return torch.stack(codes, dim=1)
 
 

@@ -2,16 +2,16 @@
 
 - GradCache, Gao et al., 2021, https://arxiv.org/abs/2101.06983 (section 3.2)
 
-The contrastive loss needs the projections of all images, but their gradients need the images' activations only one
-chunk at a time, because the loss reaches the weights through the projections alone:
+The contrastive loss needs the projections of all images. Its gradients need the images' activations one chunk at a
+time only, because the loss reaches the weights through the projections:
 
     1. each chunk goes through the model without a graph, which leaves its projections
     2. the loss of all projections gives the gradient of each
-    3. each chunk goes through the model again, with the same random numbers, and backward from its projections'
-       gradients, which are those of step 2, and from its own share of the classification loss
+    3. each chunk goes through the model again, with the same random numbers; the backward pass starts from the
+       gradients of step 2 and from the chunk's share of the classification loss
 
-The sum of the chunks' gradients is the gradient of the joint batch, to rounding, where the model treats the images of
-a batch apart. Batch norm does not: its statistics are those of a chunk, in both passes.
+The sum of the chunks' gradients is the gradient of the joint batch, up to rounding, if the model treats images
+independently. Batch norm does not: it uses the statistics of a chunk, in both passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from timm.task.simclr_classification import SimCLRClassificationTask, Targets
 
 Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [B, C], a batch of the loader
 Result = dict[str, Any]
-Views = tuple[Tensor, Tensor]  # of a chunk's two contrasted views [B, P] each: the projections, or their gradients
+Views = tuple[Tensor, Tensor]  # a chunk's two contrasted views [B, P]: the projections, or their gradients
 
 
 def chunks_per_step(batch_size: int, contrastive_batch_size: int | None) -> int:
@@ -56,9 +56,9 @@ def steps_per_epoch(batches: int, chunks: int) -> int:
 
 
 def grouped(batches: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Yield lists of `size` batches, and at last what is left.
+    """Yield lists of `size` batches, and at the end the remaining batches.
 
-    It reads no further than it yields: the random numbers of an epoch fall between the same batches, whatever the size.
+    No batch is read ahead, so the random numbers of an epoch fall between the same batches for any size.
     """
     chunks: list[Chunk] = []
     for batch in batches:
@@ -73,19 +73,18 @@ def grouped(batches: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
 def chunk_forwards(
     task: SimCLRClassificationTask, chunks: Sequence[Chunk], autocast: Autocast
 ) -> list[Callable[[], Result]]:
-    """Contrast chunks as one batch; return for each chunk its second forward pass, to go backward from at once.
+    """Contrast chunks as one batch; return the second forward pass of each chunk.
 
-    A lone chunk is the whole batch, and needs one pass only. With several processes each must make the call, with as
-    many chunks as the others.
+    A single chunk is the whole batch and needs one pass. Every rank must call this, with the same number of chunks.
 
     Args:
-        task: with a contrastive loss, where there are several chunks; in training mode.
-        chunks: on the task's device; with mixup their classified views are changed in place.
+        task: the task, in training mode; several chunks need its contrastive loss.
+        chunks: batches on the task's device; with mixup their classified views are changed in place.
         autocast: makes the context that the caller also makes around each forward pass.
 
     Returns:
-        Functions to be called in the chunks' order. Each returns what `task` does of a batch, where every loss is the
-        chunk's summand of the joint batch's: `joint_result` adds them up.
+        Functions to call in the chunks' order, each before its backward pass. Each returns the result of `task`, with
+        the chunk's summands of the joint batch's losses; `joint_result` adds them up.
     """
     if len(chunks) == 1:
         return [partial(task, *chunks[0])]
@@ -96,13 +95,13 @@ def chunk_forwards(
     loss, gradients = _contrast(task, views, labels)
     surrogates = [partial(_surrogate, loss / len(chunks), gradient) for gradient in gradients]
     return [
-        partial(_forward_again, task, images, own, counts, state, surrogate, 1 / len(chunks))
-        for (images, _), own, state, surrogate in zip(chunks, targets, states, surrogates, strict=True)
+        partial(_forward_again, task, images, prepared, counts, state, surrogate, 1 / len(chunks))
+        for (images, _), prepared, state, surrogate in zip(chunks, targets, states, surrogates, strict=True)
     ]
 
 
 def joint_result(results: Sequence[Result]) -> Result:
-    """Return the result of a batch of those of its chunks, in their order: losses added up, outputs put together."""
+    """Return the result of a batch: the losses of its chunks added up, their outputs joined in order."""
     if len(results) == 1:
         return dict(results[0])
     joint: Result = {name: sum(result[name] for result in results) for name in results[0] if name.endswith("loss")}
@@ -113,19 +112,19 @@ def joint_result(results: Sequence[Result]) -> Result:
 
 
 def detached(result: Result) -> Result:
-    """Return a result without its graph, in memory of its own: a compiled model may write its next output there."""
-    own = {name: value.detach().clone() for name, value in result.items() if isinstance(value, Tensor)}
-    return own | {"output": {name: logits.detach().clone() for name, logits in result["output"].items()}}
+    """Return a copy of a result without its graph; a compiled model may overwrite the memory of its outputs."""
+    copied = {name: value.detach().clone() for name, value in result.items() if isinstance(value, Tensor)}
+    return copied | {"output": {name: logits.detach().clone() for name, logits in result["output"].items()}}
 
 
 def _project(
     task: SimCLRClassificationTask, batches: Sequence[Tensor], autocast: Autocast
 ) -> tuple[list[list[Tensor]], list[Views]]:
-    """Make the first pass; return for each chunk the random state it began with, and its projections."""
+    """Make the first pass; return each chunk's random state before it, and its projections."""
     module: Any = task.trainable_module
     module = module.module if isinstance(module, DistributedDataParallel) else module
-    # Where no gradient is wanted, a compiled model is another program: to be compiled too, and free to draw other
-    # random numbers. The graph that the same program leaves here is given up with its chunk.
+    # Without gradients a compiled model is another program, which may draw other random numbers. So it runs with
+    # gradients, and the chunk's graph is dropped.
     compiled = hasattr(module, "_orig_mod")
     states, views = [], []
     with _buffers_restored(module), torch.set_grad_enabled(compiled):
@@ -139,11 +138,11 @@ def _project(
 
 
 def _contrast(task: SimCLRClassificationTask, views: Sequence[Views], labels: Tensor) -> tuple[Tensor, list[Views]]:
-    """Return the contrastive loss of all chunks' projections and labels, and its gradient at each chunk's."""
-    dtype = torch.float64 if views[0][0].dtype == torch.float64 else torch.float32  # that of the loss
+    """Return the contrastive loss of all chunks, and its gradients at each chunk's projections."""
+    dtype = torch.float64 if views[0][0].dtype == torch.float64 else torch.float32  # the loss's dtype
     z_i, z_j = (torch.cat(view).to(dtype).requires_grad_() for view in zip(*views, strict=True))
     loss = task.contrastive(z_i, z_j, labels)
-    # Not scaled for float16: the surrogate, whose backward pass is, multiplies in float32.
+    # Not scaled for float16: the surrogate multiplies in float32, and its backward pass is scaled.
     grad_i, grad_j = torch.autograd.grad(loss, (z_i, z_j))
     rows = [len(view) for view, _ in views]
     return loss.detach(), list(zip(grad_i.split(rows), grad_j.split(rows), strict=True))
@@ -165,7 +164,7 @@ def _forward_again(
 
 
 def _surrogate(value: Tensor, gradients: Views, z_i: Tensor, z_j: Tensor) -> Tensor:
-    """Return what has this value, a chunk's share of the joint loss, and at its projections these gradients."""
+    """Return a scalar with this value, a chunk's share of the joint loss, and these gradients at its projections."""
     z, gradient = torch.cat([z_i, z_j]), torch.cat(gradients)
     product = (z.to(gradient.dtype) * gradient).sum()
     return value + (product - product.detach())
@@ -173,7 +172,7 @@ def _surrogate(value: Tensor, gradients: Views, z_i: Tensor, z_j: Tensor) -> Ten
 
 @contextmanager
 def _buffers_restored(module: nn.Module) -> Iterator[None]:
-    """Take back what forward passes write into buffers, such as running statistics: they are to count once."""
+    """Undo what forward passes write into buffers, so that running statistics count each chunk once."""
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield

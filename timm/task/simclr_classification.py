@@ -29,20 +29,20 @@ class SimCLRClassificationTask(ClassificationTask):
     its labels.
 
     Args:
-        model: gives logits by attribute and projections for all views in one batch.
+        model: returns logits by attribute and projections, for all views in one batch.
         plan: which views each loss reads.
-        simclr_loss_weight: not negative.
-        classification_loss_weight: not negative.
-        contrastive: the contrastive loss; NT-Xent at temperature 0.5 where none is given.
-        attribute_weights: by attribute, 1 where it has none.
+        simclr_loss_weight: factor on the contrastive loss, from 0.
+        classification_loss_weight: factor on the classification loss, from 0.
+        contrastive: the contrastive loss; None for NT-Xent at temperature 0.5.
+        attribute_weights: weight by attribute, 1 for the others.
         smoothing: label smoothing, 0-1.
         jsd: AugMix's Jensen-Shannon loss between the classified views.
         mixup: mixes the classified views and their labels, or None.
-        class_weights: of `timm.task.class_imbalance`, or None.
-        logit_margins: the same.
-        multi_valued_loss: of `timm.task.multi_valued_loss`.
-        device: where the task's tensors live.
-        dtype: of the model's parameters.
+        class_weights: weights [K] of each attribute's classes, by `timm.task.class_imbalance`; None for equal weights.
+        logit_margins: margins [K] of each attribute's classes, by the same; None for none.
+        multi_valued_loss: name of the loss in `timm.task.multi_valued_loss`.
+        device: device of the task's tensors.
+        dtype: number format of the model's parameters.
     """
 
     criterion: AttributeLoss
@@ -77,24 +77,25 @@ class SimCLRClassificationTask(ClassificationTask):
         self.mixup = mixup
         self.label_space = model.label_space
         self.attribute_weights = [(attribute_weights or {}).get(name, 1.0) for name in self.label_space.attributes]
-        # Of multi-valued attributes, by validation: of the model ("thresholds") and of its average ("thresholds_ema").
+        # Thresholds of multi-valued attributes, chosen by validation: "thresholds" for the model, "thresholds_ema" for
+        # its average.
         self.thresholds: dict[str, dict[str, float]] = {}
-        # Entries that the run adds to each checkpoint, by key, read when it is written.
+        # Entries that the run adds to each checkpoint, by key; each is read when the checkpoint is written.
         self.checkpoint_extras: dict[str, Callable[[], Any]] = {}
         weights = torch.tensor(self.attribute_weights, device=device)
         self.register_buffer("_shares", weights / weights.sum(), persistent=False)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
-        """Return what the step needs and what the log shows.
+        """Return the losses of a step, its outputs, and entries for the log.
 
         Args:
             input: [V*B, C, H, W], view 0 first; with mixup its classified views are changed in place.
             target: int64 [B, C] of the label space, a row an image whatever the number of views; -100 where unknown.
 
         Returns:
-            `loss`, to go backward from; `classification_loss` and, with two views, `simclr_loss`, unweighted; one
-            `<attribute>_loss` each; `output`, the classified views' logits by attribute; and with two views
-            `projections` [2, B, P], without a graph.
+            `loss`, with a graph; `classification_loss` and one `<attribute>_loss` per attribute, unweighted; `output`,
+            the classified views' logits by attribute. With a contrastive loss also `simclr_loss`, unweighted, and
+            `projections` [2, B, P] without a graph.
         """
         targets = self.prepare_targets(input, target)
         contrast = partial(self.contrastive, labels=self.contrasted_labels(target))
@@ -104,8 +105,8 @@ class SimCLRClassificationTask(ClassificationTask):
         """Return the targets of the classified views; with mixup mix these views, in place.
 
         Args:
-            input: as in `forward`.
-            target: as in `forward`.
+            input: images [V*B, C, H, W]; with mixup the classified views are changed in place.
+            target: int64 [B, C].
 
         Returns:
             int64 [N, C], or with mixup soft targets for each attribute.
@@ -120,16 +121,16 @@ class SimCLRClassificationTask(ClassificationTask):
         contrast: Callable[[Tensor, Tensor], Tensor] | None = None,
         part: float = 1.0,
     ) -> dict[str, Any]:
-        """Return what `forward` returns, of what the model gives for a batch, or for a chunk of one.
+        """Return the results of `forward` for the model's outputs of a batch, or of a chunk of a batch.
 
         Args:
             outputs: the model's logits by attribute [V*B, K], and projections [V*B, P].
-            targets: of `prepare_targets`.
-            counts: with a chunk the labels of the whole batch, of `AttributeLoss.joint_counts`. The losses are then
-                the chunk's summands of the batch's.
-            contrast: gives the contrastive loss for two views' projections [B, P], or with a chunk its summand;
-                without it they are contrasted without labels.
-            part: of the batch, that the chunk stands for in terms that are not sums over images.
+            targets: targets of the classified views, by `prepare_targets`.
+            counts: with a chunk, the whole batch's label counts by `AttributeLoss.joint_counts`; the losses are then
+                summands of the batch's losses.
+            contrast: returns the contrastive loss for two views' projections [B, P], or with a chunk its summand. None
+                contrasts them without labels.
+            part: share of the batch in the chunk, 0-1, for terms that are not sums over images.
         """
         logits, projections = outputs
         classified = {name: self._rows(values, self.plan.classify) for name, values in logits.items()}
@@ -153,12 +154,12 @@ class SimCLRClassificationTask(ClassificationTask):
 
     @property
     def log_variances(self) -> Tensor | None:
-        """The attributes' learned log-variances [A], None where their weights are fixed."""
+        """The attributes' learned log-variances [A]; None if their weights are fixed."""
         learned: Tensor | None = unwrap_model(self.get_trainable_module()).log_variances
         return learned
 
     def weights(self) -> dict[str, float]:
-        """Return the factors in force: of both losses, and within the second one of each attribute."""
+        """Return the current factors on both losses, and on each attribute in the classification loss."""
         factors: Tensor = self.get_buffer("_shares")
         if self.log_variances is not None:
             factors = factors * (-self.log_variances.detach()).exp()
@@ -167,12 +168,12 @@ class SimCLRClassificationTask(ClassificationTask):
         return {f"{name}_weight": value for name, value in named.items()}
 
     def _balanced(self, losses: Tensor, counts: Tensor | None, part: float) -> Tensor:
-        """Return the losses [A], with learned variances v each as loss / v + log(v) / 2 (arXiv:1705.07115, eq. 10)."""
+        """Return the losses [A]; with learned variances v, loss / v + log(v) / 2 each (arXiv:1705.07115, eq. 10)."""
         if self.log_variances is None:
             return losses
         assert counts is not None
         s = self.log_variances.to(losses.dtype)
-        # An attribute without a label in the batch says nothing about its variance.
+        # Without a label in the batch, an attribute's variance gets no gradient.
         return losses * (-s).exp() + s * (counts > 0) * (part / 2)
 
     def classified_targets(self, target: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ class SimCLRClassificationTask(ClassificationTask):
         return target.repeat(views, 1) if views > 1 else target
 
     def contrasted_views(self, projections: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the two views [B, P] that the contrastive loss pairs, of a batch's projections [V*B, P]."""
+        """Return the two views [B, P] that the contrastive loss pairs, given projections [V*B, P]."""
         assert self.plan.contrast is not None
         view_i, view_j = self.plan.contrast
         return self._rows(projections, (view_i,)), self._rows(projections, (view_j,))
@@ -213,7 +214,7 @@ class SimCLRClassificationTask(ClassificationTask):
         return AttributeEvaluator(self.label_space, self.attribute_weights, device=self.device, **kwargs)
 
     def get_checkpoint_state(self, ema: bool = False, unwrap_fn: Callable[..., Any] = unwrap_model) -> dict[str, Any]:
-        """Return the weights, and beside them what rebuilds the model from the checkpoint alone, as plain types."""
+        """Return the weights, and plain values that rebuild the model from the checkpoint alone."""
         state: dict[str, Any] = super().get_checkpoint_state(ema=ema, unwrap_fn=unwrap_fn)
         if ema:
             return state

@@ -49,8 +49,7 @@ def inference(args: Namespace) -> None:
     """Label the images: find them, load the model, predict, write the file."""
     if is_distributed_env():
         raise UsageError("several processes would write one file: start a single one, without torchrun")
-    with naming_flags("output"):
-        output = check_predictions_path(args.output)
+    output = check_predictions_path(args.output)
     device = set_up_process(**process_kwargs(args)).device
     for note in inference_parser().notes(args, device):
         _logger.info(note)

@@ -58,6 +58,15 @@ def test_nothing_imports_upwards(room: str, file: Path) -> None:
         assert below <= FLOORS[floor] | {floor}
 
 
+def test_models_do_not_import_in_a_circle() -> None:
+    folder = ROOT / "timm" / "models"
+    names = {f"timm.models.{file.stem}" for file in folder.glob("*.py")}
+    graph = {name: names & set(imports(ROOT / f"{name.replace('.', '/')}.py")) for name in names}
+    while leaves := [name for name, modules in graph.items() if not modules]:
+        graph = {name: modules - set(leaves) for name, modules in graph.items() if name not in leaves}
+    assert graph == {}
+
+
 def test_the_contrastive_part_knows_only_torch() -> None:
     foreign = {module.partition(".")[0] for file in (ROOT / "simclr").glob("*.py") for module in imports(file)}
     assert foreign - sys.stdlib_module_names == {"torch", "simclr"}

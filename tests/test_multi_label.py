@@ -137,25 +137,6 @@ def test_head_dropout_acts_on_the_heads_alone_and_differs_between_them():
     torch.testing.assert_close(model(images)["a"], model(images)["b"])
 
 
-def layers(model):
-    return [type(layer) for layer in model.projector]
-
-
-def test_the_projection_head_is_the_originals_by_default():
-    model = make()
-    assert layers(model) == [nn.Linear, nn.ReLU, nn.Linear]
-    assert [tuple(p.shape) for p in model.projector.parameters()] == [(96, 96), (64, 96)]  # no biases
-
-
-def test_the_projection_head_takes_other_depths_and_norms():
-    assert layers(make(projection_layers=1)) == [nn.Linear]
-    assert layers(make(projection_layers=3)) == [nn.Linear, nn.ReLU] * 2 + [nn.Linear]
-    for norm, kind in {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}.items():
-        model = make(projection_norm=norm, projection_dim=16)
-        assert layers(model) == [nn.Linear, kind, nn.ReLU, nn.Linear]
-        assert model.train()(torch.randn(4, 3, 32, 32))[1].shape == (4, 16)
-
-
 def test_dimension_0_leaves_the_projection_head_out():
     model = make(projection_dim=0)
     assert not any(name.startswith("projector") for name in model.state_dict())
@@ -218,30 +199,6 @@ def test_a_model_pickles():
     images = torch.randn(1, 3, 32, 32)
     assert copy.label_space == model.label_space
     assert torch.equal(copy(images)["a.b c"], model(images)["a.b c"])
-
-
-@pytest.mark.parametrize(
-    ("arch", "kwargs", "sentence"),
-    [
-        ("no_such_net", {}, "timm has no model 'no_such_net': timm.list_models.. lists all"),
-        ("tset_resnet", {}, r"timm has no model 'tset_resnet': is it (.* or )?test_resnet( or .*)?\?"),
-        ("a/b", {}, "a/b: .*no source prefix"),
-        ("test_resnet.nope", {}, "Invalid pretrained tag"),
-        ("test_vit", {"drop_block_rate": 0.1}, "test_vit does not take drop_block_rate=0.1: leave it out"),
-        ("test_resnet", {"model_kwargs": {"foo": True}}, "test_resnet does not take foo=True"),
-        ("test_resnet", {"model_kwargs": {"num_classes": 5}}, "num_classes cannot be given to the backbone"),
-        ("test_resnet", {"model_kwargs": {"features_only": True}}, "features_only cannot be given to the backbone"),
-        ("test_resnet", {"model_kwargs": {"act_layer": "no"}}, "test_resnet cannot be made with .*'act_layer': 'no'"),
-        ("test_resnet", {"global_pool": "no"}, "test_resnet: Invalid pool type: no"),
-        ("test_resnet", {"global_pool": ""}, r"gives features of shape .*choose a global_pool that pools"),
-        ("test_vit", {"size": (3, 40, 40)}, "the backbone takes no images of 3x40x40 .*divisible by patch size"),
-        ("test_coatnet", {"size": (3, 50, 50)}, "the backbone takes no images of 3x50x50"),
-    ],
-)
-def test_a_refusal_by_the_backbone_is_one_sentence(arch, kwargs, sentence):
-    with pytest.raises(UsageError, match=sentence) as caught:
-        make(arch, **kwargs)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_feature_that_a_backbone_lacks_is_one_sentence():

@@ -9,9 +9,7 @@ import torch
 from flag_effects import command, draw_ramps, silence, train_through
 
 import train
-from runtime.errors import UsageError
 from timm.models.multi_label_checkpoint import Checkpoint
-from training.flag_names import naming_flags
 from training.resume import restore_saver, resume_ema
 
 WORDS = ["--model-ema", "--lr", 0.1, "--checkpoint-hist", 2]
@@ -76,9 +74,3 @@ def test_a_checkpoint_without_history_starts_the_saver_fresh(caplog: pytest.LogC
     assert caplog.messages == ["No checkpoint history in 'a', ranked checkpoints start fresh."]
     restore_saver(saver, Checkpoint(Path("a"), {}, saver={"best_metric": 1.0}))
     assert saver.given == [{"best_metric": 1.0}]
-
-
-def test_settings_in_a_message_become_flags() -> None:
-    with pytest.raises(UsageError) as error, naming_flags("split_bn", global_pool="--gp"):
-        raise UsageError("split_bn needs views; choose a global_pool, not split_bn_2 or runs/split_bn/split_bn.pth")
-    assert str(error.value) == ("--split-bn needs views; choose a --gp, not split_bn_2 or runs/split_bn/split_bn.pth")

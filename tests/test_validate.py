@@ -377,7 +377,11 @@ def test_mistakes_are_one_sentence(
         ([data, "--checkpoint", tmp_path / "strange.pth.tar"], "holds no label space"),
         ([data, "--checkpoint", checkpoint, "--split", "test"], "has no test.csv"),
         ([tmp_path / "nowhere", "--checkpoint", checkpoint], "no such data folder"),
-        ([data, "--checkpoint", checkpoint, "--results-file", "r.txt"], "does not end in .csv or .json"),
+        (
+            [data, "--checkpoint", checkpoint, "--results-file", "r.txt"],
+            "--results-file r.txt does not end in .csv or .json",
+        ),
+        ([data, "--checkpoint", checkpoint, "--amp", "--amp-dtype", "float16"], "--amp-dtype float16 needs a GPU"),
     ]
     for argv, words in cases:
         sentence = refusal(capsys, *argv)

@@ -1,0 +1,20 @@
+import pytest
+
+from runtime.errors import UsageError
+from training.flag_names import naming_flags
+
+
+def test_settings_in_a_message_become_flags() -> None:
+    with pytest.raises(UsageError) as error, naming_flags("split_bn", global_pool="--gp"):
+        raise UsageError("split_bn needs views; choose a global_pool, not split_bn_2 or runs/split_bn/split_bn.pth")
+    assert str(error.value) == ("--split-bn needs views; choose a --gp, not split_bn_2 or runs/split_bn/split_bn.pth")
+
+
+def test_a_function_can_be_decorated() -> None:
+    @naming_flags("split_bn")
+    def refuse() -> None:
+        raise UsageError("split_bn is refused")
+
+    for _ in range(2):
+        with pytest.raises(UsageError, match="--split-bn is refused"):
+            refuse()

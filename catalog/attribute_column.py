@@ -1,6 +1,6 @@
 """Facts about one attribute's column of a table: its classes, and whether a model can learn them.
 
-A column is a dictionary-encoded Arrow array: the few different cells once, and an index for each of the many rows.
+A column is a dictionary-encoded Arrow array: each distinct cell once, and for every row an index into these.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from catalog.label_space import SEPARATOR, values_of
 
-# With fewer labeled rows, as in a first try, every class may be different by chance.
+# With fewer labeled rows, all of them may have different classes by chance.
 FEW_ROWS = 8
 
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 
 
 def class_names(column: pa.DictionaryArray, multi_valued: bool) -> list[str]:
-    """Return the classes in a column, each once, in the order of the rows."""
+    """Return the distinct classes in a column, in the order of the rows."""
     cells: list[str] = column.dictionary.to_pylist()
     return list(dict.fromkeys(value for cell in cells for value in values_of(cell))) if multi_valued else cells
 
@@ -29,12 +29,12 @@ def count_classes(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, 
 
 
 def has_separator(column: pa.DictionaryArray) -> bool:
-    """Return whether a cell has a `|`, which separates the values of a multi-valued attribute."""
+    """Return whether any cell contains `|`, which separates the values of a multi-valued attribute."""
     return any(SEPARATOR in cell for cell in column.dictionary.to_pylist())
 
 
 def rows_with_class(column: pa.DictionaryArray, name: str) -> npt.NDArray[np.int64]:
-    """Return the rows whose cell is a class, or has it among its values."""
+    """Return the rows whose cell is this class or lists it among its values."""
     codes = [i for i, cell in enumerate(column.dictionary.to_pylist()) if name in (cell, *values_of(cell))]
     return np.flatnonzero(np.isin(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), codes))
 
@@ -75,6 +75,6 @@ def are_one_hot(columns: Sequence[pa.DictionaryArray]) -> bool:
 
 
 def _count_values(column: pa.DictionaryArray) -> int:
-    """Return the number of values in all rows of a multi-valued column together."""
+    """Return the total number of values in all rows of a multi-valued column."""
     rows = np.bincount(column.indices.drop_null().to_numpy(), minlength=len(column.dictionary))
     return sum(n * len(values_of(cell)) for n, cell in zip(rows.tolist(), column.dictionary.to_pylist(), strict=True))

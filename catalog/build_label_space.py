@@ -1,4 +1,4 @@
-"""Building of the label space from a table, with checks for columns that are no attribute."""
+"""The label space of a table, and checks that refuse columns that cannot be attributes."""
 
 import logging
 import re
@@ -54,7 +54,7 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
     """Check that a table's attributes make a label space, and warn of those that look like free text.
 
-    This is for the table that defines the classes; a validation table may have a single class.
+    Call this only for the table that defines the classes; a validation table may have a single class.
 
     Args:
         table: The table.
@@ -84,7 +84,7 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
 def without_unlearnable_attributes(table: Table) -> Table:
     """Return a table without the attributes that no model can learn, each named in a warning.
 
-    This is for runs whose losses read no labels: such a column then does no harm.
+    Use this if no loss reads labels: a column that cannot be learned is then harmless.
     """
     faults = {
         name: why_unlearnable(column, name in table.lists or has_separator(column))
@@ -97,7 +97,7 @@ def without_unlearnable_attributes(table: Table) -> Table:
 
 
 def _warn_of_case(table: Table, attribute: str, classes: Sequence[str]) -> None:
-    """Warn of classes that differ only in case, with the first place of the rarer spelling."""
+    """Warn of classes that differ only in case, and name the first row with the rarest spelling."""
     by_lower: dict[str, list[str]] = {}
     for name in classes:
         by_lower.setdefault(name.casefold(), []).append(name)

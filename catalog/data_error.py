@@ -20,12 +20,12 @@ class DataError(UsageError):
 
 
 def quoted(names: Sequence[str], limit: int = 5) -> str:
-    """Return names in quotes, separated by commas; past the limit an ellipsis stands for the others."""
+    """Return names in quotes, separated by commas; an ellipsis replaces those beyond the limit."""
     return ", ".join(map(repr, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'Teal'?" for the name that is nearest, or nothing if none is near."""
+    """Return "; did you mean 'Teal'?" with the most similar of the names, or "" if none is similar."""
     by_lower = {other.lower(): other for other in names}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""

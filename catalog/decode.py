@@ -1,7 +1,7 @@
 """Decoding of any image file to uint8 [H, W, C], in color or gray.
 
-The pixels are what a screen shows. The image is upright, transparent parts are white, the first frame counts, and
-16-bit gray is scaled instead of clipped.
+The pixels are what a screen shows: the image is upright, and transparent parts are white. 16-bit gray is scaled to 8
+bits, not clipped. Only the first frame is read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 _MODES = {1: "L", 3: "RGB"}
 
-# What undoes each EXIF orientation. Pillow's `exif_transpose` also rewrites the metadata, which fails where they are
-# damaged, even if the pixels are sound.
+# The operation that undoes each EXIF orientation. Pillow's `exif_transpose` also rewrites the metadata, so it fails on
+# damaged metadata even if the pixels are sound.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +55,7 @@ def load_pixels(path: str | os.PathLike[str], channels: int = 3) -> Pixels:
 
 
 def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 3) -> Image.Image:
-    """Decode an image file to a Pillow image, without warnings: what Pillow warns of does not change a pixel.
+    """Decode an image file to a Pillow image. Pillow's warnings are suppressed, since they never concern the pixels.
 
     Args:
         path_or_file: The file's path, or an open binary file, which stays open.
@@ -171,7 +171,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """Return the image in a mode; the same object if it has that mode already, as most JPEGs do."""
+    """Return the image in a mode, unchanged if it has that mode already, as most JPEGs do."""
     if image.mode[0] in "IF":  # "I", "F", and "I;16" in its byte orders
         image = _to_8_bits(image)
     elif image.has_transparency_data:
@@ -184,8 +184,8 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Scale a gray image of more than 8 bits to 8; Pillow's conversion of "I" and "F" clips at 255.
 
-    Integers span 16 bits. Floats span 0 to 1, 0 to 255, or 16 bits: the first range that holds every value. Values
-    outside all of these ranges say nothing about their range; then the least is black and the greatest is white.
+    Integers are scaled from 16 bits. Floats are scaled from the first of these ranges that holds every value: 0 to 1, 0
+    to 255, 16 bits. If none does, the smallest value becomes black and the largest white.
     """
     pixels = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     low, high = min(0.0, pixels.min()), pixels.max()

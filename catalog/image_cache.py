@@ -1,7 +1,7 @@
 """Decoded images of a table, kept in memory or on disk, so that no image is decoded twice.
 
-All images are decoded once, before training, by worker processes, into one file: without a name in memory, or on disk
-for later runs too. Afterwards every process of the host reads that file and none writes it.
+Before training, worker processes decode all images into one file. The file is in memory and has no name, or it is on
+disk, where later runs find it. Afterwards all processes of the host read the file, and none writes it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from catalog.image_roots import image_roots
 from catalog.table import Table
 from runtime.progress import progress_bar
 
-_CHUNK = 256  # images that the workers are given at a time, each
+_CHUNK = 256  # images handed to each worker at a time
 _MISSING = (-1, -1, -1)
 
 Index = npt.NDArray[np.int64]
@@ -39,9 +39,9 @@ class ImageSources:
     """The image files of a table. A path that occurs in several rows is one source.
 
     Attributes:
-        paths: Arrow strings [sources], as in the table.
-        roots: folders that the paths are relative to, tried in order.
-        of_row: int32 [rows], the source of each row.
+        paths: The path of each source as the table spells it, Arrow strings [sources].
+        roots: The folders that the paths are relative to, tried in order.
+        of_row: The source of each row, int32 [rows].
     """
 
     paths: pa.LargeStringArray
@@ -52,9 +52,9 @@ class ImageSources:
         return len(self.paths)
 
     def find(self, source: int) -> tuple[str, tuple[int, int, int]]:
-        """Return the file of a source, and its stamp: time of change (ns), length in bytes, number of the root.
+        """Return a source's file, and its stamp: modification time in ns, length in bytes, and index of its root.
 
-        A missing file is below the last root and has the stamp (-1, -1, -1).
+        For a missing file, return its path below the last root and the stamp (-1, -1, -1).
         """
         path, file = str(self.paths[source].as_py()), ""
         for number, root in enumerate(self.roots):
@@ -71,18 +71,18 @@ class ImageSources:
         return (self.find(source)[0] for source in range(len(self)))
 
     def areas(self, workers: int, show: bool) -> npt.NDArray[np.int64]:
-        """Return the pixels that the header of each source announces, int64 [sources]; 0 if it is no image.
+        """Return each source's number of pixels according to its header, int64 [sources]; 0 if it is not an image.
 
         Args:
-            workers: processes that read headers; 0 reads them in this one.
-            show: show a progress bar.
+            workers: The number of processes that read headers; 0 reads them in this process.
+            show: Whether to show a progress bar.
         """
         return np.array([*_in_processes(_area, self.files(), len(self), workers, "Measuring", show)], dtype=np.int64)
 
     def key(self) -> str:
         """Return a key that two tables share only if they list the same unchanged images in the same order."""
         stamps = np.array([self.find(source)[1] for source in range(len(self))], dtype="<i8")
-        # Only roots that have an image count: the working directory is a root, and may differ next time.
+        # Leave out roots without an image: the working directory is a root, and the next run may have another.
         used = [self.roots[number] for number in np.unique(stamps[:, 2]) if number >= 0]
         key = hashlib.sha256("\0".join(used).encode(errors="surrogateescape"))
         sink = pa.BufferOutputStream()
@@ -97,8 +97,8 @@ def image_sources(table: Table, roots: tuple[os.PathLike[str], ...] | None = Non
     """Return the sources of a table.
 
     Args:
-        table: the table.
-        roots: result of `image_roots` if it is known already, as it looks for some of the files.
+        table: The table.
+        roots: The result of `image_roots`, if known; finding it takes time, because it looks for some of the files.
     """
     encoded = table.image_paths.dictionary_encode()
     folders = tuple(os.fspath(root) for root in roots or image_roots(table))
@@ -106,13 +106,13 @@ def image_sources(table: Table, roots: tuple[os.PathLike[str], ...] | None = Non
 
 
 class ImageCache:
-    """The pixels of a table's images. Worker processes may receive it, however they are started.
+    """The pixels of a table's images. Forked and spawned worker processes can receive it.
 
     Args:
-        file: descriptor of the pixels, uint8 [H, W, C] of one source after the other; the cache closes it.
-        index: int64 [sources, 3], offset in bytes, height and width; a height of 0 marks a source without pixels.
-        channels: 1 or 3.
-        of_row: int32 [rows], the source of each row.
+        file: The descriptor of a file with the sources' pixels in order, uint8 [H, W, C] each; the cache closes it.
+        index: The offset in bytes, height and width of each source, int64 [sources, 3]; a height of 0 means no pixels.
+        channels: 3 for color, 1 for gray.
+        of_row: The source of each row, int32 [rows].
     """
 
     def __init__(self, file: int, index: Index, channels: int, of_row: npt.NDArray[np.int32]) -> None:
@@ -126,7 +126,7 @@ class ImageCache:
             return None
         pixels = np.empty((height, width, self.channels), dtype=np.uint8)
         try:
-            # Reading is as fast as a mapping for whole images, and a failing disk is an error, not the signal SIGBUS.
+            # For whole images, reading is as fast as mapping, and a failing disk raises an error instead of SIGBUS.
             count = os.preadv(self._file, [pixels.reshape(-1).data], offset)
         except OSError:
             return None
@@ -145,27 +145,27 @@ class ImageCache:
 
 
 def decode_into(
-    place: str, sources: ImageSources, areas: npt.NDArray[np.int64], channels: int, workers: int, show: bool
+    path: str, sources: ImageSources, areas: npt.NDArray[np.int64], channels: int, workers: int, show: bool
 ) -> Index:
-    """Write the pixels of all sources to a file; return the index.
+    """Write the pixels of all sources to a file; return the index that `ImageCache` takes.
 
     Args:
-        place: path of the file, under which worker processes can open it.
-        sources: the images.
-        areas: pixels of each source, int64 [sources], as `ImageSources.areas` returns them.
-        channels: 1 or 3.
-        workers: processes that decode; 0 decodes in this one.
-        show: show a progress bar.
+        path: The path of an existing file, which worker processes can open too.
+        sources: The images.
+        areas: The number of pixels of each source, int64 [sources], as `ImageSources.areas` returns it.
+        channels: 3 for color, 1 for gray.
+        workers: The number of processes that decode; 0 decodes in this process.
+        show: Whether to show a progress bar.
 
     Raises:
-        OSError: the file cannot be written.
-        concurrent.futures.process.BrokenProcessPool: a worker was killed.
+        OSError: If the file cannot be written.
+        concurrent.futures.process.BrokenProcessPool: If a worker was killed.
     """
     sizes = areas * channels
     offsets = np.cumsum(sizes) - sizes
-    os.truncate(place, int(sizes.sum()))
-    numbers = zip(offsets.tolist(), sizes.tolist(), strict=True)
-    jobs = ((place, file, channels, *number) for file, number in zip(sources.files(), numbers, strict=True))
+    os.truncate(path, int(sizes.sum()))
+    places = zip(offsets.tolist(), sizes.tolist(), strict=True)
+    jobs = ((path, file, channels, *place) for file, place in zip(sources.files(), places, strict=True))
     shapes = [*_in_processes(_decode, jobs, len(sources), workers, "Decoding", show)]
     return np.column_stack([offsets, np.array(shapes, dtype=np.int64).reshape(-1, 2)])
 
@@ -173,7 +173,7 @@ def decode_into(
 def _in_processes(
     function: Callable[[Item], Answer], items: Iterable[Item], count: int, workers: int, title: str, show: bool
 ) -> Iterator[Answer]:
-    """Yield `function(item)` for each item in order, computed by worker processes unless there are few items."""
+    """Yield `function(item)` for each item, in order; worker processes compute it unless there are few items."""
     pool: Any = ProcessPoolExecutor(workers) if workers and count > _CHUNK else None
     remaining = iter(items)
     with progress_bar(count, title, "image", show) as bar, pool or nullcontext():
@@ -192,20 +192,20 @@ def _area(file: str) -> int:
 
 
 def _decode(job: tuple[str, str, int, int, int]) -> tuple[int, int]:
-    """Write the pixels of one image to its place; return height and width, or zeros if it has no pixels to keep."""
-    place, path, channels, offset, size = job
+    """Write one image's pixels at their offset in the cache; return height and width, or zeros if it has no pixels."""
+    cache, file, channels, offset, size = job
     try:
-        pixels = load_pixels(path, channels) if size else None
+        pixels = load_pixels(file, channels) if size else None
     except OSError:
         return 0, 0
-    if pixels is None or pixels.nbytes != size:  # the header is wrong, or the image has just changed
+    if pixels is None or pixels.nbytes != size:  # the header is wrong, or the image has changed since
         return 0, 0
     data = np.ascontiguousarray(pixels).reshape(-1).data
-    file = os.open(place, os.O_WRONLY)
+    descriptor = os.open(cache, os.O_WRONLY)
     try:
         written = 0
         while written < size:
-            written += os.pwrite(file, data[written:], offset + written)
+            written += os.pwrite(descriptor, data[written:], offset + written)
     finally:
-        os.close(file)
+        os.close(descriptor)
     return pixels.shape[0], pixels.shape[1]

@@ -1,4 +1,4 @@
-"""Images to label: files, folders of them, and tables that list them, as one long list in Arrow's buffers."""
+"""The images in the given files, folders and tables, as Arrow arrays of paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from catalog.table import read_table
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
-# Pillow registers these extensions, but opens them only with programs that are rarely installed, or never.
+# Pillow registers extensions for these formats, but can open them only with rarely installed programs, or not at all.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
@@ -41,8 +41,8 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
 
     Args:
         inputs: Image files, folders, and tables. A folder gives every file below it with an image's extension, except
-            hidden ones. A table gives the image_path of every row. A file that several files and folders name is
-            taken once.
+            hidden ones. A table gives the image_path of every row. Files and folders that contain the same image give
+            it once.
 
     Raises:
         DataError: If an input is missing, or a folder or table has no images.
@@ -74,7 +74,7 @@ def image_extensions() -> frozenset[str]:
 
 
 def _below(folder: str) -> pa.LargeStringArray:
-    """Return the images below a folder, sorted within each folder."""
+    """Return the images in a folder and all folders below it, sorted within each."""
     ends = image_extensions()
     parts = [
         pa.array([_utf8(os.path.join(place, name)) for name in names], pa.large_string())  # noqa: PTH118 - a million
@@ -88,7 +88,7 @@ def _below(folder: str) -> pa.LargeStringArray:
 
 
 def _walk(folder: str, ends: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder that has images, with their names; follow links, and visit each folder once."""
+    """Yield each folder that has images, and their names; follow links, but visit no folder twice."""
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         status = Path(place).stat()
@@ -109,7 +109,7 @@ def _append_files(lists: list[ImageList], files: list[str]) -> None:
 
 
 def _append(lists: list[ImageList], paths: pa.LargeStringArray) -> None:
-    """Append paths relative to the working directory, except those that an earlier file or folder gave."""
+    """Append paths relative to the working directory, without those that earlier files and folders gave."""
     here = (Path.cwd(),)
     for images in lists:
         if images.roots == here:
@@ -126,5 +126,5 @@ def _plain(paths: pa.LargeStringArray) -> pa.LargeStringArray:
 
 
 def _utf8(name: str) -> str:
-    """Return a file's name as UTF-8, with U+FFFD for bytes that are not text, which no table can hold."""
+    """Return a file's name as UTF-8, as tables need it; U+FFFD replaces bytes that are not text."""
     return os.fsencode(name).decode(errors="replace")

@@ -24,7 +24,7 @@ import pyarrow as pa
 from catalog.data_error import DataError
 
 UNKNOWN = -100  # a blank cell: PyTorch's ignore index, so that it counts in no loss
-UNSEEN = -1  # a class without an output in the model: reported, and counted as wrong
+UNSEEN = -1  # a class for which the model has no output: it is reported, and counts as wrong
 SEPARATOR = "|"  # between the values of a cell
 BITS = 62  # classes in a column of a bit set; an int64 of 62 bits is never negative
 
@@ -41,7 +41,7 @@ class LabelSpace:
     Args:
         classes: The class names of each attribute: at least two, or one for a multi-valued attribute. A name's
             position is its int64 code.
-        multi_valued: The attributes with any number of classes an image.
+        multi_valued: The attributes of which an image may have any number of classes.
 
     Raises:
         DataError: If a name is blank, is not a string, or occurs twice; if an attribute has too few classes; or if a
@@ -80,7 +80,9 @@ class LabelSpace:
                 f"the saved label space has no lists {' and '.join(_KEYS)}: is the checkpoint this project's?"
             )
         if len(attributes) != len(classes):
-            raise DataError(f"the saved label space has {len(attributes)} attributes, but classes for {len(classes)}")
+            raise DataError(
+                f"the saved label space has {len(attributes)} attributes, but classes for {len(classes)}: it is damaged"
+            )
         if twice := [name for i, name in enumerate(attributes) if name in attributes[:i]]:
             raise DataError(f"the label space names attribute {twice[0]!r} twice: attribute names must differ")
         return cls(dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ())))
@@ -114,7 +116,7 @@ class LabelSpace:
 
     @property
     def columns(self) -> dict[str, slice]:
-        """The columns of each attribute in the targets: one, or those that hold a multi-valued one's bits."""
+        """The target columns of each attribute: one, or as many as a multi-valued attribute's bits need."""
         slices, start = {}, 0
         for attribute, names in self.classes.items():
             width = columns_of_set(len(names)) if attribute in self.multi_valued else 1
@@ -124,7 +126,7 @@ class LabelSpace:
 
     @property
     def width(self) -> int:
-        """The number of the targets' columns, C; without multi-valued attributes it is the number of attributes."""
+        """The number of target columns, C; without multi-valued attributes it is the number of attributes."""
         return max((columns.stop for columns in self.columns.values()), default=0)
 
     def __str__(self) -> str:
@@ -171,7 +173,7 @@ class LabelSpace:
         return words
 
     def describe(self, target: Sequence[int]) -> list[str]:
-        """Return an image's labels in words, one text an attribute; a dash where nothing is known.
+        """Return an image's labels as text, one string for each attribute; a dash where the label is unknown.
 
         Args:
             target: One row of the targets, C integers.
@@ -204,7 +206,7 @@ class LabelSpace:
 
 
 def columns_of_set(count: int) -> int:
-    """Return the number of target columns that hold `count` classes and the bit behind them."""
+    """Return the number of target columns that hold the bits of `count` classes and the one for all other classes."""
     return count // BITS + 1
 
 

@@ -1,4 +1,4 @@
-"""Reading of Parquet tables, with each cell as the text that CSV would have."""
+"""A reader of Parquet tables, which returns each cell as the text that a CSV file would have."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ def read_parquet_columns(
     Args:
         path: The table.
         names: The columns to read, as the file spells them; the first holds the image paths.
-        lenient: Whether to leave out columns that hold no names, each with a warning, instead of refusing them.
+        lenient: Whether a column that holds no names is left out with a warning; otherwise it is an error.
 
     Returns:
         The columns by name, and the names of those whose cells are lists, here joined by `|`.
@@ -103,14 +103,14 @@ def _can_name(kind: pa.DataType) -> bool:
 
 
 def _joined(path: Path, name: str, lists: pa.Array) -> pa.ChunkedArray:
-    """Join each list of names by `|`, as CSV writes a set; an empty list becomes `|`, and its nulls are skipped."""
+    """Join each list of names by `|`, as in CSV; nulls in a list are skipped, and an empty list becomes `|`."""
     values = pc.list_flatten(lists)
     values = (values.dictionary_decode() if pa.types.is_dictionary(values.type) else values).cast(pa.string())
     rows = pc.list_parent_indices(lists)
     if (wrong := pc.index(pc.match_substring(values, SEPARATOR), True).as_py()) >= 0:
         raise DataError(
             f"{path.name} row {rows[wrong].as_py() + 1}: {name} has a value {values[wrong].as_py()!r}, and "
-            f"{SEPARATOR} separates values: write it without"
+            f"{SEPARATOR} separates values: remove it from the value"
         )
     present = values.is_valid()
     lengths = np.bincount(rows.filter(present).to_numpy(), minlength=len(lists))

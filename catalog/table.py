@@ -30,6 +30,7 @@ pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does
 
 IMAGE_PATH = "image_path"
 
+# common names of a column of image paths, in lower-case letters
 _PATH_LIKE = re.compile(r"(image|img|file|picture|photo)*(path|name|file)?s?")
 _ADDED = -1  # the file row of an image that is not in the file
 
@@ -44,8 +45,8 @@ class Table:
         columns: The attributes in the header's order, each a dictionary-encoded Arrow array; null is blank.
         chosen: Whether the user named the attributes; otherwise the header did.
         lists: The attributes whose cells are lists in the file, here joined by `|`.
-        file_rows: The index in the file of each row, -1 for an image that `with_images` added. None means that the
-            rows are the file's, in order.
+        file_rows: Each row's index in the file, -1 for an image that `with_images` added. None if the table has the
+            file's rows in their order.
     """
 
     path: Path
@@ -62,7 +63,7 @@ class Table:
 
     @property
     def added(self) -> npt.NDArray[np.bool_]:
-        """Whether each row, bool [rows], is an image that `with_images` added."""
+        """Which rows `with_images` added, bool [rows]."""
         is_added: npt.NDArray[np.bool_] = self._indices() == _ADDED
         return is_added
 
@@ -74,13 +75,13 @@ class Table:
         return str(self.image_paths[row].as_py())
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Table":
-        """Return a table of some of these rows, in the order given; each keeps its place in the file."""
+        """Return a table with the given rows in the given order; messages still name their lines in the file."""
         columns = {name: _without_unused(column.take(pa.array(rows))) for name, column in self.columns.items()}
         image_paths = self.image_paths.take(pa.array(rows))
         return replace(self, image_paths=image_paths, columns=columns, file_rows=self._indices()[rows])
 
     def with_images(self, image_paths: pa.LargeStringArray) -> "Table":
-        """Return a table with images added at its end, whose cells are all blank."""
+        """Return a table with these images added at its end; all their cells are blank."""
 
         def extended(column: pa.DictionaryArray) -> pa.DictionaryArray:
             blanks = pa.nulls(len(image_paths), column.type.index_type)
@@ -94,9 +95,9 @@ class Table:
         )
 
     def line(self, row: int) -> int:
-        """Return the line of the file, from 1, on which a row starts; Parquet has no lines but row numbers, from 1.
+        """Return the line of the file on which a row starts, from 1; for Parquet return the row's number, from 1.
 
-        This reads the file again, so it is for messages.
+        This reads the file again, so use it only for messages.
 
         Raises:
             ValueError: If the row was added and is not in the file.
@@ -107,7 +108,7 @@ class Table:
         return line_of_row(self.path, file_row) if is_text_table(self.path) else file_row + 1
 
     def place(self, row: int) -> str:
-        """Return where a row is, for a message: "train.csv line 7"; for an image that was added, its path."""
+        """Return a row's place for a message: "train.csv line 7", or the path of an image that was added."""
         if self.file_rows is not None and self.file_rows[row] == _ADDED:
             return self.image_path(row)
         return f"{self.path.name} {'line' if is_text_table(self.path) else 'row'} {self.line(row)}"
@@ -130,7 +131,7 @@ def read_table(
         path: The file; its extension gives the format.
         attributes: The columns to read as attributes; by default every column but `image_path`.
         require_attributes: Whether a table without attributes is an error; pretraining and inference need none. If
-            not, columns that hold no names are left out with a warning, unless `attributes` names them.
+            false, columns that hold no names are left out with a warning, unless `attributes` names them.
 
     Raises:
         DataError: If the file is missing or is no such table, or a row has no image path.
@@ -183,7 +184,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
-    """Return the file's spelling of each column by its stripped name; raise a DataError unless this is a header."""
+    """Return a dict from each column's stripped name to its spelling in the file, or raise a DataError."""
     names = [name.strip() for name in raw_header]
     where = f"{path.name} line {header_line(path)}" if is_text_table(path) else path.name
     if IMAGE_PATH not in names:
@@ -199,7 +200,7 @@ def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
 
 
 def _renaming(names: list[str]) -> str:
-    """Return what to do about a header that lacks the image path."""
+    """Return the remedy for a header without a column of image paths."""
     if len(names) == 1 and (delimiter := next((d for d in ";\t|," if d in names[0]), None)):
         return f"its cells seem to be separated by {delimiter!r}: separate .csv with commas and .tsv with tabs"
     similar = [name for name in names if name and _PATH_LIKE.fullmatch(re.sub(r"[^a-z]", "", name.lower()))]
@@ -223,13 +224,13 @@ def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | 
 
 
 def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return a column whose dictionary has only the classes of its rows."""
+    """Return a column without the dictionary entries that no row uses."""
     used = column.indices.unique().drop_null()
     return pa.DictionaryArray.from_arrays(pc.index_in(column.indices, value_set=used), column.dictionary.take(used))
 
 
 def _encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a column dictionary-encoded, its cells stripped and its empty ones null."""
+    """Return a dictionary-encoded column with stripped cells; empty cells become null."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
     names = pc.utf8_trim_whitespace(encoded.dictionary)

@@ -60,7 +60,7 @@ def _check_attributes(table: Table, label_space: LabelSpace, strict: bool) -> No
 
 
 def _is_unseen(encoded: npt.NDArray[np.int64], label_space: LabelSpace, attribute: str) -> npt.NDArray[np.bool_]:
-    """Return whether each row of an attribute's targets has a class that the label space lacks, bool [rows]."""
+    """Return which rows of an attribute's targets have a class that the label space lacks, bool [rows]."""
     if attribute not in label_space.multi_valued:
         unseen: npt.NDArray[np.bool_] = encoded[:, 0] == UNSEEN
         return unseen
@@ -85,7 +85,7 @@ def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: st
 
 
 def _warn_of_unseen(table: Table, label_space: LabelSpace, attribute: str, count: int) -> None:
-    """Warn of an attribute's classes that the label space lacks, which `count` images have."""
+    """Warn of classes that the label space lacks; `count` images have one of them."""
     multi_valued, known = attribute in label_space.multi_valued, set(label_space.classes[attribute])
     unseen = [name for name in class_names(table.columns[attribute], multi_valued) if name not in known]
     looks_multi_valued = not multi_valued and any(SEPARATOR in name for name in unseen)

@@ -1,4 +1,4 @@
-"""Reading of CSV and TSV tables, and the line of each row for error messages.
+"""A reader of CSV and TSV tables, which also finds the line of a row for error messages.
 
 Arrow reads the cells. Python's slow csv module reads the file again when a message needs a line, or when a quote may
 not be closed: Arrow accepts such a quote silently and loses the rows behind it.
@@ -78,8 +78,7 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
     except pa.ArrowInvalid as error:
         raise _refusal(path, len(header), error) from None
 
-    # unclosed quotes
-    # Only an odd quote, a cell of several lines or an empty line can hide an unclosed quote; most tables have none.
+    # unclosed quotes: a table can have one only if its quotes are odd in number, or its lines outnumber its rows
     if (quotes := data.count(b'"')) and (quotes % 2 or _count_lines(data) != len(cells) + 1):
         for _ in _rows(path, strict=True):
             pass
@@ -87,12 +86,12 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
 
 
 def header_line(path: Path) -> int:
-    """Return the line of a text table's header, from 1."""
+    """Return the line number of a text table's header, from 1."""
     return next(_rows(path))[0]
 
 
 def line_of_row(path: Path, row: int) -> int:
-    """Return the line, from 1, on which a text table's row starts; row 0 follows the header."""
+    """Return the line number, from 1, on which a row of a text table starts; row 0 follows the header."""
     return next(start for i, (start, _) in enumerate(_rows(path)) if i == row + 1)
 
 
@@ -102,11 +101,11 @@ def no_rows(path: Path) -> DataError:
 
 
 def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:
-    """Yield each row's first line, from 1, and its cells.
+    """Yield the line number, from 1, on which each row starts, and the row's cells.
 
     Args:
         path: The table.
-        strict: Whether to refuse text after a closing quote: it shows that an earlier quote was not closed.
+        strict: Whether to refuse text after a closing quote, which shows that an earlier quote was not closed.
         errors: The treatment of bytes that are not UTF-8, as `open` takes it; another check reports them.
     """
     start = 1
@@ -135,7 +134,7 @@ def _count_lines(data: bytes) -> int:
 
 
 def _refusal(path: Path, width: int, error: Exception) -> DataError:
-    """Return why Arrow refused a text table, with the line, which Arrow does not know."""
+    """Return the error for a table that Arrow refused, with the line number that Arrow does not report."""
     _check_utf8(path)
     rows = 0
     for line, row in _rows(path, strict=True):
@@ -161,4 +160,6 @@ def _check_utf8(path: Path) -> None:
 
 
 def _not_text(path: Path) -> DataError:
-    return DataError(f"{path.name} is not a text table, it has NUL bytes: export it as .csv from the program it is for")
+    return DataError(
+        f"{path.name} is not a text table, it has NUL bytes: export it as .csv from the program that made it"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from catalog.table import Table
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
-_PATHS_AT_ONCE = 1 << 13  # become Python strings together; a table has millions
+_PATHS_AT_ONCE = 1 << 13  # paths that become Python strings at a time, since a table may have millions
 _UNTIDY = r"/\.{0,2}(/|$)|^\.{1,2}(/|$)"  # has a //, a part . or .., or a / at its end
 
 
@@ -51,7 +51,7 @@ def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
 
 
 def shared_images(table: Table, other: Table) -> int:
-    """Return how many of the images that `with_unlabeled` added to a table are also in another one."""
+    """Return how many of the images that `with_unlabeled` added to a table are also in another table."""
     added = table.image_paths.filter(pa.array(table.added))
     return int(pc.sum(pc.is_in(added, value_set=_all_absolute_paths(other))).as_py() or 0)
 
@@ -67,7 +67,7 @@ def join_paths(folder: str, paths: pa.LargeStringArray) -> pa.LargeStringArray:
     below = pc.binary_join_element_wise(prefix, paths, nothing)
     joined = pc.if_else(pc.starts_with(paths, "/"), paths, below)
     untidy = pc.match_substring_regex(paths, _UNTIDY)
-    if os.sep != "/":  # then a path is absolute or untidy by other rules
+    if os.sep != "/":  # Windows has other rules: normalize every path
         untidy = pa.array(np.ones(len(paths), dtype=bool))
     if not pc.any(untidy).as_py():
         return joined
@@ -83,25 +83,26 @@ def _normalized(folder: str, path: str) -> str:
 
 
 def _all_absolute_paths(table: Table) -> pa.LargeStringArray:
-    """Return the absolute paths that a table's images may have: below its own folder and the working directory."""
+    """Return each of a table's paths twice, below the table's folder and below the working directory."""
     folders = str(table.path.parent.resolve()), str(Path.cwd())
     return pa.concat_arrays([join_paths(folder, table.image_paths) for folder in folders])
 
 
 def _absolute_paths(images: ImageList) -> pa.LargeStringArray:
-    """Return the absolute path of each image, in the first of its roots that has it, else in the last root."""
+    """Return each image's absolute path: below the first root that has it, or below the last root if none has."""
     *earlier, last = (join_paths(str(root.resolve()), images.paths) for root in images.roots)
     for paths in reversed(earlier):
-        last = pc.if_else(pa.array(_mask(paths, os.path.exists)), paths, last)
+        last = pc.if_else(pa.array(_exist(paths)), paths, last)
     return last
 
 
-def _mask(paths: pa.LargeStringArray, holds: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
-    return np.fromiter((holds(path) for part in _in_parts(paths) for path in part), dtype=bool, count=len(paths))
+def _exist(paths: pa.LargeStringArray) -> npt.NDArray[np.bool_]:
+    exists = (os.path.exists(path) for part in _in_parts(paths) for path in part)  # noqa: PTH110 - a million paths
+    return np.fromiter(exists, dtype=bool, count=len(paths))
 
 
 def _in_parts(paths: pa.LargeStringArray) -> Iterator[list[str]]:
-    """Yield paths as lists of Python strings, a bounded number at once."""
+    """Yield the paths as lists of at most `_PATHS_AT_ONCE` Python strings."""
     for start in range(0, len(paths), _PATHS_AT_ONCE):
         yield paths.slice(start, _PATHS_AT_ONCE).to_pylist()
 

@@ -21,19 +21,19 @@ INK, GRAY = "#1a1a1a", "#6b6b6b"
 # Paul Tol's wine, indigo and olive replace it and extend the list. Markers distinguish the lines without any color.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#332288", "#999933")
 BEST = "#D55E00"  # Okabe and Ito's eighth color, reserved for the best epoch
-MARKERS = "os^Dv<>pPX*h"  # their number is no multiple of the colors', so that pairs repeat late
+MARKERS = "os^Dv<>pPX*h"  # 11 follow the first, prime to the 8 colors: attributes repeat a pair only after 88
 
 _INCHES, _DPI = (8.0, 5.0), 150  # 1200 x 750 pixels, with letters that are readable at the width of a README
 _RULE = "#e4e4e4"
-_EVERY_POINT = 40  # up to this number of points, each has a marker
-_MARKERS_A_LINE = 10  # beyond it, a line has about this number of markers
+_EVERY_POINT = 40  # a line with at most this number of points has a marker at each
+_MARKERS_A_LINE = 10  # approximate number of markers on a longer line
 _LEGEND_LINES = 14
-_LOG_SCALE = 12.0  # ratio of the largest to the smallest loss from which a linear axis would flatten the smaller ones
+_LOG_SCALE = 12.0  # the axis is logarithmic if the largest loss exceeds the smallest by this factor
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How a column of summary.csv is drawn; a curve without a label is not in the legend."""
+    """The style of the line for a column of summary.csv; a curve without a label is not in the legend."""
 
     column: str
     label: str
@@ -43,7 +43,7 @@ class Curve:
     dashed: bool = False
 
     def averaged(self, column: str, label: str = "") -> Curve:
-        """Return the curve of the averaged weights (EMA) that belongs to this one."""
+        """Return the same curve for the averaged weights (EMA), thinner and dashed."""
         return replace(self, column=column, label=label, width=0.75 * self.width, dashed=True)
 
 
@@ -107,13 +107,13 @@ def draw_lines(axes: Axes, rows: Sequence[Row], curves: Sequence[Curve]) -> None
 
 
 def mark_best(axes: Axes, rows: Sequence[Row], column: str, text: str, lowest: bool = False) -> None:
-    """Ring a column's best value, and write it at the panel's upper right corner, where there are no curves.
+    """Circle a column's best value, and write it above the panel's right corner, where no curve is.
 
     Args:
         axes: The panel.
         rows: The epochs.
         column: The column whose best value counts.
-        text: What to write, with `{epoch}` and `{value}`.
+        text: A template with `{epoch}` and `{value}`.
         lowest: Whether the lowest value is the best.
     """
     if (best := best_epoch(rows, column, lowest)) is None:
@@ -149,7 +149,7 @@ def scale_losses(axes: Axes) -> None:
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, and return its path; the file changes at once or not at all."""
+    """Write a figure as a PNG file, which changes at once or not at all; return its path."""
     with atomic_file(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return path

@@ -34,15 +34,15 @@ if TYPE_CHECKING:  # matplotlib takes a second to import; a run without pictures
     from matplotlib.figure import Figure
 
 _NAME_LENGTH = 20
-_REPRESENTATION = ("train_contrastive_top1", "train_effective_rank_h")  # columns that are worth a third picture
+_REPRESENTATION = ("train_contrastive_top1", "train_effective_rank_h")  # one of these adds a third picture
 _SECOND_CURVES = 4  # attributes; with more, second curves (averaged weights or neighbors) would hide the first
 
 
 def draw_curves(summary: Path, folder: Path) -> list[Path]:
-    """Draw `accuracy.png` and `losses.png`; each file changes at once, so that a viewer never sees half a picture.
+    """Draw `accuracy.png` and `losses.png`; a viewer never sees an unfinished picture.
 
-    A run that measured its projections or its representation has a third, `representation.png`. Epochs without a
-    value, such as those between two validations, are skipped: the line joins their neighbors.
+    If the run measured its projections or its representation, also draw `representation.png`. A line skips epochs
+    without a value, such as those between two validations.
 
     Args:
         summary: The summary.csv of a run.
@@ -62,12 +62,12 @@ def draw_curves(summary: Path, folder: Path) -> list[Path]:
 
 
 def attribute_curves(run: Summary, ending: str = "") -> list[Curve]:
-    """Return a curve for each attribute; none for a single one, which equals the mean's curve.
+    """Return a curve for each attribute; none if there is only one, since its curve equals the mean's.
 
     Args:
         run: The run.
-        ending: What follows an attribute's name in its column: "_loss", or nothing for the accuracy. The accuracy of a
-            multi-valued attribute is its mean average precision, as a whole set is seldom right.
+        ending: The ending of the attributes' columns: "_loss", or "" for the accuracy. For a multi-valued attribute the
+            accuracy is its mean average precision, since a whole set is seldom right.
     """
     curves = []
     for i, name in enumerate(run.attributes if len(run.attributes) > 1 else []):
@@ -79,7 +79,7 @@ def attribute_curves(run: Summary, ending: str = "") -> list[Curve]:
 
 
 def _draw_accuracy(run: Summary) -> Figure:
-    """Return accuracies above the losses of both splits."""
+    """Return two panels: the validation accuracies, and below them the losses of both splits."""
     from matplotlib.ticker import PercentFormatter
 
     # accuracy
@@ -108,7 +108,7 @@ def _draw_accuracy(run: Summary) -> Figure:
 
 
 def _draw_losses(run: Summary) -> Figure:
-    """Return the terms of the training loss above the attributes' validation losses."""
+    """Return two panels: the terms of the training loss, and below them the validation loss of each attribute."""
     figure, (upper, lower) = make_panels(run.rows, (1, 1), ("Training loss", "Validation loss"))
     terms = [
         Curve("train_loss", "weighted sum", INK, width=2.2),
@@ -126,7 +126,7 @@ def _draw_losses(run: Summary) -> Figure:
 
 
 def _draw_representation(run: Summary) -> Figure:
-    """Return accuracies of neighbors and contrast, the geometry of the projections, and effective ranks."""
+    """Return three panels: neighbor and contrastive accuracies, alignment and uniformity, effective ranks."""
     from matplotlib.ticker import PercentFormatter
 
     titles = ("Nearest neighbors and contrast", "Alignment and uniformity (lower is better)", "Effective rank")

@@ -1,4 +1,4 @@
-"""Class and attribute names in pictures, in any script, with any length and punctuation."""
+"""Text in pictures: names of classes and attributes in any script, of any length, with any punctuation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _font_families() -> tuple[str, ...]:
 
 
 def font_families() -> list[str]:
-    """Return matplotlib's own font and this machine's fonts for other scripts, in the order to try them."""
+    """Return the fonts to try in order: matplotlib's own, then this machine's fonts for other scripts."""
     return list(_font_families())
 
 

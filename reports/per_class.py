@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # matplotlib takes a second to import; most evaluations draw 
 Matrix = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-OUTSIDE = "(not in the label space)"  # the row for labels whose class has no output in the model
+OUTSIDE = "(not in the label space)"  # name of the row for labels that are not classes of the model
 
 _NAMED_CLASSES = 40  # with more classes, names would be too small to read
 _WRITTEN_CLASSES = 12  # up to this number of classes, each cell shows its percent
 _INK, _GRAY = "#1a1a1a", "#6b6b6b"
 _NAME_LENGTH = 24
-_BYTES = 120  # in a file name's stem; file systems allow 255 for the whole name
+_BYTES = 120  # longest stem of a file name; file systems allow 255 bytes for the whole name
 
 
 def class_scores(matrix: Matrix) -> dict[str, Floats]:
@@ -73,13 +73,13 @@ def write_per_class(
 ) -> list[Path]:
     """Write `<attribute>.csv`, `<attribute>-confusion.csv` and `<attribute>-confusion.png` for each attribute.
 
-    A multi-valued attribute has only the first: a wrong set is not confused with one other class.
+    A multi-valued attribute gets only the first file, since a wrong set is not a confusion of two classes.
 
     Args:
         folder: The folder of the files; it is created.
         matrices: The counts of each attribute, as `class_scores` takes them, or `value_scores` for a multi-valued one.
         classes: The class names of each attribute, in the order of its counts.
-        title: A line for the pictures that says what was scored.
+        title: A line for the pictures that names the model and data that were scored.
         multi_valued: The attributes with several values an image.
 
     Returns:
@@ -106,10 +106,10 @@ def write_per_class(
 
 
 def file_stems(names: Iterable[str]) -> list[str]:
-    """Return a different file name's stem for each name, even for a file system that ignores case.
+    """Return a file name's stem for each name; no two stems are equal, even where case is ignored.
 
-    Letters and digits of any script stay; characters that a file system may refuse become underscores. A number
-    follows a stem whose files would collide with another name's.
+    Letters and digits of any script stay; characters that a file system may refuse become underscores. If two names
+    have the same stem, the second one gets a number.
     """
     taken: set[str] = set()
     stems = []
@@ -142,7 +142,7 @@ def _write_confusion(path: Path, names: Sequence[str], matrix: Matrix) -> None:
 
 
 def _rows(names: Sequence[str], matrix: Matrix) -> list[tuple[str, list[int]]]:
-    """Return the rows of the matrix with their names; the row outside the label space only if it has labels."""
+    """Return each row's name and counts; leave out the last row, `OUTSIDE`, if it has no labels."""
     rows: Matrix = matrix if matrix[-1].any() else matrix[:-1]
     return list(zip([*names, OUTSIDE], rows.tolist(), strict=False))
 
@@ -156,7 +156,7 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
         attribute: The attribute's name.
         names: The names of its classes.
         matrix: Counts [K + 1, K], as `class_scores` takes them.
-        title: A line that says what was scored.
+        title: A line that names the model and data that were scored.
     """
     # Not pyplot, which keeps every figure and may open a window.
     from matplotlib import colormaps
@@ -210,7 +210,7 @@ def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str],
         )
         axes.set_yticks(range(len(labels)), [""] * len(labels))
         for axis, names in ((axes.xaxis, predictions), (axes.yaxis, labels)):
-            # Each drawing makes tick labels from these strings, so markup must be switched off here, not on the labels.
+            # Disable markup here and not on the tick labels, which each drawing makes anew from these strings.
             shown = [drawable(name, font_families(), _NAME_LENGTH) for name in names]
             axis.set_ticklabels(shown, family=font_families(), parse_math=False)
         return

@@ -1,4 +1,4 @@
-"""What a model predicts for many images, kept as arrays and written as CSV, JSON or Parquet."""
+"""The predictions for many images: kept as arrays, written as CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
 from catalog.label_space import SEPARATOR, LabelSpace
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
-pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
-
 _IMAGE_PATH, _ERROR = "image_path", "error"
 _ROWS = 1 << 16  # rows that become Python objects at the same time
 
 
 class Predictions:
-    """The best classes of each image and their probabilities, in 8 bytes for each class kept.
+    """The most probable classes of each image and their probabilities, in 8 bytes for each class kept.
 
-    A multi-valued attribute has a probability for each value, in 4 bytes; NaN means that the value is not predicted.
+    A multi-valued attribute keeps 4 bytes for each value: its probability, or NaN if the value is not predicted.
 
     Args:
         label_space: The attributes and their classes.
@@ -67,7 +64,7 @@ class Predictions:
             self.probabilities[name][rows] = np.nan
 
     def columns(self) -> list[tuple[str, str, str, int]]:
-        """Return, for each class kept, the columns of its name and probability, its attribute, and its rank from 0."""
+        """Return for each class kept the names of its two columns, its attribute, and its rank from 0."""
         return [
             (column, f"{column}_probability", name, rank)
             for name in self.label_space.attributes
@@ -84,7 +81,7 @@ class Predictions:
         return [(names[code], float(str(probabilities[code]))) for code in order.tolist()]
 
     def check_columns(self, path: Path) -> None:
-        """Refuse a file in which two columns would have the same name, before hours of work.
+        """Refuse a file in which two columns would have the same name. Call this before hours of work.
 
         Raises:
             UsageError: If an attribute is named like another's probability, `image_path` or `error`.
@@ -98,14 +95,14 @@ class Predictions:
 
 
 def check_predictions_path(text: str) -> Path:
-    """Return the path of the predictions' file; this is called before there are any.
+    """Return the path of the predictions' file. Call this before hours of predicting.
 
     Raises:
         UsageError: If the extension is no known format, or the file cannot be written.
     """
     path = Path(text)
     if path.suffix.lower() not in _WRITERS:
-        raise UsageError(f"output {text} does not end in .csv, .json or .parquet, which say how to write it")
+        raise UsageError(f"output {text} does not end in .csv, .json or .parquet: choose one of these formats")
     check_writable(path)
     return path
 
@@ -119,7 +116,7 @@ def write_predictions(
         path: The file; its extension gives the format. CSV and Parquet have a column `error` only if there are errors.
         predictions: The predictions for every image.
         image_paths: The image paths, Arrow strings, one a row.
-        errors: The reason why an image could not be read, by row.
+        errors: By row, the reason why its image could not be read.
     """
     with atomic_file(path) as unfinished:
         _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)

@@ -28,7 +28,7 @@ def check_results_path(text: str) -> Path | None:
         return None
     path = Path(text)
     if path.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"results_file {text} does not end in .csv or .json, which say how to write it")
+        raise UsageError(f"results_file {text} does not end in .csv or .json: choose one of these formats")
     check_writable(path)
     return path
 

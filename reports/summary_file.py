@@ -1,4 +1,4 @@
-"""Reading of a run's summary.csv."""
+"""A reader of a run's summary.csv."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from runtime.errors import UsageError
 Row = dict[str, float]  # the finite values of one epoch, by column
 
 _REQUIRED = ("epoch", "train_loss", "classification_loss", "eval_balanced_accuracy")
-# Every attribute has these columns beside its own. No other column does except, with a prefix, the averaged model's.
+# An attribute is a column that has these columns beside it. So has the averaged model's, whose name has a prefix.
 _ATTRIBUTE_ENDINGS = ("_loss", "_top5", "_balanced_accuracy")
 _RESERVED = ("eval_", "train_", "ema_")  # no attribute's name begins with one
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run has logged.
+    """The epochs and attributes that a run has logged.
 
     Args:
         rows: The epochs in order; blank cells, NaN and infinity are absent.

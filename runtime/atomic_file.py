@@ -1,4 +1,4 @@
-"""Files that change at once or not at all, so that a reader never sees an unfinished one."""
+"""Atomic writing: a file changes completely or not at all, so a reader never sees an unfinished one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.errors import UsageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside the file; at the end it replaces the file, or after an error it is deleted.
+    """Yield a temporary path beside the file. It replaces the file at the end, and is deleted after an error.
 
     Args:
         path: The file; its folder is created.
@@ -35,10 +35,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Create the folder of a file that will be written after hours of work, and check that it is writable.
+    """Create a file's folder and check that it is writable, before hours of work whose result goes there.
 
     Raises:
-        UsageError: If it is not, or the path is a folder.
+        UsageError: If the folder is not writable, or the path is a folder.
     """
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; name a file")

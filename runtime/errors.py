@@ -14,8 +14,8 @@ class UsageError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's message, short enough for a place inside a sentence; its type if the message is empty."""
-    if "weights_only" in str(error):  # torch refuses a file, and advises to run the code that may be in it
+    """Return the first line of an error's message, to be quoted in a sentence; its type if the message is empty."""
+    if "weights_only" in str(error):  # torch's message advises to load the file unsafely, which could run code in it
         return "it is damaged, of another kind, or holds more than weights and plain values"
     line, *others = (str(error).strip() or type(error).__name__).splitlines()
     return f"{line} {others[0].strip()}" if others and line.endswith(":") else line
@@ -26,7 +26,7 @@ def report_usage_errors(script: str) -> Iterator[None]:
     """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
 
     Args:
-        script: The name at the beginning of the line.
+        script: The script's name, with which the line begins.
     """
     try:
         yield

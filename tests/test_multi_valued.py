@@ -200,3 +200,10 @@ def test_multi_valued_that_contradicts_a_checkpoint_or_a_table_is_refused(
     write_table(tmp_path / "train.csv", [{"image_path": row["image_path"]} for row in read_rows(data / "train.csv")])
     with pytest.raises(UsageError, match=r"--multi-valued tags: train.csv has no attribute: leave it out"):
         prepare(tmp_path, tmp_path / "out", "-wlc", 0, "--multi-valued", "tags")
+
+
+def test_a_table_that_needs_another_flag_is_refused_with_its_name(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"train.csv has no attribute 'brand', which --multi-valued names"):
+        prepare(data, tmp_path, "--multi-valued", "brand")
+    with pytest.raises(UsageError, match=r"^--unlabeled \*\.webp: nothing matches the pattern"):
+        prepare(data, tmp_path, "--unlabeled", "*.webp", "--unlabeled-ratio", 1)

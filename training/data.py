@@ -19,6 +19,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.contrastive_loss import reads_labels
+from training.flag_names import naming_flags
 
 _logger = logging.getLogger("train")
 
@@ -109,6 +110,7 @@ def read_data(
     return label_space, train_set, eval_set
 
 
+@naming_flags("multi_valued")
 def resolve_label_space(settings: DataSettings, train_table: Table, resumed: Checkpoint | None) -> LabelSpace:
     """Return the label space: the resumed checkpoint's, else all.csv's, else the training table's."""
     if resumed and resumed.label_space is not None:
@@ -173,6 +175,7 @@ def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> 
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
 
 
+@naming_flags("multi_valued", "unlabeled")
 def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TwoViewDataset:
     """Return the training images, with the unlabeled ones added; without a contrastive loss only labeled images.
 

@@ -56,9 +56,9 @@ def both(name, image, amount, **kwargs):
 
 
 def assert_close(name, image, amount, most, **kwargs):
-    ours, theirs = both(name, image, amount, **kwargs)
-    assert ours.mode == theirs.mode
-    assert differences(ours, theirs).max() <= most
+    ours, timms = both(name, image, amount, **kwargs)
+    assert ours.mode == timms.mode
+    assert differences(ours, timms).max() <= most
 
 
 def sources(name, image, amount):
@@ -118,16 +118,16 @@ def test_sharpness_is_timms_to_one_level(name, factor):
 def test_bilinear_shears_and_rotations_are_timms_but_for_the_border_of_the_fill(name, share):
     amount = share * AFFINE[name]
     for image, fill in images():
-        ours, theirs = both(name, image, amount, resample=BILINEAR, fillcolor=fill)
-        assert ours.mode == theirs.mode
+        ours, timms = both(name, image, amount, resample=BILINEAR, fillcolor=fill)
+        assert ours.mode == timms.mode
         inside, away = regions(name, image, amount)
-        far = differences(ours, theirs)[away]
+        far = differences(ours, timms)[away]
         assert len(far) > 0.75 * image.width * image.height
         assert far.mean() < 0.5
         assert (far > 2).mean() < 0.01
         assert far.max() <= 12  # a 32nd of a pixel at an edge from black to white
         # At the border a value lies between timm's and the fill, not beyond.
-        blended, expected = np.asarray(ours)[inside].astype(int), np.asarray(theirs)[inside].astype(int)
+        blended, expected = np.asarray(ours)[inside].astype(int), np.asarray(timms)[inside].astype(int)
         assert (blended >= np.minimum(expected, fill) - 12).all()
         assert (blended <= np.maximum(expected, fill) + 12).all()
 
@@ -141,8 +141,8 @@ def test_a_shear_or_rotation_by_nothing_changes_nothing(name):
 @pytest.mark.parametrize("degrees", [90, 180, -90, 45, 360])
 def test_also_large_turns_are_timms(degrees):
     image = as_image(picture(64, 64))
-    ours, theirs = both("Rotate", image, degrees, resample=BILINEAR, fillcolor=COLOR)
-    far = differences(ours, theirs)[regions("Rotate", image, degrees)[1]]
+    ours, timms = both("Rotate", image, degrees, resample=BILINEAR, fillcolor=COLOR)
+    far = differences(ours, timms)[regions("Rotate", image, degrees)[1]]
     assert far.mean() < 0.5
     assert far.max() <= (12 if degrees == 45 else 0)
 
@@ -169,8 +169,8 @@ def test_operations_take_the_smallest_images(size):
                 name, image, abs(amount) if name in SHARPNESS else amount, 1, resample=BICUBIC, fillcolor=COLOR
             )
     for name, most in AFFINE.items():
-        ours, theirs = both(name, image, most, resample=BILINEAR, fillcolor=COLOR)
-        assert ours.size == theirs.size == image.size
+        ours, timms = both(name, image, most, resample=BILINEAR, fillcolor=COLOR)
+        assert ours.size == timms.size == image.size
 
 
 def test_several_resamplings_are_chosen_from_as_timm_does():
@@ -239,9 +239,9 @@ def test_a_quickened_policy_draws_what_it_drew_and_makes_almost_the_same(name):
     means = []
     image = as_image(picture(64, 72))
     for seed in range(40):
-        theirs, ours = (POLICIES[name](name, {"translate_const": 30, "img_mean": COLOR}) for _ in range(2))
+        timms, ours = (POLICIES[name](name, {"translate_const": 30, "img_mean": COLOR}) for _ in range(2))
         use_opencv_operations(ours)
-        expected, expected_draws, expected_state = made_with(theirs, image, seed)
+        expected, expected_draws, expected_state = made_with(timms, image, seed)
         found, draws, state = made_with(ours, image, seed)
         assert draws == expected_draws
         assert state == expected_state

@@ -64,12 +64,12 @@ def levels(tensor, channels=3):
     return ((tensor * std + mean) * 255).double()
 
 
-def assert_alike(ours, theirs, pixels, draws, channels=3, most=4.0):
+def assert_alike(ours, timms, pixels, draws, channels=3, most=4.0):
     """Compares a transform of pixels with one of images for several seeds."""
     means = []
     for number in range(draws):
         seed(number)
-        expected = theirs(as_image(pixels))
+        expected = timms(as_image(pixels))
         expected_states = states()
         seed(number)
         found = ours(pixels)
@@ -88,15 +88,15 @@ def assert_alike(ours, theirs, pixels, draws, channels=3, most=4.0):
 @pytest.mark.parametrize("options", TRAINING, ids=str)
 def test_training_gives_what_timm_gives_of_the_image(options, prefetched):
     options = {"is_training": True, "use_prefetcher": prefetched, "mean": MEAN, "std": STD, **options}
-    theirs = create_transform((3, 40, 32), **options)
-    assert_alike(from_pixels(create_transform((3, 40, 32), **options)), theirs, picture(), 12)
+    timms = create_transform((3, 40, 32), **options)
+    assert_alike(from_pixels(create_transform((3, 40, 32), **options)), timms, picture(), 12)
 
 
 @pytest.mark.parametrize("policy", [None, "rand-m9-mstd0.5", "v0"])
 def test_gray_pixels_give_what_timm_gives_of_the_gray_image(policy):
     options = {**PREFETCHED, "mean": MEAN[:1], "std": STD[:1], "auto_augment": policy, "interpolation": "bilinear"}
-    theirs = create_transform((1, 40, 32), **options)
-    assert_alike(from_pixels(create_transform((1, 40, 32), **options)), theirs, picture(channels=1), 12, 1)
+    timms = create_transform((1, 40, 32), **options)
+    assert_alike(from_pixels(create_transform((1, 40, 32), **options)), timms, picture(channels=1), 12, 1)
 
 
 @pytest.mark.parametrize("prefetched", [True, False])
@@ -115,11 +115,11 @@ def test_any_other_transform_is_given_the_image():
 def test_of_augmixs_splits_only_the_first_takes_pixels(prefetched):
     options = {"is_training": True, "use_prefetcher": prefetched, "mean": MEAN, "std": STD, "separate": True}
     options |= {"auto_augment": "augmix-m5-w2", "interpolation": "random"}
-    theirs = create_transform((3, 40, 32), **options)
+    timms = create_transform((3, 40, 32), **options)
     crop, augment, finish = from_pixels(create_transform((3, 40, 32), **options))
 
-    assert_alike(Compose([crop, finish]), Compose([theirs[0], theirs[2]]), picture(), 12)
-    assert_alike(Compose([crop, augment, finish]), Compose(theirs), picture(), 12)
+    assert_alike(Compose([crop, finish]), Compose([timms[0], timms[2]]), picture(), 12)
+    assert_alike(Compose([crop, augment, finish]), Compose(timms), picture(), 12)
 
 
 @pytest.mark.parametrize("separate", [True, False])
@@ -135,8 +135,8 @@ def test_the_slow_operations_of_policies_are_quickened(policy, separate):
 
 def test_random_erasing_erases_as_much_as_timms():
     options = {"is_training": True, "re_prob": 1.0, "re_mode": "const", "mean": MEAN, "std": STD}
-    theirs = create_transform((3, 40, 32), **options)
-    assert_alike(from_pixels(create_transform((3, 40, 32), **options)), theirs, picture(), 12)
+    timms = create_transform((3, 40, 32), **options)
+    assert_alike(from_pixels(create_transform((3, 40, 32), **options)), timms, picture(), 12)
 
 
 def test_the_input_stays_as_it_was():
@@ -184,19 +184,19 @@ def boxes(crop, pixels, draws, monkeypatch):
     ids=str,
 )
 def test_boxes_are_timms_for_the_same_seed_and_by_their_distribution(monkeypatch, shape, scale, ratio, interpolation):
-    theirs = RandomResizedCropAndInterpolation((20, 24), scale, ratio, interpolation)
-    crop = RandomCrop(theirs)
+    timms = RandomResizedCropAndInterpolation((20, 24), scale, ratio, interpolation)
+    crop = RandomCrop(timms)
     pixels = np.zeros((*shape, 3), np.uint8)
     image = as_image(pixels)
     random.seed(1)
     ours = boxes(crop, pixels, 2000, monkeypatch)
     random.seed(1)
     for box in ours[:300]:
-        assert tuple(box[:4]) == theirs.get_params(image, scale, ratio)
+        assert tuple(box[:4]) == timms.get_params(image, scale, ratio)
         if interpolation == "random":
             random.choice(crop.interpolation)
     random.seed(2)
-    others = np.array([theirs.get_params(image, scale, ratio) for _ in range(2000)])
+    others = np.array([timms.get_params(image, scale, ratio) for _ in range(2000)])
     for feature in (lambda b: b[0], lambda b: b[1], lambda b: b[2], lambda b: b[3], lambda b: b[2] * b[3]):
         assert stats.ks_2samp(feature(ours.T), feature(others.T)).pvalue > 1e-3
     assert set(ours[:, 4]) == ({2, 3} if interpolation == "random" else {2})

@@ -123,8 +123,8 @@ def test_a_blur_of_nothing_but_white_is_white():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (3, 2, 1), (5, 5, 3)], ids=str)
 def test_operations_take_the_smallest_images(shape):
     pixels = picture(*shape)
-    for operation, theirs in THEIRS.items():
-        assert differences(operation(pixels, 0.4), theirs(pixels, 0.4)).max() <= 2
+    for operation, timms in THEIRS.items():
+        assert differences(operation(pixels, 0.4), timms(pixels, 0.4)).max() <= 2
     assert blur(pixels, 2.0, 11).shape == shape
 
 
@@ -147,8 +147,8 @@ def test_a_gray_image_has_no_color_to_change():
 def test_what_is_clipped_is_lost_to_the_next_operation():
     pixels = picture()
     dimmed = adjust_brightness(adjust_brightness(pixels, 1.8), 1 / 1.8)
-    theirs = THEIRS[adjust_brightness](THEIRS[adjust_brightness](pixels, 1.8), 1 / 1.8)
-    assert differences(dimmed, theirs).max() <= 2
+    timms = THEIRS[adjust_brightness](THEIRS[adjust_brightness](pixels, 1.8), 1 / 1.8)
+    assert differences(dimmed, timms).max() <= 2
     assert differences(dimmed, pixels).max() > 100
 
 
@@ -157,10 +157,10 @@ def test_in_each_order_the_four_jitters_give_what_torchvisions_give(factors):
     pixels = picture(40, 50)
     results = set()
     for order in permutations(zip(THEIRS, factors, strict=True)):
-        ours = theirs = pixels
+        ours = timms = pixels
         for operation, factor in order:
-            ours, theirs = operation(ours, factor), THEIRS[operation](theirs, factor)
-        far = differences(ours, theirs)  # torchvision rounds down, which the steps that follow enlarge
+            ours, timms = operation(ours, factor), THEIRS[operation](timms, factor)
+        far = differences(ours, timms)  # torchvision rounds down, which the steps that follow enlarge
         assert far.mean() < 4
         assert np.quantile(far, 0.999) <= 10
         results.add(ours.tobytes())
@@ -271,13 +271,13 @@ def test_jitters_are_drawn_as_torchvision_draws_them_in_any_order(strength):
     drawn = parameters(SimCLRView((2, 2), interpolation=[BILINEAR], strength=strength), 6000)
     limits = 0.8 * strength, 0.8 * strength, 0.8 * strength, min(0.5, 0.2 * strength)
     jitter = ColorJitter(*limits)
-    theirs = [
+    timms = [
         ColorJitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) for _ in range(3000)
     ]
     names = [operation.__name__ for operation in THEIRS]
     for position, name in enumerate(names):
         ours = [dict(jitters)[name] for jitters in drawn]
-        assert stats.ks_2samp(ours, [draw[1 + position] for draw in theirs]).pvalue > LEAST
+        assert stats.ks_2samp(ours, [draw[1 + position] for draw in timms]).pvalue > LEAST
     orders = Counter(tuple(name for name, _ in jitters) for jitters in drawn)
     assert set(orders) == set(permutations(names))
     assert stats.chisquare(list(orders.values())).pvalue > LEAST
@@ -316,8 +316,8 @@ def test_each_part_comes_as_often_as_in_the_paper(monkeypatch):
         assert stats.binomtest(count, draws, probability).pvalue > LEAST
     assert stats.binomtest(seen["interpolation", BICUBIC], draws, 0.5).pvalue > LEAST
     assert seen["interpolation", BILINEAR] + seen["interpolation", BICUBIC] == draws
-    theirs = [GaussianBlur.get_params(0.1, 2.0) for _ in range(3000)]
-    assert stats.ks_2samp(sigmas, theirs).pvalue > LEAST
+    timms = [GaussianBlur.get_params(0.1, 2.0) for _ in range(3000)]
+    assert stats.ks_2samp(sigmas, timms).pvalue > LEAST
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 1.0])
@@ -347,13 +347,13 @@ def test_flips_come_as_often_as_asked(monkeypatch, probability):
 def test_crops_are_drawn_as_torchvision_draws_them(shape, scale, ratio):
     ours = np.array([random_box(*shape, scale, ratio) for _ in range(4000)])
     image = torch.empty(3, *shape)
-    theirs = np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(4000)])
+    timms = np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(4000)])
 
     def features(boxes):
         top, left, height, width = boxes.T.astype(float)
         return top, left, height, width, height * width, width / height, top + height, left + width
 
-    for feature, expected in zip(features(ours), features(theirs), strict=True):
+    for feature, expected in zip(features(ours), features(timms), strict=True):
         assert stats.ks_2samp(feature, expected).pvalue > LEAST
     assert (ours[:, 0] + ours[:, 2]).max() <= shape[0]
     assert (ours[:, 1] + ours[:, 3]).max() <= shape[1]
@@ -363,8 +363,8 @@ def test_where_no_draw_fits_the_middle_is_kept_as_torchvision_keeps_it():
     never = 30.0, 40.0  # times the image's area
     for height in (1, 2, 3, 7, 20, 33, 100):
         for width in (1, 2, 3, 7, 20, 33, 100):
-            theirs = RandomResizedCrop.get_params(torch.empty(3, height, width), list(never), list(RATIO))
-            assert random_box(height, width, never, RATIO) == theirs
+            timms = RandomResizedCrop.get_params(torch.empty(3, height, width), list(never), list(RATIO))
+            assert random_box(height, width, never, RATIO) == timms
 
 
 # Strength and color

@@ -103,6 +103,15 @@ def test_the_parent_knows_the_images_that_a_worker_found_broken(tmp_path: Path) 
     assert dataset.unreadable.nonzero().flatten().tolist() == [4]
 
 
+def test_another_maker_of_views_serves_the_same_rows_and_shares_the_marks_of_unreadable_images(tmp_path: Path) -> None:
+    dataset = _dataset(_table(tmp_path, broken=(4,)), training=False)
+    brighter = dataset.with_views(lambda pixels: pixels + 1)
+    assert brighter[3][0][0, 0, 0] == dataset[3][0][0, 0, 0] + 1
+    assert brighter[3][1].tolist() == dataset[3][1].tolist()
+    brighter[4]
+    assert dataset.unreadable.nonzero().flatten().tolist() == [4]
+
+
 def test_targets_are_int64_and_shared_not_copied_by_row(tmp_path: Path) -> None:
     dataset = _dataset(_table(tmp_path), training=False)
     assert dataset.targets.dtype == torch.int64

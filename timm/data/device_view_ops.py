@@ -40,8 +40,8 @@ _ROUNDS = 4  # maximum number of jitters of a view
 _LUMINANCE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow, OpenCV and torchvision
 _ELEMENTS = 1 << 25  # maximum size of an intermediate tensor: 128 MiB
 
-# Pillow's filters by number: the weight of a pixel at a distance from the middle of the new pixel. The unit is a pixel
-# of the image, old or new, whose pixels are larger.
+# Pillow's filters by number: the weight of a pixel at a distance from the middle of the new pixel. The unit is an old
+# or a new pixel, whichever is larger.
 FILTERS: dict[int, Callable[[Tensor], Tensor]] = {
     Resampling.BILINEAR: lambda x: (1 - x.abs()).clamp(min=0),
     Resampling.BICUBIC: lambda x: _cubic(x.abs()),

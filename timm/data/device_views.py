@@ -129,7 +129,7 @@ class DeviceViewsLoader(RowPrefetchLoader):
         img_dtype: number format of the views.
         erasing: erases rectangles of a normalized batch in place; None erases nothing.
         view: one of the views' makers, for the size and the interpolations.
-        images: the images that the device holds; None if the batches bring theirs.
+        images: the images that the device holds; None if the batches hold the pixels.
     """
 
     def __init__(

@@ -16,6 +16,8 @@ from catalog.unlabeled import unlabeled_per_batch
 from runtime.errors import UsageError
 from runtime.process import Process
 from timm.data.device_cache import load_onto_device
+from timm.data.device_view_ops import ImageStore
+from timm.data.device_views import CachedSizes
 from timm.data.mixed_sampler import MixedSampler
 from timm.data.multi_label_loader import (
     LoaderSettings,
@@ -153,7 +155,7 @@ def _fill_caches(
     processes: int,
     train_set: TwoViewDataset,
     eval_set: TwoViewDataset | None,
-) -> Any:
+) -> tuple[ImageStore, CachedSizes] | None:
     """Decode the images into a cache if there is one; return the cache on the device, None for others.
 
     Args:

@@ -63,6 +63,7 @@ from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
 from training.data import DataSettings, read_data
+from training.flag_names import naming_flags
 from training.frozen_features import feature_loaders
 from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, make_loaders
@@ -86,7 +87,7 @@ DEFAULT_OUTPUT = "./output/train"
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_train_args(argv)
-    with leave_process_group(), report_usage_errors("train.py"):
+    with leave_process_group(), report_usage_errors("train.py"), naming_flags("amp_dtype", "model_dtype"):
         run = prepare(args)
         log_start(args, run)
         train(run)
@@ -106,7 +107,8 @@ def train(run: Run) -> None:
 def prepare(args: Namespace) -> Run:
     """Return a run that is ready to train, with its data, model, task, schedule and output folder."""
     # tables and views
-    process = set_up_process(**process_kwargs(args))
+    with naming_flags("device"):
+        process = set_up_process(**process_kwargs(args))
     device = process.device
     resumed = read_checkpoint(args.resume) if args.resume else None
     plan = plan_views(
@@ -215,8 +217,7 @@ def make_health_check(args: Namespace, process: Process, plan: ViewPlan, train_l
     levels = None
     if plan.contrast is not None:
         images = images_per_batch(args, process, train_loader)
-        batches = len(train_loader)
-        steps = [min(chunks, batches - first) * images for first in range(0, batches, chunks)]
+        steps = [min(chunks, len(train_loader) - first) * images for first in range(0, len(train_loader), chunks)]
         levels = contrast_levels(steps, **contrastive_kwargs(args))
     return HealthCheck(_logger.warning, 0 if args.sched == "none" else args.warmup_epochs, levels)
 
@@ -261,9 +262,8 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
     (folder / "args.yaml").write_text(text, encoding="utf-8")
 
     # checkpoints
-    task, process = run.task, run.process
-    settled = {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(process.device)}
-    recorded = vars(args) | vars(process) | settled
+    task, settled = run.task, {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(run.process.device)}
+    recorded = vars(args) | vars(run.process) | settled
     task.checkpoint_extras |= {
         "args": lambda: dict(recorded),
         "progress": lambda: dict(run.progress),
@@ -329,8 +329,8 @@ def log_start(args: Namespace, run: Run) -> None:
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
 
     # processes and views
-    process, kinds = run.process, ", ".join(run.plan.kinds)
-    _logger.info(f"{process.device}, {process.world_size} process(es), batch {args.batch_size} each; views: {kinds}")
+    process, views = run.process, ", ".join(run.plan.kinds)
+    _logger.info(f"{process.device}, {process.world_size} process(es), batch {args.batch_size} each; views: {views}")
     if run.plan.contrast is not None:
         pairs = images_per_batch(args, process, run.train_loader) * run.settings.chunks
         _logger.info(run.task.contrastive.at_chance(pairs))

@@ -23,7 +23,7 @@ class Process:
     Args:
         device: the device that this process computes on.
         rank: index of this process among all, from 0.
-        local_rank: index of this process among those of its machine, from 0.
+        local_rank: index of this process among the processes of its machine, from 0.
         world_size: number of processes.
         distributed: whether there is a process group; a launcher may start one for a single process.
     """

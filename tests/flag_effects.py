@@ -1,4 +1,4 @@
-"""The table of which test shows which flag of train.py, and runs that are ready to train.
+"""A table from each flag of train.py to the test that shows its effect, and runs that are ready to train.
 
 @shows("drop")
 def test_dropout_comes_before_the_heads(prepare: Prepare) -> None:
@@ -33,7 +33,7 @@ Prepare = Callable[..., train.Run]
 
 TINY = ["--model", "test_efficientnet", "-b", "8", "-j", "0", "--device", "cpu"]
 SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "--sched", "constant"]
-WIDTH, HEIGHT = 64, 48  # of the pictures of `draw_ramps`
+WIDTH, HEIGHT = 64, 48  # the size of the pictures that `draw_ramps` draws
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="shows only on a GPU")
 
 

@@ -1,4 +1,4 @@
-"""The lines of an epoch: which steps get one, and that what they say is of the steps they are about."""
+"""The log lines of an epoch: which steps have one, and which steps its numbers are about."""
 
 import logging
 import math
@@ -25,7 +25,7 @@ ATTRIBUTES = ("color", "shape")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that the log reads, to be set by the test."""
+    """Return the time that the log reads, which the test sets."""
     now = [0.0]
     monkeypatch.setattr(epoch_log.time, "perf_counter", lambda: now[0])
     return now

@@ -86,10 +86,16 @@ def test_every_package_has_its_place() -> None:
     assert {str(file.parent.relative_to(ROOT)) for file in (ROOT / "timm").glob("*/**/*.py")} <= set(FLOORS)
 
 
-@pytest.mark.parametrize("room", ["catalog", "runtime", "simclr"])
+ARGPARSE = {
+    "multi_label_checkpoint.py",  # checkpoints of timm and of the original hold an argparse.Namespace
+    "curves.py",  # a command of its own
+}
+
+
+@pytest.mark.parametrize("room", ["catalog", "runtime", "simclr", "timm", "reports"])
 def test_a_library_knows_nothing_of_command_lines(room: str) -> None:
     for file in (ROOT / room).rglob("*.py"):
         nodes = list(ast.walk(ast.parse(file.read_text())))
         texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         assert [text for text in texts if text.startswith("--")] == [], f"{file} names a flag"
-        assert "argparse" not in imports(file), f"{file} reads a command line"
+        assert "argparse" not in imports(file) or file.name in ARGPARSE, f"{file} reads a command line"

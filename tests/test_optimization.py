@@ -81,7 +81,7 @@ def test_biases_and_norms_are_neither_decayed_nor_scaled_by_layer(name: str) -> 
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(model[0].weight), id(model[2].weight)}
     moved = {}
-    for size in 1.0, 1000.0:  # of the weights: a trust ratio grows with it
+    for size in 1.0, 1000.0:  # the size of the weights, with which a trust ratio grows
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(size)

@@ -1,4 +1,4 @@
-"""summary.csv: its columns, which of them may choose the best checkpoint, and rows that go on after a stop."""
+"""summary.csv: its columns, which of them may choose the best checkpoint, and the rows of a resumed run."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""train.py from end to end on a tiny catalog: what a run leaves, going on after a stop, processes, mistakes."""
+"""train.py from end to end on a tiny catalog: the files of a run, resuming, several processes, mistakes."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def run(data: Path, output: Path, *words: object, flags: list[str] = SHORT) -> P
 
 
 def resume(checkpoint: Path, data: Path, *words: object, flags: list[str] = SHORT) -> Path:
-    """Go on from a checkpoint with a run's flags; return the folder."""
+    """Resume from a checkpoint with a run's flags; return the folder."""
     train.main([str(data), *flags, *map(str, words), "--resume", str(checkpoint)])
     return checkpoint.parent
 
@@ -188,7 +188,7 @@ def test_the_originals_command_runs_and_refuses_weights_that_cannot_be_had(data:
 SPACE = train.LabelSpace({"color": tuple(sorted(COLORS)), "shape": SHAPES})
 
 
-# Going on after a stop
+# Resuming
 
 
 PLAIN = ["--epochs", 4, "--checkpoint-hist", 9, "--momentum", 0.9]
@@ -230,7 +230,7 @@ def test_resuming_equals_not_stopping_bit_for_bit(
 
 
 @pytest.mark.parametrize("words", [PLAIN, RICH, JOINT], ids=["plain", "rich", "joint"])
-def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
+def test_a_recovery_checkpoint_resumes_in_the_middle_of_its_epoch(
     data: Path, tmp_path: Path, words: list[object]
 ) -> None:
     class StoppedError(Exception):
@@ -242,7 +242,7 @@ def test_a_recovery_checkpoint_goes_on_in_the_middle_of_its_epoch(
     def stop(*_: object) -> None:
         nonlocal steps
         steps += 1
-        if steps == 6:  # of three a epoch: recovery-1-1 has just been written
+        if steps == 6:  # three per epoch: recovery-1-1 has just been written
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
@@ -269,7 +269,7 @@ def test_resuming_keeps_the_best_score_and_the_folder(data: Path, tmp_path: Path
     assert load(folder / "last.pth.tar")["metric"] == pytest.approx(worse)
 
 
-def test_resuming_goes_on_in_the_folder_that_the_flags_name_or_leave_open(data: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_in_its_folder_unless_the_flags_name_another(data: Path, tmp_path: Path) -> None:
     folder = run(data, tmp_path / "out", "--epochs", 1)
     checkpoint = folder / "last.pth.tar"
     before = {path.name for path in (tmp_path / "out").iterdir()}
@@ -285,7 +285,7 @@ def test_resuming_goes_on_in_the_folder_that_the_flags_name_or_leave_open(data: 
     assert len(summary(folder)) == 3
 
 
-def test_a_resumed_run_needs_its_first_weights_no_more(data: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_does_not_need_its_first_weights(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     torch.save(create_multi_label_model("test_efficientnet", SPACE).backbone.state_dict(), weights)
     folder = run(data, tmp_path, "--epochs", 1, "--pretrained-path", weights)
@@ -504,7 +504,7 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_that_does_not_fit_the_flags_is_told_in_a_sentence(
+def test_a_checkpoint_that_does_not_fit_the_flags_is_refused_in_a_sentence(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(data, tmp_path, "--epochs", 1)
@@ -550,7 +550,7 @@ def test_a_class_met_only_in_validation_counts_as_wrong(tmp_path: Path, capsys: 
     assert "'teal'" in capsys.readouterr().err
 
 
-def test_ctrl_c_names_the_checkpoint_to_go_on_from(
+def test_ctrl_c_names_the_checkpoint_to_resume_from(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = []
@@ -569,7 +569,7 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(
     assert f"--resume {tmp_path / 'run' / 'last.pth.tar'}" in capsys.readouterr().err
 
 
-def test_an_attribute_that_the_table_of_classes_lacks_is_not_passed_over(
+def test_an_attribute_missing_in_the_table_of_classes_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = draw_catalog(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""Runs of train.py that are watched: they train as if they were not, and say when nothing is learned."""
+"""Measurements during training: they do not change the run, and warn when nothing is learned."""
 
 import logging
 from collections.abc import Callable
@@ -44,15 +44,13 @@ def tensors(value: object) -> list[Tensor]:
     ],
     ids=lambda words: words[-1],
 )
-def test_a_run_whose_neighbors_are_asked_trains_bit_for_bit_as_without(
-    data: Path, tmp_path: Path, words: list[object]
-) -> None:
+def test_searching_neighbors_does_not_change_a_run_by_a_bit(data: Path, tmp_path: Path, words: list[object]) -> None:
     folders = []
     for interval in (0, 1):
         folder, _ = train_through(data, tmp_path / str(interval), *words, "--knn-interval", interval, "--epochs", 2)
         folders.append(folder)
     for name in {file.name for file in folders[0].glob("*.pth.tar")}:
-        # What the flags say of the interval is in the checkpoints, too, but no tensor.
+        # The checkpoints differ in the saved flags, but in no tensor.
         without, watched = (tensors(torch.load(folder / name, weights_only=True)) for folder in folders)
         assert len(without) == len(watched) > 20
         assert all(torch.equal(a, b) for a, b in zip(without, watched, strict=True)), name
@@ -63,8 +61,8 @@ def test_a_run_whose_neighbors_are_asked_trains_bit_for_bit_as_without(
         assert other["train_contrastive_top1"]
 
 
-def test_chunks_are_measured_as_the_batch_that_they_are_contrasted_as(data: Path, tmp_path: Path) -> None:
-    words = ["--lr", 1e-9, "--epochs", 1, "--model", "test_vit"]  # no batch norm: chunks differ by rounding alone
+def test_chunks_are_measured_as_one_batch(data: Path, tmp_path: Path) -> None:
+    words = ["--lr", 1e-9, "--epochs", 1, "--model", "test_vit"]  # without batch norm, chunks differ by rounding alone
     rows = []
     for sizes in (["-b", 24], ["-b", 6, "--contrastive-batch-size", 24]):
         folder, _ = train_through(data, tmp_path / str(len(sizes)), *words, *sizes)
@@ -74,7 +72,7 @@ def test_chunks_are_measured_as_the_batch_that_they_are_contrasted_as(data: Path
         assert chunked == pytest.approx(whole, rel=1e-3)
 
 
-def test_a_run_without_contrast_has_neighbors_alone(data: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_contrastive_loss_measures_neighbors_alone(data: Path, tmp_path: Path) -> None:
     folder, said = train_through(data, tmp_path, "-wls", 0, "--knn-interval", 1)
     (row,) = read_rows(folder / "summary.csv")
     assert float(row["eval_knn20"]) > 20
@@ -83,17 +81,17 @@ def test_a_run_without_contrast_has_neighbors_alone(data: Path, tmp_path: Path) 
     assert (folder / "representation.png").exists()
 
 
-Told = Callable[..., dict[str, int]]
+Warnings = Callable[..., dict[str, int]]
 
 
 @pytest.fixture
-def told(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> Told:
-    """Return a function that trains with a collapsed part, and returns how often each sentence was said."""
+def warnings(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> Warnings:
+    """Return a function that trains with a collapsed part, and returns how often each warning was logged."""
 
     def train_and_count(*words: object, part: str = "") -> dict[str, int]:
         run = prepare("--knn-interval", 1, *words)
         model = model_of(run)
-        if part == "z":  # what goes in is not negative, so that each projection is a positive multiple of one vector
+        if part == "z":  # its inputs are not negative, so each projection is a positive multiple of one vector
             column = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
             model.projector[-1].weight.data.copy_(column.expand(-1, model.num_features))
         elif part == "h":
@@ -111,19 +109,19 @@ def told(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> Told:
 STILL = ["--epochs", 4, "--lr", 1e-9]
 
 
-def test_collapsed_projections_are_told_once(told: Told) -> None:
-    assert list(told(*STILL, part="z").values()) == [1, 1, 0]
+def test_collapsed_projections_give_one_warning(warnings: Warnings) -> None:
+    assert list(warnings(*STILL, part="z").values()) == [1, 1, 0]
 
 
-def test_collapsed_representations_are_told_once(told: Told) -> None:
-    assert list(told(*STILL, part="h").values()) == [1, 1, 1]
-    assert list(told(*STILL, "-wls", 0, part="h").values()) == [0, 0, 1]
+def test_collapsed_representations_give_one_warning(warnings: Warnings) -> None:
+    assert list(warnings(*STILL, part="h").values()) == [1, 1, 1]
+    assert list(warnings(*STILL, "-wls", 0, part="h").values()) == [0, 0, 1]
 
 
-def test_in_warm_up_nothing_is_told(told: Told) -> None:
-    assert not any(told(*STILL, "--warmup-epochs", 3, part="z").values())
+def test_warm_up_gives_no_warning(warnings: Warnings) -> None:
+    assert not any(warnings(*STILL, "--warmup-epochs", 3, part="z").values())
 
 
-def test_a_run_that_learns_hears_nothing(told: Told) -> None:
+def test_a_run_that_learns_hears_nothing(warnings: Warnings) -> None:
     words = ["--epochs", 8, "--opt", "adamw", "--lr", 0.003, "--sched", "cosine"]
-    assert not any(told(*words).values())
+    assert not any(warnings(*words).values())

@@ -120,7 +120,7 @@ def train_one_epoch(run: Run, epoch: int, resumed: Start | None) -> dict[str, fl
         lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
         update = (step + 1) % accum == 0 or step + 1 == steps
         per_update = accum * settings.chunks
-        share = len(chunks) / min(per_update, batches - step // accum * per_update)  # of the update's images
+        share = len(chunks) / min(per_update, batches - step // accum * per_update)  # part of the update's images
         result = backpropagate(run, chunks, share, update)
 
         # measurements

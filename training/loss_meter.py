@@ -15,7 +15,7 @@ from timm.task.gradient_cache import Chunk, Result
 from timm.task.simclr_classification import SimCLRClassificationTask
 
 _IN_A_ROW = 3
-_STEPS_MEASURED = 20  # of an epoch: enough for a steady mean, and a small share of a long epoch's time
+_STEPS_MEASURED = 20  # per epoch: enough for a steady mean, and a small share of a long epoch's time
 
 
 class LossMeter:
@@ -40,7 +40,7 @@ class LossMeter:
         return {} if self.last is None else dict(zip(self.names, self.last.tolist(), strict=True))
 
     def averages(self, distributed: bool = False) -> dict[str, float]:
-        """Return the averages over all rows so far, with `distributed` over those of all processes."""
+        """Return the averages over all rows so far; with `distributed`, over the rows of all processes."""
         if self.sums is None:
             return {}
         joint = torch.cat([self.sums, self.sums.new_tensor([self.rows])])
@@ -101,7 +101,7 @@ def rows_of(chunks: Sequence[Chunk]) -> int:
 
 
 def is_measured(step: int, steps: int) -> bool:
-    """Return whether a step's projections are measured: those of about 20 steps of an epoch are."""
+    """Return whether a step's projections are measured, as in about 20 steps of an epoch."""
     return step % max(1, steps // _STEPS_MEASURED) == 0
 
 
@@ -118,7 +118,7 @@ class NonFiniteLossGuard:
         self.bad = 0
 
     def check(self, names: list[str], losses: Tensor) -> None:
-        """Take a step's losses, and check those of `lag` steps ago.
+        """Take a step's losses, and check the losses from `lag` steps ago.
 
         Raises:
             UsageError: a third loss in a row is NaN or infinite.

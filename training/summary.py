@@ -188,7 +188,7 @@ def measured_row(columns: Sequence[str], numbers: Mapping[str, float]) -> Row:
 
     Args:
         columns: columns of `measured_columns`.
-        numbers: measurements by name: of `ProjectionMeter`, the index, `named_accuracies` and the weights.
+        numbers: measurements by name, from `ProjectionMeter`, the index, `named_accuracies` and the weights.
     """
     return {column: numbers.get(column.removeprefix("train_")) for column in columns}
 

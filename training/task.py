@@ -46,7 +46,7 @@ def make_task(
         losses: further arguments of `SimCLRClassificationTask`.
 
     Raises:
-        UsageError: mixed boxes would have the same size whatever is drawn.
+        UsageError: --cutmix-minmax leaves a single size of boxes.
     """
     if mixup is not None:
         low, high = mixup["cutmix_minmax"] or (0, 1)

@@ -10,8 +10,7 @@ from summary_files import write_summary
 
 from reports.summary_file import attributes_in, best_epoch, read_summary
 from runtime.errors import UsageError
-from training.summary import epoch_row, metric_names, no_metrics
-from training.watch import watched_columns
+from training.summary import epoch_row, measured_columns, metric_names, no_metrics
 
 NAMES = st.sampled_from(
     [
@@ -24,15 +23,15 @@ NAMES = st.sampled_from(
 
 @given(st.lists(NAMES, unique=True, max_size=5), st.booleans(), st.booleans(), st.randoms(use_true_random=False))
 def test_the_attributes_of_any_run_are_found_in_any_order_of_columns(names, ema, neighbors, random) -> None:
-    watched = watched_columns(names, True, neighbors)
+    measured = measured_columns(names, True, neighbors)
     multi_valued = names[:1]
     try:
-        metric_names(names, ema, True, watched, multi_valued)
+        metric_names(names, ema, True, measured, multi_valued)
     except UsageError:
         assume(False)
     metrics = no_metrics(names, multi_valued)
     train = dict.fromkeys(("loss", "top1", "lr", "simclr_loss", "classification_loss"), 0.0)
-    header = [*epoch_row(0, train, metrics, metrics if ema else None), *watched]
+    header = [*epoch_row(0, train, metrics, metrics if ema else None), *measured]
     assert attributes_in(header) == names
     random.shuffle(header)
     assert attributes_in(header) == [column for column in header if column in names]

@@ -41,7 +41,7 @@ def run(small: bool) -> list[Result]:
 
 
 def _resized(files: list[Path], side: int) -> list[Path]:
-    """Return copies whose longer side has that many pixels, made once under build/."""
+    """Return copies with a longer side of `side` pixels; they are made once, under build/."""
     folder = HERE.parent / "build" / f"benchmark-photographs-{side}"
     folder.mkdir(parents=True, exist_ok=True)
     copies = []

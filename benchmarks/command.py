@@ -1,4 +1,4 @@
-"""What the commands of this folder share: their parser, and an exit without a traceback when a pipe closes."""
+"""The parser of this folder's commands, and their exit without a traceback when a pipe closes."""
 
 from __future__ import annotations
 

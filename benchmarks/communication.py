@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Estimate the time of a training step on many GPUs: model, loss and communication. Nothing is measured.
+"""Estimate by a formula the time of a training step on many GPUs: model, loss and communication.
 
     python benchmarks/communication.py                    a table for 2 to 1,024 GPUs, and its assumptions
     python benchmarks/communication.py --link-gb 200      with another link
@@ -20,7 +20,7 @@ import argparse
 import math
 
 from command import command_parser, run_command
-from page import markdown_table
+from readme_tables import markdown_table
 
 SIZES = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 

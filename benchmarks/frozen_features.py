@@ -35,7 +35,7 @@ from timm.models.multi_label import create_multi_label_model
 
 
 def main() -> None:
-    """Extract the features of both splits, fit each attribute, print the scores."""
+    """Extract the features of both splits, fit a classifier for each attribute, and print the scores."""
     # features
     args = parse_args()
     with report_usage_errors("frozen_features.py"):

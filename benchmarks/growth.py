@@ -1,4 +1,4 @@
-"""Measure how cost grows: one plot each of step, loss, loader, start-up and processes, written to docs/scaling/.
+"""Measure how costs grow, and plot each in docs/scaling/: step, loss, loader, start-up and processes.
 
 Each point is the median of a few repeats. docs/scaling.md explains where the lines bend.
 """
@@ -39,7 +39,7 @@ Points = dict[str, list[tuple[float, float]]]
 
 
 def run(small: bool) -> list[Result]:
-    """Measure and draw all of them; return every point."""
+    """Measure and draw every plot; return all points."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     results = []
     for title, x, y, measure in [
@@ -161,7 +161,7 @@ def write_table(file: Path, rows: int) -> None:
 def processes_against_throughput(small: bool) -> Points:
     """Measure the images per second of all processes together: 32 images an update, one thread a process.
 
-    The process counts take turns. Two processes need both cores, so other load on one core would halve their rate.
+    The two process counts alternate, since two processes need both cores, and other load would halve their rate.
     """
     rates: dict[int, list[float]] = {1: [], 2: []}
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}

@@ -50,8 +50,8 @@ class Comparison:
         items: images in one call; None reports milliseconds a call instead of images per second.
         rounds: number of rounds.
         note: the note of the `Result`.
-        apart: whether each run gets a separate process, for contenders that set up the process differently. Such
-            contenders must be picklable: partial functions of module-level functions.
+        apart: whether each run gets a separate process, for contenders that set up the process differently. They
+            must then be picklable: partial functions of module-level functions.
     """
 
     name: str
@@ -103,7 +103,7 @@ def _spread(peer: Sequence[float], ours: Sequence[float]) -> tuple[float, float,
 
 
 def compare_memory(name: str, contenders: dict[str, tuple[Callable[..., Work], tuple[Any, ...]]], note: str) -> Result:
-    """Measure each contender's rise of the peak memory in MiB, each in a fresh process.
+    """Measure how far each contender raises the peak memory of a fresh process, in MiB.
 
     Args:
         name: the name of the `Result`.

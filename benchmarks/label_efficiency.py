@@ -82,7 +82,7 @@ def run_cells(cells: list[Cell], args: argparse.Namespace) -> None:
     """Run cells, --jobs stages at a time, and print each cell's held-out accuracy."""
     global _slots
     _slots = Semaphore(args.jobs)
-    with ThreadPoolExecutor(16) as pool:  # more threads than jobs: some wait for a stage that another cell trains
+    with ThreadPoolExecutor(16) as pool:  # more threads than jobs, since some wait for a stage that another cell trains
         try:
             for future in as_completed([pool.submit(run_cell, cell, args) for cell in cells]):
                 cell = future.result()
@@ -182,7 +182,7 @@ def run_stage(cell: Cell, index: int, checkpoint: Path | None, tables: Path, arg
 
 
 def stage_folder(cell: Cell, stages: list[str]) -> Path:
-    """Return the folder of the last of a cell's given stages."""
+    """Return the folder of the last of these stages of a cell."""
     # Pretraining reads no label, so all fractions of a seed share it.
     labels = "no labels" if all(re.search(r"-wlc 0(?!\S)", stage) for stage in stages) else f"{cell['fraction']:g}"
     what = json.dumps([cell["start"], labels, cell["seed"], COMMON, MODELS[cell["start"]], stages])
@@ -190,7 +190,7 @@ def stage_folder(cell: Cell, stages: list[str]) -> Path:
 
 
 def train_flags(stage: str, tables: Path) -> list[str]:
-    """Return a stage's flags for train.py, with --steps as --epochs and --unlabeled for the rows without labels."""
+    """Return a stage's flags for train.py: --steps becomes --epochs, and --unlabeled names the rows without labels."""
     # the study's own flags, and those that it must read
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int)

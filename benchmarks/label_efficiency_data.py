@@ -39,7 +39,7 @@ def make_tables(data: Path, fraction: float, seed: int) -> Path:
 
     # write
     for name, table in tables.items():
-        # Running cells read this table meanwhile, and another process may write it too: replace it in one step.
+        # Running cells may read this table, and other processes may write it: replace it in one step.
         partial = folder / f"{name}.{os.getpid()}.partial"
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["image_path", *ATTRIBUTES])
@@ -65,7 +65,7 @@ def stratified(rows: list[Row], fraction: float, seed: int) -> list[Row]:
 
 
 def shrink_photographs(data: Path) -> None:
-    """Write a copy of each photograph whose shorter side has SHORT_SIDE pixels."""
+    """Write a small copy of each photograph, with SHORT_SIDE pixels on its shorter side."""
     for split in ("train", "val"):
         for row in read_rows(data / f"{split}.csv"):
             target = small_photograph(row["image_path"])

@@ -28,7 +28,7 @@ from label_efficiency_cells import (
 )
 from label_efficiency_figure import DRAWN, TITLES, draw
 from label_efficiency_statistics import BASELINE, FEWEST_SEEDS, Key, Runs, summary
-from page import markdown_table, write_into_page
+from readme_tables import markdown_table, write_into_page
 
 PAGES = {  # name of a table -> the baseline of its methods, and that baseline's name in the table
     "label-efficiency": ("classification", "classification only"),
@@ -61,7 +61,7 @@ def report(data: Path) -> None:
         write_into_page(name, lines)
     draw([row for row in rows if row["method"] in DRAWN])
 
-    # last: the reader of a pipe may have left
+    # output, last: the reader of a pipe may have closed it
     for lines in pages.values():
         print("\n".join(lines))
 
@@ -142,7 +142,7 @@ def majority_line(labels: list[Row]) -> str:
 
 
 def tuning_table(cells: list[Cell]) -> list[str]:
-    """Return the lines of a Markdown table of the tuned settings; a method's best is bold once all have finished."""
+    """Return the lines of a Markdown table of the tuned settings; a method's best is bold once all are finished."""
     rows = []
     for start in STARTS:
         for method, settings in METHODS.items():

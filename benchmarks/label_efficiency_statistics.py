@@ -15,7 +15,7 @@ import numpy as np
 from label_efficiency_cells import ATTRIBUTES, METHODS, Cell, Predictions, Row
 
 DRAWS = 10_000
-FEWEST_SEEDS = 3  # below this the spread is unknown: the report leaves out the method or the difference
+FEWEST_SEEDS = 3  # with fewer the spread is unknown, and the report leaves out the method or the difference
 BASELINE = dict.fromkeys(METHODS, "classification") | {
     "classification for long": "classification for long",
     "pretrain and fine-tune for long": "classification for long",

@@ -46,9 +46,11 @@ def work(name: str, peer: str, n: int) -> Work:
     g = torch.Generator().manual_seed(0)
     z_i, z_j = torch.randn(2, n, WIDTH, generator=g)
     labels = torch.stack([torch.randint(count, (n,), generator=g) for count in CLASSES[-attributes:]], dim=1)
-    labels[::10] = -1  # a tenth of the images has no label
+    labels[::10] = -1  # a tenth of the images have no label
     if attributes == 1:
-        labels = labels.masked_fill(labels < 0, CLASSES[-1])  # peers have no blank labels: give them one more class
+        labels = labels.masked_fill(
+            labels < 0, CLASSES[-1]
+        )  # the peers know no blank labels, so blanks become one more class
     z_i.requires_grad_()
     z_j.requires_grad_()
     loss(z_i[:8], z_j[:8], labels[:8]).backward()  # load libraries
@@ -60,7 +62,7 @@ def work(name: str, peer: str, n: int) -> Work:
     return once
 
 
-def lightlys_dcl(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
+def lightly_dcl(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
     """Return lightly's DCL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -69,7 +71,7 @@ def lightlys_dcl(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def metric_learnings_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
+def metric_learning_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
     """Return pytorch-metric-learning's SupCon for one attribute."""
     from pytorch_metric_learning.losses import SupConLoss
 
@@ -131,10 +133,10 @@ def ours_sup_con(z_i: Tensor, z_j: Tensor, labels: Tensor) -> Tensor:
 
 
 GROUPS: dict[str, dict[str, tuple[Loss, int]]] = {  # each contender with its number of attributes
-    "DCL": {"ours": (ours_dcl, 1), "lightly": (lightlys_dcl, 1), "plain formula": (plain_dcl, 1)},
+    "DCL": {"ours": (ours_dcl, 1), "lightly": (lightly_dcl, 1), "plain formula": (plain_dcl, 1)},
     "SupCon": {
         "ours": (ours_sup_con, 1),
-        "pytorch-metric-learning": (metric_learnings_sup_con, 1),
+        "pytorch-metric-learning": (metric_learning_sup_con, 1),
         "plain formula": (plain_sup_con, 1),
     },
     "SupCon, three attributes": {"ours": (ours_sup_con, 3), "plain formula": (plain_sup_con, 3)},

@@ -3,7 +3,7 @@
 
     python benchmarks/nt_xent_gpu.py
 
-The peers multiply in TF32, as a training script may allow, and the plain formula once more in float32. Ours always
+The peers multiply in TF32, as a training script may allow; the plain formula is also measured in float32. Ours always
 multiplies in float32.
 """
 

@@ -1,4 +1,4 @@
-"""The photographs for the benchmarks: files from --images, or generated ones that are as hard to decode."""
+"""The photographs for the benchmarks: files from --images, or generated pictures that are as hard to decode."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def photographs(count: int) -> list[Path]:
     """Return `count` files, evenly spread over the folder of --images, or generated once under build/."""
     folder = os.environ.get(FOLDER)
     if not folder:
-        return _made(count)
+        return _generated(count)
     files = sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if len(files) < count:
         raise SystemExit(f"--images {folder}: {len(files)} JPEGs, but {count} are needed: name a larger folder")
     return files[:: len(files) // count][:count]
 
 
-def _made(count: int) -> list[Path]:
-    """Draw pictures 256 pixels high with a photograph's spectrum: power falls with the square of the frequency."""
+def _generated(count: int) -> list[Path]:
+    """Generate pictures 256 pixels high whose power falls with the square of the frequency, as in photographs."""
     folder = HERE.parent / "build" / "benchmark-photographs"
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{index}.jpg" for index in range(count)]
@@ -36,7 +36,7 @@ def _made(count: int) -> list[Path]:
             falling = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
             noise = rng.normal(size=(3, height, width))
             shades = np.fft.ifft2(np.fft.fft2(noise) * falling).real
-            shades = 0.8 * shades[:1] + 0.2 * shades  # colors follow the light
+            shades = 0.8 * shades[:1] + 0.2 * shades  # the channels share most of their light, as in photographs
             low, high = np.quantile(shades, [0.01, 0.99])
             pixels = np.clip((shades - low) / (high - low) * 255, 0, 255).astype(np.uint8)
             Image.fromarray(pixels.transpose(1, 2, 0)).save(file, quality=85)

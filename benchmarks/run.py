@@ -29,8 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # for the checkout's timm and simc
 
 from command import command_parser, run_command  # noqa: E402
 from harness import Result, machine  # noqa: E402
-from page import PAGE, markdown_table, write_into_page  # noqa: E402
 from photographs import FOLDER  # noqa: E402
+from readme_tables import PAGE, markdown_table, write_into_page  # noqa: E402
 
 BENCHMARKS = ["nt-xent", "label-losses", "views", "cache", "step", "step-amp", "shares", "growth"]
 
@@ -84,7 +84,7 @@ def table(results: list[Result]) -> list[str]:
 
 
 def save(about: dict[str, Any], found: dict[str, list[Result]]) -> None:
-    """Add the results to the day's file, and write the tables into the README."""
+    """Add the results to the file of this machine and day, and write the tables into the README."""
     machine_name = re.sub(r"\W+", "-", str(about["gpu"] or about["processor"])).strip("-").lower()
     file = HERE / "results" / f"{machine_name}-{about['cores']}-cores-{date.today()}.json"
     file.parent.mkdir(exist_ok=True)

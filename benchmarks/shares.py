@@ -1,6 +1,6 @@
 """Split a training step's time into parts, for the original's step and for ours.
 
-The kernel's share is contained in all parts. It pays for memory pages that a step returns and the next one requests.
+The kernel's time is part of all the others. It goes into memory pages that a step returns and the next one requests.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _parts(model: Any, loss_of: Callable[[], Any], fused: bool) -> Parts:
 
 
 class _Clock:
-    """A sum of the milliseconds between ticks for each part; a tick ends its part."""
+    """A stopwatch that adds up the milliseconds of each part of a step; a tick ends a part."""
 
     def start(self) -> None:
         """Begin a step."""

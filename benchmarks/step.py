@@ -1,6 +1,6 @@
 """Compare a training step of EfficientNet-B0 at 224 pixels, and scoring, with the original's way.
 
-The limit of a step is the backbone alone, forward and backward on random images in memory. It is measured too.
+The backbone alone, forward and backward on random images in memory, is the limit of a step, and is measured too.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def original_step(batch: int, size: int, amp: bool) -> Work:
 
 
 def bare_backbone(batch: int, size: int, amp: bool) -> Work:
-    """Return forward and backward of the backbone alone, both views in one pass, channels last: the limit."""
+    """Return a forward and backward pass of the backbone alone, both views in one batch, channels last."""
     keep_freed_memory()
     images, _ = random_batch(batch, size)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -44,7 +44,7 @@ def run(small: bool) -> list[Result]:
         Comparison("views by RandAugment", _works(files, RAND_AUGMENT), len(files), rounds, note).run(),
         Comparison("decoding alone", _works(files, DECODING), len(files), rounds, "the same photographs").run(),
     ]
-    if DEVICE.type == "cuda":  # a CPU run would not use the device's cache
+    if DEVICE.type == "cuda":  # nobody caches images on the device if it is a CPU
         found.append(Comparison("views of cached images", _device_works(files), len(files), rounds, note).run())
     return found
 
@@ -152,7 +152,7 @@ def lightly() -> Views:
 
 
 def solo_learn() -> Views:
-    """Return the views of solo-learn's SimCLR recipe for ImageNet, with torchvision as solo-learn has them."""
+    """Return the views of solo-learn's SimCLR recipe for ImageNet, made by torchvision as in solo-learn."""
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
@@ -168,7 +168,7 @@ def solo_learn() -> Views:
 
 
 def torchvision_v2() -> Views:
-    """Return the same views by torchvision's v2 transforms on byte tensors, its documentation's fastest way."""
+    """Return the same views by torchvision's v2 transforms on byte tensors, the fastest way in its documentation."""
     from torchvision.transforms import v2
 
     transform = v2.Compose(

@@ -41,7 +41,7 @@ class LabelSpace:
     Args:
         classes: The class names of each attribute: at least two, or one for a multi-valued attribute. A name's
             position is its int64 code.
-        multi_valued: The attributes of which an image may have any number of classes.
+        multi_valued: The attributes that allow an image any number of classes.
 
     Raises:
         DataError: If a name is blank, is not a string, or occurs twice; if an attribute has too few classes; or if a

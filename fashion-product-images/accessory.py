@@ -66,7 +66,7 @@ def watch(pen: Pen, look: Look) -> None:
 
 
 def sunglasses(pen: Pen, look: Look) -> None:
-    """Draw sunglasses from the front: narrow or aviators for men, large and round for women, in between for unisex."""
+    """Draw sunglasses from the front: narrow or aviators for men, large and round for women, medium for unisex."""
     # measures
     high, wide = look.cut(0.25, 0.42), look.cut(0.41, 0.42)
     cat, aviator = look.feminine(), look.chance(0.35) and not look.feminine()

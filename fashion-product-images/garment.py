@@ -1,6 +1,6 @@
 """The clothes of the sample catalog, drawn flat or on a model."""
 
-from figure import lining, torso, wearer
+from garment_parts import lining, torso, wearer
 from outline import mirrored, oval
 from palette import SKINS, darker, lighter
 from studio import Look, Pen

@@ -1,4 +1,4 @@
-"""Draw a small fashion catalog for trying everything offline: no download, no account, half a minute.
+"""Draw a small fashion catalog for trying everything offline, in half a minute, without a download or an account.
 
     python fashion-product-images/make_sample.py                          # into this folder
     python fashion-product-images/make_sample.py /tmp/small --rows 500    # elsewhere, smaller
@@ -46,7 +46,7 @@ class Article(NamedTuple):
         genders: Shares of Men, Women, Unisex, Boys and Girls, in percent.
         patterns: Patterns of its cloth; each product gets one at random.
         gloss: Shine, 0-1.
-        colors: Factors on the general shares of some colors.
+        colors: Factors that make some colors more or less frequent than in `COLORS`.
         size: Scale of the drawing.
     """
 
@@ -193,7 +193,7 @@ def _digests(texts: dict[str, str]) -> str:
 
 
 def _foreign(folder: Path) -> Path | None:
-    """Return a CSV that this script did not write: no stamp holds its digest."""
+    """Return a CSV that this script did not write, since no stamp holds its digest; None if there is none."""
     known = "".join(stamp.read_text() for stamp in (folder / "images").glob(".sample-*"))
     for path in (folder / f"{name}.csv" for name in SPLITS):
         if path.exists() and f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" not in known:
@@ -202,7 +202,7 @@ def _foreign(folder: Path) -> Path | None:
 
 
 def _clear(folder: Path, ours: bool) -> None:
-    """Remove an earlier sample, so that an interrupted run passes for neither. Another dataset's images stay."""
+    """Remove an earlier sample, so that an interrupted run leaves no mixture. Another dataset's images stay."""
     if ours and (folder / "all.csv").exists():
         for line in (folder / "all.csv").read_text().splitlines()[1:]:
             (folder / line.split(",")[0]).unlink(missing_ok=True)
@@ -243,14 +243,14 @@ def make(folder: Path, count: int, seed: int, force: bool = False) -> str:
     _clear(folder, ours=foreign is None)
     for row in rows:
         draw(row, seed).save(folder / row.path, quality=75 + row.number % 20)
-    stamp.write_text(_digests(texts))  # before the CSVs: after an interruption, every written CSV is known as ours
+    stamp.write_text(_digests(texts))  # before the CSVs: after an interruption, every CSV is recognized as ours
     for path, content in tables.items():
         path.write_bytes(content)
     return f"{folder} now holds a sample of {count} images in {stamp.parent} and {', '.join(p.name for p in tables)}"
 
 
 def sheet(count: int, seed: int, path: Path, across: int = 16, down: int = 8) -> None:
-    """Draw a contact sheet: common articles have more pictures, and each picture has its labels below."""
+    """Draw a contact sheet of the products, sorted by article, each with its labels below."""
     rows = sorted(describe(count, seed)[: across * down], key=lambda row: (list(ARTICLES).index(row.article), row))
     wide, high, small = 2 * SIZE[0] + 12, 2 * SIZE[1] + 36, ImageFont.load_default(10)
     page = Image.new("RGB", (across * wide, down * high), "white")

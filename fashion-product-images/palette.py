@@ -39,7 +39,7 @@ def dye(rng: np.random.Generator, name: str) -> Color:
 
 
 def blend(one: Color, other: Color, share: float) -> Color:
-    """Mix two colors; `share` is the share of the other, 0-1."""
+    """Mix two colors; `share` is the share of the second, 0-1."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 

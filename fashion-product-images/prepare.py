@@ -10,9 +10,9 @@ or from Hugging Face. That copy has fewer rows (44,072), and its images are writ
     hf download ashraq/fashion-product-images-small --repo-type dataset --local-dir ../fashion-parquet
     python fashion-product-images/prepare.py ../fashion-parquet
 
-(Older releases of huggingface_hub call `hf` `huggingface-cli`.) A Kaggle folder holds styles.csv and images/<id>.jpg
-and may be anywhere: nothing is copied, and image_path is the path from the CSVs to the images. Rows without an image
-are dropped and counted. The attributes are gender, article and color. Any other source column can be an attribute too:
+(In older releases of huggingface_hub, `hf` is `huggingface-cli`.) A Kaggle folder holds styles.csv and images/<id>.jpg
+and may be anywhere. Its images stay there, and image_path is the path from the CSVs to them. Rows without an image are
+dropped and counted. The attributes are gender, article and color. Any other source column can be an attribute too:
 
     python fashion-product-images/prepare.py SOURCE --attributes gender article color season usage
 
@@ -128,7 +128,7 @@ def write_tables(
 
 
 def print_summary(args: argparse.Namespace, source: Source, listed: dict[str, list[str]], missing: int) -> None:
-    """Print the numbers of rows, classes and dropped rows, and the output folders."""
+    """Print the numbers of rows, classes, blank cells and dropped rows, and the output folders."""
     print("rows: " + ", ".join(f"{len(ids)} {name}" for name, ids in listed.items()))
     for index, attribute in enumerate(args.attributes):
         counts = Counter(source.labels[identifier][index] for identifier in listed["all"])

@@ -1,4 +1,4 @@
-"""Reading the Fashion Product Images dataset: Kaggle's folder or Hugging Face's parquet files."""
+"""A reader of the Fashion Product Images dataset, as Kaggle's folder or as Hugging Face's parquet files."""
 
 import csv
 import io
@@ -70,7 +70,7 @@ def collect(records: Iterable[Record], store: Callable[[str, bytes | None], str]
 
     Args:
         records: The source's rows.
-        store: A function that takes an id and an image and returns the reason to drop the row, or "".
+        store: A function of an id and an image that returns the reason to drop the row, or "".
 
     Returns:
         The labels in the records' order, and the number of dropped rows for each reason.
@@ -134,7 +134,7 @@ def kaggle_records(file: Path, attributes: list[str]) -> Iterator[Record]:
 
 
 def parse_line(line: str) -> list[str]:
-    """Split one line of CSV. Reading line by line keeps a stray quote from swallowing the next rows."""
+    """Split one line of CSV. Line by line, a stray quote cannot swallow the next rows."""
     return [cell.strip() for cell in next(csv.reader([line]), [])]
 
 
@@ -180,7 +180,7 @@ def parquet_records(files: list[Path], attributes: list[str]) -> Iterator[Record
 
 
 def as_text(value: Any) -> str:
-    """Return a cell as the Kaggle file has it. A missing year makes the years of parquet files floats."""
+    """Return a cell as the Kaggle file has it. Parquet files store years as floats if one is missing."""
     if value is None or value != value:
         return ""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()

@@ -1,4 +1,4 @@
-"""Dividing images into train, val and test: anew and stratified, or as existing CSVs do."""
+"""The split of images into train, val and test: a new stratified one, or that of existing CSVs."""
 
 import csv
 import math
@@ -16,12 +16,12 @@ ClassKey = tuple[int, str]  # an attribute's index and one of its classes
 def assign_splits(labels: Labels, val: float, test: float, seed: int) -> dict[str, list[str]]:
     """Split the images so that every class of every attribute has its share in each split, as far as possible.
 
-    First, each class gets one row in train, rarest class first. Then each class distributes its other rows. The rarest
-    class starts again, because it has the fewest rows to choose from. A row goes to a split without the class, or else
-    to the split that most lacks the row's classes.
+    First, each class gets one row in train. Then each class distributes its other rows. The rarest class comes first in
+    both passes, because it has the fewest rows to choose from. A row goes to a split without the class, or else to the
+    split that most lacks the row's classes.
 
-    A class of one row is thus in train only. A class of two rows is usually in one more split, and ten rows are shared
-    8:1:1. All classes are within a few rows of their shares.
+    Thus a class of one row is only in train, a class of two rows is usually in one more split, and ten rows are shared
+    8:1:1. Every class is within a few rows of its shares.
 
     Args:
         labels: The labels of every image.
@@ -35,7 +35,7 @@ def assign_splits(labels: Labels, val: float, test: float, seed: int) -> dict[st
     shares = {name: share for name, share in zip(SPLITS, (1 - val - test, val, test), strict=True) if share > 0}
     classes_of, members = _group_by_class(labels, seed)
     rarest_first = sorted(members, key=lambda key: (len(members[key]), key))
-    # One row too many matters less to a large class. The square root kept all classes closest to their shares.
+    # A surplus row matters less to a large class. In experiments the square root kept classes closest to their shares.
     weight = {key: 1 / math.sqrt(len(members[key])) for key in members}
 
     # rows that have a split so far

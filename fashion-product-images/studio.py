@@ -56,7 +56,7 @@ class Look:
         return bool(self.rng.normal(self.femininity, 0.15) > 0.5)
 
     def chance(self, probability: float) -> bool:
-        """Return True with a probability of 0-1."""
+        """Return True with the given probability, 0-1."""
         return bool(self.rng.random() < probability)
 
     def near(self, low: float, high: float) -> float:
@@ -65,7 +65,7 @@ class Look:
 
 
 def _motion(size: float, turn: float, flip: bool) -> NDArray[np.float64]:
-    """Return the matrix [2, 2] that flips, turns and scales points on its left."""
+    """Return the matrix [2, 2] that flips, turns and scales points [N, 2] when they are multiplied by it."""
     across, down = size * cos(radians(turn)), size * sin(radians(turn))
     return np.array([[across, down], [-down, across]]) * ([[-1], [1]] if flip else 1)
 
@@ -213,7 +213,7 @@ def photograph(pen: Pen, look: Look, gloss: float) -> Image.Image:
     light = 0.94 + look.near(0.8, 1.8) * facing + look.near(0.0, 0.14) * (across * sin(radians(side)) - down)
     light += look.near(0.02, 0.055) * _clouds(look, 9, 5) + 0.16 * (round_mask - 1)
     light *= 2 * _blurred(relief, 0.6)
-    # Cloth and leather are never fully black: shine adds to the color instead of multiplying it.
+    # Add shine to the color instead of multiplying, since cloth and leather are never fully black.
     shine = (0.25 + gloss) * np.maximum(facing + 0.08 * _clouds(look, 4, 4), 0) * mask + 0.012 * mask
     thing = ink * light[..., None] + shine[..., None]
 

@@ -4,8 +4,8 @@ Backward returns the gradient of the *sum of all processes' losses*. When each o
 loss, each gets W times its slice of the joint gradient. The average that DistributedDataParallel takes over processes
 is then the joint gradient, and nothing needs rescaling.
 
-The backward passes communicate too. Every process must therefore run the same forward and backward passes, even with an
-empty batch. Without torch.distributed, or with one process, both functions return their input.
+The backward passes communicate too, so every process must run the same forward and backward passes, even with an empty
+batch. Without torch.distributed, or with one process, both functions return their input.
 """
 
 from typing import Any, cast

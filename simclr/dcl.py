@@ -7,9 +7,9 @@ images (2N - 2 negatives):
 
     loss_i = -s_ip + log sum over k of exp(s_ik)
 
-NT-Xent has the positive in that sum too. There, an anchor whose positive is already close gets a small gradient, and
-the smaller the fewer negatives there are. DCL does not have this effect, so small batches lose less. The loss is the
-mean over all 2N anchors, and may be negative.
+NT-Xent has the positive in that sum too. An anchor whose positive is already close then gets a small gradient, and
+fewer negatives make it smaller. DCL avoids this, so it suffers less from small batches. The loss is the mean over all
+2N anchors, and may be negative.
 
 Processes share their projections, and labels can exclude false negatives, as in `simclr.nt_xent`.
 """

@@ -1,4 +1,4 @@
-"""The joint batch of all processes: the steps that every contrastive loss starts and ends with.
+"""The joint batch of all processes: the first and last steps of every contrastive loss.
 
     anchors, counts, labels = joint_anchors(z_i, z_j, temperature, labels)   # check and normalize
     losses = ...                                                             # one for each local anchor, [2n]
@@ -83,7 +83,7 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_images(n: int) -> None:
-    """Raise ValueError if a joint batch of n images has no negatives, that is for n below 2."""
+    """Raise ValueError if a joint batch of n images has no negatives: if n is below 2."""
     if n < 2:
         raise ValueError(f"expected at least 2 images, got {n}: there are no negatives")
 

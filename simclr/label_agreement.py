@@ -6,7 +6,7 @@ among the attributes known in both, and 0 if no attribute is known in both:
     agreement_ik = sum over a of [label_ia = label_ka, both known] / max(1, sum over a of [both known])
 
 A blank is therefore evidence neither for nor against. With one attribute the agreement is 1 for images of the same
-class and 0 otherwise. The two views of one image have the same labels, and agreement 1 even if none of them is known.
+class, else 0. The two views of one image always have agreement 1, even if no label is known.
 """
 
 import torch

@@ -1,14 +1,14 @@
 """The log-sum-exp of each anchor's logits, which every contrastive loss needs, without a stored matrix.
 
 The logit of anchors i and k is s_ik = u_i . u_k / temperature, for rows u of length 1. The denominator of NT-Xent is
-log sum over k != i of exp(s_ik). Computed directly it takes a matrix [2N, 2N] of logits, and its gradient a second one.
-Here `SimilarityBlocks` computes both in blocks, once in the forward and once more in the backward pass. Memory grows
-with the number of rows and not with its square.
+log sum over k != i of exp(s_ik). Direct computation takes a matrix [2N, 2N] of logits, and its gradient a second one.
+Instead, `SimilarityBlocks` computes the logits in blocks, once in the forward and again in the backward pass. Memory
+grows with the number of rows, not with its square.
 
 Other losses exclude more pairs, or subtract each anchor's mean logit over its positives (see `PairRoles`).
 
-With several processes each computes its local rows against the rows of all processes. Processes exchange the rows and,
-for the backward pass, two or three numbers a row. They exchange no matrix and no gradient.
+With several processes, each computes its local rows against the rows of all processes. Processes exchange only the rows
+and, for the backward pass, two or three numbers a row.
 """
 
 import math
@@ -40,15 +40,15 @@ def log_sum_exp_of_others(
         units: this process's rows, of length 1 or 0, [n, P], float32 or float64.
         temperature: divisor of the similarities, above 0.
         counts: number of rows on each process, the result of `row_counts(units)`.
-        labels: labels of the rows of all processes, [m, A]: exclude other images whose `LabelAgreement` is 1. The first
-            half of each process's rows is then view 0 of its images, the second half view 1.
-        decoupled: whether to exclude the other view of the same image; the rows are in halves as above.
+        labels: labels of the rows of all processes, [m, A]. They exclude other images whose `LabelAgreement` is 1. The
+            first half of each process's rows must then be view 0 of its images, the second half view 1.
+        decoupled: whether to exclude the other view of the same image; this needs the same order of rows.
     """
     return cast(Tensor, _LogSumExpOfOthers.apply(units, temperature, counts, labels, decoupled, False))
 
 
 def cross_entropy_of_positives(units: Tensor, temperature: float, counts: list[int], labels: Tensor) -> Tensor:
-    """Return `log_sum_exp_of_others` less the mean logit of the positives, for each local row, [n].
+    """Return `log_sum_exp_of_others` minus the mean logit of the positives, for each local row, [n].
 
     The positives are all other rows, weighted by `LabelAgreement`. Precision and gradients are as in
     `log_sum_exp_of_others`.
@@ -78,7 +78,7 @@ class _LogSumExpOfOthers(torch.autograd.Function):
     ) -> Tensor:
         columns = gather_rows(units, counts) / math.sqrt(temperature)  # [m, P]; their dot products are the logits
         start = sum(counts[: rank()])
-        roles = PairRoles(columns, slice(start, start + len(units)), labels, decoupled, weigh_positives)
+        roles = PairRoles(slice(start, start + len(units)), labels, columns.dtype, decoupled, weigh_positives)
         blocks = SimilarityBlocks(columns, roles, temperature)
         with full_precision(units.device):
             logs, *positives = blocks.log_sum_exp()

@@ -19,8 +19,8 @@ With several processes, N counts the images of all of them, and process r holds 
        1    z_j |                +     -      |    + the positive
                 +-------+------+-------+------+    2 n_1 rows: the anchors of process 1
 
-NT-Xent pushes images of the same class apart as it does any others. Labels can exclude these false negatives: another
-image is not a negative where at least one label is known in both images, and all labels known in both are equal.
+NT-Xent also pushes images of the same class apart. Labels can exclude these false negatives: another image is excluded
+if all labels known in both images are equal, and at least one is known in both.
 """
 
 import math
@@ -62,8 +62,8 @@ def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Ten
     need no normalization and may have any finite length. A vector of zeros has no direction; its gradient is 0.
 
     Several processes: under torch.distributed every process must make this call and run the backward pass. Each passes
-    the images it holds, possibly none. All get the loss of the joint batch. Each gets W times its slice of the joint
-    gradient, so that the average that DistributedDataParallel takes over W processes is the joint gradient.
+    its own images, possibly none, and gets the loss of the joint batch. Its gradient is W times its slice of the joint
+    gradient, so DistributedDataParallel's average over W processes is the joint gradient.
 
     Args:
         z_i: projections of view 0 of this process's images, [n, P], any floating dtype.

@@ -2,30 +2,31 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from simclr.label_agreement import LabelAgreement, fill_same_image
 
 
 class PairRoles:
-    """The roles of all pairs of rows, computed for a block at a time.
+    """The roles of all pairs of rows, computed a block at a time.
 
     All roles are symmetric, so a block also serves as its transpose.
 
     Args:
-        columns: the rows of all processes, [m, P].
-        local: range of this process's rows among the m.
+        local: range of this process's rows among the m rows of all processes.
         labels: labels of all m rows, [m, A], negative where unknown; or None.
+        dtype: floating dtype of the weights.
         decoupled: whether to exclude the other view of the same image.
-        weigh_positives: what labels do. True: their agreement is a positive's weight. False: they exclude other images
-            whose agreement is 1.
+        weigh_positives: whether labels weigh positives by their agreement; otherwise they exclude other images whose
+            agreement is 1.
     """
 
     def __init__(
-        self, columns: Tensor, local: slice, labels: Tensor | None, decoupled: bool, weigh_positives: bool
+        self, local: slice, labels: Tensor | None, dtype: torch.dtype, decoupled: bool, weigh_positives: bool
     ) -> None:
         self.local, self.decoupled, self.weigh_positives = local, decoupled, weigh_positives
-        self.agreement = None if labels is None else LabelAgreement(labels, local, columns.dtype)
+        self.agreement = None if labels is None else LabelAgreement(labels, local, dtype)
 
     def exclude(self, logits: Tensor, rows: slice, columns: slice) -> None:
         """Write -inf into a block of logits [r, c] for each excluded pair; a row with itself is always excluded."""

@@ -1,4 +1,4 @@
-"""Metrics of the projections of training batches, which show more than the loss alone.
+"""Metrics of the projections of training batches, which reveal collapse and false negatives that the loss hides.
 
 - Understanding contrastive representation learning, Wang & Isola, 2020, https://arxiv.org/abs/2005.10242 (alignment and
   uniformity, section 4.1)
@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from simclr.collectives import gather_rows, rank, row_counts
+from simclr.collectives import gather_rows, rank, row_counts, world_size
 from simclr.effective_rank import effective_rank_of_moments
 
 MAX_ANCHORS = 512  # images a batch and process; a sample of a larger batch estimates the same metrics
@@ -45,7 +45,7 @@ class ProjectionMeter:
     """
 
     def __init__(self) -> None:
-        # squared distances, exponentials, right anchors, pairs with equal labels, pairs with known labels
+        # squared distances, exponentials, correct anchors, pairs with equal labels, pairs with known labels
         self.sums: Tensor | None = None  # [5]
         self.moments = torch.empty(0)  # second moments of the unit rows with a column of ones, [P + 1, P + 1]
         self.images = 0
@@ -107,12 +107,12 @@ class ProjectionMeter:
             return dict.fromkeys(PROJECTION_METRICS, math.nan)
         counted = self.sums.new_tensor([self.images, self.pairs])
         joint = torch.cat([counted, self.sums, self.moments.flatten()])
-        if dist.is_available() and dist.is_initialized():
+        if world_size() > 1:
             dist.all_reduce(joint)
         images, pairs, distances, exponentials, hits, equal, known = joint[:7].tolist()
         moments = joint[7:].view(self.moments.shape).cpu().double()
         rows = 2 * images
-        # mean squared length less the squared length of the mean
+        # mean squared length minus the squared length of the mean
         variance = moments[:-1, :-1].trace() / rows - (moments[-1, :-1] / rows).square().sum()
         uniformity = _ratio(exponentials, 2 * pairs)
         return {
@@ -126,7 +126,7 @@ class ProjectionMeter:
 
 
 def _compare_units(units: Tensor, rows: slice) -> Tensor:
-    """Return three sums over both views of some images, [3]: squared distances, exponentials and right anchors.
+    """Return three sums over both views of some images, [3]: squared distances, exponentials, and correct anchors.
 
     Args:
         units: unit projections of the images of all processes, [2, N, P].
@@ -141,15 +141,15 @@ def _compare_units(units: Tensor, rows: slice) -> Tensor:
             block.diagonal(rows.start).fill_(-math.inf)  # excludes the anchor itself and its positive
         # The squared distance of unit vectors is 2 - 2 * similarity.
         exponentials += (4 * same - 4).exp().sum()
-        # A tie is wrong: collapsed projections distinguish nothing.
+        # A tie counts as wrong, so collapsed projections score 0.
         hits += (positives > torch.maximum(same.amax(dim=1), cross.amax(dim=1))).sum()
     return torch.stack([distances, exponentials, hits])
 
 
 def _count_equal_labels(labels: Tensor, rows: slice) -> Tensor:
-    """Count pairs of different images, [2]: those whose known labels are all equal, and those with a known label.
+    """Count pairs of different images, [2]: pairs whose known labels are all equal, and pairs with a known label.
 
-    A label is known for a pair if it is known in both images. Pairs without one are not counted.
+    A label is known for a pair if it is known in both images.
 
     Args:
         labels: class indices of the images of all processes, [N, A], negative where unknown.

@@ -10,7 +10,7 @@ The matrix has this process's n rows and the m columns of all processes:
                |             | m m m *    |              |
                +-------------+------------+--------------+
 
-A block fits a core's cache and is discarded after use; the backward pass computes it again.
+A block fits a core's cache. It is discarded after use, and the backward pass computes it again.
 """
 
 import math
@@ -34,7 +34,7 @@ class SimilarityBlocks:
     Args:
         columns: the rows of all processes, of length 1 or 0, divided by the square root of the temperature, [m, P].
         roles: the role of each pair of rows, and the range of the n local rows.
-        temperature: bounds the logits, which are at most 1 / temperature.
+        temperature: divisor of the similarities; no logit exceeds 1 / temperature.
     """
 
     def __init__(self, columns: Tensor, roles: PairRoles, temperature: float) -> None:
@@ -43,7 +43,7 @@ class SimilarityBlocks:
         self.bounded = 1 / temperature <= LARGEST_LOGIT[columns.dtype]  # then exp needs no shift by the maximum
 
     def positions(self) -> Iterator[tuple[slice, slice, bool]]:
-        """Yield each block's rows and columns, and whether the block also serves as its mirror image."""
+        """Yield each block's rows and columns, and whether its transpose serves as the mirrored block."""
         size = BLOCK_SIZE.get(self.columns.device.type, BLOCK_SIZE["other"])
         start, stop = self.roles.local.start, self.roles.local.stop
         local = [slice(begin, min(begin + size, stop)) for begin in range(start, stop, size)]
@@ -94,12 +94,12 @@ class SimilarityBlocks:
         start, stop = self.roles.local.start, self.roles.local.stop
         result = torch.zeros_like(self.columns[:stop])
         logs = logs.masked_fill(logs == -math.inf, 0)  # an empty sum: all its logits are -inf, so exp gives 0
-        # softmax = exp(logit) / sum. Bounded logits need no shift, so one exp serves the block and its transpose.
+        # softmax = exp(logit) / sum. Bounded logits need no shift, so a block and its transpose share one exp.
         scaled_grads = (grads * (-logs).exp()).to(self.columns.dtype) if self.bounded else None
         logs, grads = logs.to(self.columns.dtype), grads.to(self.columns.dtype)
         weight_grads = None if weight_grads is None else weight_grads.to(self.columns.dtype)
         for rows, columns, mirrored in self.positions():
-            # logits [r, c], then in place the gradient of each logit as an entry of its row plus of its column
+            # logits [r, c]; then, in place, the gradient of each logit: the row's part plus the column's
             block = self.columns[rows] @ self.columns[columns].T
             self.roles.exclude(block, rows, columns)
             if scaled_grads is not None:
@@ -126,7 +126,7 @@ def _add_sums(sums: Tensor, rows: slice, columns: slice, mirrored: bool, block: 
 def _add_shifted(sums: Tensor, largest: Tensor, rows: slice, block: Tensor) -> None:
     """Add exp(block) to the sums of its rows, where sums are divided by exp(`largest`), the largest logit so far."""
     shift = torch.maximum(largest[rows], block.amax(dim=1))
-    shift = shift.clamp(min=torch.finfo(block.dtype).min)  # a block may have no pair that is not excluded
+    shift = shift.clamp(min=torch.finfo(block.dtype).min)  # all pairs of a block may be excluded
     sums[rows] *= (largest[rows] - shift).exp()
     sums[rows] += (block - shift[:, None].to(block.dtype)).exp_().sum(dim=1)
     largest[rows] = shift

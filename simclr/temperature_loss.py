@@ -1,4 +1,4 @@
-"""The part that the loss modules share: a temperature that is checked once, kept and shown."""
+"""The base class of the loss modules, which checks, stores and shows their temperature."""
 
 from torch import nn
 

@@ -248,7 +248,9 @@ def test_by_default_a_block_fits_a_second_level_cache_and_symmetry_saves_almost_
     monkeypatch.undo()
     assert similarity_blocks.BLOCK_SIZE["cpu"] ** 2 * 4 <= 2**18
     columns = torch.zeros(1024, 4)
-    blocks = similarity_blocks.SimilarityBlocks(columns, PairRoles(columns, slice(0, 1024), None, False, False), 0.5)
+    blocks = similarity_blocks.SimilarityBlocks(
+        columns, PairRoles(slice(0, 1024), None, columns.dtype, False, False), 0.5
+    )
     assert len(list(blocks.positions())) == 10  # 16 blocks, 6 of them mirrored
 
 

@@ -24,17 +24,17 @@ Metrics = dict[str, Any]
 
 
 class AttributeEvaluator(ClassificationEvaluator):
-    """Counts what the metrics of each attribute need, in int64 on the device and without synchronizing with it.
+    """Exact counts for the metrics of each attribute, int64 on the device; updates never synchronize with it.
 
-    An unknown label counts in no metric. A label outside the label space counts as wrong: all such labels together are
-    one additional class with recall 0. It counts in no loss. For a multi-valued attribute the scores are stored; see
+    An unknown label counts in no metric. A label outside the label space counts as wrong, but in no loss: all such
+    labels form one additional class with recall 0. Scores of multi-valued attributes are stored; see
     `MultiValuedMeter`.
 
     Args:
         label_space: the attributes and their classes.
         weights: weight of each attribute in the means; None for equal weights.
         device: device of the logits and the counts.
-        max_samples: maximum number of images to count; a distributed sampler pads its share behind them.
+        max_samples: number of images to count; later ones are the padding of a distributed sampler.
         confusion: whether to count confusion matrices; see `confusion_matrices`.
         keep_scores: whether to store the scores of multi-valued attributes. False, as in training, leaves `loss` and
             `top1` as their only metrics, at the given threshold or 0.5.
@@ -68,9 +68,9 @@ class AttributeEvaluator(ClassificationEvaluator):
         sizes = list(self.label_space.num_classes.values())
         exact_dtype = torch.float32 if self.device.type == "mps" else torch.float64  # mps has no float64
         self.loss_sum = torch.zeros(len(sizes), dtype=exact_dtype, device=self.device)
-        # One buffer, so that one all-reduce serves all counts: exact matches and images with a label [2]; top-5 hits of
-        # each attribute [A]; for each attribute labels, hits and predictions, [K + 1] each, or [1] each for sets; and
-        # the confusion matrices.
+        # All counts share a buffer, and thus one all-reduce. Its parts are exact matches and images with a label [2];
+        # top-5 hits of each attribute [A]; labels, hits and predictions of each attribute, [K + 1] each, or [1] each
+        # for a multi-valued one; and the confusion matrices.
         multi = [name in self.label_space.multi_valued for name in self.label_space.attributes]
         by_class = [1 if several else k + 1 for k, several in zip(sizes, multi, strict=True)]
         lengths = [2, len(sizes), *(length for length in by_class for _ in range(3))]
@@ -81,7 +81,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             for name, k in self.label_space.num_classes.items()
             if name in self.label_space.multi_valued and self.keep_scores
         }
-        # For each image whether all its classes are right and whether it has a label: stored sets are scored later.
+        # For each image: are its single-valued labels all predicted, and has it any label? Sets are scored later.
         self.rows = [torch.empty(0, 2, dtype=torch.bool, device=self.device)] if self.meters else []
         self.counts = torch.zeros(sum(lengths), dtype=torch.int64, device=self.device)
         self._lengths = lengths
@@ -103,7 +103,7 @@ class AttributeEvaluator(ClassificationEvaluator):
         Raises:
             ValueError: The target does not have the label space's columns.
         """
-        # drop what a distributed sampler pads
+        # drop a distributed sampler's padding
         if target.ndim != 2 or target.shape[1] != self.label_space.width:
             raise ValueError(f"expected targets of shape [B, {self.label_space.width}], got {list(target.shape)}")
         room = len(target) if self.max_samples is None else max(0, self.max_samples - self.num_samples)
@@ -143,9 +143,9 @@ class AttributeEvaluator(ClassificationEvaluator):
         exact += torch.stack([(right & sets_right & labeled).sum(), labeled.sum()])
 
     def _update_sets(self, index: int, name: str, logits: Tensor, words: Tensor, counts: list[Tensor]) -> Tensor:
-        """Count a batch of a multi-valued attribute; return which images are not wrong, bool [B].
+        """Count a batch of a multi-valued attribute; return which images are right or unlabeled, bool [B].
 
-        It uses the given threshold or 0.5, since the best one is not known before the last batch.
+        It uses the given threshold or 0.5, since the best threshold is unknown until the last batch.
         """
         sets = value_sets(words, logits.shape[1])
         loss = F.binary_cross_entropy_with_logits(logits, sets.values.float(), reduction="none").mean(dim=1)
@@ -168,14 +168,14 @@ class AttributeEvaluator(ClassificationEvaluator):
         Returns:
             `loss`, and in percent `top1`, `top5`, `balanced_accuracy` and `macro_f1`: weighted means over the
             attributes that have labels. `exact_match`: percentage of images whose known labels are all predicted, among
-            the images with a label. `attributes`: for each attribute these first five and `count`, its number of
-            labels; metrics are NaN if it has none. For multi-valued attributes also what `MultiValuedMeter` returns,
-            and `map`, the weighted mean of theirs.
+            the images with a label. `attributes`: for each attribute the first five metrics and `count`, its number of
+            labels; metrics are NaN if it has none. Multi-valued attributes add what `MultiValuedMeter` returns, and
+            `map`, its weighted mean.
         """
         return self._compute(distributed, self.meters)
 
     def _compute(self, distributed: bool, meters: Mapping[str, MultiValuedMeter]) -> Metrics:
-        """Return the metrics; multi-valued attributes without a meter have only those that batches count."""
+        """Return the metrics; a multi-valued attribute without a meter has only the metrics counted by batch."""
         # metrics from the counts
         loss_sum, counts = self.loss_sum.clone(), self.counts.clone()
         if distributed:
@@ -206,7 +206,7 @@ class AttributeEvaluator(ClassificationEvaluator):
         return {**means, "exact_match": _percent(int(exact[0]), int(exact[1])), "attributes": attributes}
 
     def summary(self) -> Metrics:
-        """Return this process's metrics so far, without those that need all scores of a multi-valued attribute."""
+        """Return this process's metrics so far, without those that need stored scores of multi-valued attributes."""
         return self._compute(False, {})
 
     def confusion_matrices(self, distributed: bool = False) -> dict[str, Tensor]:

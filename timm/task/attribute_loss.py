@@ -1,4 +1,4 @@
-"""The classification loss of each attribute: unknown labels count in nothing, and W processes equal one."""
+"""The classification loss of each attribute: unknown labels do not count, and W processes give the result of one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _JSD_WEIGHT = 12.0  # lambda of AugMix (arXiv:1912.02781, section 4)
 class AttributeLoss(nn.Module):
     """The loss of each attribute: the mean over its known labels on all processes.
 
-    It is the cross-entropy, and for multi-valued attributes `MultiValuedLoss`. With W processes each returns W times
-    its local sum, divided by the number of labels on all processes. The average over processes, which
-    DistributedDataParallel applies to gradients, is then the mean over the joint batch.
+    It is `MultiValuedLoss` for a multi-valued attribute, else the cross-entropy. With W processes, each returns W times
+    its local sum, divided by the number of labels on all processes. DistributedDataParallel averages gradients over
+    processes, which then gives the mean over the joint batch.
 
     Args:
         label_space: the attributes and their classes.
         smoothing: label smoothing, 0-1.
-        jsd_splits: number of AugMix splits in the batch for the Jensen-Shannon loss, the first one clean; 0 for no such
-            loss. Not possible with multi-valued attributes.
+        jsd_splits: number of AugMix splits in the batch for the Jensen-Shannon loss, the first one clean; 0 disables
+            that loss. Not possible with multi-valued attributes.
         weights: class weights of each attribute, float32 [K], or None. As in PyTorch, a label's weight also counts in
             the mean's denominator. The weight of a multi-valued attribute's value applies to images that have it. Not
             possible with `jsd_splits`.
@@ -67,8 +67,8 @@ class AttributeLoss(nn.Module):
         Args:
             logits: logits of each attribute, [N, K], any floating dtype.
             target: class indices, int64 [N, C]; or from `MultiLabelMixup` the soft targets of each attribute.
-            counts: the result of `joint_counts` for the whole batch, if this is a chunk of it. The losses of the chunks
-                then add up to the loss of the batch. None if this is the whole batch.
+            counts: for a chunk of a batch, the result of `joint_counts` for the whole batch, so that the losses of its
+                chunks add up to the loss of the batch. None for a whole batch.
         """
         targets = self._by_attribute(target)
         if not targets:
@@ -139,7 +139,7 @@ class ClassLoss(nn.Module):
         return measure(logits, target)
 
     def count(self, target: Tensor) -> Tensor:
-        """Return the weighted number of labels, a scalar: the mass of soft targets, and with splits the clean labels.
+        """Return the weighted number of labels, a scalar; soft targets count by their mass, splits by the clean one.
 
         Args:
             target: class indices [N] or soft targets [N, K].
@@ -181,5 +181,5 @@ class ClassLoss(nn.Module):
 
 
 def _precise(logits: Tensor) -> Tensor:
-    """Return logits in at least float32, since a sum over a batch needs that precision."""
+    """Return logits in float32 or float64, since a sum over a batch needs that precision."""
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,9 +1,9 @@
-"""Class weights and logit margins, which let rare classes count more in training.
+"""Class weights and logit margins, which make rare classes count more in training.
 
 - effective number of samples: Cui et al., 2019, https://arxiv.org/abs/1901.05555 (equation 2)
 - logit adjustment: Menon et al., 2020, https://arxiv.org/abs/2007.07314 (equation 10)
 
-Both are computed from the labels of the training table, so they are equal on every process. They act only in training.
+Both come from the labels of the training table, so they are equal on every process. They act only in training.
 
 Each value of a multi-valued attribute is a problem of two classes, present and absent. Its weight is the ratio of the
 two class weights, and the margin of its single logit is the difference of the two class margins.
@@ -25,8 +25,8 @@ BETA = 0.999  # for the effective number: the paper's value for about 1,000 dist
 def class_weights(targets: Tensor, label_space: LabelSpace, kind: str) -> list[Tensor] | None:
     """Return the class weights of each attribute, float32 [K].
 
-    Their mean over the training labels of an attribute is 1. A multi-valued attribute differs: a value's weight applies
-    in the images that have it, relative to a weight of 1 in the others.
+    Over the training labels of an attribute, their mean is 1. For a multi-valued attribute, a value's weight applies to
+    the images that have it, relative to a weight of 1 for the other images.
 
     Args:
         targets: targets of the training table, int64 [rows, C], negative where unknown.
@@ -60,7 +60,7 @@ def logit_margins(targets: Tensor, label_space: LabelSpace, tau: float) -> list[
     """
     if tau == 0:
         return None
-    # A class without labels would have the logarithm of 0; it is treated as if it had one label.
+    # Treat a class without labels as if it had one, to avoid the logarithm of 0.
     return [
         tau * (n.clamp(min=1) / (n.sum() if absent is None else absent).clamp(min=1)).log().float()
         for n, absent in _counts(targets, label_space)

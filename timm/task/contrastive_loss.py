@@ -12,7 +12,7 @@ from simclr import DCLLoss, NTXentLoss, SupConLoss, best_level, chance_level, dc
 
 @dataclass(frozen=True)
 class Kind:
-    """A contrastive loss and what is known of its values.
+    """A contrastive loss, with its value at chance and its lowest value.
 
     Attributes:
         make: constructor of its module, which takes the temperature.
@@ -47,7 +47,7 @@ def reads_labels(name: str, mask_false_negatives: bool) -> bool:
 
 
 class ContrastiveLoss(nn.Module):
-    """A contrastive loss that accepts labels in every setting, and reads them only if its settings require it.
+    """A contrastive loss that always accepts labels, and reads them only if its settings require it.
 
     Args:
         name: a key of `KINDS`.

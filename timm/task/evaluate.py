@@ -36,7 +36,7 @@ def evaluate(
         autocast: factory of the context that sets the precision of the forward pass.
         to_device: function that moves images to the model's device and memory format.
         tta: 2 averages the logits of an image and its mirror image; 0 does not.
-        distributed: whether the split is shared among the processes of torch.distributed.
+        distributed: whether the processes of torch.distributed share the split.
         after_batch: callback after each batch, with the batch's index and the evaluator, for logging.
     """
     model.eval()

@@ -55,8 +55,8 @@ class MultiValuedLoss(nn.Module):
 
         Args:
             logits: logits of K values, [N, K].
-            target: the attribute's target columns, int64 [N, W]; or from `MultiLabelMixup` soft targets [N, K + 1],
-                whose last column is the known mass, which scales the others.
+            target: the attribute's target columns, int64 [N, W]; or soft targets [N, K + 1] from `MultiLabelMixup`,
+                whose last column is the known mass, by which the others are scaled.
         """
         values, mass = _dense(target, logits.shape[1])
         present = values / mass.clamp(min=1e-12)[:, None]  # [N, K], 0-1
@@ -71,7 +71,7 @@ class MultiValuedLoss(nn.Module):
         return total
 
     def count(self, target: Tensor) -> Tensor:
-        """Return the number of images whose set is known, a scalar; for soft targets their known mass."""
+        """Return the number of images whose set is known, a scalar; for soft targets, the sum of their known mass."""
         return target[:, -1].sum() if target.is_floating_point() else (target[:, 0] != UNKNOWN).sum()
 
 

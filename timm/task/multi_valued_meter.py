@@ -31,7 +31,7 @@ class MultiValuedMeter:
     def __init__(self, count: int, threshold: float | None = None, device: torch.device | str | None = None) -> None:
         self.count = count
         self.threshold = threshold
-        # Start with empty rows: a process without any batch still takes part in gathering.
+        # Start with empty tensors: a process without any batch still takes part in gathering.
         self.logits = [torch.empty(0, count, device=device)]
         self.words = [torch.empty(0, columns_of_set(count), dtype=torch.int64, device=device)]
 
@@ -51,15 +51,16 @@ class MultiValuedMeter:
         With `distributed`, every process must make this call, and the result covers the images of all processes.
 
         Returns:
-            The metrics are percentages 0-100, NaN without a known set:
+            The metrics, in percent (0-100), NaN without a known set:
             - map: mean average precision over the values that occur.
             - macro_f1: mean F1 over the values that occur or are predicted.
             - micro_f1: F1 over all cells.
             - balanced_accuracy: mean of recall and specificity over the values that some images have and some lack.
             - top1: percentage of sets that are predicted exactly.
             - top5: NaN, since it does not apply to sets.
-            And `threshold`, a probability, and `count`, the number of known sets. All values outside the label space
-            count as one additional value that is never predicted.
+            - threshold: not a percentage, but the probability at or above which a value is predicted.
+            - count: the number of known sets.
+            All values outside the label space count as one additional value that is never predicted.
         """
         logits, sets, threshold = self._scored(distributed)
         right = (predicted_values(logits, threshold) == sets.values).all(dim=1) & ~sets.unseen & sets.known
@@ -74,7 +75,7 @@ class MultiValuedMeter:
         return metrics, right, sets
 
     def counts(self, distributed: bool = False) -> Tensor:
-        """Return three counts of images for each value, int64 [K + 1, 3]: having it, correctly predicted, predicted.
+        """Count images for each value, int64 [K + 1, 3]: with the value, correctly predicted to have it, predicted to.
 
         The last row counts the images with a value outside the label space, which is never predicted. With
         `distributed`, every process must make this call, and the counts cover the images of all processes.
@@ -142,12 +143,12 @@ def _metrics(scores: Tensor, truth: Tensor, unseen: Tensor, threshold: float) ->
     recall = (predicted & truth).sum(dim=0) / truth.sum(dim=0)
     specificity = (~predicted & ~truth).sum(dim=0) / (~truth).sum(dim=0)
     balanced = (recall + specificity)[both].double().mean() / 2
-    # timm's metrics, over the values that occur or are predicted: it scores all others as zero
+    # timm's metrics; leave out values that neither occur nor are predicted, since timm scores them as zero
     either = occurs | predicted.any(dim=0)
     evaluator = MultiLabelClassificationEvaluator(threshold=threshold)
     evaluator.update(scores[:, either].cpu(), truth[:, either].float().cpu())
     found = evaluator.compute() if either.any() else dict.fromkeys(("map", "macro_f1", "micro_f1"), 0.0)
-    # rescale timm's means: values outside the label space add to the denominators only
+    # rescale timm's means, since values outside the label space add to the denominators
     values, occurring, outside = int(either.sum()), int(occurs.sum()), int(unseen.any())
     hits = int(predicted.sum() + truth.sum())
     return {

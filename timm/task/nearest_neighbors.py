@@ -3,10 +3,9 @@
 - Unsupervised feature learning via non-parametric instance discrimination, Wu et al., 2018,
   https://arxiv.org/abs/1805.01978 (section 3.4: votes weighted by exp(similarity / 0.07), k = 200)
 
-An image gets the class that its most similar training images vote for, by cosine similarity of representations. Each
-attribute has its own neighbors, the k most similar images with a known label for it. Its accuracy therefore equals that
-of a table with only this column. Images without a label are not scored. For a multi-valued attribute whole sets are the
-classes, so a set that no neighbor has is never predicted.
+An image gets the class that its most similar training images vote for, by cosine similarity of representations. For
+each attribute, only images with a known label for it vote and are scored. The classes of a multi-valued attribute are
+whole sets, so a set that no neighbor has is never predicted.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ Accuracies = dict[int, list[float]]  # for each k, each attribute's percentage; 
 def represent(
     model: MultiLabelModel, loader: Iterable[Any], autocast: Autocast, to_device: ToDevice
 ) -> tuple[Tensor, Tensor]:
-    """Return the representations of a loader's images and their targets.
+    """Return the representations of a loader's images, and their targets.
 
-    With several processes each returns its share, without the duplicates that a distributed sampler adds.
+    With several processes, each returns its share without the padding of a distributed sampler.
 
     Args:
         model: model that represents the images; it is left in evaluation mode.
@@ -77,8 +76,8 @@ def neighbor_metrics(
 ) -> tuple[Accuracies, dict[str, float]]:
     """Return the neighbor accuracies, and the effective rank and variance of the index's representations.
 
-    One pass over each loader serves all k and all attributes. With several processes each represents its share. The
-    result is the same on every process, and the same as with one process.
+    One pass over each loader serves all k and all attributes. With several processes, each represents its share; every
+    process returns the result that a single process would.
 
     Args:
         model: model that represents the images; its weights, statistics and gradients do not change.
@@ -123,13 +122,13 @@ def neighbor_accuracies(
         scored = (query_codes[:, attribute] != UNKNOWN).nonzero().flatten()
         if not len(voters):
             continue
-        # number the codes that occur, since the codes of sets are hashes
+        # renumber the codes from 0, since the codes of sets are hashes
         codes, classes = index_codes[voters, attribute].unique(return_inverse=True)
         counts[-1, attribute] += len(scored)
         for rows in scored.split(_CHUNK_QUERIES):
             predictions = classify_by_neighbors(index[voters], classes, queries[rows], len(codes), neighbors)
             counts[:-1, attribute] += (codes[predictions] == query_codes[rows, attribute]).sum(dim=1)
-    if dist.is_available() and dist.is_initialized():
+    if world_size() > 1:
         dist.all_reduce(counts)
     *hits, total = counts.tolist()
     return {

@@ -67,7 +67,7 @@ def _on_processes(name: str, labels: Tensor) -> list[tuple[Found, Found]]:
 
 
 def _largest(pairs: list[tuple[Found, Found]]) -> str:
-    """Return the largest relative deviations of (found, expected) pairs: of the value, of the gradient's norm."""
+    """Return the largest relative deviations of (found, expected) pairs: of value and gradient norm."""
     value = max(float((found[0].double() - expected[0]).abs() / expected[0].abs()) for found, expected in pairs)
     gradient = 0.0
     for found, expected in pairs:

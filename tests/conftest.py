@@ -15,7 +15,7 @@ settings.load_profile("any machine")
 
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
-    """A script run in this process points the root logger at the stderr of its test, which closes with it."""
+    """Restore the root logger, which a script run in this process points at the stderr of its test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

@@ -94,7 +94,7 @@ def _collect(world_size: int, deadline: float) -> list[Any]:
         ready = wait(waiting, timeout=max(0, deadline - time.monotonic()))
         if not ready:
             late = sorted(set(range(world_size)) - set(results))
-            raise RuntimeError(f"of {world_size} processes, ranks {late} did not finish in time")
+            raise RuntimeError(f"ranks {late} of {world_size} processes did not finish in time")
         for connection in ready:
             rank = ranks[connection]
             try:

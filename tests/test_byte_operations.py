@@ -44,14 +44,14 @@ POLICIES = {
 
 
 def images():
-    """Yields images in color and gray, upright and lying, each with the color that fills it."""
+    """Yield images in color and gray, upright and lying, each with the color that fills it."""
     for height, width in ((97, 120), (64, 33)):
         yield as_image(picture(height, width)), COLOR
         yield as_image(picture(height, width, channels=1)), GRAY
 
 
 def both(name, image, amount, **kwargs):
-    """Returns what our operation and timm's make of an image."""
+    """Return the results of our operation and of timm's for an image."""
     return _OPERATIONS[name](image, amount, **kwargs), auto_augment.NAME_TO_OP[name](image, amount, **kwargs)
 
 
@@ -62,7 +62,7 @@ def assert_close(name, image, amount, most, **kwargs):
 
 
 def sources(name, image, amount):
-    """Returns where each pixel's middle comes from, x and y in pixels from the image's corner, [H, W] each."""
+    """Return where each pixel's middle comes from, x and y in pixels from the image's corner, [H, W] each."""
     y, x = np.mgrid[: image.height, : image.width] + 0.5
     if name == "ShearX":
         return x + amount * y, y
@@ -219,7 +219,7 @@ def operations(policy):
 
 
 def made_with(policy, image, seed):
-    """Returns what a policy makes of an image, the operations that it drew with their levels, and the state after."""
+    """Return a policy's result for an image, the operations it drew with their levels, and the random state after."""
     drawn = []
     for op in operations(policy):
 

@@ -57,7 +57,7 @@ def states():
 
 
 def levels(tensor, channels=3):
-    """Returns a transform's result in levels of 255."""
+    """Return a transform's result in levels of 255."""
     if tensor.dtype == torch.uint8:
         return tensor.double()
     mean, std = (torch.tensor(values[:channels]).view(-1, 1, 1) for values in (MEAN, STD))
@@ -65,7 +65,7 @@ def levels(tensor, channels=3):
 
 
 def assert_alike(ours, timms, pixels, draws, channels=3, most=4.0):
-    """Compares a transform of pixels with one of images for several seeds."""
+    """Compare a transform of pixels with one of images for several seeds."""
     means = []
     for number in range(draws):
         seed(number)

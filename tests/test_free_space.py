@@ -1,4 +1,4 @@
-"""What is free, by the kernel's own files: of a machine, and of a container on either version of control groups."""
+"""Free memory by the kernel's files, on a machine and in a container with either version of control groups."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ def exif(orientation):
 
 
 def outcome(read, path, channels):
-    """What reading a file gives: the shape and pixels, or the error."""
+    """Return the shape and pixels of a file, or the error."""
     try:
         pixels = read(path, channels)
     except Exception as error:
@@ -47,7 +47,7 @@ def through_pillow(path, channels):
 
 
 def assert_read_alike(path):
-    """Compares with load_image in color and gray, and returns what came out in color."""
+    """Compare with load_image in color and gray; return the result in color."""
     for channels in (1, 3):
         expected = outcome(through_pillow, path, channels)
         assert outcome(load_pixels, path, channels) == expected

@@ -30,7 +30,7 @@ GIB = 2**30
 
 
 def _draw(folder: Path, rows: int = 6) -> Path:
-    """Write a table of images that have as many bytes each, whatever is on them."""
+    """Write a table of images that all have the same number of bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{row}.bmp" for row in range(rows)]
     for row, name in enumerate(names):
@@ -96,7 +96,7 @@ def test_a_later_run_neither_measures_nor_decodes(
     assert _reds(again) == [0, 20, 40, 60, 80, 100]
     assert looked_at == []
     assert "all decoded images are in" in caplog.text
-    assert _cached(path, "disk", folder, channels=1).load(3).shape[2] == 1  # of another cache, beside the first
+    assert _cached(path, "disk", folder, channels=1).load(3).shape[2] == 1  # it has a cache beside the first
     assert len(list(folder.iterdir())) == 2
 
 
@@ -255,7 +255,7 @@ def test_a_line_says_what_it_takes_and_where(tmp_path: Path, caplog: pytest.LogC
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = _draw(tmp_path / "data")
-    for folder in (path, path / "below"):  # of which one is a file
+    for folder in (path, path / "below"):  # path is a file
         with pytest.raises(UsageError, match=rf"cannot keep images in {folder} .*--cache-dir"):
             _cached(path, "disk", folder)
 

@@ -36,7 +36,7 @@ LEAST = 1e-3  # the least p-value: seeds are fixed, so a test that passes once p
 
 
 def on_bytes(operation):
-    """Makes an operation on tensors [C, H, W] one on pixels [H, W, C]."""
+    """Turn an operation on tensors [C, H, W] into one on pixels [H, W, C]."""
 
     def on_pixels(pixels, *args):
         return np.ascontiguousarray(as_bytes(operation(as_tensor(pixels.copy()), *args)))
@@ -253,7 +253,7 @@ def test_both_flips_turn_the_image():
 
 
 def parameters(view, draws):
-    """Makes views of a tiny image, and returns the operations of each with what they were given, in their order."""
+    """Make views of a tiny image; return the operations of each with their arguments, in order."""
     made = []
 
     def recorder(operation):
@@ -409,7 +409,7 @@ def test_keeping_color_the_hue_is_kept_where_nothing_is_clipped(monkeypatch):
     pixels = square() // 3 + 50  # at this strength between 0 and 255 for any draw
 
     def hue(image):
-        """A point in the plane of the color wheel: its angle is the hue, its distance from 0 the chroma in levels."""
+        """Return a point in the plane of the color wheel: angle is hue, distance from 0 is chroma in levels."""
         red, green, blue = np.moveaxis(image.astype(float), 2, 0)
         return (2 * red - green - blue) / 2 + 1j * (green - blue) * math.sqrt(3) / 2
 

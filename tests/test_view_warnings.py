@@ -7,7 +7,7 @@ from options.train import parse_train_args
 from options.train_kwargs import view_kwargs
 from training.view_warnings import ViewSettings, changes_color, is_about_color, is_about_sides, view_warnings
 
-# Of the real data set: 47 colors, and what is about something else.
+# 47 colors of the real data set, and classes about something else.
 COLORS = [
     *("Beige", "Black", "Blue", "Bronze", "Brown", "Burgundy", "Charcoal", "Coffee Brown", "Copper", "Cream", "Gold"),
     *("Fluorescent Green", "Green", "Grey", "Grey Melange", "Khaki", "Lavender", "Lime Green", "Magenta", "Maroon"),

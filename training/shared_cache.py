@@ -171,7 +171,7 @@ def _on_disk(table: _Table, cache: Path, workers: int, show: bool) -> tuple[str,
 
 
 def _read_index(cache: Path, count: int, channels: int) -> Index | None:
-    """Return the index of a cache on disk; None if there is no cache of so many images, or not a whole one."""
+    """Return the index of a cache on disk; None if the cache is missing, incomplete, or of another number of images."""
     try:
         index: Index = np.load(cache / _INDEX, allow_pickle=False)
         size = (cache / _PIXELS).stat().st_size

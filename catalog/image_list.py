@@ -82,7 +82,7 @@ def _below(folder: str) -> pa.LargeStringArray:
     ]
     if not parts:
         raise DataError(
-            f"{folder} has no images: none of its files ends in .jpg, .png, .webp or another image's ending"
+            f"{folder} has no images: none of its files ends in .jpg, .png, .webp or another image extension"
         )
     return pa.concat_arrays(parts)
 

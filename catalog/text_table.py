@@ -140,12 +140,13 @@ def _refusal(path: Path, width: int, error: Exception) -> DataError:
     for line, row in _rows(path, strict=True):
         rows += 1
         if len(row) != width:
-            remedy = (
-                "quote cells that have the separator in them" if len(row) > width else "keep blank cells' separators"
-            )
+            too_many, too_few = "quote cells that have the separator in them", "write a separator for blank cells too"
+            remedy = too_many if len(row) > width else too_few
             cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
             return DataError(f"{path.name} line {line} has {cells}, the header has {width}: {remedy}")
-    return DataError(f"{path.name} cannot be read: {first_line(error)}") if rows > 1 else no_rows(path)
+    if rows <= 1:
+        return no_rows(path)
+    return DataError(f"{path.name} cannot be read ({first_line(error)}): export it again as CSV")
 
 
 def _check_utf8(path: Path) -> None:

@@ -101,7 +101,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if not (args.val >= 0 and args.test >= 0 and args.val + args.test < 1):
         raise InputError(f"--val {args.val} and --test {args.test} must be 0 or more and leave a share for train.csv")
     if repeated := [name for name, count in Counter(args.attributes).items() if count > 1]:
-        raise InputError(f"--attributes names '{repeated[0]}' more than once")
+        raise InputError(f"--attributes names '{repeated[0]}' more than once: name it once")
     tables = [args.output / f"{name}.csv" for name in (*SPLITS, "all")]
     if not args.force and (existing := [table for table in tables if table.exists()]):
         raise InputError(f"{existing[0]} exists: pass --force to overwrite it, or another --output")

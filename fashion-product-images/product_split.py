@@ -115,7 +115,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     # repeated ids
     for listed in ([identifier for split in SPLITS for identifier in ids[split]], ids["all"]):
         if repeated := [identifier for identifier, count in Counter(listed).items() if count > 1]:
-            raise InputError(f"--like {folder}: image {repeated[0]} is listed more than once")
+            raise InputError(f"--like {folder}: image {repeated[0]} is listed more than once: delete all rows but one")
     return ids
 
 

@@ -110,7 +110,6 @@ def read_data(
     return label_space, train_set, eval_set
 
 
-@naming_flags("multi_valued")
 def resolve_label_space(settings: DataSettings, train_table: Table, resumed: Checkpoint | None) -> LabelSpace:
     """Return the label space: the resumed checkpoint's, else all.csv's, else the training table's."""
     if resumed and resumed.label_space is not None:
@@ -119,7 +118,8 @@ def resolve_label_space(settings: DataSettings, train_table: Table, resumed: Che
         return LabelSpace({})
     path = find_label_table(settings.data_dir, train_table.path)
     table = train_table if path == train_table.path else read_table(path, settings.attributes)
-    return build_label_space(table, settings.multi_valued)
+    with naming_flags("attributes", "multi_valued"):
+        return build_label_space(table, settings.multi_valued)
 
 
 def check_multi_valued(settings: DataSettings, label_space: LabelSpace, train_table: Table, resumed: bool) -> None:

@@ -340,7 +340,8 @@ def test_a_run_is_not_resumed_with_other_attributes(tmp_path: Path, capsys: pyte
     checkpoint = run(data, tmp_path, "--epochs", 1) / "last.pth.tar"
     write_table(data / "train.csv", rows)
     sentence = refusal(capsys, data, *SHORT, "--epochs", 2, "--resume", checkpoint)
-    assert f"{checkpoint} was trained on {kept}, and train.csv has {', '.join(attributes)}: --resume continues" in sentence
+    words = f"{checkpoint} was trained on {kept}, and train.csv has {', '.join(attributes)}: --resume continues"
+    assert words in sentence
     resume(checkpoint, data, "--epochs", 2, "--attributes", kept)
     write_table(data / "train.csv", [{name: row[name] for name in ("image_path", *rest)} for row in rows])
     sentence = refusal(capsys, data, *SHORT, "--epochs", 3, "--resume", checkpoint)

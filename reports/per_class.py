@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from reports.curve_panels import GRAY, INK
 from reports.figure_text import drawable, font_families
 from runtime.atomic_file import atomic_file
 
@@ -26,7 +27,6 @@ OUTSIDE = "(not in the label space)"  # name of the row for labels that are not 
 
 _NAMED_CLASSES = 40  # with more classes, names would be too small to read
 _WRITTEN_CLASSES = 12  # up to this number of classes, each cell shows its percent
-_INK, _GRAY = "#1a1a1a", "#6b6b6b"
 _NAME_LENGTH = 24
 _BYTES = 120  # longest stem of a file name; file systems allow 255 bytes for the whole name
 
@@ -178,21 +178,21 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
     colors = colormaps["Blues"].with_extremes(bad="#d9d9d9")
     image = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=100, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 4.0 / side + 0.4), aspect=30, pad=0.02)
-    bar.ax.tick_params(labelsize=8, length=0, colors=_GRAY)
+    bar.ax.tick_params(labelsize=8, length=0, colors=GRAY)
     bar.outline.set_visible(False)
-    bar.set_label("% of the row", fontsize=8, color=_GRAY)
+    bar.set_label("% of the row", fontsize=8, color=GRAY)
     _name_classes(axes, [name for name, _ in rows], names, named)
     if len(names) <= _WRITTEN_CLASSES:
         for (row, column), share in np.ndenumerate(shares):
             if np.isfinite(share):
-                ink = "white" if share > 55 else _INK
+                ink = "white" if share > 55 else INK
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=ink)
 
     # headings
     total, hits = int(counts.sum()), int(np.trace(matrix))
     right = f"{100 * hits / total:.1f}% of {total} right" if total else "no labels"
-    _write(axes.set_title("", loc="left", fontsize=11, fontweight="bold", color=_INK), f"{attribute}: {right}", 80)
-    heading = figure.supxlabel("", x=0.01, ha="left", fontsize=7.5, color=_GRAY)
+    _write(axes.set_title("", loc="left", fontsize=11, fontweight="bold", color=INK), f"{attribute}: {right}", 80)
+    heading = figure.supxlabel("", x=0.01, ha="left", fontsize=7.5, color=GRAY)
     numbers = "" if named else "classes are numbered from 1 in the order of the tables beside this picture"
     _write(heading, "; ".join(filter(None, (title, numbers))), 160)
     return figure
@@ -200,9 +200,9 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
 
 def _name_classes(axes: Axes, labels: Sequence[str], predictions: Sequence[str], named: bool) -> None:
     """Label both axes with the classes: with all names, or with every tenth number."""
-    axes.set_xlabel("prediction", fontsize=9.5, color=_GRAY)
-    axes.set_ylabel("label", fontsize=9.5, color=_GRAY)
-    axes.tick_params(length=0 if named else 2, labelsize=8, colors=_INK)
+    axes.set_xlabel("prediction", fontsize=9.5, color=GRAY)
+    axes.set_ylabel("label", fontsize=9.5, color=GRAY)
+    axes.tick_params(length=0 if named else 2, labelsize=8, colors=INK)
     axes.spines[:].set_visible(False)
     if named:
         axes.set_xticks(

@@ -71,7 +71,7 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
         if fault:
             remedy = "it has no other to learn"
             if learnable:
-                remedy = f"leave it out by choosing the attributes {shlex.join(learnable)}"
+                remedy = f"leave it out and choose attributes {shlex.join(learnable)}"
             raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
         classes, labeled = count_classes(table.columns[attribute], attribute in multi_valued)
         if labeled >= FEW_ROWS and classes > labeled / 2:

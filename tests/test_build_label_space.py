@@ -21,18 +21,17 @@ def test_classes_are_sorted_by_name(tmp_path):
     [
         (
             numbered("gender,kind,color art", ["Men,x,red", "Women,x,blue", "Men,,red"]),
-            "train.csv column 'kind' has one class only, 'x': "
-            "leave it out by choosing the attributes gender 'color art'",
+            "train.csv column 'kind' has one class only, 'x': leave it out and choose attributes gender 'color art'",
         ),
         (
             numbered("kind,color", [",red", " ,blue"]),
-            "train.csv column 'kind' is blank in every row: leave it out by choosing the attributes color",
+            "train.csv column 'kind' is blank in every row: leave it out and choose attributes color",
         ),
         (numbered("kind", ["x", "x"]), "train.csv column 'kind' has one class only, 'x': it has no other to learn"),
         (
             numbered("id,gender,other id", [f"{i},{'MW'[i % 2]},{i}" for i in range(8)]),
             "train.csv column 'id' is different in each of its 8 labeled rows, so it is an id and not an attribute: "
-            "leave it out by choosing the attributes gender",
+            "leave it out and choose attributes gender",
         ),
         (
             numbered("color_red,color_dark_blue,gender", ["1,0,M", "0,1,W", ",,M", "0,1,M"]),

@@ -191,6 +191,6 @@ def test_several_values_where_the_classes_are_single_are_told_the_flag(tmp_path)
 def test_a_multi_valued_column_needs_a_value(tmp_path) -> None:
     table = _table(tmp_path, "image_path,size,tags\na,S,|\nb,L,|\n")
     with pytest.raises(
-        DataError, match="column 'tags' has no value in any row: leave it out by choosing the attributes size"
+        DataError, match="column 'tags' has no value in any row: leave it out and choose attributes size"
     ):
         build_label_space(table)

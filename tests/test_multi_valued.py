@@ -209,5 +209,5 @@ def test_a_table_that_needs_another_flag_is_refused_with_its_name(data: Path, tm
         prepare(data, tmp_path, "--unlabeled", "*.webp", "--unlabeled-ratio", 1)
     rows = read_rows(data / "train.csv")
     write_table(data / "ids.csv", [row | {"id": f"{number}"} for number, row in enumerate(rows)])
-    with pytest.raises(UsageError, match=r"an id and not an attribute: leave it out by choosing the --attributes "):
+    with pytest.raises(UsageError, match=r"an id and not an attribute: leave it out and choose --attributes "):
         prepare(data, tmp_path, "--train-split", "ids")

@@ -15,7 +15,6 @@ from options.train_kwargs import (
     data_kwargs,
     loader_kwargs,
     loop_kwargs,
-    mixes_images,
     model_kwargs,
     optimizer_kwargs,
     precision_kwargs,
@@ -26,6 +25,7 @@ from options.train_kwargs import (
     task_kwargs,
     view_kwargs,
 )
+from options.train_views import mixes_images
 from options.yaml_file import args_text
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Write the reference of every flag: python -m options > docs/flags.md."""
 
 import re
-from typing import Any
 
 from options.inference import inference_parser
-from options.parser import Group, Parser
+from options.parser import Group, Parser, default_text
 from options.rules import Declaration, flag
 from options.train import train_parser
 from options.validate import validate_parser
@@ -13,10 +12,12 @@ _HEAD = """# Flags
 
 Every flag of the three commands, by group. `make flags` writes this page from `options/`.
 
-- A switch has an opposite: `--amp` and `--no-amp`, `--no-aug` and `--aug`.
-- `-c recipe.yaml` reads flags from a file, one key a flag. A typed flag wins, and takes back what it contradicts there.
-- A flag that would have no effect is refused with the reason. "else logged" means that it is named in the log instead.
-- The default `-` means off, or that the meaning names the default. Square brackets hold the words to choose from.
+- Every switch has an opposite: `--amp` and `--no-amp`, `--no-aug` and `--aug`.
+- `-c recipe.yaml` reads flags from a file; each key is a flag. Typed flags win: flags of the file that contradict
+  them, or that they leave without effect, are ignored.
+- A flag that would have no effect is refused with the reason. Where its needs say "else logged", the run starts and
+  logs the reason.
+- The default `-` means off, unless the meaning names a default. Square brackets list the choices.
 """
 
 
@@ -27,9 +28,8 @@ def reference() -> str:
 
 def _command(parser: Parser) -> str:
     """Return the section of a command."""
-    description = str(parser.description).removesuffix(" A switch has an opposite.")
     groups = [_group(parser, group) for group in parser.groups]
-    return "\n".join([f"## {parser.prog}\n", f"{description}\n", *groups])
+    return "\n".join([f"## {parser.prog}\n", f"{parser.description}\n", *groups])
 
 
 def _group(parser: Parser, group: Group) -> str:
@@ -52,7 +52,7 @@ def _row(parser: Parser, rule: Declaration) -> str:
         action = parser.flags.get(rule.spellings[0])
         choices = ", ".join(filter(None, action.choices)) if action and action.choices else ""
         meaning = f"{rule.help} [{choices}]" if choices else rule.help
-        cells = [spelled, _shown(rule.default), _quoted(meaning), _needs(rule)]
+        cells = [spelled, default_text(rule.default) or "-", _quoted(meaning), _needs(rule)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -61,27 +61,17 @@ def _needs(rule: Declaration) -> str:
     parts = []
     for need in rule.needs:
         if need.wanted:
-            words = need.wanted if need.verb == "needs" else f"no {need.wanted}"
-            words += f" with {need.beside}" if need.beside else ""
+            words = _quoted(need.wanted if need.verb == "needs" else f"not with {need.wanted}")
+            words = f"with `{need.only_with}`: {words}" if need.only_with else words
             parts.append(f"{words} (else logged)" if need.noted else words)
     if rule.excludes:
-        parts.append(f"no {flag(rule.excludes[0])}")
-    return _quoted("; ".join(parts))
+        parts.append(f"not with `{flag(rule.excludes[0])}`")
+    return "; ".join(parts)
 
 
 def _quoted(text: str) -> str:
     """Return a text with its flags as code."""
     return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r"`\g<0>`", text)
-
-
-def _shown(default: Any) -> str:
-    """Return a default as one types it."""
-    if default in ("", None, False) or default == {}:
-        return "0" if default == 0 and not isinstance(default, bool) else "-"
-    if default is True:
-        return "on"
-    values = default if isinstance(default, list) else [default]
-    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ def inference_parser() -> Parser:
     group = parser.group("Labeling")
     add = group.value
     add("input", "INPUT", None, "images, a folder of images, or a table with a column image_path", nargs="+")
-    add("--checkpoint", "FILE", "", "the trained model, model_best.pth.tar of a run")
-    group.switch("--use-ema", "label with the moving average of the weights instead of the weights")
-    predictions = "file to write, in the format of its ending: .csv, .json or .parquet"
+    add("--checkpoint", "FILE", "", "the trained model, such as model_best.pth.tar of a run")
+    group.switch("--use-ema", "label with the moving average of the weights (EMA)")
+    predictions = "file to write; its ending, .csv, .json or .parquet, is its format"
     add("--output -o", predictions_file, "predictions.csv", predictions, metavar="FILE")
-    add("--topk", COUNT, 1, "classes to write for each attribute, the most probable first")
+    add("--topk", COUNT, 1, "number of most probable classes to write for each attribute")
     add("--batch-size -b", COUNT, 64, "images per step")
     tta_flag(group)
     add("--log-freq", COUNT, 10, "batches between log lines")

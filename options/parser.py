@@ -1,7 +1,7 @@
-"""The parser of a command: groups of flags with their rules, and how typed flags, a YAML file and defaults combine.
+"""The parser of a command: it declares flags with their rules, and merges typed flags, a YAML file and defaults.
 
-A YAML file is words typed before the command line. Its keys become flags and pass through the same parser, which
-checks types, choices and misspellings. What is typed wins.
+The keys of a YAML file become flags and pass through the same parser, which checks types, choices and misspellings.
+Typed flags win over the file.
 
     args = parse_train_args(["data", "-c", "recipe.yaml", "--lr", "0.05"])
 """
@@ -31,15 +31,21 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         flags: Every spelling of every flag, `--batch-size` and `-b`.
-        defaults: The value of each option that is not given. The actions themselves have none (argparse.SUPPRESS),
-            so that parsing returns only what was given.
+        defaults: The default of each option. The argparse actions have none (argparse.SUPPRESS), so that parsing
+            returns only what was given.
         rules: What the flags need from each other.
         groups: The groups of flags, as `--help` and docs/flags.md show them.
     """
 
     def __init__(self, prog: str, description: str, usage: str) -> None:
         # No abbreviations: --warm means --warmup-epochs only until a second flag begins with it.
-        super().__init__(prog, f"{prog} {usage}", f"{description} A switch has an opposite.", allow_abbrev=False)
+        super().__init__(
+            prog,
+            f"{prog} {usage}",
+            description,
+            epilog="Every switch has an opposite: --amp and --no-amp.",
+            allow_abbrev=False,
+        )
         self.flags: dict[str, argparse.Action] = {}
         self.defaults: dict[str, Any] = {}
         self.rules = Rules()
@@ -57,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         if os.environ.get("RANK", "0") in ("", "0"):
             text = self._source + message.removeprefix("argument ")
             self.exit(2, f"{self.prog}: error: {text}\nsee {self.prog} --help\n")
-        time.sleep(3)  # the launcher ends all processes after the first one ends, and rank 0 must have printed by then
+        time.sleep(3)  # the launcher stops all processes when the first one exits, and rank 0 must print before that
         self.exit(2)
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:
@@ -80,7 +86,7 @@ class Parser(argparse.ArgumentParser):
         return recipe
 
     def _nearest(self, name: str) -> str:
-        """Return the end of a sentence about an unknown flag: the flag that was meant, if one is near."""
+        """Return "; did you mean --lr?" for an unknown flag, or "" if no flag resembles it."""
         if short := self.flags.get("-" + name.lstrip("-")):
             return f"; did you mean {short.option_strings[0]}?"
         names = [flag for flag in self.flags if flag.startswith("--")]
@@ -95,9 +101,9 @@ class Parser(argparse.ArgumentParser):
     def combine(self, recipe: dict[str, Any], typed: dict[str, Any]) -> argparse.Namespace:
         """Return every option: as typed, else as in the recipe, else its default.
 
-        A typed flag takes back what contradicts it in the recipe, or has no effect beside it.
+        A typed flag removes from the recipe the options that contradict it and those that it leaves without effect.
         """
-        self.rules.take_back(recipe, typed)
+        self.rules.drop_contradicted(recipe, typed)
         decided = set(typed)
         while True:
             args = argparse.Namespace(**{**deepcopy(self.defaults), **recipe, **typed})
@@ -130,10 +136,10 @@ class Group:
         """Declare a flag that takes a value.
 
         Args:
-            names: What one may type for it, long name first: "--batch-size -b".
-            kind: The type of the value, the words to choose from, or for any text the word to show in the help.
-            default: The option when the flag is not given.
-            help: A sentence, with the unit; the default is added.
+            names: Its spellings, the long one first: "--batch-size -b".
+            kind: A function that converts the text, a list of choices, or, for free text, its placeholder in the help.
+            default: The value if the flag is not given.
+            help: The meaning, with the unit; the default is appended.
             settings: The flag's rules (`needs`, `off`, `excludes`, `implies`: see `Declaration`), and more arguments
                 for argparse.
         """
@@ -155,11 +161,11 @@ class Group:
         self._declare(names, False, help, action="store_true", **rules)
 
     def pairs(self, names: str, kind: Kind, shape: str, help: str, **rules: Any) -> None:
-        """Declare a flag that takes pairs of a name and a value, which make a dict."""
+        """Declare a flag that takes pairs of a name and a value, stored as a dict."""
         self._declare(names, {}, help, type=kind, nargs="*", action=Mapped, metavar=shape, **rules)
 
     def refuse(self, names: str, kind: Kind | None, default: Any, reason: str, **rules: Any) -> None:
-        """Declare a flag that is accepted only to explain why it is refused; without a kind it takes no value."""
+        """Declare a flag only to explain why it is refused; with kind None it takes no value."""
         if kind is None:
             self.bare(names, f"refused: {reason}", refused=reason)
         else:
@@ -167,10 +173,8 @@ class Group:
 
     def _declare(self, names: str, default: Any, help: str, **settings: Any) -> None:
         rules = {name: settings.pop(name) for name in _RULES & settings.keys()}
-        values = default if isinstance(default, list) else ["on" if default is True else default]
-        shown = help
-        if default not in ("", {}) and default is not None and default is not False:
-            shown += f" (default: {' '.join(f'{x:g}' if isinstance(x, float) else str(x) for x in values)})"
+        text = default_text(default)
+        shown = f"{help} (default: {text})" if text else help
         action = self.arguments.add_argument(*names.split(), help=shown, default=argparse.SUPPRESS, **settings)
         self.parser.flags.update(dict.fromkeys(action.option_strings, action))
         declared = self.parser.rules.declared
@@ -181,6 +185,14 @@ class Group:
             declared[action.dest] = Declaration(action.dest, tuple(names.split()), default, help, **rules)
             self.parser.defaults[action.dest] = default
             self.dests.append(action.dest)
+
+
+def default_text(default: Any) -> str:
+    """Return a default as it is typed; "" for one that is off."""
+    if default is None or default is False or default == {}:
+        return ""
+    values = default if isinstance(default, list) else ["on" if default is True else default]
+    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 _RULES = {"off", "needs", "excludes", "implies", "refused"}

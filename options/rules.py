@@ -1,4 +1,4 @@
-"""What a flag needs from other flags. A rule stands beside the declaration of its flag and is checked here."""
+"""The rules between flags: what one needs, excludes or implies. Each flag's declaration names its rules."""
 
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,15 +16,15 @@ class Need:
     """A condition without which a flag has no effect.
 
     Attributes:
-        wanted: The flags that meet the condition, as one types them: "--sched step or multistep".
+        wanted: The flags that meet the condition, as they are typed: "--sched step or multistep".
         dests: The options that `met` reads.
         met: Whether the options meet the condition.
         because: Why the flag has no effect otherwise.
-        noted: Log a line instead of refusing: for the original's commands, and for flags that several stages or
-            machines share.
+        noted: Whether an unmet need is logged instead of refused: for the original's commands, and for flags that
+            several stages or machines share.
         shown: The option whose value the message adds: "--sched step, not cosine".
         verb: "needs", or "excludes" where `wanted` must be absent.
-        beside: The flag that alone makes the condition matter, for the reference.
+        only_with: A setting without which the condition holds, for the reference: "--classify-view weak".
     """
 
     wanted: str
@@ -34,7 +34,7 @@ class Need:
     noted: bool = False
     shown: str = ""
     verb: str = "needs"
-    beside: str = ""
+    only_with: str = ""
 
 
 def on(dest: str, because: str) -> Need:
@@ -84,12 +84,12 @@ def repeated(args: Namespace, pairs: str, flags: dict[str, str]) -> Iterator[str
 
 @dataclass(frozen=True)
 class Implied:
-    """A value of a flag that settles another flag: --contrastive none means -wls 0.
+    """A value of one flag that sets another flag: --contrastive none sets -wls 0.
 
     Attributes:
-        values: The values that imply; none stands for every value that is on.
-        other: The option that follows.
-        settled: The value of the other option.
+        values: The values that set the other option; empty means every value but those that are off.
+        other: The other option.
+        settled: The value that it is set to.
         because: Why another value would contradict.
     """
 
@@ -99,7 +99,7 @@ class Implied:
     because: str
 
     def applies(self, value: Any) -> bool:
-        """Return whether a value of the flag settles the other option."""
+        """Return whether a value of the flag sets the other option."""
         return value in self.values if self.values else bool(value)
 
 
@@ -109,14 +109,14 @@ class Declaration:
 
     Attributes:
         dest: The name of the option.
-        spellings: What one may type for it.
+        spellings: Its names on the command line, the first being the usual one.
         default: The value of the option when the flag is not given.
         help: The meaning, in words.
-        off: Values that ask for nothing, so that they need nothing.
+        off: Values that turn the flag off, so that its needs do not apply.
         needs: Conditions for the flag to have an effect, the most important one first.
-        excludes: Another option that says the same in another way, and why both cannot be given.
-        implies: A value that settles another option.
-        refused: Why the flag is accepted only to be refused, and what to do instead.
+        excludes: Another option that sets the same thing, and why both cannot be given.
+        implies: A value that sets another option.
+        refused: Why the flag is refused and what to do instead; empty for a flag that works.
     """
 
     dest: str
@@ -130,7 +130,7 @@ class Declaration:
     refused: str = ""
 
     def asks(self, args: Namespace) -> bool:
-        """Return whether the option asks for anything but its default."""
+        """Return whether the option differs from its default and is not off."""
         value = getattr(args, self.dest)
         return value != self.default and value not in self.off
 
@@ -140,7 +140,7 @@ class Declaration:
         return flag(f"no_{self.dest}" if self.default is True else self.dest)
 
     def unmet(self, args: Namespace) -> Need | None:
-        """Return the first need that the options do not meet; None where the flag has an effect or asks for nothing."""
+        """Return the first need that the options do not meet; None if the flag has an effect or is off."""
         if not self.asks(args):
             return None
         return next((need for need in self.needs if not need.met(args)), None)
@@ -161,14 +161,14 @@ class Rules:
             if (
                 implied
                 and implied.applies(given.get(dest))
-                and given.get(implied.other, implied.settled) != (implied.settled)
+                and given.get(implied.other, implied.settled) != implied.settled
             ):
                 one = f"{flag(dest)} {given[dest]}" if implied.values else flag(dest)
                 other = f"--no-{implied.other}" if implied.settled is True else flag(implied.other)
                 yield f"{one} and {other} exclude each other: {implied.because}"
 
-    def take_back(self, recipe: dict[str, Any], typed: dict[str, Any]) -> None:
-        """Remove from a recipe what the command line contradicts, and add to both what their values imply."""
+    def drop_contradicted(self, recipe: dict[str, Any], typed: dict[str, Any]) -> None:
+        """Remove from the recipe what typed flags contradict; add to both the options that their values imply."""
         for dest, rule in self.declared.items():
             if rule.excludes:
                 for winner, loser in ((dest, rule.excludes[0]), (rule.excludes[0], dest)):
@@ -183,7 +183,7 @@ class Rules:
                         given[implied.other] = implied.settled
 
     def without_effect(self, args: Namespace, recipe: Collection[str], typed: Collection[str]) -> str | None:
-        """Return an option of the recipe that lost its effect to a typed one: its amp_dtype with a typed --no-amp."""
+        """Return an option of the recipe that a typed one leaves without effect: amp_dtype, after --no-amp."""
         for dest, rule in self.declared.items():
             need = rule.unmet(args) if dest in recipe and dest not in typed else None
             if need and not need.noted and any(other in typed for other in need.dests):

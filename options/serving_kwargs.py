@@ -1,6 +1,6 @@
 """Keyword arguments that validate.py and inference.py take from their flags. Imports no torch.
 
-The rooms below the scripts know no flags: they take numbers and words, and these functions name them.
+The code below the scripts knows no flags; these functions translate them into its arguments.
 """
 
 from argparse import Namespace

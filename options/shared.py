@@ -11,7 +11,7 @@ from options.values import COUNT, FRACTION, POSITIVE, REAL, WHOLE, views_at_test
 RESIZES = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CROPS = ["center", "squash", "border"]
 
-TABLE_REFUSED = "data come as tables, one row an image; leave it out, and see README for the columns"
+TABLE_REFUSED = "images are listed in tables, one row per image; leave it out (README describes the columns)"
 APEX_REFUSED = "NVIDIA Apex's mixed precision is no longer developed; use --amp, which is PyTorch's own"
 TORCHSCRIPT_REFUSED = (
     "TorchScript is deprecated in PyTorch and cannot express a model that returns different things in training "
@@ -19,12 +19,12 @@ TORCHSCRIPT_REFUSED = (
 )
 
 
-# One process needs none of this, and a command that also runs on several must not fail on it: it is logged.
+# Logged instead of refused, so that one command runs on one process and on several.
 SEVERAL = Need(
     "several processes (distributed_train.sh N)",
     (),
     lambda args: processes() > 1,
-    "it is about several processes, and this is the only one",
+    "there is only one process",
     noted=True,
 )
 # checked when the device is known: see `Parser.notes`
@@ -32,7 +32,7 @@ ON_GPU = Need(
     "a GPU",
     ("device",),
     lambda args: not str(args.device or "").startswith("cpu"),
-    "it is about a GPU, and the device is the CPU",
+    "the device is the CPU",
     noted=True,
 )
 
@@ -43,53 +43,54 @@ def preprocessing_flags(group: Group, default: str) -> None:
     size = ("input_size", "both set the image size, and --input-size sets the channels too")
     add("--img-size", COUNT, None, f"side of the square RGB input in pixels (default: {default})", excludes=size)
     add("--input-size", COUNT, None, f"channels (1 or 3), height and width (default: {default})", nargs=3)
-    add("--crop-pct", POSITIVE, None, f"share of the side kept by the center crop when scoring (default: {default})")
-    add("--crop-mode", CROPS, None, f"when scoring: cut to a square, squeeze, or pad (default: {default})")
-    add("--mean", REAL, None, f"mean of each channel, in 0..1, to subtract (default: {default})", nargs="+")
-    add("--std", POSITIVE, None, f"standard deviation of each channel, to divide by (default: {default})", nargs="+")
+    add("--crop-pct", POSITIVE, None, f"share of each side that the center crop keeps in scoring (default: {default})")
+    add("--crop-mode", CROPS, None, f"fit images to the input when scoring: cut, squeeze, or pad (default: {default})")
+    add("--mean", REAL, None, f"channel means to subtract, in 0..1 (default: {default})", nargs="+")
+    add("--std", POSITIVE, None, f"channel standard deviations to divide by (default: {default})", nargs="+")
     add("--interpolation", ["", *RESIZES], "", f"how images are resized when scoring (default: {default})")
 
 
 def precision_flags(group: Group) -> None:
     """Declare the device and the number formats."""
     add, switch = group.value, group.switch
-    add("--device", "NAME", None, "cpu, cuda, cuda:1, mps, ... (default: cuda if there is a GPU, else cpu)")
+    add("--device", "NAME", None, "cpu, cuda, cuda:1, mps, ... (default: cuda if there is one, else cpu)")
     switch("--amp --native-amp", "use mixed precision")
     needs = (on("amp", "it is the number format of mixed precision"),)
     formats = ["float16", "bfloat16"]
     default = "float16 on cuda, bfloat16 on cpu"
-    add("--amp-dtype", formats, None, f"format of mixed precision (default: {default})", needs=needs)
-    add("--torchcompile", "BACKEND", None, "compile the model (default backend: inductor)", nargs="?", const="inductor")
-    switch("--channels-last", "store channels last in memory: faster for convolutions, no slower else", default=True)
+    add("--amp-dtype", formats, None, f"number format of mixed precision (default: {default})", needs=needs)
+    add("--torchcompile", "BACKEND", None, "compile the model (with inductor by default)", nargs="?", const="inductor")
+    switch("--channels-last", "channels-last memory format: convolutions are faster, others no slower", default=True)
 
 
 def model_dtype_flag(group: Group) -> None:
     """Declare the format of the weights."""
-    group.value("--model-dtype", ["float32", "bfloat16", "float16"], None, "format of the weights (default: float32)")
+    formats = ["float32", "bfloat16", "float16"]
+    group.value("--model-dtype", formats, None, "number format of the weights (default: float32)")
 
 
 def loading_flags(group: Group) -> None:
     """Declare how images are loaded."""
-    group.value("--workers -j", WHOLE, 4, "processes that load images; 0 loads in the main process")
+    group.value("--workers -j", WHOLE, 4, "worker processes of each rank that load images; 0 loads in the main process")
     pinned = "load into page-locked memory, from which copies to a GPU are faster"
     group.switch("--pin-mem", pinned, needs=(ON_GPU,))
-    group.switch("--no-prefetcher", "normalize on the CPU, and copy no batch ahead")
+    group.switch("--no-prefetcher", "normalize on the CPU instead of the device, and copy no batch ahead")
 
 
 def unreadable_flag(group: Group) -> None:
     """Declare how many images may fail to open."""
-    unreadable = "share of a table's images, 0..1, that may fail to open before the run fails; 10 images always may"
+    unreadable = "fraction of a table's images, 0..1, that may be unreadable before the run fails; 10 images always may"
     group.value("--max-unreadable", FRACTION, 0.01, unreadable)
 
 
 def tta_flag(group: Group) -> None:
-    """Declare averaging over copies of an image."""
-    copies = "copies of an image to average when scoring: 0, or 2 for the image and its mirror image"
+    """Declare test-time augmentation."""
+    copies = "predictions to average per image when scoring: 0 is off, 2 adds the mirror image"
     group.value("--tta", views_at_test, 0, copies)
 
 
 def processes() -> int:
-    """Return the number of processes that the launcher started, by the variables that timm reads."""
+    """Return the number of processes that the launcher started, from the variables that timm reads."""
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
 
 

@@ -1,4 +1,4 @@
-"""The flags of train.py; those about losses, updates and views stand in the files beside this one."""
+"""The flags of train.py. Those about the model, losses, optimizer and views are in the other train_*.py files."""
 
 import argparse
 import os
@@ -24,14 +24,14 @@ from options.shared import (
 from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
 from options.train_model import batch_norm_flags, ema_flags, model_conflicts, model_flags, regularization_flags
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
-from options.train_views import augmentation_flags, is_mixing, mixing_flags, view_conflicts, view_flags
+from options.train_views import augmentation_flags, mixes_images, mixing_flags, view_conflicts, view_flags
 from options.values import COUNT, POSITIVE, WHOLE
 
 _LOADED_AGAIN = Need(
-    "--freeze-backbone with --no-aug",
+    "--freeze-backbone together with --no-aug",
     ("freeze_backbone", "no_aug", "tta", "mixup", "cutmix", "cutmix_minmax"),
-    lambda args: not (args.freeze_backbone and args.no_aug and not args.tta and not is_mixing(args)),
-    "images are seen only once, to make features",
+    lambda args: not (args.freeze_backbone and args.no_aug and not args.tta and not mixes_images(args)),
+    "images are read only once, to compute features",
     verb="excludes",
 )
 
@@ -44,8 +44,7 @@ def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = Fals
         check_paths: Whether a missing folder or file is a mistake too.
     """
     args = parse(train_parser(), argv, check_paths, _conflicts)
-    if args.unlabeled_ratio is None:
-        args.unlabeled_ratio = _unlabeled_ratio(args)
+    args.unlabeled_ratio = _unlabeled_ratio(args)
     return args
 
 
@@ -68,15 +67,15 @@ def train_parser() -> Parser:
     """Return the parser of train.py."""
     parser = Parser("train.py", "Train one model for every attribute of a table, with SimCLR.", "DATA [flags]")
     _dataset_flags(parser.group("Dataset"))
-    attribute_flags(parser.group("Attributes", "What is classified, and how classes and attributes weigh."))
+    attribute_flags(parser.group("Attributes", "What is classified, and how attributes and classes are weighted."))
     model_flags(parser.group("Model"))
     preprocessing_flags(parser.group("Preprocessing"), "the model's own")
     simclr_flags(parser.group("SimCLR", "The contrastive loss between two views of each image."))
     optimizer_flags(parser.group("Optimizer"))
     schedule_flags(parser.group("Schedule", "The learning rate over the run."))
-    view_flags(parser.group("Views", "What makes the two views of an image."))
-    augmentation_flags(parser.group("Augmentation", "timm's augmentation, of the views and of a classified image."))
-    mixing_flags(parser.group("Mixing", "Mixup and cutmix; the attribute heads alone read mixed images."))
+    view_flags(parser.group("Views", "How the two views of an image are made."))
+    augmentation_flags(parser.group("Augmentation", "timm's augmentation of the views and of classified images."))
+    mixing_flags(parser.group("Mixing", "Mixup and cutmix. Only the attribute heads read mixed images."))
     regularization_flags(parser.group("Regularization"))
     batch_norm_flags(parser.group("Batch norm"))
     ema_flags(parser.group("EMA", "A moving average of the weights."))
@@ -85,7 +84,7 @@ def train_parser() -> Parser:
     group = parser.group("Device and precision")
     precision_flags(group)
     model_dtype_flag(group)
-    hard = "how hard to compile: default, reduce-overhead, max-autotune, ..."
+    hard = "mode of torch.compile: default, reduce-overhead, max-autotune, ..."
     group.value(
         "--torchcompile-mode", "NAME", None, hard, needs=(on("torchcompile", "it is a setting of the compiler"),)
     )
@@ -96,19 +95,19 @@ def train_parser() -> Parser:
 
 def _dataset_flags(group: Group) -> None:
     add = group.value
-    add("--config -c", "FILE", "", "YAML file of flags, such as a run's args.yaml; typed ones win")
+    add("--config -c", "FILE", "", "YAML file of flags, such as a run's args.yaml; typed flags win")
     add("data_dir", "DATA", None, "folder that holds the tables: train.csv, val.csv, ...", nargs="?")
-    add("--data-dir", "DATA", None, "the same, as a flag")
-    add("--train-split", "NAME", "train", "table to train on")
+    add("--data-dir", "DATA", None, "DATA as a flag")
+    add("--train-split", "NAME", "train", "table to train on; train means train.csv")
     needs = (with_contrast("images without labels train the contrastive loss alone"),)
-    images = "images without labels: folders, tables, files or patterns of them"
+    images = "more images without labels: folders, tables, image files or glob patterns"
     add("--unlabeled", "PATH", None, images, nargs="+", action="extend", needs=needs)
     ratio = (
-        "images without labels, from --unlabeled and the table, that a batch holds for each of its --batch-size "
-        "labeled ones (1 with --unlabeled; without either flag rows come as they are in the table)"
+        "unlabeled images in a batch for each labeled one; --batch-size counts only the labeled ones, and the others "
+        "come from --unlabeled and the table (default: 1 with --unlabeled, else batches mix all rows of the table)"
     )
     add("--unlabeled-ratio", POSITIVE, None, ratio, needs=needs)
-    add("--val-split", "NAME", "validation", "table to score after an epoch; validation means val.csv")
+    add("--val-split", "NAME", "validation", "table to score during training; validation means val.csv")
     unreadable_flag(group)
 
 
@@ -118,17 +117,17 @@ def _running_flags(group: Group) -> None:
     size = "images per process and step; with --contrastive-batch-size, images in memory at a time"
     add("--batch-size -b", COUNT, 32, size)
     add("--validation-batch-size-multiplier -vb", COUNT, 1, "factor on --batch-size when scoring")
-    steps = "steps whose gradients make one update; adds no negatives, unlike --contrastive-batch-size"
+    steps = "steps that accumulate gradients for one update; unlike --contrastive-batch-size, it adds no negatives"
     add("--grad-accum-steps", COUNT, 1, steps)
-    add("--seed", WHOLE, 42, "seed of every random number; each process adds its rank")
+    add("--seed", WHOLE, 42, "seed of all random numbers; each process adds its rank")
     add("--val-interval", COUNT, 1, "epochs between scorings")
     knn = (
-        "epochs between scorings of the representation by its nearest neighbors (k = 20 and 200) among training "
-        "images; also after the last epoch; 0 leaves them out"
+        "epochs between k-NN scorings of the representation (k = 20 and 200), with one more after the last epoch; "
+        "0 is off"
     )
     add("--knn-interval", WHOLE, 10, knn)
     images = "maximum number of labeled training images in the k-NN index, sampled with --seed"
-    needs: tuple[Need, ...] = (above(0, "knn_interval", "at 0 no neighbors are looked for"),)
+    needs: tuple[Need, ...] = (above(0, "knn_interval", "0 turns k-NN scoring off"),)
     add("--knn-images", COUNT, 10_000, images, needs=needs)
     tta_flag(group)
 
@@ -140,17 +139,17 @@ def _running_flags(group: Group) -> None:
         "every attribute is multi-valued)"
     )
     add("--eval-metric", "NAME", None, best)
-    add("--checkpoint-hist", COUNT, 10, "checkpoints to keep")
+    add("--checkpoint-hist", COUNT, 10, "number of best checkpoints to keep")
     add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")
     add("--log-interval", COUNT, 200, "steps between log lines")
-    sheet = "save the views of a batch, before any mixing, at each log line"
+    sheet = "save a picture of a batch's views, before mixing, at each log line"
     switch("--save-images", sheet, needs=(_LOADED_AGAIN,))
     switch("--log-wandb", "send the scores to Weights & Biases")
     add(
         "--wandb-project",
         "NAME",
         None,
-        "project to send them to",
+        "Weights & Biases project",
         needs=(on("log_wandb", "nothing is sent otherwise"),),
     )
     switch("--synchronize-step", "wait for the device after each step, to time it", needs=(ON_GPU,))
@@ -170,16 +169,16 @@ def _loading_flags(group: Group) -> None:
     working = above(0, "workers", "the main process loads the images")
     kept = "keep the workers, and the batches they prefetch, from epoch to epoch"
     switch("--use-multi-epochs-loader", kept, needs=(working, replace(_LOADED_AGAIN, noted=True)))
-    seeding = "who seeds NumPy in each worker: timm, or with part PyTorch"
+    seeding = "all seeds every random generator of a worker; part leaves NumPy's to PyTorch"
     add("--worker-seeding", ["all", "part"], "all", seeding, needs=(working,))
     cache = (
-        "keep decoded images, so that none is decoded twice: in memory that all processes share, on disk for later "
-        "runs too, or with --augment-on device in the memory of each device. Images keep their original size: if that "
-        "is far above --img-size, shrink the files instead"
+        "keep decoded images in memory that all processes share (ram), on disk for later runs too, or, with "
+        "--augment-on device, in the memory of each device. Images are kept at their original size: shrink files far "
+        "above --img-size first"
     )
     add("--cache", ["none", "ram", "disk", "device"], "none", cache)
     folder = "folder of --cache disk (default: ~/.cache/simclr-multi-label)"
-    needs = (among("cache", ("disk",), "nothing else is kept in a folder"),)
+    needs = (among("cache", ("disk",), "the other caches need no folder"),)
     add("--cache-dir", "FOLDER", "", folder, needs=needs)
 
 
@@ -187,7 +186,7 @@ def _refused(parser: Parser) -> None:
     """Declare the original's flags that are refused."""
     refuse = parser.group("Refused").refuse
     refuse("--dataset -d", "NAME", "", TABLE_REFUSED, off=("table",))
-    classes = "the classes come from the table, each attribute its own; leave it out, or list every class in all.csv"
+    classes = "each attribute's classes come from the table; leave it out, or list every class in all.csv"
     refuse("--num-classes", COUNT, None, classes)
     refuse("--apex-amp", None, False, APEX_REFUSED)
     refuse("--torchscript", None, False, TORCHSCRIPT_REFUSED)
@@ -207,24 +206,21 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _unlabeled_ratio(args: argparse.Namespace) -> float | None:
-    """Return the ratio of unlabeled images in a batch; None where rows come as they are in the table."""
-    if args.unlabeled_ratio is None and args.unlabeled:
-        return 1.0
-    ratio: float | None = args.unlabeled_ratio
-    return ratio
+    """Return the unlabeled images per labeled one in a batch; None draws batches from all rows of the table."""
+    return 1.0 if args.unlabeled_ratio is None and args.unlabeled else args.unlabeled_ratio
 
 
 def _unlabeled_conflicts(args: argparse.Namespace) -> Iterator[str]:
     ratio = _unlabeled_ratio(args) or 0.0
     if ratio and not round(ratio * args.batch_size):
-        yield f"--unlabeled-ratio {ratio:g} with --batch-size {args.batch_size} makes no image: raise either"
+        yield f"--unlabeled-ratio {ratio:g} with --batch-size {args.batch_size} adds no image: raise either"
     if ratio and args.aug_repeats:
-        yield "--unlabeled and --unlabeled-ratio exclude --aug-repeats: each has an order of its own"
+        yield "--unlabeled and --unlabeled-ratio exclude --aug-repeats: each draws the images in its own order"
 
 
 def _process_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.cache == "device" and args.augment_on != "device":
-        yield "--cache device needs --augment-on device: views that workers make need their images in the host's memory"
+        yield "--cache device needs --augment-on device: workers make views from images in the host's memory"
     if args.local_rank and os.environ.get("LOCAL_RANK") != str(args.local_rank):
         yield (
             f"--local-rank {args.local_rank} needs the same LOCAL_RANK in the environment: "

@@ -1,10 +1,12 @@
 """Keyword arguments that train.py takes from its flags, a function for each part of a run. Imports no torch.
 
-The rooms below train.py know no flags: they take numbers and words, and these functions name them.
+The code below train.py knows no flags; these functions translate them into its arguments.
 """
 
 from argparse import Namespace
 from typing import Any
+
+from options.train_views import mixes_images
 
 
 def process_kwargs(args: Namespace) -> dict[str, Any]:
@@ -226,11 +228,6 @@ def augmentation_kwargs(args: Namespace) -> dict[str, Any]:
         "num_aug_splits": args.aug_splits,
         "interpolation": args.train_interpolation,
     }
-
-
-def mixes_images(args: Namespace) -> bool:
-    """Return whether mixup or cutmix mixes images, in a full view of their own."""
-    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
 
 
 def loop_kwargs(args: Namespace) -> dict[str, Any]:

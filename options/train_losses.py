@@ -10,63 +10,67 @@ from options.values import COUNT, NONNEGATIVE, POSITIVE, RATE, weight
 CLASSIFIED = ["first", "both", "weak"]
 CONTRASTIVE = ["ntxent", "dcl", "supcon", "none"]
 
-_ABOUT_LABELS = (with_labels("it is about the classification loss"),)
+_ABOUT_LABELS = (with_labels("it belongs to the classification loss"),)
 _PROJECTED = with_contrast("at weight 0 there is no projection head")
 
 
 def attribute_flags(group: Group) -> None:
     """Declare the attributes and their classification loss."""
     add = group.value
-    add("--attributes", "NAME", None, "columns to learn (default: every one but image_path)", nargs="+")
-    several = "columns whose cells hold several values, split by | (default: those with a | in a cell; no NAME: none)"
+    add("--attributes", "NAME", None, "columns to learn (default: all but image_path)", nargs="+")
+    several = "columns whose cells hold several values, separated by | (default: all with a | in a cell; no NAME: none)"
     add("--multi-valued", "NAME", None, several, nargs="*")
     kinds = "loss of multi-valued attributes: binary cross-entropy or the asymmetric loss (arXiv:2009.14119)"
     add("--multi-valued-loss", ["bce", "asl"], "bce", kinds, needs=_ABOUT_LABELS)
-    group.pairs("--attribute-weights", weight, "NAME=X", "weights in the classification loss: color=2; else 1")
-    balance = "keep the attributes' weights, or divide each by a variance that it learns (arXiv:1705.07115)"
+    weights = "weights of attributes in the classification loss, such as color=2 (default: 1)"
+    group.pairs("--attribute-weights", weight, "NAME=X", weights)
+    balance = "keep the attributes' weights, or divide each loss by a learned variance (arXiv:1705.07115)"
     add("--balance", ["fixed", "uncertainty"], "fixed", balance, needs=_ABOUT_LABELS)
-    rare = "weigh classes by one over their number of labels, or over their effective number (arXiv:1901.05555)"
-    jensen = off("jsd", "its other term has no classes to weigh; use --logit-adjustment")
+    rare = "weigh a class by the inverse of its number of labels, or of its effective number (arXiv:1901.05555)"
+    jensen = off("jsd", "the divergence has no class weights; use --logit-adjustment")
     add("--class-weights", ["none", "inverse", "effective"], "none", rare, needs=(*_ABOUT_LABELS, jensen))
-    margin = "factor on the logarithm of a class's share, which trains as a margin"
+    margin = (
+        "in training, add this factor times the log of a class's share to its logit, so that rare classes count more "
+        "(arXiv:2007.07314); 1 favors balanced accuracy, 0 is off"
+    )
     add("--logit-adjustment", NONNEGATIVE, 0.0, margin, needs=_ABOUT_LABELS)
     views = (
-        "views that the heads read; weak is one only cropped and flipped (default: both; first where there is one "
-        "alone, or with mixup or cutmix, where both would need a fourth)"
+        "views that the attribute heads read; weak adds one that is only cropped and flipped (default: both, or first "
+        "with mixup, cutmix or -wls 0)"
     )
-    needs = (with_labels("it makes a view for the attribute heads, which that loss alone trains"),)
+    needs = (with_labels("it makes a view for the attribute heads, which only that loss trains"),)
     add("--classify-view", CLASSIFIED, None, views, needs=needs)
     smooth = "label smoothing: probability spread over all classes"
-    needs = (with_labels("it smooths the targets of that loss"),)
+    needs = (with_labels("it smooths that loss's targets"),)
     add("--smoothing", RATE, 0.1, smooth, off=(0.0,), needs=needs)
 
 
 def simclr_flags(group: Group) -> None:
     """Declare the contrastive loss and its projection head."""
     add = group.value
-    kinds = "the SimCLR loss; supcon reads the labels, none leaves the loss out"
-    none = Implied(("none",), "simclr_loss_weight", 0.0, "none leaves no SimCLR loss to weigh; leave one of them out")
-    needs = (with_contrast("at weight 0 there is no such loss, as with --contrastive none"),)
+    kinds = "contrastive loss: SimCLR's NT-Xent, decoupled (dcl), or with positives by label (supcon); none is off"
+    none = Implied(("none",), "simclr_loss_weight", 0.0, "none turns the SimCLR loss off; leave one of them out")
+    needs = (with_contrast("weight 0 turns the loss off, as --contrastive none does"),)
     add("--contrastive", CONTRASTIVE, "ntxent", kinds, off=("none",), implies=none, needs=needs)
     negatives = (
-        with_contrast("at weight 0, or with --contrastive none, there are no negatives"),
-        among("contrastive", ("ntxent", "dcl"), "to supcon, images that share labels are positives, not negatives"),
+        with_contrast("without the SimCLR loss there are no negatives"),
+        among("contrastive", ("ntxent", "dcl"), "supcon already makes images that share labels positives"),
     )
-    masked = "do not contrast images whose known labels all agree (ntxent, dcl)"
+    masked = "images whose known labels all agree are not each other's negatives (ntxent, dcl)"
     group.switch("--mask-false-negatives", masked, needs=negatives)
-    needs = (with_contrast("it belongs to the contrastive loss, which is off at weight 0"),)
+    needs = (with_contrast("weight 0 turns the contrastive loss off"),)
     add("--temperature -t", POSITIVE, 0.5, "divisor of the similarities in the SimCLR loss", needs=needs)
-    add("--simclr-loss-weight -wls", NONNEGATIVE, 0.5, "factor on the SimCLR loss; 0 leaves it out")
-    add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "factor on the classification loss; 0 trains no heads")
-    length = "length of the projections that the SimCLR loss compares"
+    add("--simclr-loss-weight -wls", NONNEGATIVE, 0.5, "weight of the SimCLR loss; 0 leaves it out")
+    add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "weight of the classification loss; 0 trains no heads")
+    length = "dimension of the projections that the SimCLR loss compares"
     add("--projection-dim", COUNT, 64, length, needs=(_PROJECTED,))
     add("--projection-layers", COUNT, 2, "linear layers of the projection head", needs=(_PROJECTED,))
-    between = (_PROJECTED, above(1, "projection_layers", "one layer leaves no place for it"))
+    between = (_PROJECTED, above(1, "projection_layers", "a single layer has nothing to normalize between"))
     norms = ["none", "batch", "layer"]
-    add("--projection-norm", norms, "none", "normalization between these layers", needs=between)
+    add("--projection-norm", norms, "none", "normalization between the layers of the projection head", needs=between)
     joint = (
-        "images per process and step that are contrasted, a multiple of --batch-size; memory holds only --batch-size "
-        "at a time, which pass through the model twice with batch norm statistics of their own "
+        "images per process that one step contrasts, a multiple of --batch-size. Memory holds --batch-size of them at "
+        "a time; each such batch passes through the model twice, with its own batch norm statistics "
         "(default: --batch-size)"
     )
     needs = (with_contrast("at weight 0 no images are contrasted; --grad-accum-steps makes larger updates"),)

@@ -1,4 +1,4 @@
-"""The flags of train.py about the model: its weights, what drops out, batch norm, its moving average."""
+"""The flags of train.py about the model: weights, dropout, batch norm, moving average."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from options.rules import Implied, Need, off, on, repeated, with_contrast, with_
 from options.shared import ON_GPU, SEVERAL
 from options.values import FRACTION, POSITIVE, RATE, keyword
 
-# Resuming repeats the flags of the run, which name the weights that it started from.
+# Logged, because resuming repeats the flags of the run, among them the weights that it started from.
 _STARTING = Need(
     "--resume",
     ("resume",),
     lambda args: not args.resume,
-    "--resume has the weights",
+    "the weights come from --resume",
     noted=True,
     verb="excludes",
 )
@@ -26,35 +26,35 @@ _DROPS = replace(_FROZEN, noted=True)
 def model_flags(group: Group) -> None:
     """Declare the architecture and the weights that it starts from."""
     add, switch = group.value, group.switch
-    add("--model", "NAME", "efficientnet_b0", "any of timm's architectures")
+    add("--model", "NAME", "efficientnet_b0", "architecture of the backbone, any of timm's")
     overwritten = off("initial_checkpoint", "that checkpoint overwrites the pretrained weights; leave one of them out")
     only_switch = replace(overwritten, met=lambda args: not args.initial_checkpoint or bool(args.pretrained_path))
-    switch("--pretrained", "start from weights pretrained on ImageNet", needs=(only_switch, _STARTING))
+    switch("--pretrained", "start the backbone from timm's pretrained weights", needs=(only_switch, _STARTING))
     named = Implied((), "pretrained", True, "the file holds pretrained weights; leave one of them out")
-    path = "pretrained weights on disk, named as in timm; implies --pretrained"
+    path = "local file of pretrained backbone weights: timm's, or a checkpoint of this project; implies --pretrained"
     add("--pretrained-path", "FILE", "", path, implies=named, needs=(overwritten, _STARTING))
-    start = "start from the weights of a run of this project"
+    start = "start the model from a checkpoint of this project or of the original, or from timm's weights"
     add("--initial-checkpoint", "FILE", "", start, needs=(_STARTING,))
-    add("--resume", "FILE", "", "resume from a checkpoint: weights, optimizer, epoch, best score")
-    switch("--freeze-backbone", "train the heads alone (a linear probe); with --no-aug its features are made only once")
-    nothing = with_contrast("nothing else would train the backbone (--freeze-backbone trains the heads alone)")
+    add("--resume", "FILE", "", "checkpoint of a run to resume, with its weights, optimizer, epoch and best score")
+    switch("--freeze-backbone", "train only the heads (a linear probe); with --no-aug features are computed only once")
+    nothing = with_contrast("nothing else would train the backbone (--freeze-backbone trains only the heads)")
     needs: tuple[Need, ...] = (nothing, with_labels("without the classification loss nothing trains the heads"))
-    gradients = "whether the gradients of the heads train the backbone, or stop before it"
+    gradients = "whether the heads' gradients also train the backbone (joint) or stop before it (detach)"
     add("--head-grad", ["joint", "detach"], "joint", gradients, needs=needs)
     needs = (on("resume", "there is no optimizer state to leave out"),)
     switch("--no-resume-opt", "resume without the states of the optimizer and of the loss scaler", needs=needs)
     add("--gp", "NAME", None, "global pooling: avg, max, avgmax, ... (default: the model's own)")
-    group.pairs("--model-kwargs", keyword, "NAME=VALUE", "more arguments for the architecture: act_layer=silu")
+    group.pairs("--model-kwargs", keyword, "NAME=VALUE", "further arguments of the model, such as act_layer=silu")
     needs = (off("freeze_backbone", "no gradient passes through a frozen backbone"),)
     switch("--grad-checkpointing", "recompute activations in the backward pass: less memory, more time", needs=needs)
 
 
 def regularization_flags(group: Group) -> None:
-    """Declare what drops out in training."""
+    """Declare dropout in its forms."""
     add = group.value
     needs = (replace(with_labels("it drops inputs of the heads, which -wlc 0 does not train"), noted=True),)
     add("--drop", RATE, 0.0, "dropout before the attribute heads", needs=needs)
-    names = ("drop_path", "they are two names for one thing, and --drop-path is the current one")
+    names = ("drop_path", "they are two names of one setting; use --drop-path")
     add("--drop-connect", RATE, None, "older name of --drop-path", off=(0.0,), excludes=names, needs=(_DROPS,))
     depth = "probability of skipping a residual branch (stochastic depth)"
     add("--drop-path", RATE, None, depth, off=(0.0,), needs=(_DROPS,))
@@ -66,20 +66,20 @@ def batch_norm_flags(group: Group) -> None:
     """Declare batch norm."""
     add, switch = group.value, group.switch
     both = Need(
-        "--bn-momentum with --bn-eps",
+        "--bn-momentum together with --bn-eps",
         ("bn_momentum", "bn_eps"),
         lambda args: args.bn_momentum is None or args.bn_eps is None,
-        "they set both of its values; leave it out",
+        "they set both values that it sets; leave it out",
         verb="excludes",
     )
-    switch("--bn-tf", "use TensorFlow's momentum and epsilon", needs=(both,))
+    switch("--bn-tf", "use TensorFlow's momentum and epsilon in batch norm", needs=(both,))
     momentum = "momentum of the running statistics (default: the model's own)"
     add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN,))
-    add("--bn-eps", POSITIVE, None, "epsilon (default: the model's own)")
-    switch("--sync-bn", "compute statistics over all processes; needs CUDA", needs=(_FROZEN, SEVERAL))
-    share = "share running statistics after an epoch: rank 0's, or the mean"
+    add("--bn-eps", POSITIVE, None, "epsilon of batch norm (default: the model's own)")
+    switch("--sync-bn", "compute batch norm statistics over all processes; needs CUDA", needs=(_FROZEN, SEVERAL))
+    share = "share running statistics after each epoch: rank 0's (broadcast), or their mean (reduce)"
     add("--dist-bn", ["", "broadcast", "reduce"], "", share, needs=(_FROZEN, SEVERAL))
-    switch("--split-bn", "keep separate statistics for each view", needs=(_FROZEN,))
+    switch("--split-bn", "separate batch norm statistics for each view", needs=(_FROZEN,))
 
 
 def ema_flags(group: Group) -> None:
@@ -88,8 +88,8 @@ def ema_flags(group: Group) -> None:
     averaged = (on("model_ema", "there is no average without it"),)
     switch("--model-ema", "keep a moving average of the weights, and score it too")
     switch("--model-ema-force-cpu", "keep the average in CPU memory", needs=(*averaged, ON_GPU))
-    add("--model-ema-decay", RATE, 0.9998, "share of the average that an update keeps", needs=averaged)
-    warmup = "begin with a smaller decay, so that short runs get an average"
+    add("--model-ema-decay", RATE, 0.9998, "fraction of the average that an update keeps", needs=averaged)
+    warmup = "start with a smaller decay, so that the average suits short runs too"
     switch("--model-ema-warmup", warmup, default=True, needs=averaged)
 
 
@@ -107,9 +107,9 @@ def _freezing_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.freeze_backbone:
         return
     if args.simclr_loss_weight:
-        yield "--freeze-backbone needs -wls 0: the contrastive loss is there to train the backbone"
+        yield "--freeze-backbone needs -wls 0: the contrastive loss exists to train the backbone"
     if not (args.pretrained or args.initial_checkpoint or args.resume):
-        yield "--freeze-backbone needs weights to keep: --initial-checkpoint, --pretrained or --pretrained-path"
+        yield "--freeze-backbone needs trained weights: --initial-checkpoint, --pretrained or --pretrained-path"
 
 
 def _batch_norm_conflicts(args: argparse.Namespace) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The flags of train.py about updates: the optimizer and the schedule of the learning rate."""
+"""The flags of train.py about the optimizer and the learning rate schedule."""
 
 import argparse
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from options.values import COUNT, FRACTION, NONNEGATIVE, POSITIVE, RATE, WHOLE, 
 SCHEDULES = ["cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant", "none"]
 DECAYS = ["linear", "1-sqrt", "cosine", "power", "exp"]
 
-# what each argument of an optimizer is called among the flags
+# the flag that sets each argument of an optimizer
 _ARGUMENTS = {
     "lr": "lr",
     "momentum": "momentum",
@@ -30,10 +30,10 @@ def _scheduled(because: str) -> Need:
     return Need(wanted, ("sched",), lambda args: bool(args.sched != "none"), because)
 
 
-_UNTOUCHED = _scheduled("--sched none leaves the learning rate alone")
+_UNTOUCHED = _scheduled("--sched none never changes the learning rate")
 _SCALED = (
-    off("freeze_backbone", "the backbone does not learn at any rate"),
-    _scheduled("schedules apply its factors"),
+    off("freeze_backbone", "a frozen backbone does not learn"),
+    _scheduled("only a schedule applies the factors"),
 )
 
 
@@ -45,42 +45,44 @@ def optimizer_flags(group: Group) -> None:
     add("--opt-betas", RATE, None, "the optimizer's betas (default: its own)", nargs="+")
     add("--momentum", RATE, 0.9, "momentum, for optimizers that have one")
     add("--weight-decay", NONNEGATIVE, 1e-4, "weight decay")
-    add("--clip-grad", POSITIVE, None, "limit of the gradient (default: no limit)")
-    modes = "limit the norm of all gradients, each entry, or each unit adaptively"
-    needs: tuple[Need, ...] = (on("clip_grad", "nothing is clipped without a limit"),)
+    add("--clip-grad", POSITIVE, None, "threshold of gradient clipping (default: no clipping)")
+    modes = "clip the norm of all gradients, each entry, or each unit adaptively"
+    needs: tuple[Need, ...] = (on("clip_grad", "nothing is clipped without a threshold"),)
     add("--clip-mode", ["norm", "value", "agc"], "norm", modes, needs=needs)
-    centered = "subtract the mean from the gradient of each output (arXiv:2004.01461)"
+    centered = "subtract from each output's gradient its mean (arXiv:2004.01461)"
     group.switch("--gradient-centralization", centered)
     slower = "factor on the learning rate of the backbone, but not of the heads"
     add("--backbone-lr-scale", POSITIVE, 1.0, slower, needs=_SCALED)
-    layers = "factor on the learning rate from each layer to the one before it"
+    layers = "factor by which the learning rate falls from each layer to the one before it"
     add("--layer-decay", POSITIVE, None, layers, needs=_SCALED)
-    needs = (on("layer_decay", "it is the floor of that decay"),)
+    needs = (on("layer_decay", "it limits that decay"),)
     add("--layer-decay-min-scale", NONNEGATIVE, 0.0, "smallest factor that the layer decay may reach", needs=needs)
-    needs = (on("layer_decay", "it freezes layers below a factor that only the decay gives"),)
+    needs = (on("layer_decay", "only that decay gives layers a factor"),)
     add("--layer-decay-no-opt-scale", NONNEGATIVE, None, "freeze layers whose factor is below this one", needs=needs)
-    group.pairs("--opt-kwargs", keyword, "NAME=VALUE", "more arguments for the optimizer: nesterov=False")
+    group.pairs("--opt-kwargs", keyword, "NAME=VALUE", "further arguments of the optimizer, such as nesterov=False")
     group.switch("--opt-foreach", "update many tensors at a time (default: PyTorch's choice)", default=None)
 
 
 def schedule_flags(group: Group) -> None:
     """Declare the schedule: its form, its base rate, its length and decays."""
     add = group.value
-    add("--sched", SCHEDULES, "step", "how the learning rate falls; none leaves it alone")
+    forms = "schedule of the learning rate; constant changes it only by warm-up and noise, none never"
+    add("--sched", SCHEDULES, "step", forms)
     plateau = Need(
         "--sched plateau",
         ("sched",),
         lambda args: bool(args.sched != "plateau"),
-        "the metric it watches is known once an epoch",
+        "its metric is known only once per epoch",
         verb="excludes",
     )
     moving = Need(
-        "--warmup-epochs or --lr-noise beside --sched constant",
+        "--warmup-epochs or --lr-noise",
         ("sched", "warmup_epochs", "lr_noise"),
         lambda args: bool(args.sched != "constant" or args.warmup_epochs or args.lr_noise),
-        "a constant rate is the same at every update",
+        "--sched constant alone keeps one rate at every update",
+        only_with="--sched constant",
     )
-    updates = "change the learning rate with each update, not with each epoch"
+    updates = "change the learning rate after each update instead of each epoch"
     group.switch("--sched-on-updates", updates, needs=(plateau, _UNTOUCHED, moving))
     _rate_flags(group)
     _warmup_flags(group)
@@ -94,27 +96,27 @@ def _rate_flags(group: Group) -> None:
     base = ("lr_base", "--lr-base computes the learning rate from the global batch size")
     add("--lr", POSITIVE, 0.01, "learning rate after warm-up", excludes=base)
     add("--lr-base", POSITIVE, None, "instead of --lr: learning rate for a global batch of --lr-base-size images")
-    size = "images per update, over all processes, that --lr-base is for"
-    add("--lr-base-size", COUNT, 256, size, needs=(on("lr_base", "it is the batch size that the base rate is for"),))
-    growth = "growth of the base rate with the batch (default: sqrt for Adam's family, else linear)"
-    grown = (on("lr_base", "it says how the base rate grows with the batch"),)
+    size = "images per update, over all processes, at which the learning rate is --lr-base"
+    add("--lr-base-size", COUNT, 256, size, needs=(on("lr_base", "it scales only that rate"),))
+    growth = "how --lr-base grows with the global batch size (default: sqrt for Adam's family, else linear)"
+    grown = (on("lr_base", "it scales only that rate"),)
     add("--lr-base-scale", ["", "linear", "sqrt"], "", growth, needs=grown)
-    where = "fractions of the run where noise on the rate begins (and ends)"
+    where = "add noise to the learning rate from this fraction of the run on, or between two fractions"
     add("--lr-noise", FRACTION, None, where, nargs="+", needs=(_UNTOUCHED,))
     noisy = (on("lr_noise", "there is no noise otherwise"),)
-    add("--lr-noise-pct", POSITIVE, 0.67, "largest noise, as a share of the learning rate", needs=noisy)
+    add("--lr-noise-pct", POSITIVE, 0.67, "largest noise, as a fraction of the learning rate", needs=noisy)
     add("--lr-noise-std", NONNEGATIVE, 1.0, "standard deviation of the noise", off=(0.0,), needs=noisy)
 
 
 def _warmup_flags(group: Group) -> None:
     """Declare the epochs of a run and its warm-up."""
     add = group.value
-    add("--epochs", COUNT, 200, "epochs to train, cool-down excluded")
-    add("--start-epoch", WHOLE, None, "number of the first epoch (default: 0, or the resumed one)")
+    add("--epochs", COUNT, 200, "epochs to train, without cool-down")
+    add("--start-epoch", WHOLE, None, "index of the first epoch (default: 0, or where the resumed run stopped)")
     add("--warmup-epochs", WHOLE, 3, "epochs of warm-up", off=(0,), needs=(_UNTOUCHED,))
     warm = (_UNTOUCHED, above(0, "warmup_epochs", "there is no warm-up otherwise"))
-    add("--warmup-lr", NONNEGATIVE, 1e-4, "learning rate where warm-up begins", needs=warm)
-    group.switch("--warmup-prefix", "do not count warm-up among the epochs", needs=warm)
+    add("--warmup-lr", NONNEGATIVE, 1e-4, "learning rate at the start of warm-up", needs=warm)
+    group.switch("--warmup-prefix", "do not count warm-up in --epochs", needs=warm)
     after = "epochs at the last rate after the schedule ends (cosine, tanh, poly, wsd, rsqrt)"
     ends = (among("sched", (*_CYCLIC, *_PHASED), "the other schedules have no end"),)
     add("--cooldown-epochs", WHOLE, 10, after, off=(0,), needs=ends)
@@ -124,26 +126,27 @@ def _cycle_flags(group: Group) -> None:
     """Declare the repetition of cyclic schedules."""
     add = group.value
     cyclic = among("sched", _CYCLIC, "the other schedules have no cycles")
-    repeated = (cyclic, above(1, "lr_cycle_limit", "there is no next cycle otherwise"))
-    add("--lr-cycle-limit", COUNT, 1, "cycles (cosine, tanh, poly)", needs=(cyclic,))
-    add("--lr-cycle-mul", POSITIVE, 1.0, "factor on the length of each next cycle", needs=repeated)
-    add("--lr-cycle-decay", POSITIVE, 0.5, "factor on the learning rate of each next cycle", needs=repeated)
+    repeated = (cyclic, above(1, "lr_cycle_limit", "a single cycle has no next one"))
+    add("--lr-cycle-limit", COUNT, 1, "number of cycles (cosine, tanh, poly)", needs=(cyclic,))
+    add("--lr-cycle-mul", POSITIVE, 1.0, "factor on the length from one cycle to the next", needs=repeated)
+    add("--lr-cycle-decay", POSITIVE, 0.5, "factor on the learning rate from one cycle to the next", needs=repeated)
     shaped = (among("sched", ("cosine", "poly"), "timm's other schedules have no such exponent"),)
-    add("--lr-k-decay", POSITIVE, 1.0, "exponent on the completed share of the run (cosine, poly)", needs=shaped)
+    add("--lr-k-decay", POSITIVE, 1.0, "exponent on the completed fraction of the run (cosine, poly)", needs=shaped)
 
 
 def _decay_flags(group: Group) -> None:
     """Declare where and how the rate falls."""
     add = group.value
     lowest = (among("sched", (*_CYCLIC, "plateau", *_PHASED), "the other schedules have no lower limit"),)
-    add("--min-lr", NONNEGATIVE, 1e-5, "learning rate where the schedule ends", needs=lowest)
-    # noted: the original's documented command gives both beside --sched cosine
+    add("--min-lr", NONNEGATIVE, 1e-5, "learning rate at the end of the schedule", needs=lowest)
+    # noted, because the original's documented command gives both with --sched cosine
     timed = (among("sched", ("step", *_PHASED), "this schedule does not decay at intervals", noted=True),)
-    add("--decay-epochs", POSITIVE, 30.0, "epochs between decays (step), or length of the decay (wsd)", needs=timed)
+    spans = "epochs between decays (step), or in the final decay (wsd, rsqrt; below 1, a fraction of the run)"
+    add("--decay-epochs", POSITIVE, 30.0, spans, needs=timed)
     powers = ("step", "multistep", "plateau", "poly")
     factor = (among("sched", powers, "this schedule does not decay by a factor", noted=True),)
-    add("--decay-rate --dr", POSITIVE, 0.1, "factor of a decay; the power of poly", needs=factor)
-    places = "epochs of the decays, the first epoch being 1 (multistep)"
+    add("--decay-rate --dr", POSITIVE, 0.1, "factor of each decay, or the power (poly)", needs=factor)
+    places = "epochs at which the rate decays, counted from 1 (multistep)"
     needs = (among("sched", ("multistep",), "the other schedules have no milestones"),)
     add("--decay-milestones", COUNT, [90, 180, 270], places, nargs="+", needs=needs)
     needs = (among("sched", ("plateau",), "the other schedules watch no score"),)
@@ -158,7 +161,7 @@ def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags of this file."""
     yield from repeated(args, "opt_kwargs", _ARGUMENTS)
     if args.decay_milestones != sorted(set(args.decay_milestones)):
-        yield "--decay-milestones must rise: each is the epoch of one more decay"
+        yield "--decay-milestones must increase: each is the epoch of one more decay"
     if args.sched in _PHASED:
         span = args.epochs if args.warmup_prefix else args.epochs - args.warmup_epochs
         decay = args.decay_epochs * span if args.decay_epochs < 1 else args.decay_epochs

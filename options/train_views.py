@@ -1,4 +1,4 @@
-"""The flags of train.py about what the model sees: augmentation, views, erasing, mixing."""
+"""The flags of train.py about views, augmentation and mixing."""
 
 import argparse
 from collections.abc import Iterator
@@ -24,66 +24,66 @@ _SIMCLR_VIEWS = ("simclr", "simclr-keepcolor")
 _MIXED = ("mixup", "cutmix", "cutmix_minmax")
 
 
-def is_mixing(args: argparse.Namespace) -> bool:
-    """Return whether images are mixed, in a full view made for that."""
+def mixes_images(args: argparse.Namespace) -> bool:
+    """Return whether mixup or cutmix mixes images, in a full view of their own."""
     return args.mixup > 0 or cuts(args)
 
 
 def cuts(args: argparse.Namespace) -> bool:
-    """Return whether parts of images are pasted into others."""
+    """Return whether cutmix is on."""
     return args.cutmix > 0 or args.cutmix_minmax is not None
 
 
 def _only_light_views(args: argparse.Namespace) -> bool:
-    return args.classify_view == "weak" and not args.simclr_loss_weight and not is_mixing(args)
+    return args.classify_view == "weak" and not args.simclr_loss_weight and not mixes_images(args)
 
 
 def _jitters(args: argparse.Namespace) -> bool:
     return any(args.color_jitter) if isinstance(args.color_jitter, list) else bool(args.color_jitter)
 
 
-_LIGHT = "--classify-view weak alone makes one view, cropped and flipped"
+_LIGHT = "--classify-view weak alone makes one view, which is only cropped and flipped"
 _LIGHT_DESTS = ("simclr_loss_weight", "classify_view", *_MIXED)
 _WEAK = "--classify-view weak"
-_FULL = Need("-wls above 0", _LIGHT_DESTS, lambda args: not _only_light_views(args), _LIGHT, beside=_WEAK)
+_FULL = Need("-wls above 0", _LIGHT_DESTS, lambda args: not _only_light_views(args), _LIGHT, only_with=_WEAK)
 _AUGMENTED = off("no_aug", "it only resizes")
-_OF_TIMM = among("views", ("timm",), "SimCLR's views are a policy of their own, set by --view-strength")
-_CHANGED = (_OF_TIMM, _AUGMENTED, _FULL)  # what changes a full view of timm's
+_BY_TIMM = among("views", ("timm",), "SimCLR's views follow a fixed policy, which only --view-strength changes")
+_CHANGED = (_BY_TIMM, _AUGMENTED, _FULL)  # for flags that change timm's full views
 _POLICY = Need(
     "--aa",
     ("aa",),
     lambda args: not args.aa or "3a" in args.aa,
-    "the policy replaces the jitter, unless it is 3a; leave one of them out",
+    "policies other than 3a replace the jitter; leave one of them out",
     verb="excludes",
 )
 _JITTERED = Need("--color-jitter above 0", ("color_jitter",), _jitters, "there is no jitter otherwise")
 _ERASING = above(0, "reprob", "nothing is erased at probability 0")
-_HEADS = with_labels("it makes a view for the attribute heads, which that loss alone trains")
-_MIXING = Need("--mixup or --cutmix", _MIXED, is_mixing, "nothing is mixed without them")
+_HEADS = with_labels("it makes a view for the attribute heads, which only that loss trains")
+_MIXING = Need("--mixup or --cutmix", _MIXED, mixes_images, "nothing is mixed without them")
 _BOTH = Need("--mixup and --cutmix", _MIXED, lambda args: args.mixup > 0 and cuts(args), "it chooses between the two")
 
 
 def view_flags(group: Group) -> None:
-    """Declare what makes the views, and where."""
+    """Declare how the views are made, and where."""
     add = group.value
-    views = "what makes the views: timm's flags below, SimCLR's policy, or that without hue, gray and saturation"
+    views = "policy of the views: timm's flags below, SimCLR's, or SimCLR's without changes of hue, saturation and gray"
     on_device = Need(
         _FULL.wanted,
         (*_LIGHT_DESTS, "augment_on"),
         lambda args: args.augment_on == "device" or not _only_light_views(args),
         _LIGHT,
-        beside=_WEAK,
+        only_with=_WEAK,
     )
     add("--views", VIEWS, "timm", views, needs=(_AUGMENTED, on_device))
-    place = "where the views of --views simclr are made: by the workers, or a whole batch at a time on the device"
+    place = "where SimCLR's views are made: by the workers on the CPU, or on the device, a whole batch at a time"
     needs = (
         among("views", _SIMCLR_VIEWS, "timm's policies are made on the CPU"),
         off("no_prefetcher", "the prefetcher makes the views"),
-        among("train_interpolation", ("random", "bilinear", "bicubic"), "the device resizes in no other way"),
+        among("train_interpolation", ("random", "bilinear", "bicubic"), "the device has no other interpolation"),
     )
     add("--augment-on", ["cpu", "device"], "cpu", place, needs=needs)
-    strong = (among("views", _SIMCLR_VIEWS, "timm's views have flags of their own"), _FULL)
-    add("--view-strength", POSITIVE, 1.0, "strength of the color distortion of --views simclr", needs=strong)
+    strong = (among("views", _SIMCLR_VIEWS, "other flags set timm's views"), _FULL)
+    add("--view-strength", POSITIVE, 1.0, "strength of the color distortion in SimCLR's views", needs=strong)
 
 
 def augmentation_flags(group: Group) -> None:
@@ -91,18 +91,18 @@ def augmentation_flags(group: Group) -> None:
     add, switch = group.value, group.switch
     # crops and flips
     switch("--no-aug", "only resize to the input size")
-    crop = "random resized crop, or keep the ratio and crop (default: rrc)"
+    crop = "rrc: random resized crop; rkrc, rkrr: keep the aspect ratio and crop the center or at random (default: rrc)"
     add("--train-crop-mode", TRAIN_CROPS, None, crop, needs=_CHANGED)
-    area = "smallest and largest crop, as a share of the area"
+    area = "smallest and largest crop, as a fraction of the image's area"
     add("--scale", POSITIVE, [0.08, 1.0], area, nargs=2, needs=(_AUGMENTED, _FULL))
-    sides = "smallest and largest ratio of a crop's sides"
+    sides = "smallest and largest aspect ratio of a crop"
     add("--ratio", POSITIVE, [3 / 4, 4 / 3], sides, nargs=2, needs=(_AUGMENTED,))
-    add("--hflip", PROBABILITY, 0.5, "probability of mirroring left to right", off=(0.0,), needs=(_AUGMENTED,))
-    add("--vflip", PROBABILITY, 0.0, "probability of mirroring top to bottom", needs=(_AUGMENTED,))
+    add("--hflip", PROBABILITY, 0.5, "probability of a horizontal flip", off=(0.0,), needs=(_AUGMENTED,))
+    add("--vflip", PROBABILITY, 0.0, "probability of a vertical flip", needs=(_AUGMENTED,))
     add("--train-interpolation", ["random", *RESIZES], "random", "how images are resized for training")
 
     # colors
-    jitter = "change of brightness, contrast and saturation: 1 value, or 3, or 4 with hue; not used with --aa"
+    jitter = "strength of brightness, contrast and saturation changes: 1 value, 3, or 4 with hue; --aa replaces it"
     nothing = (0.0, [0.0] * 3, [0.0] * 4)
     needs = (*_CHANGED, _POLICY)
     add("--color-jitter", NONNEGATIVE, 0.4, jitter, nargs="+", action=OneOrMany, off=nothing, needs=needs)
@@ -112,29 +112,30 @@ def augmentation_flags(group: Group) -> None:
         "--input-size with 3 channels",
         ("input_size",),
         lambda args: not args.input_size or args.input_size[0] != 1,
-        "gray images have no color to lose",
+        "gray images have no color",
     )
-    add("--grayscale-prob", PROBABILITY, 0.0, "probability of losing all color", needs=(*_CHANGED, colored))
-    add("--gaussian-blur-prob", PROBABILITY, 0.0, "probability of a blur", needs=_CHANGED)
-    policy = "automatic augmentation: rand-m9-mstd0.5, augmix, v0, ..."
+    add("--grayscale-prob", PROBABILITY, 0.0, "probability of conversion to gray", needs=(*_CHANGED, colored))
+    add("--gaussian-blur-prob", PROBABILITY, 0.0, "probability of a Gaussian blur", needs=_CHANGED)
+    policy = "augmentation policy: rand-m9-mstd0.5, augmix, v0, ..."
     add("--aa", auto_augment, None, policy, metavar="POLICY", needs=_CHANGED)
 
     # several copies of an image
-    add("--aug-repeats", WHOLE, 0, "copies of an image in an epoch, one on each of several processes; 0 is off")
-    splits = "copies of an image, the first one clean, that are classified; 0 is off"
-    read = with_labels("the attribute heads read the splits, which that loss alone trains")
+    add("--aug-repeats", WHOLE, 0, "augmented copies of each image in an epoch, spread over the processes; 0 is off")
+    splits = "copies of each image to classify: one clean, the others augmented; 0 is off"
+    read = with_labels("the splits go to the attribute heads, which only that loss trains")
     add("--aug-splits", WHOLE, 0, splits, needs=(*_CHANGED, read))
-    divergence = "add a loss on how much the predictions of the splits differ (Jensen-Shannon divergence)"
+    divergence = "add to the loss the Jensen-Shannon divergence between the predictions of the splits"
     compared = on("aug_splits", "the loss compares at least two splits (--aug-splits 3)")
     switch("--jsd", divergence, needs=(compared,))
 
     # erasing
     add("--reprob", PROBABILITY, 0.0, "probability of erasing a rectangle", needs=(_AUGMENTED, _FULL))
-    fill = "fill the rectangle with zeros, a random color, or one for each pixel"
+    fill = "fill of the rectangle: zeros, one random color, or a random color per pixel"
     add("--remode", ["const", "rand", "pixel"], "const", fill, needs=(_ERASING,))
-    add("--recount", COUNT, 1, "maximum number of rectangles in an image", needs=(_ERASING,))
-    batched = off("no_prefetcher", "without the prefetcher images are erased one by one, before there is a batch")
-    switch("--resplit", "leave the first split, or half of the batch, without erasing", needs=(_ERASING, batched))
+    add("--recount", COUNT, 1, "maximum number of rectangles per image", needs=(_ERASING,))
+    batched = off("no_prefetcher", "without the prefetcher, workers erase image by image and cannot spare a view")
+    spared = "erase nothing in the first full view of each image; with a single view, in half of the batch"
+    switch("--resplit", spared, needs=(_ERASING, batched))
 
 
 def mixing_flags(group: Group) -> None:
@@ -142,14 +143,14 @@ def mixing_flags(group: Group) -> None:
     add = group.value
     add("--mixup", NONNEGATIVE, 0.0, "alpha of mixup, which blends two images; 0 is off", needs=(_HEADS,))
     add("--cutmix", NONNEGATIVE, 0.0, "alpha of cutmix, which pastes part of another image; 0 is off", needs=(_HEADS,))
-    shares = "smallest and largest share of the side to paste; turns cutmix on"
+    shares = "smallest and largest side of the pasted part, as a fraction of the image's; turns cutmix on"
     add("--cutmix-minmax", FRACTION, None, shares, nargs=2, needs=(_HEADS,))
-    often = "probability of mixing a batch, or an image"
+    often = "probability of mixing, drawn for each batch, pair or image as --mixup-mode says"
     add("--mixup-prob", PROBABILITY, 1.0, often, off=(0.0,), needs=(_MIXING,))
-    add("--mixup-switch-prob", PROBABILITY, 0.5, "probability of cutmix where both are on", needs=(_BOTH,))
-    modes = ["batch", "pair", "elem"]
-    add("--mixup-mode", modes, "batch", "what shares one draw of the mixture", needs=(_MIXING,))
-    add("--mixup-off-epoch", WHOLE, 0, "epoch from which nothing is mixed; 0 is never", needs=(_MIXING,))
+    add("--mixup-switch-prob", PROBABILITY, 0.5, "probability of cutmix when mixup is on too", needs=(_BOTH,))
+    drawn = "draw the mixing ratio once per batch, per pair of images, or per image (elem)"
+    add("--mixup-mode", ["batch", "pair", "elem"], "batch", drawn, needs=(_MIXING,))
+    add("--mixup-off-epoch", WHOLE, 0, "index of the epoch that stops mixing; 0 never stops", needs=(_MIXING,))
 
 
 def view_conflicts(args: argparse.Namespace) -> Iterator[str]:
@@ -167,7 +168,7 @@ def view_conflicts(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _mixing_conflicts(args: argparse.Namespace) -> Iterator[str]:
-    mixing = is_mixing(args)
+    mixing = mixes_images(args)
     if mixing and args.batch_size % 2:
         yield f"--mixup and --cutmix need an even --batch-size, not {args.batch_size}: they mix images in pairs"
     if mixing and (args.aug_splits or args.jsd):
@@ -184,4 +185,4 @@ def _copy_conflicts(args: argparse.Namespace) -> Iterator[str]:
     if args.aug_repeats and args.simclr_loss_weight > 0:
         yield "--aug-repeats needs -wls 0: an image's copies on other processes would be its own negatives"
     if args.no_aug and args.simclr_loss_weight > 0:
-        yield "--no-aug needs -wls 0: without augmentation both views would be the same image"
+        yield "--no-aug needs -wls 0: without augmentation both views would be equal"

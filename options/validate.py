@@ -19,7 +19,7 @@ from options.shared import (
 )
 from options.values import COUNT
 
-_NO_POOLING = Need("", (), lambda args: False, "there is no pooling over larger images to leave out", noted=True)
+_NO_POOLING = Need("", (), lambda args: False, "there is no pooling over larger images to turn off", noted=True)
 
 
 def parse_validate_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
@@ -34,24 +34,24 @@ def parse_validate_args(argv: Sequence[str] | None = None, check_paths: bool = F
 
 def validate_parser() -> Parser:
     """Return the parser of validate.py."""
-    parser = Parser("validate.py", "Score a checkpoint, or each of several, on a split of a table.", "DATA [flags]")
+    parser = Parser("validate.py", "Score one or more checkpoints on a split of the data.", "DATA [flags]")
     group = parser.group("Scoring")
     add = group.value
-    add("data", "DATA", None, "folder that holds the table, a CSV file for each split", nargs="?")
-    add("--data-dir", "DATA", None, "the same, as a flag", dest="data")
+    add("data", "DATA", None, "folder that holds the tables: train.csv, val.csv, ...", nargs="?")
+    add("--data-dir", "DATA", None, "DATA as a flag", dest="data")
     add("--split", "NAME", "validation", "split to score: train, validation (val.csv), test, ...")
-    add("--checkpoint", "FILE", "", "checkpoint, a folder of them, or a pattern: 'run/*'")
-    add("--model -m", "NAME", None, "the checkpoint's architecture, or a pattern that selects some checkpoints")
-    group.switch("--use-ema", "score the moving average of the weights instead of the weights")
+    add("--checkpoint", "FILE", "", "a checkpoint, a folder of checkpoints, or a pattern such as 'run/*'")
+    add("--model -m", "NAME", None, "architecture, or a pattern, of the checkpoints to score (default: all)")
+    group.switch("--use-ema", "score the moving average of the weights (EMA)")
     add("--results-file", "FILE", "", "file for the results, .csv or .json")
-    tables = "write tables of the classes to FOLDER, or without FOLDER beside the results"
+    tables = "write per-class tables to FOLDER; without FOLDER, next to the results"
     add("--per-class", "FOLDER", None, tables, nargs="?", const="")
     unreadable_flag(group)
     add("--batch-size -b", COUNT, 256, "images per process and step")
     tta_flag(group)
     add("--log-freq", COUNT, 10, "batches between log lines")
     group.switch("--no-latency", "do not time the model on single images")
-    pooling = "accepted from older commands, where it turned off pooling over larger images"
+    pooling = "no effect; accepted because older commands give it"
     group.bare("--no-test-pool", pooling, needs=(_NO_POOLING,))
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
     group = parser.group("Device and precision")
@@ -67,16 +67,16 @@ def _refused(parser: Parser) -> None:
     group = parser.group("Refused")
     refuse = group.refuse
     classes = "the checkpoint holds its attributes and their classes; leave it out"
-    imagenet = "it is about ImageNet's own labels; leave it out, and correct the labels in the table itself"
+    imagenet = "it corrects ImageNet's labels; leave it out, and correct labels in the table"
     refuse("--dataset -d", "NAME", "", TABLE_REFUSED, off=("table",))
     refuse("--num-classes", COUNT, None, classes)
     refuse("--class-map", "FILE", "", classes)
-    refuse("--gp", "NAME", None, "the checkpoint says how its model pools; leave it out")
+    refuse("--gp", "NAME", None, "the checkpoint holds its model's pooling; leave it out")
     refuse("--pretrained", None, False, "ImageNet weights know none of the table's attributes; use --checkpoint")
     one = "one process drives one GPU; start several with torchrun --nproc-per-node N validate.py"
     refuse("--num-gpu", COUNT, 1, one)
     refuse("--apex-amp", None, False, APEX_REFUSED)
-    tensorflow = "it needs TensorFlow 1 and matched only weights converted from it; use --interpolation"
+    tensorflow = "it needs TensorFlow 1, and suited only weights converted from it; use --interpolation"
     refuse("--tf-preprocessing", None, False, tensorflow)
     refuse("--torchscript", None, False, TORCHSCRIPT_REFUSED)
     jit = "it chose between executors of TorchScript, which is deprecated; use --torchcompile"

@@ -1,4 +1,4 @@
-"""What the value of a flag may be: numbers with a rule, names with a number, switches. Each refuses with a sentence."""
+"""The types of flags: bounded numbers, NAME=VALUE pairs, switches. Each rejects a wrong value with one sentence."""
 
 import argparse
 import ast
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Number:
-    """The `type` of a flag that takes a number, with the rule that the number keeps."""
+    """The `type` of a flag that takes a number, with the bounds of the number."""
 
     kind: type[int] | type[float]
     rule: str
@@ -39,14 +39,14 @@ RATE = Number(float, "a number from 0 up to but not including 1", lambda x: 0 <=
 
 
 def views_at_test(text: str) -> int:
-    """Return the number of copies of an image to average when scoring."""
+    """Return the number of predictions to average per image when scoring."""
     if text not in ("0", "2"):
-        rule = "0 (off) or 2 (the image and its mirror image, averaged): no other set of copies is defined"
+        rule = "0 (off) or 2 (the average over the image and its mirror image): nothing else is defined"
         raise argparse.ArgumentTypeError(f"{text} is not {rule}")
     return int(text)
 
 
-# What may follow the name of each policy. timm skips a section it cannot read, so a misspelling must be caught here.
+# The sections that may follow each policy's name. timm skips one that it cannot read, so typos are caught here.
 _AUGMENT_SECTION = {
     "rand": r"(m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d*)?|t(weights|3a|3aw|default)",
     "augmix": r"[mwdb]\d+|(a|mstd)\d+(\.\d*)?",
@@ -73,7 +73,7 @@ def predictions_file(text: str) -> str:
 
 
 def weight(text: str) -> tuple[str, float]:
-    """Return the name and the number of `color=2`. A name may hold an equals sign, a number cannot."""
+    """Return the name and the number of `color=2`; the name itself may contain an equals sign."""
     name, _, number = text.rpartition("=")
     if not name:
         raise argparse.ArgumentTypeError(f"'{text}' is not name=weight, such as color=2")

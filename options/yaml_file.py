@@ -1,4 +1,4 @@
-"""YAML files of flags: reading one as words typed before the command line, and writing one that repeats a run."""
+"""YAML files of flags: one is read as the words that one would type, and written so that it repeats a run."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +13,14 @@ from options.values import Mapped, Switch, keyword
 
 def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
     """Return options as YAML; `-c` with that file gives the same options again, except those in `without`."""
-    # The recipe that was read is among the values by now. An unused --lr beside --lr-base would be refused.
+    # The values already include the config file. --lr is unused with --lr-base, and both together are refused.
     left_out = {"config"} if getattr(args, "lr_base", None) is None else {"config", "lr"}
     values = {dest: _plain(value) for dest, value in vars(args).items() if dest not in {*left_out, *without}}
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _plain(value: Any) -> Any:
-    """Return a mapping with values that YAML keeps: any other value becomes the word that means it."""
+    """Return a mapping with its values as YAML scalars; any other value becomes the text that parses to it."""
     if not isinstance(value, dict):
         return value
     plain = {}
@@ -36,7 +36,7 @@ class YamlWords:
     Args:
         flags: The action of every spelling of every flag.
         error: Reports a mistake and does not return.
-        nearest: Returns the end of a sentence about an unknown flag, which names the flag that was meant.
+        nearest: Returns "; did you mean --lr?" for an unknown flag, or "".
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class YamlWords:
         root = self._parse(file)
         if root is not None and not isinstance(root, yaml.MappingNode):
             self._error("this is not a list of keys with values, such as batch-size: 64")
-        words, seen = [], {"config"}  # a file that names another file counts as a second one
+        words, seen = [], {"config"}  # the file itself, so that it cannot name another
         for key, value in root.value if root else []:
             words += self._words(str(key.value), value, seen)
         return words
@@ -97,7 +97,7 @@ class YamlWords:
         """Return what one would type for a single value.
 
         The word is the text in the file, so `experiment: 007` and an attribute called `no` keep their spelling.
-        Only YAML's null, true and false mean that a flag is given or not.
+        Only YAML's null, true and false decide whether a flag is given.
         """
         value = _typed(node) if node.tag.endswith((":bool", ":null")) else node.value
         if action.nargs == 0 and not isinstance(value, bool | None):
@@ -117,6 +117,6 @@ def _typed(node: yaml.Node) -> Any:
 
 
 def _pair(key: yaml.Node, value: yaml.Node) -> str:
-    """Return the word that means an entry of a YAML mapping: depth=3."""
+    """Return an entry of a YAML mapping as it is typed: depth=3."""
     text = isinstance(value, yaml.ScalarNode) and not value.tag.endswith((":bool", ":null", ":int", ":float"))
     return f"{key.value}={value.value if text else repr(_typed(value))}"

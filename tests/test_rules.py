@@ -140,7 +140,7 @@ def test_a_flag_of_the_originals_command_without_effect_is_named(monkeypatch: py
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert notes(train(*words)) == []
     (note,) = notes(train("--initial-checkpoint", "a", "--resume", "b"))
-    assert note == "--initial-checkpoint has no effect here: --resume has the weights"
+    assert note == "--initial-checkpoint has no effect here: the weights come from --resume"
     probe = ["--freeze-backbone", "--no-aug", "-wls", "0", "--initial-checkpoint", "a", "--drop-path", "0.1"]
     (note,) = notes(train(*probe))
     assert note == "--drop-path has no effect here: a frozen backbone stays in evaluation mode"

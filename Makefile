@@ -5,7 +5,7 @@
 # make figures    draw the pictures of README and docs
 # make flags      write docs/flags.md
 # make bench      run the benchmarks at small sizes, without writing results
-# make clean      delete output/, with all runs in it, and the tools' caches; keep .venv and the sample
+# make clean      delete the demo's run and the tools' caches; keep other runs, .venv and the sample
 # Each target first makes what it needs, unless that exists already.
 
 PYTHON ?= python3
@@ -36,7 +36,7 @@ demo: $(DEMO)/test.json
 	@echo "Curves:       $(DEMO)/accuracy.png, $(DEMO)/losses.png and $(DEMO)/representation.png"
 	@echo "Label images: $(BIN)/python inference.py fashion-product-images/images --checkpoint $(DEMO)/model_best.pth.tar"
 	@du -ck $(DEMO) fashion-product-images/images fashion-product-images/*.csv | \
-		awk 'END { printf "On disk:      %.0f MB beside the environment; make clean deletes output/, with all runs\n", $$1 * 1.024 / 1000 }'
+		awk 'END { printf "On disk:      %.0f MB beside the environment; make clean deletes $(DEMO)\n", $$1 * 1.024 / 1000 }'
 
 $(DEMO)/test.json: $(DEMO)/model_best.pth.tar
 	$(BIN)/python validate.py ./fashion-product-images/ --split test --checkpoint $< --results-file $@ --per-class $(DEMO)/test-per-class
@@ -74,4 +74,4 @@ upstream: $(ENV)
 	$(BIN)/python tests/upstream.py
 
 clean:
-	rm -rf output .pytest_cache .mypy_cache .ruff_cache .hypothesis .upstream
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .upstream

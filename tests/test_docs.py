@@ -212,3 +212,11 @@ def test_the_demo_leaves_one_checkpoint_and_says_how_much(tmp_path: Path) -> Non
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert sorted(file.name for file in demo.iterdir()) == ["model_best.pth.tar", "test.json"]
     assert re.search(r"On disk: +2 MB", done.stdout)
+
+
+def test_make_clean_keeps_the_runs_that_make_did_not_start(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("output/demo", "output/train/run", ".mypy_cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, check=True)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["output", "run", "train"]

@@ -236,7 +236,10 @@ MISTAKES = [
     ("--drop-connect 0.1 --model-kwargs drop_path_rate=0", "--model-kwargs drop_path_rate=... is what --drop-connect "),
     ("--input-size 3 8 8 --model-kwargs img_size=9", "--model-kwargs img_size=... is what --input-size sets: "),
     # several needs of one flag, and values in the sentence
-    ("--mask-false-negatives --contrastive none", "--mask-false-negatives needs -wls above 0: without the SimCLR loss "),
+    (
+        "--mask-false-negatives --contrastive none",
+        "--mask-false-negatives needs -wls above 0: without the SimCLR loss ",
+    ),
     ("--contrastive none --contrastive-batch-size 64", "--contrastive-batch-size needs -wls above 0: at weight 0 no "),
     ("--cache-dir a --cache ram", "--cache-dir needs --cache disk, not ram: the other caches need no folder"),
     ("--min-lr 0 --sched constant", "--min-lr needs --sched cosine, tanh, poly, plateau, wsd or rsqrt, not constant: "),

@@ -23,7 +23,7 @@ import time
 from argparse import Namespace
 
 from catalog.image_list import list_images
-from options.serving_kwargs import evaluation_kwargs, loader_kwargs, model_kwargs
+from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
 from options.train_kwargs import process_kwargs
 from reports.predictions import Predictions, check_predictions_path, write_predictions
 from runtime.errors import UsageError, report_usage_errors
@@ -41,7 +41,7 @@ _logger = logging.getLogger("inference")
 def main(argv: list[str] | None = None) -> None:
     """Label as the command line says."""
     args = parse_inference_args(argv)
-    with report_usage_errors("inference.py"), naming_flags("amp_dtype"):
+    with report_usage_errors("inference.py"), naming_flags(*NAMED):
         inference(args)
 
 
@@ -50,7 +50,8 @@ def inference(args: Namespace) -> None:
     if is_distributed_env():
         raise UsageError("several processes would write one file: start a single one, without torchrun")
     output = check_predictions_path(args.output)
-    device = set_up_process(**process_kwargs(args)).device
+    with naming_flags("device", "dist_backend"):
+        device = set_up_process(**process_kwargs(args)).device
     for note in inference_parser().notes(args, device):
         _logger.info(note)
     lists = list_images(args.input)

@@ -87,7 +87,11 @@ DEFAULT_OUTPUT = "./output/train"
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_train_args(argv)
-    with leave_process_group(), report_usage_errors("train.py"), naming_flags("amp_dtype", "model_dtype"):
+    with (
+        leave_process_group(),
+        report_usage_errors("train.py"),
+        naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable"),
+    ):
         run = prepare(args)
         log_start(args, run)
         train(run)
@@ -107,7 +111,7 @@ def train(run: Run) -> None:
 def prepare(args: Namespace) -> Run:
     """Return a run that is ready to train, with its data, model, task, schedule and output folder."""
     # tables and views
-    with naming_flags("device"):
+    with naming_flags("device", "dist_backend"):
         process = set_up_process(**process_kwargs(args))
     device = process.device
     resumed = read_checkpoint(args.resume) if args.resume else None

@@ -27,7 +27,7 @@ from typing import Any
 
 from catalog.splits import find_split
 from catalog.table import Table, read_table
-from options.serving_kwargs import evaluation_kwargs, loader_kwargs, model_kwargs
+from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
 from options.train_kwargs import process_kwargs
 from reports.per_class import file_stems, write_per_class
 from reports.results import (
@@ -42,8 +42,8 @@ from reports.results import (
 from runtime.errors import UsageError, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
+from serving.cost import cost_line, measure_cost
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
-from serving.model_cost import cost_line, measure_cost
 from serving.scoring import Scores, attribute_weights, score_model, scored_dataset
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from training.flag_names import naming_flags
@@ -54,15 +54,15 @@ _logger = logging.getLogger("validate")
 def main(argv: list[str] | None = None) -> None:
     """Score as the command line says; exit with 1 if one of several checkpoints cannot be scored."""
     args = parse_validate_args(argv)
-    naming = naming_flags("results_file", "amp_dtype", "model_dtype")
-    with leave_process_group(), report_usage_errors("validate.py"), naming:
+    with leave_process_group(), report_usage_errors("validate.py"), naming_flags("results_file"):
         validate(args)
 
 
 def validate(args: Namespace) -> None:
     """Score the checkpoints: find them, read the table, score each, write the results."""
     results_path = check_results_path(args.results_file)
-    process = set_up_process(**process_kwargs(args))
+    with naming_flags("device", "dist_backend"):
+        process = set_up_process(**process_kwargs(args))
     for note in validate_parser().notes(args, process.device):
         _logger.info(note)
     files = find_checkpoints(args.checkpoint)
@@ -131,6 +131,7 @@ def is_wanted(pattern: str | None, checkpoint: Checkpoint, several: bool) -> boo
     return False
 
 
+@naming_flags(*NAMED, "max_unreadable")
 def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoint, folder: Path | None) -> Result:
     """Score one checkpoint; log its cost and its scores; return its row of the results."""
     ready = load_evaluation_model(checkpoint, process.device, **model_kwargs(args))

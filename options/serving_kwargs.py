@@ -6,6 +6,8 @@ The code below the scripts knows no flags; these functions translate them into i
 from argparse import Namespace
 from typing import Any
 
+# Settings that errors about a checkpoint name; the scripts replace them by their flags.
+NAMED = ("amp", "amp_dtype", "model_dtype", "model_ema", "initial_checkpoint", "pretrained_path")
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 
 

@@ -80,7 +80,7 @@ def set_up_process(device: str | None = None, dist_backend: str | None = None, d
     try:
         joined = init_distributed_device_so(device, dist_backend, dist_url)
     except (RuntimeError, ValueError, AssertionError) as error:
-        backend = f" with backend {dist_backend}" if dist_backend else ""
+        backend = f" dist_backend {dist_backend}" if dist_backend else ""
         raise UsageError(f"device {device}{backend}: {first_line(error)}") from error
     process = Process(
         torch.device(joined["device"]),

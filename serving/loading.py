@@ -144,8 +144,11 @@ def make_loader(
         distributed: whether there is a process group.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
+    usable = usable_workers(workers, processes)
+    if usable < workers:
+        _logger.info(f"--workers {workers}: {usable} CPUs for each process here, so {usable} workers")
     settings = LoaderSettings(
-        num_workers=usable_workers(workers, processes),
+        num_workers=usable,
         distributed=distributed,
         pin_memory=pin_memory,
         device=ready.device,
@@ -156,15 +159,8 @@ def make_loader(
 
 
 def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
-    """Return the checkpoint's model; a message names the flags that help."""
+    """Return the checkpoint's model."""
     path = checkpoint.path
-    if use_ema and checkpoint.state_dict_ema is None:
-        raise CheckpointError(f"{path} holds no averaged weights: it was trained without --model-ema")
-    if checkpoint.config is None and not checkpoint.is_original:
-        raise CheckpointError(
-            f"{path} holds no label space: it is no checkpoint of this trainer; start from its backbone with "
-            "--initial-checkpoint or --pretrained-path"
-        )
     try:
         model = build_model(checkpoint, use_ema)
         if checkpoint.is_original:
@@ -176,8 +172,8 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLa
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")
     if checkpoint.heads_are_untrained:
         _logger.warning(
-            f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run and guess: train it "
-            "further with --initial-checkpoint, or see its *_knn20 in summary.csv"
+            f"{path} was trained with -wlc 0: its heads learned nothing in that run and guess. Train it further with "
+            "--initial-checkpoint, or see its *_knn20 in summary.csv"
         )
     return model
 
@@ -216,9 +212,10 @@ def _override(path: Path, trained: DataConfig, asked: Mapping[str, Any]) -> Data
         raise UsageError(
             f"--input-size {' '.join(map(str, given['input_size']))}: {path} takes images of {channels} channels"
         )
-    for name in ("mean", "std"):
-        if len(given.get(name, [])) == 1:
-            given[name] = given[name] * channels
+    for name in {"mean", "std"} & set(given):
+        if len(given[name]) not in (1, channels):
+            raise UsageError(f"--{name} has {len(given[name])} values: {path} takes images of {channels} channels")
+        given[name] = given[name] * (channels // len(given[name]))
     return resolve_preprocessing(trained, {"input_size": trained["input_size"]} | given)
 
 

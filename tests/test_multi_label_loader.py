@@ -374,13 +374,6 @@ def test_without_an_affinity_all_cpus_of_the_system_count(monkeypatch: pytest.Mo
         assert usable_workers(16) == given
 
 
-def test_fewer_workers_than_asked_for_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        most = usable_workers(100_000)
-        usable_workers(1)
-    assert caplog.messages == [f"100000 workers are asked for, and each process here has {most} CPUs: {most} workers"]
-
-
 # Evaluation
 
 

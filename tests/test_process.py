@@ -80,7 +80,7 @@ def test_a_device_that_pytorch_cannot_use_is_refused(device: str) -> None:
 
 def test_an_incomplete_launch_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"^device cpu with backend gloo: .*RANK expected"):
+    with pytest.raises(UsageError, match=r"^device cpu dist_backend gloo: .*RANK expected"):
         set_up_process("cpu", dist_backend="gloo")
 
 

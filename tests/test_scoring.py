@@ -9,8 +9,8 @@ from tiny_checkpoint import CLASSES, ROWS, make_data, make_model, save_checkpoin
 
 from catalog.label_space import LabelSpace
 from catalog.table import read_table
+from serving.cost import cost_line, measure_cost
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
-from serving.model_cost import cost_line, measure_cost
 from serving.scoring import attribute_weights, score_model, scored_dataset
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 
@@ -44,6 +44,16 @@ def test_a_model_is_scored_on_a_table(ready: EvaluationModel, tmp_path: Path, ca
     assert scores.metrics["attributes"]["color"]["count"] == scores.confusion["color"].sum() == labels
     assert scores.images_per_second > 0
     assert len([line for line in caplog.messages if line.startswith("Test: [")]) == 2  # batches 0 and 2 of 3
+
+
+def test_fewer_workers_than_asked_for_are_logged(
+    ready: EvaluationModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    dataset = scored_dataset(read_table(make_data(tmp_path) / "val.csv"), ready, 0.01)
+    for asked in (1, 100_000):
+        most = make_loader(ready, dataset, **LOADER | {"workers": asked}).num_workers
+    assert caplog.messages == [f"--workers 100000: {most} CPUs for each process here, so {most} workers"]
 
 
 def test_a_confusion_matrix_is_counted_only_on_request(ready: EvaluationModel, tmp_path: Path) -> None:

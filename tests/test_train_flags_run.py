@@ -324,7 +324,7 @@ def test_the_process_group_has_the_backend_asked_for(data: Path, tmp_path: Path)
 
     assert backends() == backends("--dist-backend", "gloo") == ["gloo", "gloo"]
     for sentence in backends("--dist-backend", "pigeon"):
-        assert sentence.startswith("device cpu with backend pigeon: ")
+        assert sentence.startswith("device cpu dist_backend pigeon: ")
 
 
 def train_as_one_of_two(port: str, words: list[str]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_more_broken_images_than_tolerated_stop_the_run_with_a_path(tmp_path: Pa
     dataset = _dataset(_table(tmp_path, rows=30, broken=tuple(range(11))), training=True)
     for row in range(30):
         dataset[row]
-    with pytest.raises(DataError, match=r"11 of the 30 images .*images/0.png.*--max-unreadable"):
+    with pytest.raises(DataError, match=r"11 of the 30 images .*images/0.png.*raise max_unreadable"):
         dataset.check_readable()
     generous = _dataset(dataset.table.path, training=True, max_unreadable=0.5)
     generous.unreadable.copy_(dataset.unreadable)

@@ -86,7 +86,7 @@ def test_untrained_heads_are_named(
     for weight, named in (0.0, True), (0.5, False):
         torch.save(saved | {"args": {"classification_loss_weight": weight}}, tmp_path / "last.pth.tar")
         _, text = run(capsys, data, "--checkpoint", tmp_path / "last.pth.tar")
-        assert ("its heads have learned nothing in that run and guess" in text) == named
+        assert ("its heads learned nothing in that run and guess" in text) == named
 
 
 def test_metrics_equal_scikit_learn(capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path) -> None:
@@ -182,6 +182,16 @@ def test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped(
     assert sorted(path.name for path in (tmp_path / "pc").iterdir()) == ["1-checkpoint-1", "2-checkpoint-2"]
 
 
+def test_the_reason_why_one_of_several_is_not_scored_names_flags(
+    capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        run(capsys, data, "--checkpoint", checkpoint.parent, "--use-ema")
+    assert f"Not scored: {checkpoint} holds no averaged weights: it was trained without --model-ema" in (
+        capsys.readouterr().err.splitlines()
+    )
+
+
 def test_a_model_pattern_selects_and_a_contradiction_is_refused(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -264,6 +274,15 @@ def test_preprocessing_comes_from_the_checkpoint_unless_a_flag_changes_it(
         assert other["loss"] != plain["loss"], flags
     sentence = refusal(capsys, data, "--checkpoint", checkpoint, "--input-size", 1, 32, 32)
     assert "takes images of 3 channels" in sentence
+
+
+def test_statistics_of_other_channels_than_the_checkpoints_are_refused(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    gray = create_multi_label_model("test_efficientnet", LabelSpace(CLASSES), image_size=(1, 32, 32))
+    path = save_checkpoint(tmp_path / "gray.pth.tar", gray)
+    sentence = refusal(capsys, data, "--checkpoint", path, "--std", 1, 1, 1)
+    assert sentence.endswith(f"--std has 3 values: {path} takes images of 1 channels")
 
 
 @pytest.mark.parametrize(

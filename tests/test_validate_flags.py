@@ -348,12 +348,16 @@ def test_averaged_weights_label_the_images_with_use_ema(prepare: Any, checkpoint
 
 
 @shows("max_unreadable", scripts=("validate.py",))
-def test_more_unreadable_images_than_tolerated_are_an_error(data: Path, score: Any, tmp_path: Path) -> None:
+def test_more_unreadable_images_than_tolerated_are_an_error(
+    data: Path, score: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "images").symlink_to(data / "images")
     missing = [f"images/missing-{row}.png,blue,disc" for row in range(12)]
     (tmp_path / "val.csv").write_text((data / "val.csv").read_text() + "\n".join(missing) + "\n")
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         score("--data-dir", tmp_path, "--max-unreadable", 0.4)
+    assert capsys.readouterr().err.endswith("or raise --max-unreadable (0.4)\n")
     result, said = score("--data-dir", tmp_path, "--max-unreadable", 0.5)
     assert (result["images"], result["color_labels"]) == (28, 16)
     assert "12 of 28 images unreadable" in said

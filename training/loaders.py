@@ -113,8 +113,11 @@ def make_loaders(
     if settings.train_loader["num_aug_repeats"] and not process.distributed:
         raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = usable_workers(settings.workers, processes)
+    if workers < settings.workers:
+        _logger.info(f"--workers {settings.workers}: {workers} CPUs for each process here, so {workers} workers")
     common = LoaderSettings(
-        num_workers=usable_workers(settings.workers, processes),
+        num_workers=workers,
         distributed=process.distributed,
         device=process.device,
         img_dtype=dtype,

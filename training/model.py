@@ -28,6 +28,7 @@ from training.flag_names import naming_flags
     "sync_bn",
     "simclr_loss_weight",
     "aug_splits",
+    arch="--model",
     global_pool="--gp",
 )
 def make_model(
@@ -83,9 +84,10 @@ def make_model(
             **backbone_kwargs,
             **(head_kwargs if plan.contrast else {**head_kwargs, "projection_dim": 0}),
         )
-    model.config["data_config"] = resolve_preprocessing(
-        model.pretrained_cfg, {**preprocessing, "input_size": model.config["image_size"]}
-    )
+    with naming_flags("mean", "std", "input_size"):
+        model.config["data_config"] = resolve_preprocessing(
+            model.pretrained_cfg, {**preprocessing, "input_size": model.config["image_size"]}
+        )
     if initial_checkpoint and fresh:
         load_initial_checkpoint(model, initial_checkpoint)
 

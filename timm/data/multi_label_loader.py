@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +21,6 @@ from timm.data.prefetch_loader import RowPrefetchLoader, make_erasing
 from timm.data.preprocessing import DataConfig
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_maker import Augmentation, ViewMaker, evaluation_view, simclr_view, training_views
-
-_logger = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 
@@ -199,7 +196,4 @@ def _torch_loader(dataset: Any, batch_size: int, settings: LoaderSettings, **opt
 def usable_workers(asked: int, processes: int = 1) -> int:
     """Return the number of loader workers: `asked`, or the CPUs of this machine for each process if these are fewer."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = max(1, cpus // processes)
-    if asked > most:
-        _logger.info("%d workers are asked for, and each process here has %d CPUs: %d workers", asked, most, most)
-    return min(asked, most)
+    return min(asked, max(1, cpus // processes))

@@ -146,9 +146,8 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         if count > max(_ALWAYS_TOLERATED, self.max_unreadable * len(self)) or count == len(self):
             first = int(self.unreadable.argmax())
             raise DataError(
-                f"{self.table.path}: {count} of the {len(self)} images could not be read so far, the first is "
-                f"{self._reason(first)}: fix the files, or raise the share that --max-unreadable allows "
-                f"({self.max_unreadable:g})"
+                f"{self.table.path}: {count} of the {len(self)} images could not be read so far, the first being "
+                f"{self._reason(first)}: fix the files, or raise max_unreadable ({self.max_unreadable:g})"
             )
 
     def share_unreadable(self, device: torch.device) -> None:

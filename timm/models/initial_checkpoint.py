@@ -46,9 +46,9 @@ def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     kept = sorted({_part(model, name) for name in loaded})
     _logger.info(f"{path}: took {', '.join(kept)}; {'new: ' + ', '.join(new) if new else 'nothing is new'}")
     if checkpoint.heads_are_untrained:
-        _logger.info(f"{path} was trained with -wlc 0, so that its heads have learned nothing in that run")
+        _logger.info(f"{path} was trained with classification_loss_weight 0: its heads learned nothing in that run")
     if unmatched:
-        _logger.warning(f"{path}: the backbone has no place for {', '.join(unmatched)}, which stays out")
+        _logger.warning(f"{path}: the backbone has no place for {', '.join(unmatched)}: not loaded")
 
 
 def _require_backbone(
@@ -67,7 +67,7 @@ def _require_backbone(
     missing = [name for name in model.state_dict() if name.startswith(_BACKBONE) and name not in loaded]
     too_many = len(unmatched) > MAX_UNMATCHED * len(given)
     if (missing or too_many) and isinstance(arch, str) and arch != wanted:
-        raise UsageError(f"initial_checkpoint: {path} is of {arch}, and the model is {wanted}: choose the model {arch}")
+        raise UsageError(f"initial_checkpoint: {path} holds a {arch}, and arch is {wanted}: use arch {arch}")
     if missing:
         bare = all(name.startswith(_BACKBONE) for name in given)
         advice = "; pretrained_path adapts weights to another image size or channels" if bare else ""
@@ -78,7 +78,7 @@ def _require_backbone(
     if too_many:
         raise UsageError(
             f"initial_checkpoint: {path} does not fit the backbone, which has no place for {len(unmatched)} tensors "
-            f"in the file, the first being {unmatched[0]}: choose the file's architecture as the model"
+            f"in the file, the first being {unmatched[0]}: name the file's architecture with arch"
         )
 
 

@@ -20,9 +20,11 @@ from options.train_kwargs import (
     precision_kwargs,
     process_kwargs,
     rate_kwargs,
+    resumed_schedule_kwargs,
     schedule_kwargs,
     step_kwargs,
     task_kwargs,
+    unlabeled_ratio,
     view_kwargs,
 )
 from options.train_views import mixes_images
@@ -156,7 +158,9 @@ def prepare(args: Namespace) -> Run:
     )  # fmt: skip
     if args.freeze_backbone:
         cache_frozen_features(args, run, model)
-    restore_schedule(args, optimizer, scheduler, updates, start, resumed)
+    done = start["epoch"] * updates + start["batch"] // args.grad_accum_steps
+    restored = None if args.no_resume_opt else resumed
+    restore_schedule(optimizer, scheduler, start, done, restored, **resumed_schedule_kwargs(args))
     if process.is_primary:
         run.outputs = open_outputs(args, run, lr, decreasing, resumed)
     return run
@@ -200,7 +204,9 @@ def prepare_task(
     Only this order works. The EMA copies resumed weights. Compiling wraps the module, DDP wraps the compiled one, and
     the EMA must copy neither wrapper.
     """
-    start = resume_task(args, task, optimizer, backward, resumed) if resumed else {"epoch": 0, "batch": 0}
+    start = {"epoch": 0, "batch": 0}
+    if resumed:
+        start = resume_task(task, optimizer, backward, resumed, with_optimizer=not args.no_resume_opt)
     task.thresholds = resumed.saved_thresholds if resumed else {}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
@@ -253,7 +259,7 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
         resumed: checkpoint that the run resumes; None for none.
     """
     # folder
-    continued = resumed_folder(args)
+    continued = resumed_folder(args.resume, args.output, args.experiment)
     if continued:
         folder = continued
         forget_epochs(folder / "summary.csv", run.start["epoch"])
@@ -313,7 +319,7 @@ def log_start(args: Namespace, run: Run) -> None:
     _logger.info(
         f"{train_set.table.path}: {len(train_set)} images, {unlabeled} of them unlabeled; classes: {label_space}"
     )
-    if args.classification_loss_weight and not args.unlabeled_ratio and 2 * unlabeled > len(train_set):
+    if args.classification_loss_weight and not unlabeled_ratio(args) and 2 * unlabeled > len(train_set):
         share = args.batch_size * (1 - unlabeled / len(train_set))
         _logger.info(
             f"About {share:.1f} images of a batch have a label; --unlabeled-ratio 1 makes it {args.batch_size}"

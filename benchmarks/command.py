@@ -20,10 +20,16 @@ def run_command(main: Callable[[], None]) -> None:
         try:
             main()
         except SystemExit:  # as after --help
-            sys.stdout.flush()
+            _flush()
             raise
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         # Python flushes stdout once more at exit, which would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None  # the status that a shell expects
+
+
+def _flush() -> None:
+    """Write what stdout holds; the shell's `>&-` leaves no stdout."""
+    if sys.stdout:
+        sys.stdout.flush()

@@ -21,6 +21,7 @@ from options.shared import (
     tta_flag,
     unreadable_flag,
 )
+from options.train_kwargs import unlabeled_ratio
 from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
 from options.train_model import batch_norm_flags, ema_flags, model_conflicts, model_flags, regularization_flags
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
@@ -43,9 +44,7 @@ def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = Fals
         argv: The words after the command's name; None reads them from `sys.argv`.
         check_paths: Whether a missing folder or file is a mistake too.
     """
-    args = parse(train_parser(), argv, check_paths, _conflicts)
-    args.unlabeled_ratio = _unlabeled_ratio(args)
-    return args
+    return parse(train_parser(), argv, check_paths, _conflicts)
 
 
 def resolve_eval_metric(asked: str | None, heads_learn: bool, only_sets: bool) -> str:
@@ -205,13 +204,8 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from _process_conflicts(args)
 
 
-def _unlabeled_ratio(args: argparse.Namespace) -> float | None:
-    """Return the unlabeled images per labeled one in a batch; None draws batches from all rows of the table."""
-    return 1.0 if args.unlabeled_ratio is None and args.unlabeled else args.unlabeled_ratio
-
-
 def _unlabeled_conflicts(args: argparse.Namespace) -> Iterator[str]:
-    ratio = _unlabeled_ratio(args) or 0.0
+    ratio = unlabeled_ratio(args)
     if ratio and not round(ratio * args.batch_size):
         yield f"--unlabeled-ratio {ratio:g} with --batch-size {args.batch_size} adds no image: raise either"
     if ratio and args.aug_repeats:

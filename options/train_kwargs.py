@@ -162,6 +162,11 @@ def schedule_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
+def resumed_schedule_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `training.resume.restore_schedule` that are flags."""
+    return {"sched": args.sched, "on_updates": args.sched_on_updates, "warmup_epochs": args.warmup_epochs}
+
+
 def data_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the fields of `training.data.DataSettings`."""
     return {
@@ -201,10 +206,16 @@ def loader_kwargs(args: Namespace) -> dict[str, Any]:
         "views_on_device": args.augment_on == "device",
         "cache": args.cache,
         "cache_dir": args.cache_dir or None,
-        "unlabeled_ratio": args.unlabeled_ratio,
+        "unlabeled_ratio": unlabeled_ratio(args),
         "neighbor_images": args.knn_images if args.knn_interval else 0,
         "seed": args.seed,
     }
+
+
+def unlabeled_ratio(args: Namespace) -> float:
+    """Return the unlabeled images of a batch for each labeled one; 0 where rows come as they are in the table."""
+    given: float | None = args.unlabeled_ratio
+    return float(bool(args.unlabeled)) if given is None else given
 
 
 def augmentation_kwargs(args: Namespace) -> dict[str, Any]:

@@ -232,6 +232,16 @@ def test_a_command_ends_quietly_when_the_reader_of_its_output_has_left(command: 
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["communication.py", "label_efficiency.py --help"])
+def test_a_command_runs_without_an_open_output(command: str, unbuffered: str) -> None:
+    words = ["bash", "-c", f"{sys.executable} {command} >&-"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(words, cwd=Path(cells.__file__).parent, env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
 def test_a_lock_keeps_other_processes_out_until_the_child_that_holds_it_ends(tmp_path: Path) -> None:
     lock = tmp_path / "stage.lock"
     with cells.locked(lock) as held:

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -58,13 +59,14 @@ def test_nothing_imports_upwards(room: str, file: Path) -> None:
         assert below <= FLOORS[floor] | {floor}
 
 
-def test_models_do_not_import_in_a_circle() -> None:
-    folder = ROOT / "timm" / "models"
-    names = {f"timm.models.{file.stem}" for file in folder.glob("*.py")}
-    graph = {name: names & set(imports(ROOT / f"{name.replace('.', '/')}.py")) for name in names}
-    while leaves := [name for name, modules in graph.items() if not modules]:
-        graph = {name: modules - set(leaves) for name, modules in graph.items() if name not in leaves}
-    assert graph == {}
+@pytest.mark.parametrize("folder", ["", "benchmarks", "fashion-product-images"])
+def test_no_files_import_each_other_in_a_circle(folder: str) -> None:
+    root = ROOT / folder  # a command finds the modules beside it by their stems
+    files = [*root.glob("*.py"), *(file for _, file in FILES)] if not folder else sorted(root.glob("*.py"))
+    names = {str(file.relative_to(root).with_suffix("")).replace("/", "."): file for file in files}
+    graph = {name: names.keys() & set(imports(file)) - {name} for name, file in names.items()}
+    assert sum(map(len, graph.values())) > 5
+    assert len(list(TopologicalSorter(graph).static_order())) == len(files)  # raises CycleError
 
 
 def test_the_contrastive_part_knows_only_torch() -> None:
@@ -99,3 +101,21 @@ def test_a_library_knows_nothing_of_command_lines(room: str) -> None:
         texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         assert [text for text in texts if text.startswith("--")] == [], f"{file} names a flag"
         assert "argparse" not in imports(file) or file.name in ARGPARSE, f"{file} reads a command line"
+
+
+@pytest.mark.parametrize("room", ["training", "serving"])
+def test_a_room_below_the_scripts_takes_arguments_instead_of_all_flags(room: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        assert "Namespace" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("file", [*ROOT.glob("*.py"), *(file for _, file in FILES)], ids=lambda file: file.stem)
+def test_no_file_changes_what_was_typed(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            assert ast.unparse(node.value) not in ("args", "vars(args)", "args.__dict__"), ast.unparse(node)
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node)
+            assert not call.startswith(("setattr(args,", "delattr(args,", "vars(args).update(", "vars(args).pop(")), (
+                call
+            )

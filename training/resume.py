@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,22 @@ _HYPERPARAMETERS = ("lr", "lr_scale", "weight_decay", "momentum", "betas", "eps"
 
 
 def resume_task(
-    args: Namespace,
     task: SimCLRClassificationTask,
     optimizer: torch.optim.Optimizer,
     backward: Any,
     resumed: Checkpoint,
+    with_optimizer: bool,
 ) -> dict[str, Any]:
     """Load weights, optimizer and loss scaler; return where training continues.
 
     The flags win over the hyperparameters in the checkpoint, so that a resumed run can have another learning rate.
 
     Args:
-        args: the flags.
         task: receives the weights.
-        optimizer: receives the optimizer's state, except with --no-resume-opt.
+        optimizer: receives the optimizer's state.
         backward: the function that scales the loss; a loss scaler receives its state.
         resumed: the checkpoint.
+        with_optimizer: whether the states of the optimizer and of the loss scaler are loaded too.
 
     Returns:
         `epoch` and `batch` to continue with, and inside an epoch `random`.
@@ -49,11 +48,11 @@ def resume_task(
     asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
     try:
         task.load_checkpoint_state(resumed.state_dict)
-        if not args.no_resume_opt:
+        if with_optimizer:
             _restore_optimizer(optimizer, backward, resumed)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[:2][-1].strip()  # the first entry where it is a list of tensors
-        raise UsageError(f"--resume {args.resume} does not fit these flags: {reason}") from error
+        raise UsageError(f"--resume {resumed.path} does not fit these flags: {reason}") from error
     for group, values in zip(optimizer.param_groups, asked, strict=True):
         group.pop("initial_lr", None)  # the schedule starts from --lr, and restore_schedule sets it to the epoch
         group.pop("lr_scale", None)  # set by --layer-decay or --backbone-lr-scale, which may be absent now
@@ -103,45 +102,56 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
     return state
 
 
-def resumed_folder(args: Namespace) -> Path | None:
-    """Return the folder of the resumed checkpoint if the run continues in it; None where the flags name another."""
-    if not args.resume:
+def resumed_folder(resume: str, output: str, experiment: str) -> Path | None:
+    """Return the folder of the resumed checkpoint if the run continues in it; None where the flags name another.
+
+    Args:
+        resume: file of the checkpoint; "" for none.
+        output: folder for runs; "" for any.
+        experiment: name of the run's folder; "" for any.
+    """
+    if not resume:
         return None
-    folder = Path(args.resume).resolve().parent
-    numbered = re.fullmatch(rf"{re.escape(args.experiment)}(-\d+)?", folder.name)
-    elsewhere = (args.output and Path(args.output).resolve() != folder.parent) or (args.experiment and not numbered)
+    folder = Path(resume).resolve().parent
+    numbered = re.fullmatch(rf"{re.escape(experiment)}(-\d+)?", folder.name)
+    elsewhere = (output and Path(output).resolve() != folder.parent) or (experiment and not numbered)
     return None if elsewhere or not (folder / "summary.csv").is_file() else folder
 
 
 def restore_schedule(
-    args: Namespace,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
-    updates: int,
     start: dict[str, Any],
+    done: int,
     resumed: Checkpoint | None,
+    *,
+    sched: str,
+    on_updates: bool,
+    warmup_epochs: int,
 ) -> None:
     """Set the learning rate of the first epoch, and the state of a plateau schedule.
 
     Args:
-        args: the flags.
         optimizer: the optimizer whose rate the schedule sets.
         scheduler: the schedule, or None.
-        updates: number of updates in an epoch.
         start: where training begins.
-        resumed: the checkpoint, None without one.
+        done: number of updates before it.
+        resumed: the checkpoint whose optimizer was restored; None for none.
+        sched: name of the schedule.
+        on_updates: whether the schedule changes the rate with each update, not with each epoch.
+        warmup_epochs: epochs of warm-up.
     """
     if scheduler is None or not (start["epoch"] or start["batch"]):
         return
-    if args.sched_on_updates:
-        scheduler.step_update(start["epoch"] * updates + start["batch"] // args.grad_accum_steps)
-    elif args.sched != "plateau":
+    if on_updates:
+        scheduler.step_update(done)
+    elif sched != "plateau":
         scheduler.step(start["epoch"])
-    elif resumed and resumed.plateau and resumed.optimizer and not args.no_resume_opt:
+    elif resumed and resumed.plateau and resumed.optimizer:
         scheduler.lr_scheduler.load_state_dict(resumed.plateau)
         for group, saved in zip(optimizer.param_groups, resumed.optimizer["param_groups"], strict=True):
             group["lr"] = saved["lr"]  # no flag determines to which rate it has fallen
-    elif start["epoch"] < args.warmup_epochs:
+    elif start["epoch"] < warmup_epochs:
         scheduler.step(start["epoch"])
     else:
         for group in optimizer.param_groups:

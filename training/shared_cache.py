@@ -1,6 +1,6 @@
 """Caches of decoded images for the tables of a run: built by one process of a host, read by all.
 
-Measured (benchmarks/image_cache.py): a cache gives 1.5 to 2.1 times the training views a second where decoding takes
+Measured (benchmarks/cache.py): a cache gives 1.5 to 2.1 times the training views a second where decoding takes
 most of the time, which is photographs of 1,000 pixels and more, or small views of smaller ones; 1.1 to 1.4 elsewhere.
 """
 

@@ -84,9 +84,15 @@ def train_parser() -> Parser:
     precision_flags(group)
     model_dtype_flag(group)
     hard = "mode of torch.compile: default, reduce-overhead, max-autotune, ..."
-    group.value(
-        "--torchcompile-mode", "NAME", None, hard, needs=(on("torchcompile", "it is a setting of the compiler"),)
+    compiler = on("torchcompile", "it is a setting of the compiler")
+    eager = Need(
+        "--torchcompile eager or aot_eager",
+        ("torchcompile",),
+        lambda args: "eager" not in (args.torchcompile or ""),
+        "these backends generate no code, and ignore it",
+        verb="excludes",
     )
+    group.value("--torchcompile-mode", "NAME", None, hard, needs=(compiler, eager))
     _loading_flags(parser.group("Loading"))
     _refused(parser)
     return parser

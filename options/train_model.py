@@ -72,7 +72,14 @@ def batch_norm_flags(group: Group) -> None:
         "they set both values that it sets; leave it out",
         verb="excludes",
     )
-    switch("--bn-tf", "use TensorFlow's momentum and epsilon in batch norm", needs=(both,))
+    only_momentum = Need(
+        "--freeze-backbone together with --bn-eps",
+        ("freeze_backbone", "bn_eps"),
+        lambda args: not args.freeze_backbone or args.bn_eps is None,
+        "a frozen backbone stays in evaluation mode and reads epsilon alone; leave it out",
+        verb="excludes",
+    )
+    switch("--bn-tf", "use TensorFlow's momentum and epsilon in batch norm", needs=(both, only_momentum))
     momentum = "momentum of the running statistics (default: the model's own)"
     add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN,))
     add("--bn-eps", POSITIVE, None, "epsilon of batch norm (default: the model's own)")

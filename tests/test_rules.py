@@ -59,10 +59,12 @@ UNMET = """
 --head-grad detach -wls 0 | --head-grad detach -wlc 0 | --no-resume-opt
 --grad-checkpointing --freeze-backbone --pretrained -wls 0
 --bn-momentum 0.1 --freeze-backbone --pretrained -wls 0
---bn-tf --bn-momentum 0.1 --bn-eps 0.1 | --sync-bn --freeze-backbone --pretrained -wls 0
+--bn-tf --bn-momentum 0.1 --bn-eps 0.1 | --bn-tf --bn-eps 0.1 --freeze-backbone --pretrained -wls 0
+--sync-bn --freeze-backbone --pretrained -wls 0
 --dist-bn reduce --freeze-backbone --pretrained -wls 0 | --split-bn --freeze-backbone --pretrained -wls 0 --aug-splits 2
 --model-ema-force-cpu | --model-ema-decay 0.9 | --no-model-ema-warmup | --knn-images 500 --knn-interval 0
 --save-images --freeze-backbone --pretrained -wls 0 --no-aug | --wandb-project a | --torchcompile-mode max-autotune
+--torchcompile-mode max-autotune --torchcompile eager
 --use-multi-epochs-loader -j 0 | --worker-seeding part -j 0 | --cache-dir a
 """
 NO_EFFECT = [words.strip() for line in UNMET.strip().splitlines() for words in line.split("|")]

@@ -16,6 +16,7 @@ from catalog.build_label_space import build_label_space
 from catalog.label_space import LabelSpace
 from catalog.splits import find_label_table, find_split
 from catalog.table import read_table
+from options.serving_kwargs import PREPROCESSING
 from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
@@ -26,8 +27,6 @@ from timm.models.multi_label_checkpoint import Checkpoint, CheckpointError
 from timm.task.multi_valued_meter import DEFAULT_THRESHOLD
 
 _logger = logging.getLogger(__name__)
-
-_PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ def load_evaluation_model(
         checkpoint: the result of `read_checkpoint`.
         device: the device of the model.
         use_ema: take the averaged weights.
-        preprocessing: img_size, input_size, crop_pct, crop_mode, mean, std and interpolation; None or "" keeps that of
-            training.
+        preprocessing: img_size, input_size, crop_pct, crop_mode, mean, std and interpolation; None or "" keeps the
+            value of training.
         precision: amp, amp_dtype and model_dtype, as in `runtime.precision.resolve_precision`.
         channels_last: whether images and convolutions have the channels last in memory.
         compiler: a backend of torch.compile; None does not compile.
@@ -196,7 +195,7 @@ def _trained_preprocessing(model: MultiLabelModel, checkpoint: Checkpoint) -> Da
     if saved := model.config.get("data_config"):
         return resolve_preprocessing(saved, {})
     flags = checkpoint.trained_flags
-    given = {name: flags[name] for name in _PREPROCESSING if flags.get(name) not in (None, "")}
+    given = {name: flags[name] for name in PREPROCESSING if flags.get(name) not in (None, "")}
     if not {"img_size", "input_size"} & set(given):
         given["input_size"] = model.config["image_size"]
     return resolve_preprocessing(model.pretrained_cfg, given)
@@ -205,7 +204,7 @@ def _trained_preprocessing(model: MultiLabelModel, checkpoint: Checkpoint) -> Da
 def _override(path: Path, trained: DataConfig, asked: Mapping[str, Any]) -> DataConfig:
     """Return the preprocessing with the changes that the user asked for."""
     channels = trained["input_size"][0]
-    given = {name: asked[name] for name in _PREPROCESSING if asked.get(name) not in (None, "")}
+    given = {name: asked[name] for name in PREPROCESSING if asked.get(name) not in (None, "")}
     if size := given.pop("img_size", None):
         given["input_size"] = [channels, size, size]
     if given.get("input_size", [channels])[0] != channels:

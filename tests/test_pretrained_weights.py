@@ -166,7 +166,7 @@ def test_missing_tensors_are_named(tmp_path, caplog):
     weights = weights_of("resnet18")
     torch.save({name: value for name, value in weights.items() if name != "conv1.weight"}, tmp_path / "weights.pth")
     make("resnet18", tmp_path / "weights.pth")
-    assert caplog.messages[-1] == "The file of pretrained weights lacks conv1.weight: their first weights stay"
+    assert caplog.messages[-1] == "The file of pretrained weights lacks conv1.weight, which keep their first weights"
 
 
 @pytest.mark.parametrize("form", ["weights.pth", "weights.safetensors", "checkpoint.pth.tar"])

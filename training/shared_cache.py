@@ -1,7 +1,7 @@
 """Caches of decoded images for the tables of a run: built by one process of a host, read by all.
 
-Measured (benchmarks/cache.py): a cache gives 1.5 to 2.1 times the training views a second where decoding takes
-most of the time, which is photographs of 1,000 pixels and more, or small views of smaller ones; 1.1 to 1.4 elsewhere.
+A cache gives 1.5 to 2.1 times the training views per second where decoding takes most of the time, else 1.1 to 1.4
+times (benchmarks/cache.py). Decoding dominates for photographs of 1,000 pixels or more, or small views of smaller ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)
 
-_LIMIT = {"ram": 0.8, "disk": 0.95}  # share of the free space; the run takes memory later, and writes checkpoints
+_LIMIT = {"ram": 0.8, "disk": 0.95}  # share of the free space; the rest is for the run's memory and checkpoints
 _PIXELS, _INDEX = "pixels", "index.npy"  # the two files of a cache on disk
 
 
@@ -69,7 +69,7 @@ def cache_tables(
     here = next(answer for host, rank, answer in hosts if rank == 0 and host == socket.gethostname())
     for dataset, (place, index) in zip(datasets, here, strict=True):
         sources = image_sources(dataset.table, dataset.roots)
-        if len(sources) != len(index):  # the name of another container's file, or a table that was edited just now
+        if len(sources) != len(index):  # the place is in another container, or the table was edited just now
             raise UsageError(
                 f"--cache {kind}: {place} holds {len(index)} images, and {dataset.table.path} has {len(sources)}: use "
                 "--cache none, or start again"
@@ -99,7 +99,7 @@ class _Table(NamedTuple):
 def _build(
     datasets: Sequence[TwoViewDataset], kind: str, folder: Path, workers: int, in_memory: list[int]
 ) -> list[tuple[str, Index]]:
-    """Decode the images of each table, unless an earlier run has; return the place of its pixels, and their index."""
+    """Return the place and index of each table's decoded images; decode images that no earlier run has."""
     if not hasattr(os, "memfd_create" if kind == "ram" else "preadv"):
         remedy = "--cache disk or --cache none" if hasattr(os, "preadv") else "--cache none"
         raise UsageError(f"--cache {kind} needs functions of Linux that this system lacks: use {remedy}")
@@ -124,9 +124,9 @@ def _build(
 
 
 def _measure(dataset: TwoViewDataset, folder: Path | None, workers: int, show: bool) -> _Table:
-    """Measure the images of a table, unless its cache is on disk; there, remove caches that are out of date.
+    """Measure the images of a table, unless their cache is on disk; remove outdated caches of the table there.
 
-    The name of a cache holds its table and a key of every image's path, length and time of change.
+    A cache's name holds hashes of the table's path and of every image's path, length and modification time.
     """
     sources, channels = image_sources(dataset.table, dataset.roots), dataset.channels
     if folder is None:
@@ -183,10 +183,10 @@ def _read_index(cache: Path, count: int, channels: int) -> Index | None:
 
 
 def _check_room(tables: Sequence[_Table], kind: str, folder: Path) -> None:
-    """Log what the caches take.
+    """Log the space that the caches take.
 
     Raises:
-        UsageError: they take more than is free.
+        UsageError: they take more than the limit.
     """
     free = available_memory() if kind == "ram" else available_disk(folder)
     if free is None:

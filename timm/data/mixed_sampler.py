@@ -18,9 +18,8 @@ from runtime.errors import UsageError
 class MixedSampler(Sampler[int]):
     """Sampler whose batches have `batch` labeled rows, then `extra` unlabeled rows.
 
-    Each epoch takes each labeled row once, except rows that do not fill a batch. Unlabeled rows are taken in turns that
-    continue from epoch to epoch; each turn takes each row once, except rows that do not fill a batch. The order follows
-    from the seed and the epoch alone.
+    An epoch takes each labeled row once, a turn each unlabeled row; both leave out rows that do not fill a batch. Turns
+    continue from epoch to epoch. The order follows from the seed and the epoch alone.
 
     Args:
         labeled: labeled rows of the dataset.
@@ -62,7 +61,7 @@ class MixedSampler(Sampler[int]):
         return self.steps * (self.batch + self.extra)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; the same offset on all epochs gives another order."""
+        """Set the epoch, which determines the order."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

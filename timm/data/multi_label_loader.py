@@ -38,7 +38,7 @@ class LoaderSettings:
         use_prefetcher: move and normalize batches ahead of time.
         worker_seeding: "all" seeds NumPy in the workers too, "part" leaves it as it is.
         use_multi_epochs_loader: keep the workers from epoch to epoch.
-        num_aug_repeats: ranks that see an image in each epoch, 0 for one.
+        num_aug_repeats: number of ranks that see each image in an epoch; 0 means one.
     """
 
     num_workers: int = 0
@@ -70,7 +70,7 @@ class ViewSource:
 
 
 class ImageRows(Protocol):
-    """A dataset of images that a maker of views can be given to."""
+    """A dataset whose maker of views can be replaced."""
 
     def with_views(self, views: ViewMaker) -> Dataset[Any]:
         """Return the same rows with another maker of views."""

@@ -16,9 +16,9 @@ from timm.data.target_codes import by_attribute, value_sets
 class MultiLabelMixup:
     """timm's Mixup for images and, with the same shares, the labels of each attribute.
 
-    A blank cell gives no mass: a row's soft target for an attribute sums to the share of its labeled halves. For a
-    multi-valued attribute this share is the column behind the values. Images without any label are not mixed, because
-    half of one teaches nothing. timm mixes in pairs, so one of them joins if the labeled images are an odd number.
+    A blank cell gives no mass: a soft target sums to the share of its labeled images. A multi-valued attribute has this
+    share in a column after its values. Images without any label are not mixed, because half of one teaches nothing.
+    But timm mixes in pairs: if the number of labeled images is odd, one unlabeled image joins them.
 
     Args:
         label_space: the attributes and their classes.
@@ -40,7 +40,7 @@ class MultiLabelMixup:
         """Mix in place.
 
         Args:
-            images: [B, C, H, W], B even or with a label in an even number; changed in place.
+            images: [B, C, H, W], changed in place; B or the number of labeled images must be even.
             target: int64 [B, C] of the label space.
 
         Returns:
@@ -57,7 +57,7 @@ class MultiLabelMixup:
 
 
 def _rows_to_mix(target: Tensor) -> Tensor:
-    """Return the rows with a label in order, and one without a label if they are an odd number."""
+    """Return the rows with a label in order; if their number is odd, also one without a label."""
     labeled = (target >= 0).any(dim=1)
     if labeled.sum() % 2 and not labeled.all():
         labeled[labeled.int().argmin()] = True

@@ -1,4 +1,4 @@
-"""Targets of several attributes by attribute: codes of classes, and sets of multi-valued attributes (LabelSpace)."""
+"""The targets [B, C] of a batch by attribute: codes of classes, or the sets of a multi-valued attribute."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -82,7 +82,7 @@ class PlannedViews:
         self.crop, self.augment, self.finish = full if isinstance(full, (tuple, list)) else (full, _same, _same)
 
     def __call__(self, pixels: Pixels) -> Tensor | tuple[Tensor, ...]:
-        """Return the views, or the view where there is but one."""
+        """Return the views as a tuple; a single view without one."""
         shared = self.crop(pixels) if "clean" in self.plan.kinds else None
         views = tuple(self._view(kind, pixels, shared) for kind in self.plan.kinds)
         return views if len(views) > 1 else views[0]
@@ -119,32 +119,17 @@ def training_views(
     allow_black()
     light = _light_view(config, augmentation, prefetched) if "light" in plan.kinds else None
     view = None if simclr_policy is None else simclr_view(config, augmentation, simclr_policy)
-    splits = 0
-    if augmentation.re_split:  # without the prefetcher timm's transform erases, and counts AugMix's splits
-        splits = augmentation.num_aug_splits or 2
+    options = asdict(augmentation)
+    num_splits, re_split = options.pop("num_aug_splits"), options.pop("re_split")
     full = create_transform(
         tuple(config["input_size"]),
         is_training=True,
-        no_aug=augmentation.no_aug,
-        train_crop_mode=augmentation.train_crop_mode,
-        scale=augmentation.scale,
-        ratio=augmentation.ratio,
-        hflip=augmentation.hflip,
-        vflip=augmentation.vflip,
-        color_jitter=augmentation.color_jitter,  # type: ignore[arg-type]  # timm takes None for no jitter
-        color_jitter_prob=augmentation.color_jitter_prob,
-        grayscale_prob=augmentation.grayscale_prob,
-        gaussian_blur_prob=augmentation.gaussian_blur_prob,
-        auto_augment=augmentation.auto_augment,
-        interpolation=augmentation.interpolation,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        re_prob=augmentation.re_prob,
-        re_mode=augmentation.re_mode,
-        re_count=augmentation.re_count,
-        re_num_splits=splits,
+        re_num_splits=(num_splits or 2) if re_split else 0,  # without the prefetcher timm's transform erases
         use_prefetcher=prefetched,
-        separate=augmentation.num_aug_splits > 0,
+        separate=num_splits > 0,
+        **options,
     )
     return PlannedViews(plan, from_pixels(full, view), light)
 

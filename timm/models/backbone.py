@@ -44,7 +44,7 @@ def create_backbone(arch: str, *, pretrained: bool = False, **kwargs: Any) -> An
     except (AssertionError, ValueError) as error:
         raise UsageError(f"{arch}: {first_line(error)}") from error
     except (KeyError, OSError) as error:
-        if pretrained:  # about the weights; timm.models.pretrained_weights explains these
+        if pretrained:  # timm.models.pretrained_weights explains missing weights
             raise
         raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
 

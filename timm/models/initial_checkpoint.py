@@ -15,7 +15,7 @@ from timm.models.multi_label_checkpoint import (
     read_checkpoint,
     without_auxiliary_norms,
 )
-from timm.models.pretrained_weights import MAX_UNMATCHED
+from timm.models.pretrained_weights import MAX_UNMATCHED, in_classifier
 
 _logger = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ _BACKBONE, _PROJECTOR = "backbone.", "projector."
 def load_initial_checkpoint(model: MultiLabelModel, path: str | Path) -> None:
     """Load a checkpoint of ours, of the original, or plain backbone weights in timm's names.
 
-    The backbone must fit completely: the file has all tensors of the model's backbone. Besides timm's classifier the
-    file may hold a few tensors more, which a warning names. A head is loaded where its attribute has the same classes,
-    the projection head where it has the same shape; the others stay new.
+    The file must have all tensors of the model's backbone. It may have timm's classifier and a few more tensors, which
+    a warning names. A head is loaded if its attribute has the same classes, the projection head if it has the same
+    shape; other heads stay new.
 
     Raises:
         UsageError: the file cannot be read or its backbone does not fit.
@@ -84,15 +84,13 @@ def _require_backbone(
 
 def _unmatched(model: MultiLabelModel, given: StateDict) -> list[str]:
     """Return the names in the file's backbone that the model lacks, without timm's classifier."""
-    classifier = model.pretrained_cfg.get("classifier") or ()
-    classifiers = [classifier] if isinstance(classifier, str) else classifier
-    expected = tuple(f"{_BACKBONE}{name}." for name in classifiers)
     current = model.state_dict()
-    return [n for n in given if n.startswith(_BACKBONE) and n not in current and not n.startswith(expected)]
+    extra = [name for name in given if name.startswith(_BACKBONE) and name not in current]
+    return [name for name in extra if not in_classifier(name.removeprefix(_BACKBONE), model.backbone)]
 
 
 def _read(path: str | Path) -> Checkpoint:
-    """Read the file, with one sentence for any that cannot be read."""
+    """Read the file, or say in one sentence why that failed."""
     if not Path(path).is_file():
         raise UsageError(f"initial_checkpoint: no file {path}")
     try:
@@ -114,7 +112,7 @@ def _under_model_names(model: MultiLabelModel, checkpoint: Checkpoint) -> StateD
 
 
 def _heads_by_attribute(model: MultiLabelModel, source: MultiLabelModel) -> StateDict:
-    """Return the source's weights, with each head at this model's place of its attribute if the classes are equal."""
+    """Return the source's weights, with heads renumbered as in this model; leave out heads with other classes."""
     weights = {n: v for n, v in without_auxiliary_norms(source.state_dict()).items() if not n.startswith("heads.")}
     if source.label_space.attributes != model.label_space.attributes:
         weights.pop("log_variances", None)  # its entries would belong to other attributes

@@ -77,7 +77,6 @@ class Checkpoint:
         plateau: state of a plateau schedule, or None.
         thresholds: probability from which a value of a multi-valued attribute is predicted; None without.
         thresholds_ema: the same for the averaged weights.
-        metric: value of the evaluation metric, or None.
         saver: history of the saver, or None.
     """
 
@@ -95,7 +94,6 @@ class Checkpoint:
     plateau: dict[str, Any] | None = None
     thresholds: dict[str, float] | None = None
     thresholds_ema: dict[str, float] | None = None
-    metric: float | None = None
     saver: dict[str, Any] | None = None
 
     @property
@@ -189,7 +187,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Return the entries of a file by their names here."""
     averaged, args = content.get("state_dict_ema"), content.get("args")
     flags = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
-    names = ("epoch", "optimizer", "amp_scaler", "plateau", "thresholds", "thresholds_ema", "metric", "saver")
+    names = ("epoch", "optimizer", "amp_scaler", "plateau", "thresholds", "thresholds_ema", "saver")
     return Checkpoint(
         path,
         clean_state_dict(content["state_dict"]),

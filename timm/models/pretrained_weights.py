@@ -20,9 +20,8 @@ _logger = logging.getLogger(__name__)
 
 _HUB_TIMEOUT = 3.0  # seconds to wait for the hub, for each of its addresses
 _BACKBONE = "backbone."
-MAX_UNMATCHED = (
-    0.1  # largest share of tensors without a counterpart: adapting a model, as to another pooling, has a few
-)
+# Largest share of tensors without a counterpart: a model that was adapted, as to another pooling, has a few.
+MAX_UNMATCHED = 0.1
 
 Make = Callable[..., Any]
 
@@ -62,7 +61,7 @@ def create_from_file(arch: str, path: str, make: Make) -> Any:
 def create_from_hub(arch: str, make: Make) -> Any:
     """Return a backbone with the weights that timm downloads, or that the local cache of the hub has.
 
-    A hub out of reach is noticed after a few seconds, without the minutes of retries. Weights in the cache need no hub.
+    If the hub is out of reach, this fails within seconds instead of retrying for minutes. Cached weights need no hub.
 
     Args:
         arch: the backbone's name, for messages.
@@ -119,7 +118,7 @@ def _check_names(weights: StateDict, backbone: nn.Module, first_weights: Callabl
     """
     state = backbone.state_dict()
     known = {*state, *(name for name, _ in backbone.named_buffers())}  # files may hold buffers that a state leaves out
-    unknown = [name for name in weights if name not in known and not _in_classifier(name, backbone)]
+    unknown = [name for name in weights if name not in known and not in_classifier(name, backbone)]
     missing = [name for name in state if name not in weights and not name.endswith(".num_batches_tracked")]
     if missing:
         first = first_weights()
@@ -132,10 +131,10 @@ def _check_names(weights: StateDict, backbone: nn.Module, first_weights: Callabl
             f"{len(missing)} tensors of the model are missing in it, and it has {len(unknown)} that the model lacks"
         )
     if missing:
-        _logger.warning(f"The file of pretrained weights lacks {', '.join(missing)}: their first weights stay")
+        _logger.warning(f"The file of pretrained weights lacks {', '.join(missing)}, which keep their first weights")
 
 
-def _in_classifier(name: str, backbone: Any) -> bool:
+def in_classifier(name: str, backbone: Any) -> bool:
     """Return whether a tensor belongs to timm's classifier, which a backbone lacks."""
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     classifiers = [classifier] if isinstance(classifier, str) else classifier

@@ -2,8 +2,8 @@
 
 - GradCache, Gao et al., 2021, https://arxiv.org/abs/2101.06983 (section 3.2)
 
-The contrastive loss needs the projections of all images. Its gradients need the images' activations one chunk at a
-time only, because the loss reaches the weights through the projections:
+The contrastive loss needs the projections of all images. It reaches the weights only through them, so its gradients
+need the activations of one chunk at a time:
 
     1. each chunk goes through the model without a graph, which leaves its projections
     2. the loss of all projections gives the gradient of each
@@ -80,7 +80,7 @@ def chunk_forwards(
     Args:
         task: the task, in training mode; several chunks need its contrastive loss.
         chunks: batches on the task's device; with mixup their classified views are changed in place.
-        autocast: makes the context that the caller also makes around each forward pass.
+        autocast: returns the context of the first pass; the caller enters the same one for each second pass.
 
     Returns:
         Functions to call in the chunks' order, each before its backward pass. Each returns the result of `task`, with

@@ -25,8 +25,8 @@ Targets = Tensor | Sequence[Tensor]
 class SimCLRClassificationTask(ClassificationTask):
     """loss = simclr_loss * simclr_loss_weight + classification_loss * classification_loss_weight.
 
-    The classification loss is the mean over the attributes, weighted by `attribute_weights`, of each one's mean over
-    its labels.
+    An attribute's loss is the mean over its labels. The classification loss is the mean of these, weighted by
+    `attribute_weights`.
 
     Args:
         model: returns logits by attribute and projections, for all views in one batch.
@@ -39,7 +39,7 @@ class SimCLRClassificationTask(ClassificationTask):
         jsd: AugMix's Jensen-Shannon loss between the classified views.
         mixup: mixes the classified views and their labels, or None.
         class_weights: weights [K] of each attribute's classes, by `timm.task.class_imbalance`; None for equal weights.
-        logit_margins: margins [K] of each attribute's classes, by the same; None for none.
+        logit_margins: margins [K] of each attribute's classes, by `timm.task.class_imbalance`; None for no margins.
         multi_valued_loss: name of the loss in `timm.task.multi_valued_loss`.
         device: device of the task's tensors.
         dtype: number format of the model's parameters.
@@ -128,8 +128,8 @@ class SimCLRClassificationTask(ClassificationTask):
             targets: targets of the classified views, by `prepare_targets`.
             counts: with a chunk, the whole batch's label counts by `AttributeLoss.joint_counts`; the losses are then
                 summands of the batch's losses.
-            contrast: returns the contrastive loss for two views' projections [B, P], or with a chunk its summand. None
-                contrasts them without labels.
+            contrast: maps the projections [B, P] of two views to the contrastive loss, or a chunk's to its summand.
+                None contrasts without labels.
             part: share of the batch in the chunk, 0-1, for terms that are not sums over images.
         """
         logits, projections = outputs

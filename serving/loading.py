@@ -104,7 +104,7 @@ def load_evaluation_model(
         precision: amp, amp_dtype and model_dtype, as in `runtime.precision.resolve_precision`.
         channels_last: whether images and convolutions have the channels last in memory.
         compiler: a backend of torch.compile; None does not compile.
-        data: a data folder that names the classes of a checkpoint of the original, which has none.
+        data: a data folder whose table names the classes of a checkpoint of the original, which has no names.
 
     Raises:
         UsageError: the checkpoint cannot be used, or the settings do not fit it.

@@ -139,18 +139,18 @@ def _affine(
     name: str, matrix_of: Matrix, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any
 ) -> Image.Image:
     """Shear or rotate; leave other interpolations than bilinear to Pillow."""
-    resampling = _chosen(resample)
+    resampling = _choose(resample)
     if resampling != Image.Resampling.BILINEAR:
-        return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
+        return _pillow_operation(name)(image, amount, resample=resampling, fillcolor=fillcolor)
     pixels = as_pixels(image)
     return as_image(warp(pixels, matrix_of(amount, *image.size), fillcolor))
 
 
 def _shift(name: str, axis: int, image: Image.Image, amount: float, *, resample: Any, fillcolor: Any) -> Image.Image:
     """Move by pixels, or by a share of the side if the name ends in "Rel"."""
-    resampling = _chosen(resample)
+    resampling = _choose(resample)
     if resampling not in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
-        return _pillows(name)(image, amount, resample=resampling, fillcolor=fillcolor)
+        return _pillow_operation(name)(image, amount, resample=resampling, fillcolor=fillcolor)
     pixels = as_pixels(image)
     distance = amount * pixels.shape[axis] if name.endswith("Rel") else amount
     return as_image(translate(pixels, distance, axis, resampling, fillcolor))
@@ -160,11 +160,11 @@ def _sharpness(image: Image.Image, factor: float, **_: Any) -> Image.Image:
     return as_image(sharpen(as_pixels(image), factor))
 
 
-def _pillows(name: str) -> Operation:
+def _pillow_operation(name: str) -> Operation:
     return cast(Operation, auto_augment.NAME_TO_OP[name])
 
 
-def _chosen(resample: Any) -> int:
+def _choose(resample: Any) -> int:
     """Return the resampling; draw it if there are several, as timm's operations do."""
     return cast(int, random.choice(resample) if isinstance(resample, list | tuple) else resample)
 

@@ -28,7 +28,7 @@ def from_pixels(transform: Any, view: Callable[[Pixels], Pixels] | None = None) 
     Args:
         transform: transform of `timm.data.create_transform`; with AugMix's splits a tuple of three, whose first takes
             an image.
-        view: makes the view instead of the transform's steps up to the tensor; None keeps the steps.
+        view: replaces the transform's steps before the tensor; None keeps them.
 
     Raises:
         ValueError: there are both a view and AugMix's splits, whose augmentation the view would replace.

@@ -20,7 +20,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)
 
-_MOST = 0.5  # share of the free memory; the model, its activations and the optimizer come later
+_LIMIT = 0.5  # share of the free memory; the model, its activations and the optimizer need the rest
 
 
 def load_onto_device(
@@ -44,7 +44,7 @@ def load_onto_device(
     sources = image_sources(dataset.table, dataset.roots)
     show = _logger.isEnabledFor(logging.INFO)  # only the primary process logs
     areas = torch.from_numpy(sources.areas(workers, show))
-    _announce(int(areas.sum()) * dataset.channels, len(sources), device, processes)
+    _check_room(int(areas.sum()) * dataset.channels, len(sources), device, processes)
     rows = np.unique(sources.of_row, return_index=True)[1]  # the first row of each image
     pixels = torch.empty(int(areas.sum()), dataset.channels, dtype=torch.uint8, device=device)
     sizes = torch.zeros(len(rows), 2, dtype=torch.int64)
@@ -65,19 +65,19 @@ def load_onto_device(
     return store, CachedSizes(torch.from_numpy(sources.of_row.astype(np.int64)), sizes, dataset.channels)
 
 
-def _announce(needed: int, images: int, device: torch.device, processes: int) -> None:
+def _check_room(needed: int, images: int, device: torch.device, processes: int) -> None:
     """Log the memory that the images take.
 
     Raises:
-        UsageError: it exceeds the limit.
+        UsageError: they take more than the limit.
     """
     if device.type == "cuda":
         free, copies = torch.cuda.mem_get_info(device)[0], 1
     else:
         free, copies = available_memory() or 0, processes
-    if needed * copies > free * _MOST:
+    if needed * copies > free * _LIMIT:
         raise UsageError(
-            f"cache device takes {gib(needed * copies)} for {images:,} decoded images, more than {_MOST:.0%} of "
+            f"cache device takes {gib(needed * copies)} for {images:,} decoded images, more than {_LIMIT:.0%} of "
             f"the {gib(free)} that are free on {device}: use cache ram, cache disk or smaller images"
         )
     _logger.info(f"Cache: {images:,} decoded images take {gib(needed)} on {device}; {gib(free)} are free")

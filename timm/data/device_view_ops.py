@@ -98,46 +98,45 @@ class BatchViews:
             rows: int64 [M], the image of each view in the store, on the CPU.
             parameters: float32 [M, PARAMETERS] of `encode`, on the CPU.
         """
-        tall, wide = int(parameters[:, 2].max()), int(parameters[:, 3].max())
-        largest = max(tall, self.size[0]) * max(wide, self.size[1]) * store.pixels.shape[1]
+        max_height, max_width = int(parameters[:, 2].max()), int(parameters[:, 3].max())
+        largest = max(max_height, self.size[0]) * max(max_width, self.size[1]) * store.pixels.shape[1]
         views = max(1, _ELEMENTS // largest)
         parts = zip(rows.split(views), parameters.split(views), strict=True)
         return torch.cat([self._make(store, *part) for part in parts])
 
     def _make(self, store: ImageStore, rows: Tensor, parameters: Tensor) -> Tensor:
-        there, rows = self._send(parameters), self._send(rows)
-        view = self._resize(store, rows, there, int(parameters[:, 2].max()), int(parameters[:, 3].max()))
+        sent, rows = self._send(parameters), self._send(rows)
+        view = self._resize(store, rows, sent, int(parameters[:, 2].max()), int(parameters[:, 3].max()))
         for turn in range(_ROUNDS):
             numbers = parameters[:, _JITTERS][:, turn]
             if bool((numbers != _NOTHING).any()):
-                view = _jitter(view, there[:, _JITTERS][:, turn], there[:, _AMOUNTS][:, turn])
+                view = _jitter(view, sent[:, _JITTERS][:, turn], sent[:, _AMOUNTS][:, turn])
             hued = (numbers == _HUE).nonzero().flatten()
             if len(hued) and view.shape[1] == 3:
                 hued = self._send(hued)
-                view[hued] = _shift_hue(view[hued], there[hued, _AMOUNTS.start + turn])
+                view[hued] = _shift_hue(view[hued], sent[hued, _AMOUNTS.start + turn])
         if bool(parameters[:, _GRAY].any()):
-            saturation = torch.full_like(there[:, _GRAY], _SATURATION)
-            view = _jitter(view, saturation, 1 - there[:, _GRAY])
+            saturation = torch.full_like(sent[:, _GRAY], _SATURATION)
+            view = _jitter(view, saturation, 1 - sent[:, _GRAY])
         blurred = parameters[:, _SIGMA].nonzero().flatten()
         if len(blurred) and self.largest_radius:
             blurred = self._send(blurred)
-            view[blurred] = self._blur(view[blurred], there[blurred, _SIGMA])
+            view[blurred] = self._blur(view[blurred], sent[blurred, _SIGMA])
         return view
 
     def _send(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
-    def _resize(self, store: ImageStore, rows: Tensor, parameters: Tensor, tall: int, wide: int) -> Tensor:
-        """Cut out and resize the crops, [M, C, size[0], size[1]]; the largest has `tall` rows and `wide` columns."""
+    def _resize(self, store: ImageStore, rows: Tensor, parameters: Tensor, max_height: int, max_width: int) -> Tensor:
+        """Cut out and resize the crops, [M, C, size[0], size[1]]; the largest is max_height x max_width pixels."""
         top, left, height, width = parameters[:, _BOX].long().unbind(1)
-        ys = top[:, None] + torch.arange(tall, device=self.device).clamp(max=(height - 1)[:, None])  # [M, tall]
-        xs = left[:, None] + torch.arange(wide, device=self.device).clamp(max=(width - 1)[:, None])  # [M, wide]
+        # Indices of the crops' pixels, [M, max_height] and [M, max_width]; outside a crop its border is repeated.
+        ys = top[:, None] + torch.arange(max_height, device=self.device).clamp(max=(height - 1)[:, None])
+        xs = left[:, None] + torch.arange(max_width, device=self.device).clamp(max=(width - 1)[:, None])
         places = store.first[rows, None, None] + ys[:, :, None] * store.sizes[rows, 1, None, None] + xs[:, None, :]
-        crops = (
-            store.pixels[places].permute(0, 3, 1, 2).float()
-        )  # [M, C, tall, wide]; outside a crop its border is repeated
-        across = self._weights(width, parameters[:, _HFLIP], parameters[:, _MODE], self.size[1], wide)
-        down = self._weights(height, parameters[:, _VFLIP], parameters[:, _MODE], self.size[0], tall)
+        crops = store.pixels[places].permute(0, 3, 1, 2).float()  # [M, C, max_height, max_width]
+        across = self._weights(width, parameters[:, _HFLIP], parameters[:, _MODE], self.size[1], max_width)
+        down = self._weights(height, parameters[:, _VFLIP], parameters[:, _MODE], self.size[0], max_height)
         # Overshoots of the kernel are clipped after each pass, as in bytes.
         narrow = (crops @ across[:, None].mT).clamp_(0, 255)
         return (down[:, None] @ narrow).clamp_(0, 255)

@@ -75,7 +75,7 @@ def make_erasing(augmentation: Augmentation, plan: ViewPlan, device: torch.devic
         return None
     light = "light" in plan.kinds
     splits = 0
-    if augmentation.re_split:  # the first part of the erased rows stays whole: with several views, view 0
+    if augmentation.re_split:  # timm spares the first split; with several views that is view 0
         splits = augmentation.num_aug_splits or 2 if light else max(len(plan), 2)
     erasing = RandomErasing(
         probability=augmentation.re_prob,

@@ -33,7 +33,7 @@ def plan_views(contrast: bool, classify_view: str | None = None, mixing: bool = 
         contrast: whether there is a contrastive loss.
         classify_view: views that the attribute heads read: "first", "both" or "weak". None is both if that adds no
             view (benchmarks/README.md: heads learn more from two), else the first.
-        mixing: mixup or cutmix; the heads alone read mixed images, because two images in one have no single positive.
+        mixing: mixup or cutmix; only the heads read mixed images, because a mix of two has no single positive.
         aug_splits: AugMix's number of splits (one clean, the others augmented), 0 without AugMix.
     """
     if aug_splits:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train one model for every attribute of an image table, with SimCLR at the same time.
+"""Train one model that predicts every attribute of an image table, with SimCLR at the same time.
 
     python train.py DATA --model efficientnet_b0 -b 32 --sched cosine --epochs 100 --opt adamp --lr .016
     ./distributed_train.sh 2 DATA ...           the same on two processes
@@ -22,7 +22,6 @@ from options.train_kwargs import (
     rate_kwargs,
     resumed_schedule_kwargs,
     schedule_kwargs,
-    step_kwargs,
     task_kwargs,
     unlabeled_ratio,
     view_kwargs,
@@ -76,7 +75,7 @@ from training.optimization import learning_rate, make_optimizer, make_scheduler,
 from training.outputs import Outputs
 from training.resume import restore_saver, restore_schedule, resume_ema, resume_task, resumed_folder
 from training.run import Run, Settings, Start
-from training.summary import forget_epochs, lower_is_better, measured_columns, metric_interval, metric_names
+from training.summary import lower_is_better, measured_columns, metric_interval, metric_names
 from training.task import compile_task, distribute_task, make_task
 from training.view_sheet import save_view_sheet
 from training.view_warnings import ViewSettings, view_warnings
@@ -139,7 +138,7 @@ def prepare(args: Namespace) -> Run:
 
     # task, optimizer and schedule
     task = make_task(model, plan, train_set.targets, device, dtype, **task_kwargs(args))
-    chunks = chunks_per_step(**step_kwargs(args))
+    chunks = chunks_per_step(args.batch_size, args.contrastive_batch_size)
     lr = learning_rate(args.batch_size * chunks * process.world_size * args.grad_accum_steps, **rate_kwargs(args))
     optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **optimizer_kwargs(args))
     start = prepare_task(args, process, task, optimizer, backward, resumed)
@@ -167,7 +166,7 @@ def prepare(args: Namespace) -> Run:
 
 
 def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: ViewPlan, metric: str) -> None:
-    """Refuse what would fail later, before a model or a folder exists.
+    """Refuse flags that do not fit the data or the machine, before a model or a folder exists.
 
     Raises:
         UsageError: the metric, a loss, the logger, the batch size or the output folder does not fit.
@@ -180,9 +179,9 @@ def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: 
         raise UsageError(f"--eval-metric {metric} is not logged{ema}; choose one of {', '.join(names)}")
     if label_space.multi_valued and args.jsd:
         several = ", ".join(sorted(label_space.multi_valued))
-        raise UsageError(f"--jsd compares classes that exclude each other, and {several} has several: leave it out")
+        raise UsageError(f"--jsd does not work with multi-valued attributes ({several}): leave it out")
     if args.multi_valued_loss != "bce" and not label_space.multi_valued:
-        raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is --multi-valued")
+        raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is multi-valued; leave it out")
     if args.log_wandb and not find_spec("wandb"):
         raise UsageError("--log-wandb needs the package wandb: pip install wandb")
     if contrast and args.batch_size * process.world_size < 2:
@@ -223,7 +222,7 @@ def prepare_task(
 
 
 def make_health_check(args: Namespace, process: Process, plan: ViewPlan, train_loader: Any, chunks: int) -> HealthCheck:
-    """Return the check of each epoch's numbers, which knows the contrastive loss at chance."""
+    """Return the check of each epoch's numbers, with the contrastive loss at chance and at its best."""
     levels = None
     if plan.contrast is not None:
         images = images_per_batch(args, process, train_loader)
@@ -233,7 +232,7 @@ def make_health_check(args: Namespace, process: Process, plan: ViewPlan, train_l
 
 
 def images_per_batch(args: Namespace, process: Process, train_loader: Any) -> int:
-    """Return the images of a training batch over all processes, with the unlabeled images that are mixed in."""
+    """Return the number of images in a training batch of all processes, including mixed-in unlabeled ones."""
     sampler = train_loader.sampler
     return (int(args.batch_size) + (sampler.extra if isinstance(sampler, MixedSampler) else 0)) * process.world_size
 
@@ -241,7 +240,7 @@ def images_per_batch(args: Namespace, process: Process, train_loader: Any) -> in
 def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> None:
     """Compute a frozen backbone's features once, if no augmentation changes them."""
     if not args.no_aug or args.reprob or mixes_images(args) or args.tta:
-        _logger.info("The frozen backbone's features are computed anew each epoch; --no-aug computes them once")
+        _logger.info("The frozen backbone's features are recomputed in each epoch; --no-aug computes them once")
         return
     run.train_loader, run.eval_loader = feature_loaders(
         model, run.train_loader, run.eval_loader, run.autocast, run.to_device
@@ -249,7 +248,7 @@ def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> 
 
 
 def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed: Checkpoint | None) -> Outputs:
-    """Make the output folder, or continue in that of the resumed checkpoint.
+    """Make the output folder, or continue in the folder of the resumed checkpoint.
 
     Args:
         args: flags as typed.
@@ -262,12 +261,12 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
     continued = resumed_folder(args.resume, args.output, args.experiment)
     if continued:
         folder = continued
-        forget_epochs(folder / "summary.csv", run.start["epoch"])
+        utils.trim_summary(str(folder / "summary.csv"), run.start["epoch"])  # a resumed run repeats these epochs
     else:
         size = run.data_config["input_size"][-1]
         name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
         folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
-    # In the folder of the checkpoint, the flags that repeat the run are those that do not resume it.
+    # In a continued folder, args.yaml repeats the whole run, so the flags that resume it are left out.
     text = args_text(args, without=("resume", "no_resume_opt", "start_epoch") if continued else ())
     (folder / "args.yaml").write_text(text, encoding="utf-8")
 
@@ -322,18 +321,20 @@ def log_start(args: Namespace, run: Run) -> None:
     if args.classification_loss_weight and not unlabeled_ratio(args) and 2 * unlabeled > len(train_set):
         share = args.batch_size * (1 - unlabeled / len(train_set))
         _logger.info(
-            f"About {share:.1f} images of a batch have a label; --unlabeled-ratio 1 makes it {args.batch_size}"
+            f"About {share:.1f} images per batch have a label; with --unlabeled-ratio 1, {args.batch_size} have one"
         )
     if run.eval_loader is None:
-        _logger.info("No attribute: nothing is scored, and the contrastive loss trains the backbone alone")
+        _logger.info("No attribute: nothing is scored, and only the contrastive loss trains the backbone")
     else:
         _logger.info(f"{run.eval_loader.dataset.table.path}: {len(run.eval_loader.dataset)} images")
 
     # model
     if not args.classification_loss_weight and len(label_space):
-        _logger.info("-wlc 0: the heads are not trained, so Class and Acc@1 are guesses; see the neighbors instead")
+        _logger.info(
+            "-wlc 0: the heads are not trained, so Class and Acc@1 are guesses; read the Neighbors lines instead"
+        )
     if not (args.pretrained or args.pretrained_path or args.initial_checkpoint or args.resume):
-        _logger.info("From random weights: none of --pretrained, --pretrained-path, --initial-checkpoint")
+        _logger.info("Random initial weights: no --pretrained, --pretrained-path or --initial-checkpoint")
     model = utils.model.unwrap_model(run.task.get_trainable_module())
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
@@ -348,7 +349,7 @@ def log_start(args: Namespace, run: Run) -> None:
         _logger.warning(sentence)
 
     # schedule and folder
-    rest = f" (--epochs {args.epochs}, the rest is cooldown or prefix)" if run.num_epochs != args.epochs else ""
+    rest = f" (--epochs {args.epochs}, plus cool-down or warm-up)" if run.num_epochs != args.epochs else ""
     steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
     _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
     if run.outputs.folder:

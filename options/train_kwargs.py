@@ -19,11 +19,6 @@ def precision_kwargs(args: Namespace) -> dict[str, Any]:
     return {"amp": args.amp, "amp_dtype": args.amp_dtype, "model_dtype": args.model_dtype}
 
 
-def step_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the arguments of `timm.task.gradient_cache.chunks_per_step`."""
-    return {"batch_size": args.batch_size, "contrastive_batch_size": args.contrastive_batch_size}
-
-
 def model_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `training.model.make_model` besides the views and the label space."""
     return {
@@ -179,7 +174,6 @@ def data_kwargs(args: Namespace) -> dict[str, Any]:
         "unlabeled": args.unlabeled,
         "channels": args.input_size[0] if args.input_size else 3,
         "max_unreadable": args.max_unreadable,
-        "contrast": args.simclr_loss_weight > 0,
         "classify": args.classification_loss_weight > 0,
         "contrastive": args.contrastive,
         "mask_false_negatives": args.mask_false_negatives,

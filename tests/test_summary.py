@@ -9,9 +9,9 @@ import pytest
 
 from runtime.errors import UsageError
 from simclr import PROJECTION_METRICS
+from timm.utils import trim_summary
 from training.summary import (
     epoch_row,
-    forget_epochs,
     is_due,
     lower_is_better,
     measured_columns,
@@ -156,7 +156,7 @@ def test_epochs_that_are_done_again_are_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "summary.csv"
     for epoch in range(4):
         write_summary(path, epoch_row(epoch, TRAIN, metrics(epoch)))
-    forget_epochs(path, 2)
+    trim_summary(str(path), 2)
     assert [row["epoch"] for row in read(path)] == ["0", "1"]
 
 

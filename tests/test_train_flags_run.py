@@ -386,7 +386,7 @@ def test_each_process_gets_a_copy_of_an_image(both: Any, prepare: Prepare) -> No
     assert repeated[0] == repeated[1]
     assert len(set(repeated[0])) == 12
     assert orders("--aug-repeats", 2, "-wls", 0, "--seed", 7) != repeated
-    with pytest.raises(UsageError, match="--aug-repeats deals the repeats out to several processes"):
+    with pytest.raises(UsageError, match="--aug-repeats spreads an image's copies over several processes"):
         prepare("--aug-repeats", 2, "-wls", 0)
 
 
@@ -579,7 +579,7 @@ def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels
     plain = make_ready(few_labels, tmp_path, "-b", 4)
     assert len(plain.train_loader) == 24 // 4
     _, text = train_through(few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1)
-    assert "Of a batch about 1.7 images have a label; --unlabeled-ratio 1 makes it 4" in text
+    assert "About 1.7 images per batch have a label; with --unlabeled-ratio 1, 4 have one" in text
     write_table(few_labels / "labeled.csv", read_rows(few_labels / "train.csv")[:10])
     with pytest.raises(UsageError, match=r"--unlabeled-ratio 1: .*labeled.csv has no row without a label: name"):
         make_ready(few_labels, tmp_path, "--unlabeled-ratio", 1, "-b", 4, "--train-split", "labeled")
@@ -588,7 +588,7 @@ def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels
     _, text = train_through(
         few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1, "--unlabeled", few_labels / "val.csv"
     )
-    assert "of the images are also in val.csv. They train the contrastive loss, though not their labels" in text
+    assert "of the images are also in val.csv. They train the contrastive loss without their labels" in text
 
 
 def test_pretraining_mixes_other_images_with_all_rows_of_the_table(few_labels: Path, tmp_path: Path) -> None:

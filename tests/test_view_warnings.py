@@ -110,7 +110,7 @@ def test_advice_names_the_attributes_and_the_flags_and_is_silent_where_nothing_i
     assert about_color.startswith("color is about color, ")
     assert "--classify-view weak" in about_color
     assert "--views simclr-keepcolor" in about_color
-    assert about_sides == "side is about left and right, which a mirrored image swaps: use --hflip 0"
+    assert about_sides == "side is about left and right, but flips swap them: use --hflip 0"
     calm = ["--classify-view", "weak", "--hflip", "0"]
     assert view_warnings(settings(*calm), space) == []
     assert view_warnings(settings("-wlc", "0"), space) == []

@@ -32,13 +32,12 @@ class DataSettings:
         data_dir: folder of the tables.
         train_split: name of the training table.
         val_split: name of the validation table.
-        attributes: columns that are attributes; None for the table's choice.
+        attributes: columns to learn; None for all that the table offers.
         multi_valued: attributes that have several values; None for none.
         attribute_weights: weight in the classification loss, by attribute; 1 where it has none.
         unlabeled: folders, tables and files of unlabeled training images.
         channels: 3 for color, 1 for gray.
         max_unreadable: share of a table's images that may be unreadable, 0-1.
-        contrast: whether there is a contrastive loss.
         classify: whether there is a classification loss.
         contrastive: name of the contrastive loss.
         mask_false_negatives: whether the contrastive loss masks negatives that share labels.
@@ -54,7 +53,6 @@ class DataSettings:
     unlabeled: Sequence[str]
     channels: int
     max_unreadable: float
-    contrast: bool
     classify: bool
     contrastive: str
     mask_false_negatives: bool
@@ -103,8 +101,8 @@ def read_data(
     targets = encode_targets(eval_table, label_space, strict=False)
     if shared := shared_images(train_set.table, eval_table):
         _logger.warning(
-            f"--unlabeled: {shared} of the images are also in {eval_table.path.name}. They train the contrastive loss, "
-            "though not their labels: name other images to score ones that were never seen"
+            f"--unlabeled: {shared} of the images are also in {eval_table.path.name}. They train the contrastive "
+            "loss without their labels: to score images that were never seen, name others"
         )
     eval_set = TwoViewDataset(eval_table, targets, None, settings.channels, max_unreadable=settings.max_unreadable)
     return label_space, train_set, eval_set
@@ -133,9 +131,7 @@ def check_multi_valued(settings: DataSettings, label_space: LabelSpace, train_ta
     reason = f"{train_table.path.name} has no attribute: leave it out"
     if resumed:
         several = ", ".join(sorted(label_space.multi_valued)) or "no attribute"
-        reason = (
-            f"in {settings.resume} it is {several}, which stays: leave it out, or start anew with --initial-checkpoint"
-        )
+        reason = f"{settings.resume} has {several}: leave it out, or start a new run with --initial-checkpoint"
     raise UsageError(f"--multi-valued {' '.join(settings.multi_valued)}: {reason}")
 
 
@@ -143,7 +139,7 @@ def check_attributes(settings: DataSettings, label_space: LabelSpace, train_tabl
     """Raise if the training table and the label space have different attributes.
 
     Raises:
-        UsageError: the table has an attribute more, or lacks one of the resumed checkpoint.
+        UsageError: the table has an additional attribute, or lacks one of the resumed checkpoint.
     """
     extra = [name for name in train_table.columns if name not in label_space.attributes]
     missing = [name for name in label_space.attributes if name not in train_table.columns]
@@ -162,14 +158,14 @@ def check_attributes(settings: DataSettings, label_space: LabelSpace, train_tabl
 
 
 def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> None:
-    """Raise if an attribute weight has no attribute, or all are 0.
+    """Raise if an attribute weight names no attribute, or all weights are 0.
 
     Raises:
         UsageError: an attribute is unknown, or no attribute counts.
     """
     if unknown := [name for name in settings.attribute_weights if name not in label_space.attributes]:
         raise UsageError(
-            f"--attribute-weights: no attribute {unknown[0]!r}, there are {', '.join(label_space.attributes)}"
+            f"--attribute-weights: there is no attribute {unknown[0]!r}, only {', '.join(label_space.attributes)}"
         )
     if len(label_space) and not any(settings.attribute_weights.get(name, 1.0) for name in label_space.attributes):
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
@@ -177,7 +173,7 @@ def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> 
 
 @naming_flags("multi_valued", "unlabeled")
 def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TwoViewDataset:
-    """Return the training images, with the unlabeled ones added; without a contrastive loss only labeled images.
+    """Return the training images: labeled and unlabeled, or without a contrastive loss only the labeled ones.
 
     Raises:
         UsageError: a loss reads labels and there are none.
@@ -190,7 +186,7 @@ def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_s
     if settings.contrast_reads_labels and not labeled.any():
         flag = "--mask-false-negatives" if settings.mask_false_negatives else f"--contrastive {settings.contrastive}"
         raise UsageError(f"{flag} reads labels, and {path} has none: leave it out")
-    if not settings.contrast and not labeled.all():
+    if plan.contrast is None and not labeled.all():
         if not labeled.any():
             raise UsageError(f"{path} has no label, and -wls 0 learns from labels alone: label some of its rows")
         _logger.info(f"{path}: {(~labeled).sum()} rows without a label are left out, as -wls 0 needs labels")

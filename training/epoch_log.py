@@ -1,4 +1,4 @@
-"""The log lines of an epoch, as timm's with both losses; on a terminal a progress bar."""
+"""The log lines of an epoch: timm's, with both losses. A terminal shows a progress bar."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Averages = Callable[[], dict[str, float]]
 
 
 class EpochLog:
-    """A log of an epoch's steps, with the speed in images a second whatever their number of views.
+    """The log of an epoch's steps. Its speed counts an image once, however many views it has.
 
     Args:
         logger: logger that takes the lines.
         epoch: index of the epoch, from 0.
         batches: steps per epoch.
-        interval: steps from one line to the next.
-        processes: number of processes, whose speeds are added.
-        enabled: whether lines are logged; only the primary process does, but all average the losses.
+        interval: steps between lines.
+        processes: number of processes; the logged speed is of all together.
+        enabled: whether to log lines, as only the primary process does; all processes average the losses.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class EpochLog:
         self.data_total += self.data_time
 
     def is_due(self, batch: int) -> bool:
-        """Return whether a step (from 0) has a line: each `interval`-th, and the last."""
+        """Return whether a step, counted from 0, has a line: each `interval`-th and the last."""
         return batch % self.interval == 0 or batch + 1 == self.batches
 
     def step(self, batch: int, rows: int, averages: Averages, lr: float, meter: LossMeter) -> None:
@@ -53,7 +53,7 @@ class EpochLog:
         Args:
             batch: index of the step, from 0.
             rows: images of this step on this process.
-            averages: function that returns the average losses of all processes; every process calls it for a line.
+            averages: collective call that returns the average losses of all processes.
             lr: learning rate.
             meter: meter with the last step's losses.
         """

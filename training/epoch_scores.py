@@ -1,4 +1,4 @@
-"""What is scored after an epoch: the validation split, the averaged model, the nearest neighbors."""
+"""The scores after an epoch: model and averaged model on the validation split, and nearest neighbors."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
         )
     rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
 
-    # thresholds of multi-valued attributes; where no image has a label, an earlier stage's threshold stays
+    # thresholds of multi-valued attributes; an attribute without any label keeps its earlier threshold
     if several := task.label_space.multi_valued:
         found = {attribute: metrics["attributes"][attribute] for attribute in sorted(several)}
         thresholds = task.thresholds.setdefault("thresholds_ema" if ema else "thresholds", {})
@@ -93,7 +93,7 @@ def _ema_is_elsewhere(run: Run) -> bool:
 def evaluate_neighbors(run: Run, epoch: int) -> dict[str, float]:
     """Score the representation by its nearest neighbors and measure its spread, if the epoch is due.
 
-    The random state is restored, so that training continues as without this.
+    It restores the random state, so that it does not change the training.
     """
     if run.index_loader is None or not is_due(epoch, run.settings.knn_interval, run.num_epochs):
         return {}

@@ -1,4 +1,4 @@
-"""Flags in error messages: the rooms below name settings, a user knows flags."""
+"""Flags in error messages: lower layers name settings, but users know flags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from runtime.errors import UsageError
 
-_WORD = re.compile(r"(?<![\w/.-])\w+(?![\w/-]|\.\w)")  # no part of a path
+_WORD = re.compile(r"(?<![\w/.-])\w+(?![\w/-]|\.\w)")  # not inside a path
 
 
 @contextmanager
@@ -16,8 +16,8 @@ def naming_flags(*settings: str, **flags: str) -> Iterator[None]:
     """Replace the names of settings in a UsageError by the flags: pretrained_path becomes --pretrained-path.
 
     Args:
-        settings: names of options as they are in `args`.
-        flags: the flags of settings that are called otherwise.
+        settings: settings that have the name of their flag.
+        flags: the flags of settings that have another name.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Representations of a frozen backbone, made once if augmentation does not change them: probes in minutes."""
+"""Representations of a frozen backbone, computed once if no augmentation changes them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def feature_loaders(
 ) -> tuple[Any, Any]:
     """Return loaders of representations [B, D] instead of images; `MultiLabelModel` takes both.
 
-    All ranks together make the training representations now. The validation representations are made when they are
-    scored for the first time.
+    All ranks together compute the training representations now. The validation representations are computed when they
+    are scored for the first time.
 
     Args:
         model: model with a frozen backbone, on its device.
         train_loader: training loader with a single view, the same in each epoch.
         eval_loader: validation loader.
-        autocast: makes the precision's context.
+        autocast: function that returns the context of a forward pass.
         to_device: moves images to the model's device and memory format.
     """
 
@@ -42,13 +42,13 @@ def feature_loaders(
             return model.forward_features(to_device(images)).float()
 
     dataset = train_loader.dataset
-    dataset.features, dataset.targets = _of_each_row(train_loader, extract)
+    dataset.features, dataset.targets = _features_by_row(train_loader, extract)
     batch_size = getattr(train_loader, "loader", train_loader).batch_size
     probe: Any = DataLoader(dataset, batch_size, sampler=train_loader.sampler, drop_last=True)
     return probe, _CachedLoader(eval_loader, extract)
 
 
-def _of_each_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
+def _features_by_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
     """Return the representation [rows, D] and the target [rows, C] of each row, on the CPU, on every process."""
     batches = getattr(loader, "loader", loader)
     rows = torch.arange(len(loader.dataset))
@@ -75,7 +75,7 @@ def _of_each_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
 
 
 class _CachedLoader:
-    """Loader that makes its representations in the first pass and repeats them in later ones."""
+    """Loader that computes its representations in the first pass and repeats them in later ones."""
 
     def __init__(self, loader: Any, extract: Extract) -> None:
         self.loader = loader

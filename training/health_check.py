@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from timm.task.contrastive_loss import KINDS
 
 _IN_A_ROW = 2
-# Smallest share of the way from chance to the best loss that a run which learns covers in the epoch after warm-up.
+# A run that learns covers at least this share of the way from chance to the best loss in the epoch after warm-up.
 _LEAST_PROGRESS = 0.02
-# Thresholds for unit vectors. Directions of pure noise have a higher rank than 1, so either threshold will do.
+# Thresholds for unit vectors. Collapsed vectors may differ by noise, which has a high rank: either threshold suffices.
 _LEAST_RANK, _LEAST_VARIANCE = 1.5, 1e-4
 
 Numbers = Mapping[str, float]
@@ -24,7 +24,7 @@ class HealthCheck:
 
     Args:
         warn: function that takes a sentence.
-        warmup_epochs: number of first epochs that are not checked.
+        warmup_epochs: number of epochs at the start that are not checked.
         levels: the contrastive loss at chance and its lowest value, both means over an epoch; None for no check.
     """
 

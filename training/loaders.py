@@ -43,7 +43,7 @@ class RunLoaderSettings:
     Attributes:
         batch_size: images per training batch, on each process.
         eval_batch_size: images per evaluation batch, on each process.
-        contrastive_batch_size: images contrasted together, on each process; None for a batch.
+        contrastive_batch_size: images contrasted together, on each process; None for one batch.
         workers: number of loader workers that the user asks for.
         loader: further fields of `LoaderSettings`, for all loaders.
         train_loader: further fields of `LoaderSettings`, for the training loader.
@@ -111,7 +111,9 @@ def make_loaders(
         UsageError: the table has too few rows, or a cache does not fit.
     """
     if settings.train_loader["num_aug_repeats"] and not process.distributed:
-        raise UsageError("--aug-repeats deals the repeats out to several processes: start with distributed_train.sh 2")
+        raise UsageError(
+            "--aug-repeats spreads an image's copies over several processes: start with distributed_train.sh 2"
+        )
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = usable_workers(settings.workers, processes)
     if workers < settings.workers:
@@ -126,7 +128,7 @@ def make_loaders(
 
     # training
     if settings.views_on_device and process.device.type == "cpu":
-        _logger.warning("--augment-on device: the device is the CPU here, and workers make views faster there")
+        _logger.warning("--augment-on device: the device is the CPU, where workers are faster: use --augment-on cpu")
     device_cache = _fill_caches(settings, process, common.num_workers, processes, train_set, eval_set)
     augmentation = Augmentation(**settings.augmentation)
     source = ViewSource(augmentation, settings.simclr_policy, settings.views_on_device, device_cache)
@@ -159,10 +161,10 @@ def _fill_caches(
     train_set: TwoViewDataset,
     eval_set: TwoViewDataset | None,
 ) -> tuple[ImageStore, CachedSizes] | None:
-    """Decode the images into a cache if there is one; return the cache on the device, None for others.
+    """Fill the cache of decoded images that the settings name; return a cache on the device, else None.
 
     Args:
-        settings: which cache.
+        settings: kind and folder of the cache.
         process: device and rank of this process.
         workers: decoding workers of this process.
         processes: ranks on this host.

@@ -77,7 +77,7 @@ def set_row_order(sampler: Any, seed: int, epoch: int) -> None:
     A sampler without `set_epoch` draws from torch's generator, which `seed_all` has seeded.
     """
     if isinstance(sampler, MixedSampler):
-        sampler.set_epoch(seed + epoch)  # it mixes in its own seed, and continues its turns from number to number
+        sampler.set_epoch(seed + epoch)  # it adds its own seed, and consecutive numbers continue its turns
     elif hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch_seed(seed, epoch))  # the samplers seed their generator with this number alone
 
@@ -117,7 +117,7 @@ def train_one_epoch(run: Run, epoch: int, resumed: Start | None) -> dict[str, fl
         log.data_ready()
 
         # gradients
-        lr = max(group["lr"] for group in optimizer.param_groups)  # that of layers which --layer-decay does not slow
+        lr = max(group["lr"] for group in optimizer.param_groups)  # the rate of layers that --layer-decay does not slow
         update = (step + 1) % accum == 0 or step + 1 == steps
         per_update = accum * settings.chunks
         share = len(chunks) / min(per_update, batches - step // accum * per_update)  # part of the update's images
@@ -133,7 +133,7 @@ def train_one_epoch(run: Run, epoch: int, resumed: Start | None) -> dict[str, fl
         # update
         if update:
             optimizer.zero_grad()
-            done = epoch * updates + (step + 1 + accum - 1) // accum
+            done = epoch * updates + step // accum + 1
             task.update_ema(step=done)
             run.scheduler.step_update(done)
             if settings.synchronize and process.device.type == "cuda":
@@ -156,7 +156,7 @@ def backpropagate(run: Run, chunks: list[Chunk], share: float, update: bool) -> 
         run: run that is trained.
         chunks: batches that are contrasted together, on the device.
         share: factor on the loss; the shares of an update's steps add up to 1.
-        update: whether to change the weights, too.
+        update: whether to change the weights afterwards.
     """
     settings, task, optimizer = run.settings, run.task, run.optimizer
     results: list[Result] = []

@@ -133,5 +133,5 @@ class NonFiniteLossGuard:
                 terms = ", ".join(name for name in broken if name != "loss") or "loss"
                 raise UsageError(
                     f"{terms} was not finite {_IN_A_ROW} steps in a row: lower --lr, clip with --clip-grad 1, or "
-                    "without --amp see whether its range is the cause; the last checkpoint is untouched"
+                    "train without --amp, whose number range may be too small; the last checkpoint is untouched"
                 )

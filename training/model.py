@@ -103,7 +103,7 @@ def make_model(
 
 @contextmanager
 def _download_advice() -> Iterator[None]:
-    """Add to a failed download what the user can do instead."""
+    """Add the remedy to the error of a failed download."""
     try:
         yield
     except DownloadError as error:

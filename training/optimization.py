@@ -19,7 +19,7 @@ from training.flag_names import naming_flags
 _logger = logging.getLogger(__name__)
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-_MOMENTUM = 0.9  # timm's default, which says nothing about what an optimizer has
+_MOMENTUM = 0.9  # the default of --momentum: no sign that the user wants momentum
 
 
 def learning_rate(images: int, *, lr: float, base: float | None, base_size: int, scale: str, optimizer: str) -> float:
@@ -29,7 +29,7 @@ def learning_rate(images: int, *, lr: float, base: float | None, base_size: int,
         images: images per update, over all processes.
         lr: learning rate where no base rate is given.
         base: learning rate for `base_size` images per update; None for `lr`.
-        base_size: images per update that `base` is for.
+        base_size: images per update at which the rate is `base`.
         scale: "linear" or "sqrt" in the images per update; "" is sqrt for Adam's family, else linear.
         optimizer: name of the optimizer.
     """
@@ -56,7 +56,7 @@ def make_optimizer(
     gradient_centralization: bool = False,
     cached_gradients: bool = False,
 ) -> torch.optim.Optimizer:
-    """Return timm's optimizer of a name.
+    """Return timm's optimizer with this name.
 
     Args:
         model: the model, on its device.
@@ -129,7 +129,7 @@ def _base_name(name: str) -> str:
 
 
 def _check_optimizer(name: str, settings: Mapping[str, Any], cached_gradients: bool) -> None:
-    """Refuse an epsilon, betas or a momentum that timm would silently drop, and second-order gradients of cached ones.
+    """Refuse settings that timm would silently drop, and second-order optimizers with cached gradients.
 
     Raises:
         ValueError: a sentence about what the optimizer has.
@@ -140,7 +140,7 @@ def _check_optimizer(name: str, settings: Mapping[str, Any], cached_gradients: b
     if "eps" in settings and not info.has_eps:
         raise ValueError("it has no epsilon: leave --opt-eps out")
     if info.second_order and cached_gradients:
-        raise ValueError("it differentiates gradients, which cached ones cannot be: leave --contrastive-batch-size out")
+        raise ValueError("it needs second-order gradients, which cached ones lack: leave --contrastive-batch-size out")
     betas = info.num_betas if info.has_betas else 0
     if "betas" in settings and len(settings["betas"]) != betas:
         given = len(settings["betas"])
@@ -148,7 +148,7 @@ def _check_optimizer(name: str, settings: Mapping[str, Any], cached_gradients: b
 
 
 class ConstantRate:
-    """A schedule that leaves the learning rate alone, called as timm's are."""
+    """A schedule that never changes the learning rate, with the interface of timm's."""
 
     def step(self, epoch: int, metric: float | None = None) -> None:
         """Do nothing after an epoch."""
@@ -174,7 +174,7 @@ def make_scheduler(
         optimizer: the optimizer whose learning rate is set.
         updates: updates per epoch.
         lower_is_better: whether the metric that a plateau schedule watches is a loss.
-        metric_interval: epochs from one value of that metric to the next.
+        metric_interval: epochs between values of that metric.
         sched: timm's name of the schedule; "none" for a constant rate without warm-up.
         num_epochs: number of epochs asked for.
         patience_epochs: epochs without a better metric before a plateau schedule decays the rate.

@@ -98,7 +98,7 @@ class Outputs(NoOutputs):
         print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
 
     def _draw_curves(self, last: bool) -> None:
-        """Draw the curves after the last epoch, and earlier ones as long as that takes at most 5% of the time."""
+        """Draw the curves after the last epoch, and after others while drawing takes at most 5% of the time."""
         start = time.perf_counter()
         if start < self.next_drawing and not last:
             return

@@ -30,7 +30,7 @@ class Recovery:
         return True
 
     def save_if_due(self, step: int) -> None:
-        """Write a checkpoint at the interval; call it after updates alone, as gradients are not saved."""
+        """Write a checkpoint at the interval. Call it only after updates, because gradients are not saved."""
         last = step + 1 == self.steps
         if self.interval and not last and (step + 1) % self.interval < self.run.settings.grad_accum_steps:
             world_size = self.run.process.world_size

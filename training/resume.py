@@ -133,7 +133,7 @@ def restore_schedule(
 
     Args:
         optimizer: the optimizer whose rate the schedule sets.
-        scheduler: the schedule, or None.
+        scheduler: the schedule.
         start: where training begins.
         done: number of updates before it.
         resumed: the checkpoint whose optimizer was restored; None for none.
@@ -141,7 +141,7 @@ def restore_schedule(
         on_updates: whether the schedule changes the rate with each update, not with each epoch.
         warmup_epochs: epochs of warm-up.
     """
-    if scheduler is None or not (start["epoch"] or start["batch"]):
+    if not (start["epoch"] or start["batch"]):
         return
     if on_updates:
         scheduler.step_update(done)
@@ -150,7 +150,7 @@ def restore_schedule(
     elif resumed and resumed.plateau and resumed.optimizer:
         scheduler.lr_scheduler.load_state_dict(resumed.plateau)
         for group, saved in zip(optimizer.param_groups, resumed.optimizer["param_groups"], strict=True):
-            group["lr"] = saved["lr"]  # no flag determines to which rate it has fallen
+            group["lr"] = saved["lr"]  # no flag says how far it has fallen
     elif start["epoch"] < warmup_epochs:
         scheduler.step(start["epoch"])
     else:

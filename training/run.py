@@ -1,4 +1,4 @@
-"""What a run consists of, made by train.py and used by the loop."""
+"""The parts of a run: train.py makes them, the loop uses them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Settings:
         dist_bn: how running statistics are shared after an epoch: "reduce", else the first process's are sent.
         ema_on_cpu: whether the averaged weights are kept on the CPU.
         eval_metric: metric that chooses the best epoch, and that a plateau schedule watches.
-        val_interval: epochs from one validation to the next.
-        knn_interval: epochs from one search for nearest neighbors to the next; 0 for none.
-        tta: reduction factor of test-time augmentation; 0 for none.
-        log_interval: steps from one log line to the next.
-        recovery_interval: steps from one recovery checkpoint to the next; 0 for none.
+        val_interval: epochs between validations.
+        knn_interval: epochs between k-NN scorings; 0 for none.
+        tta: predictions averaged per image when scoring; 0 for none.
+        log_interval: steps between log lines.
+        recovery_interval: steps between recovery checkpoints; 0 for none.
         log_weights: whether the loss weights change and are logged.
         synchronize: whether each update waits for the GPU.
     """
@@ -75,7 +75,7 @@ class Run:
         task: model and losses.
         train_loader: loader of training batches.
         eval_loader: loader of the validation split; None without attributes.
-        index_loader: loader of the training images among which neighbors are searched; None for no search.
+        index_loader: loader of the training images in the k-NN index; None without one.
         optimizer: optimizer of the model's weights.
         scheduler: schedule of the learning rate.
         num_epochs: number of epochs.
@@ -109,7 +109,7 @@ class Run:
 
     def to_device(self, images: Tensor) -> Tensor:
         """Return a batch on the device, in the dtype and the memory layout of the model."""
-        # Without the prefetcher images are float32, whatever the model's weights are.
+        # Without the prefetcher, images are float32 even if the weights are not.
         images = images.to(self.process.device, self.task.dtype, non_blocking=True)
         layout = memory_format(self.settings.channels_last)
         return images.contiguous(memory_format=layout) if images.ndim == 4 else images

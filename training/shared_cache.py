@@ -142,7 +142,7 @@ def _measure(dataset: TwoViewDataset, folder: Path | None, workers: int, show: b
 
 
 def _in_memory(table: _Table, workers: int, show: bool, in_memory: list[int]) -> tuple[str, Index]:
-    # Unlike a file in /dev/shm it needs no room there; a container has 64 MiB of that.
+    # Not a file in /dev/shm, where a container has room for only 64 MiB.
     in_memory.append(os.memfd_create("image-cache"))
     place = f"/proc/{os.getpid()}/fd/{in_memory[-1]}"
     assert table.areas is not None
@@ -161,7 +161,7 @@ def _on_disk(table: _Table, cache: Path, workers: int, show: bool) -> tuple[str,
             index = decode_into(str(pixels), table.sources, table.areas, table.channels, workers, show)
             np.save(Path(unfinished, _INDEX), index)
             with pixels.open("rb") as file:
-                os.fsync(file)  # after a power failure the name must not stand for pixels that were never written
+                os.fsync(file)  # after a power failure, the name must not stand for unwritten pixels
             try:
                 Path(unfinished).rename(cache)
             except OSError:

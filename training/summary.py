@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
 from simclr import PROJECTION_METRICS
 from timm.task.nearest_neighbors import NEIGHBORS, Accuracies
-from timm.utils import trim_summary
 
 Row = dict[str, float | int | None]
 
@@ -117,13 +117,13 @@ def lower_is_better(metric: str, attributes: Sequence[str]) -> bool:
 
 
 def metric_interval(metric: str, attributes: Sequence[str], val_interval: int, knn_interval: int) -> int:
-    """Return the number of epochs from one value of an --eval-metric to the next.
+    """Return the number of epochs between values of an --eval-metric.
 
     Args:
         metric: a name of `metric_names`.
         attributes: names of the attributes.
-        val_interval: epochs from one validation to the next.
-        knn_interval: epochs from one search for nearest neighbors to the next; 0 for none.
+        val_interval: epochs between validations.
+        knn_interval: epochs between k-NN scorings; 0 for none.
     """
     weights = measured_columns(attributes, contrast=False, neighbors=False)
     searched = set(measured_columns(attributes, contrast=False, neighbors=knn_interval > 0)) - set(weights)
@@ -149,17 +149,10 @@ def write_summary(path: Path, row: Row) -> None:
             rows = list(reader)
             header = list(reader.fieldnames or [])
     rows.append({name: "" if value is None or math.isnan(value) else value for name, value in row.items()})
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*header, *(name for name in row if name not in header)], restval="")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
-
-
-def forget_epochs(path: Path, start: int) -> None:
-    """Drop the rows of the epochs from `start` on, which a resumed run repeats."""
-    trim_summary(str(path), start)
 
 
 def is_due(epoch: int, interval: int, epochs: int) -> bool:
@@ -173,7 +166,7 @@ def measured_columns(attributes: Sequence[str], contrast: bool, neighbors: bool)
     Args:
         attributes: names of the attributes.
         contrast: whether there are projections.
-        neighbors: whether nearest neighbors are searched at an interval.
+        neighbors: whether the representation is scored by its nearest neighbors.
     """
     columns = [f"train_{name}" for name in PROJECTION_METRICS] if contrast else []
     if neighbors:

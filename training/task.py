@@ -75,7 +75,7 @@ def compile_task(task: SimCLRClassificationTask, backend: str, mode: str | None)
     """
     try:
         task.compile(backend=backend, mode=mode)
-    except RuntimeError as error:  # only about these two words: the model is compiled at its first step
+    except RuntimeError as error:  # about the backend or the mode only: the model is compiled at its first step
         words = f" --torchcompile-mode {mode}" if mode else ""
         raise UsageError(f"--torchcompile {backend}{words}: {first_line(error)}") from error
 

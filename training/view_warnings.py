@@ -20,7 +20,7 @@ _COLORS = frozenset(
     )
 )
 _NAME = re.compile(r"colou?rs?$|^colou?r|hue$", re.IGNORECASE)
-_MOST = 0.6  # share of the classes; "Multi" and "Other" are no colors
+_MOST = 0.6  # share of the classes; "Multi" and "Other" are not colors
 _SIDES = {"left", "right"}
 _SLIGHT = 0.2  # jitter of saturation or hue that leaves a color its name
 
@@ -55,18 +55,18 @@ class ViewSettings:
 
 
 def view_warnings(settings: ViewSettings, label_space: LabelSpace) -> list[str]:
-    """Return a sentence for each way in which the heads' views may hide what attributes are about."""
+    """Return a sentence for each kind of attribute that the heads' views may hide."""
     if not settings.classify:
         return []
     advice = []
     colored = [name for name, classes in label_space.classes.items() if is_about_color(name, classes)]
     if colored and changes_color(settings):
         advice.append(
-            f"{_named(colored)} about color, which the views that the heads read change: {_keeps_color(settings)}"
+            f"{_named(colored)} about color, but the heads read views that change color: {_keeps_color(settings)}"
         )
     sided = [name for name, classes in label_space.classes.items() if is_about_sides(classes)]
     if sided and settings.hflip > 0 and not settings.no_aug:
-        advice.append(f"{_named(sided)} about left and right, which a mirrored image swaps: use --hflip 0")
+        advice.append(f"{_named(sided)} about left and right, but flips swap them: use --hflip 0")
     return advice
 
 
@@ -78,9 +78,9 @@ def _keeps_color(settings: ViewSettings) -> str:
         flags = ("--aa", settings.aa), ("--grayscale-prob", settings.grayscale_prob)
         left_out = [flag for flag, value in flags if value]
         keeping = f"use --color-jitter 0{' without ' + ' and '.join(left_out) if left_out else ''}"
-    if not settings.contrast or settings.aug_splits:  # one view, or splits of it
+    if not settings.contrast or settings.aug_splits:  # the heads read the only view, or its splits
         return keeping
-    return f"{keeping}, or --classify-view weak gives the heads a view of their own that is only cropped and flipped"
+    return f"{keeping}, or give the heads a view that is only cropped and flipped with --classify-view weak"
 
 
 def is_about_color(name: str, classes: Sequence[str]) -> bool:

@@ -384,7 +384,7 @@ def test_cutmix_pastes_between_shares_of_the_side(prepare: Prepare) -> None:
         hole = Mixed(run, seed).pasted()[0]
         assert 8 <= hole.any(dim=0).sum() <= 16
         assert 8 <= hole.any(dim=1).sum() <= 16
-    with pytest.raises(UsageError, match=r"--cutmix-minmax 0.5 0.5: these are the same number of pixels"):
+    with pytest.raises(UsageError, match=r"--cutmix-minmax 0.5 0.5: both are the same number of pixels"):
         prepare("--cutmix-minmax", 0.5, 0.5)
 
 

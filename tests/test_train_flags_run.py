@@ -124,7 +124,7 @@ def test_the_metric_decides_which_checkpoint_is_best(plain: Outcome, busy: Outco
         (["--multi-valued", "color", "shape"], "map"),
         (["--multi-valued", "color", "shape", "--eval-metric", "top1"], "top1"),
     ):
-        assert prepare(*words).args.eval_metric == metric
+        assert prepare(*words).settings.eval_metric == metric
     with pytest.raises(UsageError, match="--eval-metric taste is not logged"):
         prepare("--eval-metric", "taste")
 

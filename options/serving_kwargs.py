@@ -6,7 +6,9 @@ The code below the scripts knows no flags; these functions translate them into i
 from argparse import Namespace
 from typing import Any
 
-# Settings that errors about a checkpoint name; the scripts replace them by their flags.
+from options.train_kwargs import precision_kwargs
+
+# Settings that errors about a checkpoint name; the scripts replace them with their flags.
 NAMED = ("amp", "amp_dtype", "model_dtype", "model_ema", "initial_checkpoint", "pretrained_path")
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 
@@ -16,11 +18,7 @@ def model_kwargs(args: Namespace) -> dict[str, Any]:
     return {
         "use_ema": args.use_ema,
         "preprocessing": {name: getattr(args, name) for name in PREPROCESSING},
-        "precision": {
-            "amp": args.amp,
-            "amp_dtype": args.amp_dtype,
-            "model_dtype": getattr(args, "model_dtype", None),
-        },
+        "precision": precision_kwargs(args),
         "channels_last": args.channels_last,
         "compiler": args.torchcompile or None,
         "data": getattr(args, "data", None),

@@ -89,7 +89,7 @@ def train_parser() -> Parser:
         "--torchcompile eager or aot_eager",
         ("torchcompile",),
         lambda args: "eager" not in (args.torchcompile or ""),
-        "these backends generate no code, and ignore it",
+        "these backends generate no code and ignore the mode",
         verb="excludes",
     )
     group.value("--torchcompile-mode", "NAME", None, hard, needs=(compiler, eager))

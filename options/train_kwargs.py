@@ -15,8 +15,8 @@ def process_kwargs(args: Namespace) -> dict[str, Any]:
 
 
 def precision_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the arguments of `runtime.precision.resolve_precision` besides the device."""
-    return {"amp": args.amp, "amp_dtype": args.amp_dtype, "model_dtype": args.model_dtype}
+    """Return the arguments of `runtime.precision.resolve_precision` besides the device, for the three scripts."""
+    return {"amp": args.amp, "amp_dtype": args.amp_dtype, "model_dtype": getattr(args, "model_dtype", None)}
 
 
 def model_kwargs(args: Namespace) -> dict[str, Any]:
@@ -207,9 +207,8 @@ def loader_kwargs(args: Namespace) -> dict[str, Any]:
 
 
 def unlabeled_ratio(args: Namespace) -> float:
-    """Return the unlabeled images of a batch for each labeled one; 0 where rows come as they are in the table."""
-    given: float | None = args.unlabeled_ratio
-    return float(bool(args.unlabeled)) if given is None else given
+    """Return the unlabeled images in a batch for each labeled one; 0 draws batches from all rows of the table."""
+    return float(args.unlabeled_ratio or bool(args.unlabeled))
 
 
 def augmentation_kwargs(args: Namespace) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def batch_norm_flags(group: Group) -> None:
         "--freeze-backbone together with --bn-eps",
         ("freeze_backbone", "bn_eps"),
         lambda args: not args.freeze_backbone or args.bn_eps is None,
-        "a frozen backbone stays in evaluation mode and reads epsilon alone; leave it out",
+        "a frozen backbone stays in evaluation mode and uses only epsilon; leave it out",
         verb="excludes",
     )
     switch("--bn-tf", "use TensorFlow's momentum and epsilon in batch norm", needs=(both, only_momentum))

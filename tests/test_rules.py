@@ -121,7 +121,7 @@ def test_a_flag_that_asks_for_nothing_needs_nothing(words: str) -> None:
         ("pretrained-path: w", "--initial-checkpoint a", "pretrained_path", ""),
     ],
 )
-def test_a_typed_flag_takes_back_what_it_leaves_without_effect(
+def test_a_typed_flag_removes_what_it_leaves_without_effect_from_the_recipe(
     recipe_text: str, typed: str, dest: str, value: object, recipe: Callable[[str], str]
 ) -> None:
     assert getattr(train("-c", recipe(recipe_text), *typed.split()), dest) == value

@@ -260,9 +260,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             _cached(path, "disk", folder)
 
 
-def test_a_system_without_shared_files_in_memory_is_told_what_to_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_system_without_shared_files_in_memory_gets_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _draw(tmp_path / "data")
     monkeypatch.delattr(os, "memfd_create")
     with pytest.raises(UsageError, match=r"--cache ram needs .*: use --cache disk or --cache none"):

@@ -55,7 +55,7 @@ def test_an_attribute_is_about_color_by_most_of_its_classes(name: str, classes: 
         (["left shoe", "right glove"], False),
     ],
 )
-def test_sides_are_told_by_classes_that_differ_in_them_alone(classes: list[str], sides: bool) -> None:
+def test_an_attribute_is_about_sides_if_two_classes_differ_only_in_them(classes: list[str], sides: bool) -> None:
     assert is_about_sides(classes) == sides
 
 
@@ -91,7 +91,7 @@ def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
         ("--views simclr -wls 0", ["--views simclr-keepcolor"]),
     ],
 )
-def test_what_keeps_color_is_what_the_other_flags_let_stand(words: str, remedies: list[str]) -> None:
+def test_the_advice_keeps_color_with_the_other_flags_unchanged(words: str, remedies: list[str]) -> None:
     (advice,) = view_warnings(settings(*words.split()), LabelSpace({"color": ("red", "blue")}))
     assert [flag for flag in ("--views", "--color-jitter", "--classify-view") if flag in advice] == [
         remedy.split()[0] for remedy in remedies

@@ -72,6 +72,13 @@ def test_the_saved_arguments_give_the_same_arguments(
     assert vars(again) | {"config": ""} == vars(args)
 
 
+@pytest.mark.parametrize("sample", ROUND_TRIPS)
+def test_what_is_typed_is_never_changed(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    args = vars(train(*sample.split()))
+    assert args | train_parser().read(["data", *sample.split()]) == args
+
+
 def test_every_option_is_in_a_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     parser = train_parser()

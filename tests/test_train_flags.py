@@ -441,7 +441,7 @@ def test_a_step_is_one_joint_batch(data: Path, tmp_path: Path, monkeypatch: pyte
     ("words", "sentence"),
     [
         ("--contrastive-batch-size 32", r"train.csv has 3 batches of 8 for each process, fewer than .* 32: use 24 or"),
-        ("--contrastive-batch-size 16 --opt adahessian", "--opt adahessian: it differentiates gradients"),
+        ("--contrastive-batch-size 16 --opt adahessian", "--opt adahessian: it needs second-order gradients"),
         ("-b 1 --contrastive-batch-size 2", "--batch-size 1 leaves the contrastive loss no negatives"),
         ("--contrastive-batch-size 16 --sync-bn --device cpu", "--sync-bn needs GPUs"),
     ],

@@ -30,12 +30,12 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     """Return the label space of a table: attributes in the header's order, classes sorted by name.
 
     Args:
-        table: The table.
-        multi_valued: The attributes whose cells hold several values; by default the columns of lists and the columns
+        table: the table.
+        multi_valued: the attributes whose cells hold several values; by default the columns of lists and the columns
             with a `|` in a cell.
 
     Raises:
-        DataError: If an attribute cannot be learned (`check_attributes`), or a multi-valued one does not exist.
+        DataError: if an attribute cannot be learned (`check_attributes`), or a multi-valued one does not exist.
     """
     if multi_valued is None:
         multi_valued = [name for name, column in table.columns.items() if name in table.lists or has_separator(column)]
@@ -57,11 +57,11 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
     Call this only for the table that defines the classes; a validation table may have a single class.
 
     Args:
-        table: The table.
-        multi_valued: The attributes whose cells hold several values.
+        table: the table.
+        multi_valued: the attributes whose cells hold several values.
 
     Raises:
-        DataError: If an attribute has fewer than two classes, is an id, or is one of several one-hot columns.
+        DataError: if an attribute has fewer than two classes, is an id, or is one of several one-hot columns.
     """
     if not table.chosen:
         _check_one_hot(table)

@@ -12,7 +12,7 @@ class DataError(UsageError):
     The message is one sentence on one line: what is wrong, where (file, line, column), and what to do about it.
 
     Args:
-        message: The sentence. Line breaks can only come from the user's names; they are shown as escapes.
+        message: the sentence. Line breaks can only come from the user's names; they are shown as escapes.
     """
 
     def __init__(self, message: str) -> None:

@@ -37,14 +37,14 @@ def load_pixels(path: str | os.PathLike[str], channels: int = 3) -> Pixels:
     """Decode an image file to pixels, as `load_image` decodes it.
 
     Args:
-        path: The file.
+        path: the file.
         channels: 3 for color, 1 for gray.
 
     Returns:
         uint8 [H, W, C].
 
     Raises:
-        OSError: If the file is missing or no image; the message names the file.
+        OSError: if the file is missing or no image; the message names the file.
     """
     if channels == 3:
         with suppress(ValueError):  # damaged, or an impossible name: Pillow decodes it or raises a readable error
@@ -58,15 +58,15 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
     """Decode an image file to a Pillow image. Pillow's warnings are suppressed, since they never concern the pixels.
 
     Args:
-        path_or_file: The file's path, or an open binary file, which stays open.
+        path_or_file: the file's path, or an open binary file, which stays open.
         channels: 3 for mode "RGB", 1 for mode "L".
 
     Returns:
         The image, upright, in that mode.
 
     Raises:
-        ValueError: If `channels` is another number.
-        OSError: If the file is missing, truncated, no image, or too large (Pillow's limit against decompression
+        ValueError: if `channels` is another number.
+        OSError: if the file is missing, truncated, no image, or too large (Pillow's limit against decompression
             bombs); the message names the file. A bad file raises no other exception.
     """
     if channels not in _MODES:
@@ -98,13 +98,13 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Read an image's size from its header, without decoding its pixels.
 
     Args:
-        path: The file.
+        path: the file.
 
     Returns:
         Width and height in pixels, as stored; an EXIF orientation may swap them.
 
     Raises:
-        OSError: If the file is missing or has no image's header. The pixels behind a sound header may be damaged.
+        OSError: if the file is missing or has no image's header. The pixels behind a sound header may be damaged.
     """
     try:
         with warnings.catch_warnings(), _open(path) as file:
@@ -138,7 +138,7 @@ def _is_plain_jpeg(content: bytes) -> bool:
     """Return whether this is a color JPEG within Pillow's size limit and without an orientation.
 
     Raises:
-        ValueError: If a JPEG's header is damaged.
+        ValueError: if a JPEG's header is damaged.
     """
     if not content or b"Exif\0\0" in content or b"tiff:Orientation" in content:
         return False

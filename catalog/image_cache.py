@@ -39,9 +39,9 @@ class ImageSources:
     """The image files of a table. A path that occurs in several rows is one source.
 
     Attributes:
-        paths: The path of each source as the table spells it, Arrow strings [sources].
-        roots: The folders that the paths are relative to, tried in order.
-        of_row: The source of each row, int32 [rows].
+        paths: the path of each source as the table spells it, Arrow strings [sources].
+        roots: the folders that the paths are relative to, tried in order.
+        of_row: the source of each row, int32 [rows].
     """
 
     paths: pa.LargeStringArray
@@ -74,8 +74,8 @@ class ImageSources:
         """Return each source's number of pixels according to its header, int64 [sources]; 0 if it is not an image.
 
         Args:
-            workers: The number of processes that read headers; 0 reads them in this process.
-            show: Whether to show a progress bar.
+            workers: the number of processes that read headers; 0 reads them in this process.
+            show: whether to show a progress bar.
         """
         return np.array([*_in_processes(_area, self.files(), len(self), workers, "Measuring", show)], dtype=np.int64)
 
@@ -97,8 +97,8 @@ def image_sources(table: Table, roots: tuple[os.PathLike[str], ...] | None = Non
     """Return the sources of a table.
 
     Args:
-        table: The table.
-        roots: The result of `image_roots`, if known; finding it takes time, because it looks for some of the files.
+        table: the table.
+        roots: the result of `image_roots`, if known; finding it takes time, because it looks for some of the files.
     """
     encoded = table.image_paths.dictionary_encode()
     folders = tuple(os.fspath(root) for root in roots or image_roots(table))
@@ -109,10 +109,10 @@ class ImageCache:
     """The pixels of a table's images. Forked and spawned worker processes can receive it.
 
     Args:
-        file: The descriptor of a file with the sources' pixels in order, uint8 [H, W, C] each; the cache closes it.
-        index: The offset in bytes, height and width of each source, int64 [sources, 3]; a height of 0 means no pixels.
+        file: the descriptor of a file with the sources' pixels in order, uint8 [H, W, C] each; the cache closes it.
+        index: the offset in bytes, height and width of each source, int64 [sources, 3]; a height of 0 means no pixels.
         channels: 3 for color, 1 for gray.
-        of_row: The source of each row, int32 [rows].
+        of_row: the source of each row, int32 [rows].
     """
 
     def __init__(self, file: int, index: Index, channels: int, of_row: npt.NDArray[np.int32]) -> None:
@@ -150,16 +150,16 @@ def decode_into(
     """Write the pixels of all sources to a file; return the index that `ImageCache` takes.
 
     Args:
-        path: The path of an existing file, which worker processes can open too.
-        sources: The images.
-        areas: The number of pixels of each source, int64 [sources], as `ImageSources.areas` returns it.
+        path: the path of an existing file, which worker processes can open too.
+        sources: the images.
+        areas: the number of pixels of each source, int64 [sources], as `ImageSources.areas` returns it.
         channels: 3 for color, 1 for gray.
-        workers: The number of processes that decode; 0 decodes in this process.
-        show: Whether to show a progress bar.
+        workers: the number of processes that decode; 0 decodes in this process.
+        show: whether to show a progress bar.
 
     Raises:
-        OSError: If the file cannot be written.
-        concurrent.futures.process.BrokenProcessPool: If a worker was killed.
+        OSError: if the file cannot be written.
+        concurrent.futures.process.BrokenProcessPool: if a worker was killed.
     """
     sizes = areas * channels
     offsets = np.cumsum(sizes) - sizes

@@ -28,8 +28,8 @@ class ImageList:
     """The images of one input.
 
     Attributes:
-        paths: The image paths, Arrow strings, as the input spells them.
-        roots: The folders that the paths are relative to, tried in order.
+        paths: the image paths, Arrow strings, as the input spells them.
+        roots: the folders that the paths are relative to, tried in order.
     """
 
     paths: pa.LargeStringArray
@@ -40,12 +40,12 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
     """Return the images of each input, in order.
 
     Args:
-        inputs: Image files, folders, and tables. A folder gives every file below it with an image's extension, except
+        inputs: image files, folders, and tables. A folder gives every file below it with an image's extension, except
             hidden ones. A table gives the image_path of every row. Files and folders that contain the same image give
             it once.
 
     Raises:
-        DataError: If an input is missing, or a folder or table has no images.
+        DataError: if an input is missing, or a folder or table has no images.
     """
     lists: list[ImageList] = []
     files: list[str] = []

@@ -16,11 +16,11 @@ def image_roots(table: Table, limit: int = 100) -> tuple[Path, ...]:
     path gives that path.
 
     Args:
-        table: The table.
-        limit: Number of rows to try, evenly spaced. If none of them has an image, all rows are tried until one has.
+        table: the table.
+        limit: number of rows to try, evenly spaced. If none of them has an image, all rows are tried until one has.
 
     Raises:
-        DataError: If no row's image exists.
+        DataError: if no row's image exists.
     """
     roots = tuple(dict.fromkeys((table.path.parent.resolve(), Path.cwd())))
     sample = dict.fromkeys(np.linspace(0, len(table) - 1, min(limit, len(table)), dtype=np.int64).tolist())

@@ -39,12 +39,12 @@ class LabelSpace:
     attributes; it belongs to a model that is only pretrained.
 
     Args:
-        classes: The class names of each attribute: at least two, or one for a multi-valued attribute. A name's
+        classes: the class names of each attribute: at least two, or one for a multi-valued attribute. A name's
             position is its int64 code.
-        multi_valued: The attributes that allow an image any number of classes.
+        multi_valued: the attributes that allow an image any number of classes.
 
     Raises:
-        DataError: If a name is blank, is not a string, or occurs twice; if an attribute has too few classes; or if a
+        DataError: if a name is blank, is not a string, or occurs twice; if an attribute has too few classes; or if a
             multi-valued attribute is unknown.
     """
 
@@ -72,7 +72,7 @@ class LabelSpace:
             saved: `{"attributes": [...], "classes": [[...], ...], "multi_valued": [...]}`; the last key is optional.
 
         Raises:
-            DataError: If the form differs, or an attribute is named twice.
+            DataError: if the form differs, or an attribute is named twice.
         """
         attributes, classes = (saved.get(key) if isinstance(saved, Mapping) else None for key in _KEYS)
         if not (isinstance(attributes, list | tuple) and isinstance(classes, list | tuple)):
@@ -92,7 +92,7 @@ class LabelSpace:
         """Return a label space whose classes are named by their codes, for old checkpoints that saved no names.
 
         Args:
-            num_classes: The number of classes of each attribute; `{"color": 47}` gives "0", "1", ..., "46".
+            num_classes: the number of classes of each attribute; `{"color": 47}` gives "0", "1", ..., "46".
         """
         return cls({attribute: tuple(map(str, range(count))) for attribute, count in num_classes.items()})
 
@@ -140,8 +140,8 @@ class LabelSpace:
         """Return the targets of every cell in a column.
 
         Args:
-            attribute: The attribute whose classes the cells are looked up in.
-            column: Strings, dictionary-encoded or plain; a null and an empty string are blank.
+            attribute: the attribute whose classes the cells are looked up in.
+            column: strings, dictionary-encoded or plain; a null and an empty string are blank.
 
         Returns:
             int64 [rows, columns of the attribute]: the position of a class, or the bits of a multi-valued attribute's
@@ -176,7 +176,7 @@ class LabelSpace:
         """Return an image's labels as text, one string for each attribute; a dash where the label is unknown.
 
         Args:
-            target: One row of the targets, C integers.
+            target: one row of the targets, C integers.
         """
         texts = []
         for attribute, columns in self.columns.items():

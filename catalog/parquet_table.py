@@ -22,7 +22,7 @@ def read_parquet_header(path: Path) -> list[str]:
     """Return the names of a Parquet table's columns, without pandas' index.
 
     Raises:
-        DataError: If the file is not a Parquet table.
+        DataError: if the file is not a Parquet table.
     """
     try:
         names = pq.read_schema(path).names
@@ -37,15 +37,15 @@ def read_parquet_columns(
     """Read columns of a Parquet table as strings.
 
     Args:
-        path: The table.
-        names: The columns to read, as the file spells them; the first holds the image paths.
-        lenient: Whether a column that holds no names is left out with a warning; otherwise it is an error.
+        path: the table.
+        names: the columns to read, as the file spells them; the first holds the image paths.
+        lenient: whether a column that holds no names is left out with a warning; otherwise it is an error.
 
     Returns:
         The columns by name, and the names of those whose cells are lists, here joined by `|`.
 
     Raises:
-        DataError: If the file is damaged, or a column holds no names.
+        DataError: if the file is damaged, or a column holds no names.
     """
     # the file
     try:

@@ -14,12 +14,12 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     """Return the path of a split's table.
 
     Args:
-        data_dir: The folder with the tables.
+        data_dir: the folder with the tables.
         name: "train", "val" (or "validation"), "test", or another table's name without its extension. A file also
             works, relative to the working directory or to `data_dir`.
 
     Raises:
-        DataError: If there is no such table, or there are several.
+        DataError: if there is no such table, or there are several.
     """
     folder = Path(data_dir)
     for stem in _ALIASES.get(name, (name,)):
@@ -39,7 +39,7 @@ def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.Path
     """Return the path of the table that defines the classes: `all` in the data folder, else the training split.
 
     Raises:
-        DataError: If the folder has `all` in several formats.
+        DataError: if the folder has `all` in several formats.
     """
     return _find(Path(data_dir), "all") or Path(train_path)
 

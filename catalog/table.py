@@ -40,12 +40,12 @@ class Table:
     """A table of images, read and checked.
 
     Args:
-        path: The file it was read from.
+        path: the file it was read from.
         image_paths: Arrow strings, one a row, none blank.
-        columns: The attributes in the header's order, each a dictionary-encoded Arrow array; null is blank.
-        chosen: Whether the user named the attributes; otherwise the header did.
-        lists: The attributes whose cells are lists in the file, here joined by `|`.
-        file_rows: Each row's index in the file, -1 for an image that `with_images` added. None if the table has the
+        columns: the attributes in the header's order, each a dictionary-encoded Arrow array; null is blank.
+        chosen: whether the user named the attributes; otherwise the header did.
+        lists: the attributes whose cells are lists in the file, here joined by `|`.
+        file_rows: each row's index in the file, -1 for an image that `with_images` added. None if the table has the
             file's rows in their order.
     """
 
@@ -100,7 +100,7 @@ class Table:
         This reads the file again, so use it only for messages.
 
         Raises:
-            ValueError: If the row was added and is not in the file.
+            ValueError: if the row was added and is not in the file.
         """
         file_row = row if self.file_rows is None else int(self.file_rows[row])
         if file_row == _ADDED:
@@ -128,13 +128,13 @@ def read_table(
     by `|`; an empty list is a lone `|`.
 
     Args:
-        path: The file; its extension gives the format.
-        attributes: The columns to read as attributes; by default every column but `image_path`.
-        require_attributes: Whether a table without attributes is an error; pretraining and inference need none. If
+        path: the file; its extension gives the format.
+        attributes: the columns to read as attributes; by default every column but `image_path`.
+        require_attributes: whether a table without attributes is an error; pretraining and inference need none. If
             false, columns that hold no names are left out with a warning, unless `attributes` names them.
 
     Raises:
-        DataError: If the file is missing or is no such table, or a row has no image path.
+        DataError: if the file is missing or is no such table, or a row has no image path.
     """
     # header
     path = Path(path)

@@ -19,16 +19,16 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
     """Return the targets of a table's images.
 
     Args:
-        table: The table; columns that the label space lacks are ignored.
-        label_space: The attributes and classes of the model.
-        strict: Whether an unknown class or a missing attribute is an error, as in training. Otherwise it is logged;
+        table: the table; columns that the label space lacks are ignored.
+        label_space: the attributes and classes of the model.
+        strict: whether an unknown class or a missing attribute is an error, as in training. Otherwise it is logged;
             the class becomes `UNSEEN`, and the attribute is `UNKNOWN` in every row.
 
     Returns:
         int64 [rows, C]: the code of a class, or the bits of a multi-valued attribute's set; `UNKNOWN` for a blank cell.
 
     Raises:
-        DataError: If `strict` and a class or attribute is missing, or if the table has none of the attributes.
+        DataError: if `strict` and a class or attribute is missing, or if the table has none of the attributes.
     """
     _check_attributes(table, label_space, strict)
     blank = pa.nulls(len(table), pa.string())

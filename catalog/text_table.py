@@ -26,7 +26,7 @@ def read_text_header(path: Path) -> list[str]:
     """Return the header's cells as the file spells them.
 
     Raises:
-        DataError: If the file is no text table, is not UTF-8, or has no header.
+        DataError: if the file is no text table, is not UTF-8, or has no header.
     """
     with path.open("rb") as file:
         start = file.read(1 << 16)
@@ -47,12 +47,12 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
     """Read columns of a text table: the first as strings, the others dictionary-encoded.
 
     Args:
-        path: The table.
-        header: All cells of the header, as the file spells them.
-        names: The columns to read, as the file spells them.
+        path: the table.
+        header: all cells of the header, as the file spells them.
+        names: the columns to read, as the file spells them.
 
     Raises:
-        DataError: If rows have another number of cells than the header, a quote is not closed, or there are no rows.
+        DataError: if rows have another number of cells than the header, a quote is not closed, or there are no rows.
     """
     # the bytes
     data = path.read_bytes()
@@ -104,9 +104,9 @@ def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator
     """Yield the line number, from 1, on which each row starts, and the row's cells.
 
     Args:
-        path: The table.
-        strict: Whether to refuse text after a closing quote, which shows that an earlier quote was not closed.
-        errors: The treatment of bytes that are not UTF-8, as `open` takes it; another check reports them.
+        path: the table.
+        strict: whether to refuse text after a closing quote, which shows that an earlier quote was not closed.
+        errors: the treatment of bytes that are not UTF-8, as `open` takes it; another check reports them.
     """
     start = 1
     with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:

@@ -36,12 +36,12 @@ def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
     """Return a table with unlabeled images added at its end, each once; images that it already has are skipped.
 
     Args:
-        table: The training table.
-        inputs: Folders, tables, image files, and patterns of these (`shop/*.jpg`; `**` includes folders below). The
+        table: the training table.
+        inputs: folders, tables, image files, and patterns of these (`shop/*.jpg`; `**` includes folders below). The
             labels of tables are not read.
 
     Raises:
-        DataError: If an input is missing, or the table already has all its images.
+        DataError: if an input is missing, or the table already has all its images.
     """
     found = pa.concat_arrays([_absolute_paths(images) for images in list_images(_expanded(inputs))]).unique()
     new = found.filter(pc.invert(pc.is_in(found, value_set=_all_absolute_paths(table))))
@@ -60,7 +60,7 @@ def join_paths(folder: str, paths: pa.LargeStringArray) -> pa.LargeStringArray:
     """Return each path joined to a folder and normalized, as `os.path` does, without a Python string for each.
 
     Args:
-        folder: An absolute, normalized path.
+        folder: an absolute, normalized path.
         paths: Arrow strings; absolute ones do not depend on the folder.
     """
     prefix, nothing = (pa.scalar(text, pa.large_string()) for text in (folder.rstrip("/") + "/", ""))

@@ -21,14 +21,14 @@ def torso(
     """Draw the part that shirts, tops, kurtas and dresses share.
 
     Args:
-        pen: The pen to draw with.
-        look: The colors and the cut.
+        pen: the pen to draw with.
+        look: the colors and the cut.
         top: y of the neck's sides.
         bottom: y of the hem.
-        widths: Half widths of shoulder, chest, waist and hem.
-        neck: Half width and depth of the neckline.
-        sleeve: Length, angle from the vertical in radians, and half width at the end; a length of 0 means no sleeves.
-        pointed: Whether the neckline is a V.
+        widths: half widths of shoulder, chest, waist and hem.
+        neck: half width and depth of the neckline.
+        sleeve: length, angle from the vertical in radians, and half width at the end; a length of 0 means no sleeves.
+        pointed: whether the neckline is a V.
     """
     # measures
     shoulder, chest, waist, hem = widths
@@ -94,13 +94,13 @@ def wearer(
     """Draw the wearer's head, hair, arms and legs. Call this before drawing the garment.
 
     Args:
-        pen: The pen to draw with.
-        look: The cut: a man's, a woman's or a child's.
+        pen: the pen to draw with.
+        look: the cut: a man's, a woman's or a child's.
         top: y of the garment's neck.
         bottom: y of its hem.
-        shoulder: Half width of its shoulders.
-        sleeve: The sleeve that `torso` gets; arms follow a long one.
-        bare: Half width of the legs below the hem, relative to trousers.
+        shoulder: half width of its shoulders.
+        sleeve: the sleeve that `torso` gets; arms follow a long one.
+        bare: half width of the legs below the hem, relative to trousers.
     """
     # colors
     skin = SKINS[int(look.rng.integers(len(SKINS)))]

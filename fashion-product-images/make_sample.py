@@ -41,13 +41,13 @@ class Article(NamedTuple):
     """One kind of product.
 
     Args:
-        share: Share of the products, in percent.
-        draw: The function that draws it.
-        genders: Shares of Men, Women, Unisex, Boys and Girls, in percent.
-        patterns: Patterns of its cloth; each product gets one at random.
-        gloss: Shine, 0-1.
-        colors: Factors that make some colors more or less frequent than in `COLORS`.
-        size: Scale of the drawing.
+        share: share of the products, in percent.
+        draw: the function that draws it.
+        genders: shares of Men, Women, Unisex, Boys and Girls, in percent.
+        patterns: patterns of its cloth; each product gets one at random.
+        gloss: shine, 0-1.
+        colors: factors that make some colors more or less frequent than in `COLORS`.
+        size: scale of the drawing.
     """
 
     share: float
@@ -150,8 +150,8 @@ def tabulate(rows: Sequence[Row], seed: int) -> dict[str, str]:
     """Split the products and blank some of their cells.
 
     Args:
-        rows: The products.
-        seed: Seed of the split and of the blank cells.
+        rows: the products.
+        seed: seed of the split and of the blank cells.
 
     Returns:
         The text of each split's CSV, by name. The first product of every class is in train and keeps its labels, so
@@ -214,16 +214,16 @@ def make(folder: Path, count: int, seed: int, force: bool = False) -> str:
     """Write the sample into a folder, unless it is there already.
 
     Args:
-        folder: Folder for the CSVs; its subfolder `images` gets the images.
-        count: Number of products.
-        seed: Seed of the sample, 0 or more.
-        force: Whether to draw an existing sample again, and to replace another dataset's CSVs.
+        folder: folder for the CSVs; its subfolder `images` gets the images.
+        count: number of products.
+        seed: seed of the sample, 0 or more.
+        force: whether to draw an existing sample again, and to replace another dataset's CSVs.
 
     Returns:
         One sentence about the result.
 
     Raises:
-        FileExistsError: If a CSV exists that this script did not write.
+        FileExistsError: if a CSV exists that this script did not write.
     """
     # existing files
     rows = describe(count, seed)

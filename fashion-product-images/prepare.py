@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the CSVs and print a summary.
 
     Args:
-        argv: Words of the command line after the program's name (default: this process's).
+        argv: words of the command line after the program's name (default: this process's).
 
     Returns:
         The exit code: 0, or 2 after one sentence on stderr.
@@ -91,7 +91,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Set the defaults, and refuse contradictions and overwriting.
 
     Raises:
-        InputError: If flags contradict each other or a file would be overwritten.
+        InputError: if flags contradict each other or a file would be overwritten.
     """
     if args.like and (given := [f"--{name}" for name in ("val", "test", "seed") if getattr(args, name) is not None]):
         raise InputError(f"--like takes its split from existing CSVs: leave out {' and '.join(given)}")

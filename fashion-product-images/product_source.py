@@ -30,13 +30,13 @@ def read_source(sources: list[Path], attributes: list[str], output: Path, force:
     """Read either form of the dataset.
 
     Args:
-        sources: One Kaggle folder, or parquet files and folders that contain some.
-        attributes: Names of the attributes to read.
-        output: Folder that gets the images of parquet files, in its subfolder images.
-        force: Whether existing images may be overwritten.
+        sources: one Kaggle folder, or parquet files and folders that contain some.
+        attributes: names of the attributes to read.
+        output: folder that gets the images of parquet files, in its subfolder images.
+        force: whether existing images may be overwritten.
 
     Raises:
-        InputError: If there is nothing to read, a column is missing, or no row has an image.
+        InputError: if there is nothing to read, a column is missing, or no row has an image.
     """
     for source in sources:
         if not source.exists():
@@ -69,8 +69,8 @@ def collect(records: Iterable[Record], store: Callable[[str, bytes | None], str]
     """Collect the labels of all records that have an image.
 
     Args:
-        records: The source's rows.
-        store: A function of an id and an image that returns the reason to drop the row, or "".
+        records: the source's rows.
+        store: a function of an id and an image that returns the reason to drop the row, or "".
 
     Returns:
         The labels in the records' order, and the number of dropped rows for each reason.
@@ -95,12 +95,12 @@ def source_columns(attributes: list[str], present: list[str], file: Path) -> lis
     """Return the source's columns for the attributes.
 
     Args:
-        attributes: Names of the attributes.
-        present: Columns of the file.
-        file: Path of the file, for the message.
+        attributes: names of the attributes.
+        present: columns of the file.
+        file: path of the file, for the message.
 
     Raises:
-        InputError: If a column is missing; the message lists the existing ones.
+        InputError: if a column is missing; the message lists the existing ones.
     """
     columns = [SOURCE_COLUMN.get(name, name) for name in attributes]
     usable = [name for name in present if name not in ("id", "image")]

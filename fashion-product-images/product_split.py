@@ -24,10 +24,10 @@ def assign_splits(labels: Labels, val: float, test: float, seed: int) -> dict[st
     8:1:1. Every class is within a few rows of its shares.
 
     Args:
-        labels: The labels of every image.
-        val: Share of the images for val, 0-1.
-        test: Share of the images for test, 0-1.
-        seed: Seed of the order in which a class distributes its rows.
+        labels: the labels of every image.
+        val: share of the images for val, 0-1.
+        test: share of the images for test, 0-1.
+        seed: seed of the order in which a class distributes its rows.
 
     Returns:
         The ids of train, val, test and all, each in the order of `labels`.
@@ -86,13 +86,13 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     """Read the split and the order of existing CSVs.
 
     Args:
-        folder: Folder with train.csv, val.csv, test.csv and possibly all.csv; each image_path ends in <id>.jpg.
+        folder: folder with train.csv, val.csv, test.csv and possibly all.csv; each image_path ends in <id>.jpg.
 
     Returns:
         The ids of train, val, test and all. Without all.csv, all joins the three.
 
     Raises:
-        InputError: If a file is missing, has no image_path or is not CSV, or if an image is listed twice.
+        InputError: if a file is missing, has no image_path or is not CSV, or if an image is listed twice.
     """
     # ids
     ids: dict[str, list[str]] = {}
@@ -126,7 +126,7 @@ def only_known(listed: dict[str, list[str]], labels: Labels) -> tuple[dict[str, 
         The remaining ids in the same order, and the number of different ids removed.
 
     Raises:
-        InputError: If no id remains.
+        InputError: if no id remains.
     """
     known = {name: [identifier for identifier in ids if identifier in labels] for name, ids in listed.items()}
     if not any(known.values()):

@@ -27,12 +27,12 @@ class Look:
     """The appearance of a thing, apart from its shape.
 
     Args:
-        rng: The picture's random generator.
-        base: The color of its label.
-        accent: A second color, for prints and trimmings.
-        femininity: About 0 for a man's cut, 1 for a woman's, and between them for unisex.
-        child: Whether it is cut for a child.
-        unisex: Whether it is sold to men and women.
+        rng: the picture's random generator.
+        base: the color of its label.
+        accent: a second color, for prints and trimmings.
+        femininity: about 0 for a man's cut, 1 for a woman's, and between them for unisex.
+        child: whether it is cut for a child.
+        unisex: whether it is sold to men and women.
     """
 
     rng: np.random.Generator
@@ -75,11 +75,11 @@ class Pen:
     """A pen for filled outlines and lines; x runs from -1 to 1 across the picture and y from -1.33 down to 1.33.
 
     Args:
-        size: The scale of the thing in the picture.
-        turn: Its rotation in degrees.
-        shift: The position of its center.
-        flip: Whether left and right are swapped.
-        cloth: The color or pattern that `fill` uses without a color.
+        size: the scale of the thing in the picture.
+        turn: its rotation in degrees.
+        shift: the position of its center.
+        flip: whether left and right are swapped.
+        cloth: the color or pattern that `fill` uses without a color.
     """
 
     size: float
@@ -199,9 +199,9 @@ def photograph(pen: Pen, look: Look, gloss: float) -> Image.Image:
     """Photograph a drawn thing with light, shadow and background.
 
     Args:
-        pen: The pen with the drawing.
-        look: The look of the thing.
-        gloss: Shine: near 0 for cloth, 1 for patent leather and metal.
+        pen: the pen with the drawing.
+        look: the look of the thing.
+        gloss: shine: near 0 for cloth, 1 for patent leather and metal.
     """
     # light
     ink, mask, relief = (np.asarray(i.reduce(ZOOM), np.float32) / 255 for i in (pen.ink, pen.mask, pen.relief))

@@ -12,8 +12,8 @@ def parse_inference_args(argv: Sequence[str] | None = None, check_paths: bool = 
     """Return the options of inference.py; on a mistake, print a sentence and exit with status 2.
 
     Args:
-        argv: The words after the command's name; None reads them from `sys.argv`.
-        check_paths: Whether a missing folder or file is a mistake too.
+        argv: the words after the command's name; None reads them from `sys.argv`.
+        check_paths: whether a missing folder or file is a mistake too.
     """
     return parse(inference_parser(), argv, check_paths, _conflicts)
 

@@ -30,11 +30,11 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that separates what was given from defaults, and reads YAML.
 
     Attributes:
-        flags: Every spelling of every flag, `--batch-size` and `-b`.
-        defaults: The default of each option. The argparse actions have none (argparse.SUPPRESS), so that parsing
+        flags: every spelling of every flag, `--batch-size` and `-b`.
+        defaults: the default of each option. The argparse actions have none (argparse.SUPPRESS), so that parsing
             returns only what was given.
-        rules: What the flags need from each other.
-        groups: The groups of flags, as `--help` and docs/flags.md show them.
+        rules: what the flags need from each other.
+        groups: the groups of flags, as `--help` and docs/flags.md show them.
     """
 
     def __init__(self, prog: str, description: str, usage: str) -> None:
@@ -119,11 +119,11 @@ class Group:
     """A group of flags.
 
     Attributes:
-        parser: The parser that gets the flags.
+        parser: the parser that gets the flags.
         arguments: argparse's group.
-        title: The heading.
-        intro: A sentence about the group; may be empty.
-        dests: The options that its flags set, in order.
+        title: the heading.
+        intro: a sentence about the group; may be empty.
+        dests: the options that its flags set, in order.
     """
 
     parser: Parser
@@ -136,11 +136,11 @@ class Group:
         """Declare a flag that takes a value.
 
         Args:
-            names: Its spellings, the long one first: "--batch-size -b".
-            kind: A function that converts the text, a list of choices, or, for free text, its placeholder in the help.
-            default: The value if the flag is not given.
-            help: The meaning, with the unit; the default is appended.
-            settings: The flag's rules (`needs`, `off`, `excludes`, `implies`: see `Declaration`), and more arguments
+            names: its spellings, the long one first: "--batch-size -b".
+            kind: a function that converts the text, a list of choices, or, for free text, its placeholder in the help.
+            default: the value if the flag is not given.
+            help: the meaning, with the unit; the default is appended.
+            settings: the flag's rules (`needs`, `off`, `excludes`, `implies`: see `Declaration`), and more arguments
                 for argparse.
         """
         if isinstance(kind, str):
@@ -207,10 +207,10 @@ def parse(
     """Return the options of a command; on a mistake, print a sentence and exit with status 2.
 
     Args:
-        parser: The command's parser.
-        argv: The words after the command's name; None reads them from `sys.argv`.
-        check_paths: Whether a missing folder or file is a mistake too.
-        conflicts: Yields a sentence for each mistake that involves several flags.
+        parser: the command's parser.
+        argv: the words after the command's name; None reads them from `sys.argv`.
+        check_paths: whether a missing folder or file is a mistake too.
+        conflicts: yields a sentence for each mistake that involves several flags.
     """
     typed = parser.read(sys.argv[1:] if argv is None else argv)
     recipe = parser.read_yaml(typed["config"]) if typed.get("config") else {}

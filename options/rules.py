@@ -16,15 +16,15 @@ class Need:
     """A condition without which a flag has no effect.
 
     Attributes:
-        wanted: The flags that meet the condition, as they are typed: "--sched step or multistep".
-        dests: The options that `met` reads.
-        met: Whether the options meet the condition.
-        because: Why the flag has no effect otherwise.
-        noted: Whether an unmet need is logged instead of refused: for the original's commands, and for flags that
+        wanted: the flags that meet the condition, as they are typed: "--sched step or multistep".
+        dests: the options that `met` reads.
+        met: whether the options meet the condition.
+        because: why the flag has no effect otherwise.
+        noted: whether an unmet need is logged instead of refused: for the original's commands, and for flags that
             several stages or machines share.
-        shown: The option whose value the message adds: "--sched step, not cosine".
+        shown: the option whose value the message adds: "--sched step, not cosine".
         verb: "needs", or "excludes" where `wanted` must be absent.
-        only_with: A setting without which the condition holds, for the reference: "--classify-view weak".
+        only_with: a setting without which the condition holds, for the reference: "--classify-view weak".
     """
 
     wanted: str
@@ -73,9 +73,9 @@ def repeated(args: Namespace, pairs: str, flags: dict[str, str]) -> Iterator[str
     """Yield a sentence for each name among a flag's NAME=VALUE pairs that a given flag sets too.
 
     Args:
-        args: The options.
-        pairs: The option that holds the pairs.
-        flags: The option that sets each name.
+        args: the options.
+        pairs: the option that holds the pairs.
+        flags: the option that sets each name.
     """
     for name, dest in flags.items():
         if name in getattr(args, pairs) and getattr(args, dest) is not None:
@@ -87,10 +87,10 @@ class Implied:
     """A value of one flag that sets another flag: --contrastive none sets -wls 0.
 
     Attributes:
-        values: The values that set the other option; empty means every value but those that are off.
-        other: The other option.
-        settled: The value that it is set to.
-        because: Why another value would contradict.
+        values: the values that set the other option; empty means every value but those that are off.
+        other: the other option.
+        settled: the value that it is set to.
+        because: why another value would contradict.
     """
 
     values: tuple[Any, ...]
@@ -108,15 +108,15 @@ class Declaration:
     """A flag as it was declared.
 
     Attributes:
-        dest: The name of the option.
-        spellings: Its names on the command line, the first being the usual one.
-        default: The value of the option when the flag is not given.
-        help: The meaning, in words.
-        off: Values that turn the flag off, so that its needs do not apply.
-        needs: Conditions for the flag to have an effect, the most important one first.
-        excludes: Another option that sets the same thing, and why both cannot be given.
-        implies: A value that sets another option.
-        refused: Why the flag is refused and what to do instead; empty for a flag that works.
+        dest: the name of the option.
+        spellings: its names on the command line, the first being the usual one.
+        default: the value of the option when the flag is not given.
+        help: the meaning, in words.
+        off: values that turn the flag off, so that its needs do not apply.
+        needs: conditions for the flag to have an effect, the most important one first.
+        excludes: another option that sets the same thing, and why both cannot be given.
+        implies: a value that sets another option.
+        refused: why the flag is refused and what to do instead; empty for a flag that works.
     """
 
     dest: str

@@ -41,8 +41,8 @@ def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = Fals
     """Return the options of train.py; on a mistake, print a sentence and exit with status 2.
 
     Args:
-        argv: The words after the command's name; None reads them from `sys.argv`.
-        check_paths: Whether a missing folder or file is a mistake too.
+        argv: the words after the command's name; None reads them from `sys.argv`.
+        check_paths: whether a missing folder or file is a mistake too.
     """
     return parse(train_parser(), argv, check_paths, _conflicts)
 
@@ -51,9 +51,9 @@ def resolve_eval_metric(asked: str | None, heads_learn: bool, only_sets: bool) -
     """Return the column of summary.csv that decides which checkpoint is best.
 
     Args:
-        asked: The value of --eval-metric; None if it was not given.
-        heads_learn: Whether the classification loss has a weight.
-        only_sets: Whether every attribute is multi-valued.
+        asked: the value of --eval-metric; None if it was not given.
+        heads_learn: whether the classification loss has a weight.
+        only_sets: whether every attribute is multi-valued.
     """
     if asked is not None:
         return asked

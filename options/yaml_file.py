@@ -34,9 +34,9 @@ class YamlWords:
     """Turns a YAML file into the words that one would type.
 
     Args:
-        flags: The action of every spelling of every flag.
-        error: Reports a mistake and does not return.
-        nearest: Returns "; did you mean --lr?" for an unknown flag, or "".
+        flags: the action of every spelling of every flag.
+        error: reports a mistake and does not return.
+        nearest: returns "; did you mean --lr?" for an unknown flag, or "".
     """
 
     def __init__(

@@ -51,9 +51,9 @@ def make_panels(rows: Sequence[Row], heights: Sequence[int], titles: Sequence[st
     """Return a figure and its panels, one above the other, over the same epochs.
 
     Args:
-        rows: The epochs.
-        heights: The panels' relative heights, from the top.
-        titles: The panels' titles.
+        rows: the epochs.
+        heights: the panels' relative heights, from the top.
+        titles: the panels' titles.
     """
     # Not pyplot: it keeps every figure, may open a window, and is not safe in a thread of a training process.
     from matplotlib.figure import Figure
@@ -110,11 +110,11 @@ def mark_best(axes: Axes, rows: Sequence[Row], column: str, text: str, lowest: b
     """Circle a column's best value, and write it above the panel's right corner, where no curve is.
 
     Args:
-        axes: The panel.
-        rows: The epochs.
-        column: The column whose best value counts.
-        text: A template with `{epoch}` and `{value}`.
-        lowest: Whether the lowest value is the best.
+        axes: the panel.
+        rows: the epochs.
+        column: the column whose best value counts.
+        text: a template with `{epoch}` and `{value}`.
+        lowest: whether the lowest value is the best.
     """
     if (best := best_epoch(rows, column, lowest)) is None:
         return

@@ -45,14 +45,14 @@ def draw_curves(summary: Path, folder: Path) -> list[Path]:
     without a value, such as those between two validations.
 
     Args:
-        summary: The summary.csv of a run.
-        folder: The folder of the pictures; it is created.
+        summary: the summary.csv of a run.
+        folder: the folder of the pictures; it is created.
 
     Returns:
         The pictures' paths.
 
     Raises:
-        UsageError: If summary is not a run's summary.csv or has no epoch yet, or folder cannot be written.
+        UsageError: if summary is not a run's summary.csv or has no epoch yet, or folder cannot be written.
     """
     run = read_summary(summary)
     pictures = {"accuracy.png": _draw_accuracy(run), "losses.png": _draw_losses(run)}
@@ -65,8 +65,8 @@ def attribute_curves(run: Summary, ending: str = "") -> list[Curve]:
     """Return a curve for each attribute; none if there is only one, since its curve equals the mean's.
 
     Args:
-        run: The run.
-        ending: The ending of the attributes' columns: "_loss", or "" for the accuracy. For a multi-valued attribute the
+        run: the run.
+        ending: the ending of the attributes' columns: "_loss", or "" for the accuracy. For a multi-valued attribute the
             accuracy is its mean average precision, since a whole set is seldom right.
     """
     curves = []

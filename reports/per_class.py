@@ -38,7 +38,7 @@ def class_scores(matrix: Matrix) -> dict[str, Floats]:
     no image has, and the F1 of a class that is neither.
 
     Args:
-        matrix: Counts [K + 1, K]: a row for each label, the last for labels outside the label space, and a column for
+        matrix: counts [K + 1, K]: a row for each label, the last for labels outside the label space, and a column for
             each prediction.
     """
     hits = np.diagonal(matrix).astype(np.float64)
@@ -49,7 +49,7 @@ def value_scores(counts: Matrix) -> dict[str, Floats]:
     """Return the scores of `class_scores` for each value of a multi-valued attribute.
 
     Args:
-        counts: Counts [K + 1, 3], a row for each value, the last for values outside the label space. The columns are
+        counts: counts [K + 1, 3], a row for each value, the last for values outside the label space. The columns are
             images with the value, images with the value that are predicted to have it, and images predicted to have it.
     """
     return _scores(*counts[:-1].T.astype(np.float64))
@@ -76,11 +76,11 @@ def write_per_class(
     A multi-valued attribute gets only the first file, since a wrong set is not a confusion of two classes.
 
     Args:
-        folder: The folder of the files; it is created.
-        matrices: The counts of each attribute, as `class_scores` takes them, or `value_scores` for a multi-valued one.
-        classes: The class names of each attribute, in the order of its counts.
-        title: A line for the pictures that names the model and data that were scored.
-        multi_valued: The attributes with several values an image.
+        folder: the folder of the files; it is created.
+        matrices: the counts of each attribute, as `class_scores` takes them, or `value_scores` for a multi-valued one.
+        classes: the class names of each attribute, in the order of its counts.
+        title: a line for the pictures that names the model and data that were scored.
+        multi_valued: the attributes with several values an image.
 
     Returns:
         The paths of the files.
@@ -153,10 +153,10 @@ def draw_confusion(attribute: str, names: Sequence[str], matrix: Matrix, title: 
     Up to 40 classes are named; more are numbered from 1 in their order. Rows without an image are gray.
 
     Args:
-        attribute: The attribute's name.
-        names: The names of its classes.
-        matrix: Counts [K + 1, K], as `class_scores` takes them.
-        title: A line that names the model and data that were scored.
+        attribute: the attribute's name.
+        names: the names of its classes.
+        matrix: counts [K + 1, K], as `class_scores` takes them.
+        title: a line that names the model and data that were scored.
     """
     # Not pyplot, which keeps every figure and may open a window.
     from matplotlib import colormaps

@@ -26,9 +26,9 @@ class Predictions:
     A multi-valued attribute keeps 4 bytes for each value: its probability, or NaN if the value is not predicted.
 
     Args:
-        label_space: The attributes and their classes.
-        rows: The number of images.
-        topk: The number of classes to keep for each attribute, limited to the number it has.
+        label_space: the attributes and their classes.
+        rows: the number of images.
+        topk: the number of classes to keep for each attribute, limited to the number it has.
     """
 
     def __init__(self, label_space: LabelSpace, rows: int, topk: int = 1) -> None:
@@ -84,7 +84,7 @@ class Predictions:
         """Refuse a file in which two columns would have the same name. Call this before hours of work.
 
         Raises:
-            UsageError: If an attribute is named like another's probability, `image_path` or `error`.
+            UsageError: if an attribute is named like another's probability, `image_path` or `error`.
         """
         nested = path.suffix.lower() == ".json"
         columns = [name for pair in self.columns() for name in pair[:2]]
@@ -98,7 +98,7 @@ def check_predictions_path(text: str) -> Path:
     """Return the path of the predictions' file. Call this before hours of predicting.
 
     Raises:
-        UsageError: If the extension is no known format, or the file cannot be written.
+        UsageError: if the extension is no known format, or the file cannot be written.
     """
     path = Path(text)
     if path.suffix.lower() not in _WRITERS:
@@ -113,10 +113,10 @@ def write_predictions(
     """Write a row for each image; an older file is replaced at once or not at all.
 
     Args:
-        path: The file; its extension gives the format. CSV and Parquet have a column `error` only if there are errors.
-        predictions: The predictions for every image.
-        image_paths: The image paths, Arrow strings, one a row.
-        errors: By row, the reason why its image could not be read.
+        path: the file; its extension gives the format. CSV and Parquet have a column `error` only if there are errors.
+        predictions: the predictions for every image.
+        image_paths: the image paths, Arrow strings, one a row.
+        errors: by row, the reason why its image could not be read.
     """
     with atomic_file(path) as unfinished:
         _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)

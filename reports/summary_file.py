@@ -23,8 +23,8 @@ class Summary:
     """The epochs and attributes that a run has logged.
 
     Args:
-        rows: The epochs in order; blank cells, NaN and infinity are absent.
-        attributes: The names of the attributes, in the order of their columns.
+        rows: the epochs in order; blank cells, NaN and infinity are absent.
+        attributes: the names of the attributes, in the order of their columns.
     """
 
     rows: list[Row]
@@ -37,7 +37,7 @@ def read_summary(path: Path) -> Summary:
     An epoch can occur twice, after resuming from an earlier checkpoint; then the later row counts.
 
     Raises:
-        UsageError: If the file cannot be read, lacks a column, has a cell that is not a number, or has no epoch.
+        UsageError: if the file cannot be read, lacks a column, has a cell that is not a number, or has no epoch.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -15,10 +15,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside the file. It replaces the file at the end, and is deleted after an error.
 
     Args:
-        path: The file; its folder is created.
+        path: the file; its folder is created.
 
     Raises:
-        UsageError: If the file cannot be written.
+        UsageError: if the file cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -38,7 +38,7 @@ def check_writable(path: Path) -> None:
     """Create a file's folder and check that it is writable, before hours of work whose result goes there.
 
     Raises:
-        UsageError: If the folder is not writable, or the path is a folder.
+        UsageError: if the folder is not writable, or the path is a folder.
     """
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; name a file")

@@ -26,7 +26,7 @@ def report_usage_errors(script: str) -> Iterator[None]:
     """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
 
     Args:
-        script: The script's name, with which the line begins.
+        script: the script's name, with which the line begins.
     """
     try:
         yield

@@ -12,10 +12,10 @@ def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = Tr
     """Return a bar that disappears when it is closed. Without a terminal it is disabled and shows nothing.
 
     Args:
-        total: The number of steps.
-        title: The activity, shown in front of the bar.
-        unit: The name of a step.
-        enabled: Whether to show the bar; only rank 0 should.
+        total: the number of steps.
+        title: the activity, shown in front of the bar.
+        unit: the name of a step.
+        enabled: whether to show the bar; only rank 0 should.
     """
     shown = enabled and sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=not shown, dynamic_ncols=True)

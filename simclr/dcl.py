@@ -31,7 +31,7 @@ class DCLLoss(TemperatureLoss):
         temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: The temperature is not a finite number above 0.
+        ValueError: the temperature is not a finite number above 0.
 
     Example:
         >>> import torch
@@ -64,7 +64,7 @@ def dcl_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Tensor 
         similarities are equal. With labels it is then the mean over the anchors of ln(number of negatives).
 
     Raises:
-        ValueError: The same cases as for `nt_xent_loss`.
+        ValueError: the same cases as for `nt_xent_loss`.
 
     Example:
         >>> import torch
@@ -88,7 +88,7 @@ def dcl_chance_level(n: int) -> float:
         n: number of images in the joint batch, over all processes, at least 2.
 
     Raises:
-        ValueError: There are fewer than two images.
+        ValueError: there are fewer than two images.
     """
     check_images(n)
     return math.log(2 * n - 2)
@@ -102,7 +102,7 @@ def dcl_best_level(n: int, temperature: float) -> float:
         temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: There are fewer than two images, or the temperature is not a finite number above 0.
+        ValueError: there are fewer than two images, or the temperature is not a finite number above 0.
     """
     check_images(n)
     check_temperature(temperature)

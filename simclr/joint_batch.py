@@ -34,7 +34,7 @@ def joint_anchors(
         rank. Then the labels of the anchors of all processes, [2N, A], or None.
 
     Raises:
-        ValueError: Shapes, dtypes or devices are not as described above; the temperature is not a finite number above
+        ValueError: shapes, dtypes or devices are not as described above; the temperature is not a finite number above
             0; or all processes together hold fewer than two images, so that there are no negatives.
     """
     check_temperature(temperature)

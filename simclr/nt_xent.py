@@ -40,7 +40,7 @@ class NTXentLoss(TemperatureLoss):
         temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: The temperature is not a finite number above 0.
+        ValueError: the temperature is not a finite number above 0.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Ten
         similarities are equal. With labels it is then the mean over the anchors of ln(1 + number of negatives).
 
     Raises:
-        ValueError: Shapes, dtypes or devices are not as described above; the temperature is not a finite number above
+        ValueError: shapes, dtypes or devices are not as described above; the temperature is not a finite number above
             0; or all processes together hold fewer than two images, so that there are no negatives.
 
     Example:
@@ -103,7 +103,7 @@ def chance_level(n: int) -> float:
         n: number of images in the joint batch, over all processes, at least 2.
 
     Raises:
-        ValueError: There are fewer than two images.
+        ValueError: there are fewer than two images.
     """
     check_images(n)
     return math.log(2 * n - 1)
@@ -117,7 +117,7 @@ def best_level(n: int, temperature: float) -> float:
         temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: There are fewer than two images, or the temperature is not a finite number above 0.
+        ValueError: there are fewer than two images, or the temperature is not a finite number above 0.
     """
     check_images(n)
     check_temperature(temperature)

@@ -34,7 +34,7 @@ class SupConLoss(TemperatureLoss):
         temperature: divisor of the cosine similarities, finite and above 0.
 
     Raises:
-        ValueError: The temperature is not a finite number above 0.
+        ValueError: the temperature is not a finite number above 0.
 
     Example:
         >>> import torch
@@ -66,7 +66,7 @@ def sup_con_loss(z_i: Tensor, z_j: Tensor, labels: Tensor, temperature: float = 
         similarities are equal, for any labels.
 
     Raises:
-        ValueError: The same cases as for `nt_xent_loss`.
+        ValueError: the same cases as for `nt_xent_loss`.
 
     Example:
         >>> import torch

@@ -13,7 +13,7 @@ class TemperatureLoss(nn.Module):
             negatives more weight.
 
     Raises:
-        ValueError: The temperature is not a finite number above 0.
+        ValueError: the temperature is not a finite number above 0.
     """
 
     def __init__(self, temperature: float = 0.5) -> None:

@@ -65,5 +65,5 @@ def test_this_machine_has_memory_and_disk(tmp_path: Path) -> None:
     assert available_disk(tmp_path / "not" / "yet") == pytest.approx(available_disk(tmp_path), rel=0.1)
 
 
-def test_bytes_are_told_in_gib() -> None:
+def test_bytes_are_shown_in_gib() -> None:
     assert gib(3 * 2**29) == "1.50 GiB"

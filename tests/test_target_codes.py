@@ -100,7 +100,7 @@ def test_columns_can_be_named_multi_valued_or_all_be_said_not_to_be(tmp_path) ->
         build_label_space(table, ["tag"])
 
 
-def test_a_value_that_training_does_not_know_is_told_with_its_line(tmp_path, caplog) -> None:
+def test_a_value_that_training_does_not_know_is_reported_with_its_line(tmp_path, caplog) -> None:
     space = LabelSpace({"size": ("L", "S"), "tags": ("cotton",)}, ["tags"])
     with pytest.raises(DataError, match=r"train.csv line 2: tags 'striped' is not one of 1 known classes"):
         encode_targets(_table(tmp_path, TEXT), space, strict=True)
@@ -164,7 +164,7 @@ def test_a_list_that_is_no_set_is_refused_or_left_out_where_no_attribute_is_need
         read_table(tmp_path / "train.parquet", ["vector"], require_attributes=False)
 
 
-def test_a_separator_within_a_value_of_a_list_is_told_with_its_row(tmp_path) -> None:
+def test_a_separator_within_a_value_of_a_list_is_reported_with_its_row(tmp_path) -> None:
     with pytest.raises(DataError, match=r"train.parquet row 3: tags has a value 'a\|b', and \| separates values"):
         _parquet(tmp_path, tags=[["a"], [], ["b", "a|b"], None])
 
@@ -176,13 +176,13 @@ def test_a_column_of_texts_with_separators_is_no_attribute(tmp_path) -> None:
         build_label_space(table)
 
 
-def test_several_values_in_evaluation_where_classes_are_single_are_told_the_flag(tmp_path, caplog) -> None:
+def test_several_values_in_evaluation_where_classes_are_single_name_the_flag(tmp_path, caplog) -> None:
     space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
     encode_targets(_table(tmp_path, TEXT), space, strict=False)
     assert "counted as wrong; where its cells hold several values, train from the start with multi_" in caplog.text
 
 
-def test_several_values_where_the_classes_are_single_are_told_the_flag(tmp_path) -> None:
+def test_several_values_where_the_classes_are_single_name_the_flag(tmp_path) -> None:
     space = LabelSpace({"size": ("L", "S"), "tags": ("cotton", "wool")})
     with pytest.raises(DataError, match=r"line 2: tags 'striped\|cotton' is not .* train .* with multi_valued tags"):
         encode_targets(_table(tmp_path, TEXT), space, strict=True)

@@ -451,7 +451,7 @@ def test_pretraining_leaves_out_columns_that_could_not_be_learned(
     assert not load(folder / "last.pth.tar")["multi_label"]["label_space"]["attributes"]
 
 
-def test_a_mistake_on_two_processes_is_told_once(data: Path, tmp_path: Path) -> None:
+def test_a_mistake_on_two_processes_is_printed_once(data: Path, tmp_path: Path) -> None:
     flags = [data, *SHORT, "--epochs", "1", "--output", tmp_path, "--eval-metric", "colour"]
     failed = command("./distributed_train.sh", "2", *flags)
     assert failed.returncode == 2
@@ -486,7 +486,10 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
         (["nowhere"], "no such data folder: nowhere"),
         ([data, "--train-split", "trian"], "has no trian.csv"),
         ([data, "--attributes", "colour"], "train.csv has no attribute 'colour'; did you mean 'color'?"),
-        ([data, "--attribute-weights", "colour=2"], "--attribute-weights: there is no attribute 'colour', only color, shape"),
+        (
+            [data, "--attribute-weights", "colour=2"],
+            "--attribute-weights: there is no attribute 'colour', only color, shape",
+        ),
         ([data, "--eval-metric", "ema_top1"], "--eval-metric ema_top1 is not logged; ema_ metrics need --model-ema"),
         ([data, "--eval-metric", "simclr_loss", "-wls", "0"], "--eval-metric simclr_loss is not logged"),
         ([data, "-b", "64"], "fewer than one batch: lower --batch-size (64)"),

@@ -1,4 +1,4 @@
-"""The joint task of a run: model and losses, then resumed, averaged, compiled and distributed."""
+"""The joint task of a run: made from model and losses, compiled, and distributed over processes."""
 
 from __future__ import annotations
 

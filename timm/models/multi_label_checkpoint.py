@@ -1,4 +1,4 @@
-"""The format of a checkpoint: the only module that knows the keys of the file.
+"""The format of a checkpoint: the only module that reads the keys of the file.
 
 A checkpoint is a dict that `torch.load(weights_only=True)` reads. The list has each key, its type, its meaning, and in
 brackets its readers:

@@ -101,7 +101,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             target: class indices, int64 [B, C].
 
         Raises:
-            ValueError: The target does not have the label space's columns.
+            ValueError: the target does not have the label space's columns.
         """
         # drop a distributed sampler's padding
         if target.ndim != 2 or target.shape[1] != self.label_space.width:
@@ -219,7 +219,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             multi-valued attribute [K + 1, 3], as `MultiValuedMeter.counts` returns it.
 
         Raises:
-            ValueError: The evaluator was made without `confusion`.
+            ValueError: the evaluator was made without `confusion`.
         """
         if not self.confusion:
             raise ValueError("no confusion matrices were counted: create AttributeEvaluator(confusion=True)")

@@ -9,23 +9,8 @@ DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
+from options import train_kwargs as flags
 from options.train import parse_train_args, resolve_eval_metric, train_parser
-from options.train_kwargs import (
-    contrastive_kwargs,
-    data_kwargs,
-    loader_kwargs,
-    loop_kwargs,
-    model_kwargs,
-    optimizer_kwargs,
-    precision_kwargs,
-    process_kwargs,
-    rate_kwargs,
-    resumed_schedule_kwargs,
-    schedule_kwargs,
-    task_kwargs,
-    unlabeled_ratio,
-    view_kwargs,
-)
 from options.train_views import mixes_images
 from options.yaml_file import args_text
 
@@ -113,7 +98,7 @@ def prepare(args: Namespace) -> Run:
     """Return a run that is ready to train, with its data, model, task, schedule and output folder."""
     # tables and views
     with naming_flags("device", "dist_backend"):
-        process = set_up_process(**process_kwargs(args))
+        process = set_up_process(**flags.process_kwargs(args))
     device = process.device
     resumed = read_checkpoint(args.resume) if args.resume else None
     plan = plan_views(
@@ -122,33 +107,33 @@ def prepare(args: Namespace) -> Run:
         mixing=mixes_images(args),
         aug_splits=args.aug_splits,
     )
-    data = DataSettings(**data_kwargs(args))
+    data = DataSettings(**flags.data_kwargs(args))
     label_space, train_set, eval_set = read_data(data, plan, resumed)
     only_sets = len(label_space) > 0 and label_space.multi_valued == set(label_space.attributes)
     metric = resolve_eval_metric(args.eval_metric, args.classification_loss_weight > 0, only_sets)
-    autocast, backward, dtype = resolve_precision(device, **precision_kwargs(args))
+    autocast, backward, dtype = resolve_precision(device, **flags.precision_kwargs(args))
     check_run(args, process, label_space, plan, metric)
 
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
-    model = make_model(plan, label_space, device, fresh=resumed is None, **model_kwargs(args)).to(device, dtype)
+    model = make_model(plan, label_space, device, fresh=resumed is None, **flags.model_kwargs(args)).to(device, dtype)
     data_config = model.config["data_config"]
-    loading = RunLoaderSettings(reads_labels=data.reads_labels, **loader_kwargs(args))
+    loading = RunLoaderSettings(reads_labels=data.reads_labels, **flags.loader_kwargs(args))
     train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
 
     # task, optimizer and schedule
-    task = make_task(model, plan, train_set.targets, device, dtype, **task_kwargs(args))
+    task = make_task(model, plan, train_set.targets, device, dtype, **flags.task_kwargs(args))
     chunks = chunks_per_step(args.batch_size, args.contrastive_batch_size)
-    lr = learning_rate(args.batch_size * chunks * process.world_size * args.grad_accum_steps, **rate_kwargs(args))
-    optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **optimizer_kwargs(args))
+    lr = learning_rate(args.batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
+    optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **flags.optimizer_kwargs(args))
     start = prepare_task(args, process, task, optimizer, backward, resumed)
     decreasing = lower_is_better(metric, label_space.attributes)
     interval = metric_interval(metric, label_space.attributes, args.val_interval, args.knn_interval)
     updates = math.ceil(steps_per_epoch(len(train_loader), chunks) / args.grad_accum_steps)
-    scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **schedule_kwargs(args))
+    scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **flags.schedule_kwargs(args))
 
     # run
-    settings = Settings(chunks=chunks, eval_metric=metric, **loop_kwargs(args))
+    settings = Settings(chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args))
     loss_guard = NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0)
     health_check = make_health_check(args, process, plan, train_loader, chunks)
     run = Run(
@@ -159,7 +144,7 @@ def prepare(args: Namespace) -> Run:
         cache_frozen_features(args, run, model)
     done = start["epoch"] * updates + start["batch"] // args.grad_accum_steps
     restored = None if args.no_resume_opt else resumed
-    restore_schedule(optimizer, scheduler, start, done, restored, **resumed_schedule_kwargs(args))
+    restore_schedule(optimizer, scheduler, start, done, restored, **flags.resumed_schedule_kwargs(args))
     if process.is_primary:
         run.outputs = open_outputs(args, run, lr, decreasing, resumed)
     return run
@@ -227,7 +212,7 @@ def make_health_check(args: Namespace, process: Process, plan: ViewPlan, train_l
     if plan.contrast is not None:
         images = images_per_batch(args, process, train_loader)
         steps = [min(chunks, len(train_loader) - first) * images for first in range(0, len(train_loader), chunks)]
-        levels = contrast_levels(steps, **contrastive_kwargs(args))
+        levels = contrast_levels(steps, **flags.contrastive_kwargs(args))
     return HealthCheck(_logger.warning, 0 if args.sched == "none" else args.warmup_epochs, levels)
 
 
@@ -318,7 +303,7 @@ def log_start(args: Namespace, run: Run) -> None:
     _logger.info(
         f"{train_set.table.path}: {len(train_set)} images, {unlabeled} of them unlabeled; classes: {label_space}"
     )
-    if args.classification_loss_weight and not unlabeled_ratio(args) and 2 * unlabeled > len(train_set):
+    if args.classification_loss_weight and not flags.unlabeled_ratio(args) and 2 * unlabeled > len(train_set):
         share = args.batch_size * (1 - unlabeled / len(train_set))
         _logger.info(
             f"About {share:.1f} images per batch have a label; with --unlabeled-ratio 1, {args.batch_size} have one"
@@ -345,7 +330,7 @@ def log_start(args: Namespace, run: Run) -> None:
     if run.plan.contrast is not None:
         pairs = images_per_batch(args, process, run.train_loader) * run.settings.chunks
         _logger.info(run.task.contrastive.at_chance(pairs))
-    for sentence in view_warnings(ViewSettings(**view_kwargs(args)), label_space):
+    for sentence in view_warnings(ViewSettings(**flags.view_kwargs(args)), label_space):
         _logger.warning(sentence)
 
     # schedule and folder

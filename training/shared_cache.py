@@ -1,7 +1,8 @@
 """Caches of decoded images for the tables of a run: built by one process of a host, read by all.
 
-A cache gives 1.5 to 2.1 times the training views per second where decoding takes most of the time, else 1.1 to 1.4
-times (benchmarks/cache.py). Decoding dominates for photographs of 1,000 pixels or more, or small views of smaller ones.
+A cache gives 1.6 to 2.3 times the training views per second where decoding takes most of the time: photographs of 1,000
+pixels or more, or small views of smaller ones. It gives 1.3 times for views of 224 pixels from photographs of 256
+(`python benchmarks/run.py cache`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Write the reference of every flag: python -m options > docs/flags.md."""
 
 import re
+import signal
 
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
@@ -75,4 +76,6 @@ def _quoted(text: str) -> str:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # head may close the pipe early
     print(reference(), end="")

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -328,3 +329,12 @@ def test_every_flag_is_read_by_the_script_or_its_packages(script: str) -> None:
     read = {word for file in files for word in words_in(ast.parse(file.read_text()))}
     unread = set(PARSERS[script]().defaults) - read - READ_ELSEWHERE - set(REFUSALS.get(script, {}))
     assert unread == set()
+
+
+def test_the_page_of_flags_ends_quietly_when_its_reader_does() -> None:
+    with subprocess.Popen([sys.executable, "-m", "options"], cwd=ROOT, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == -signal.SIGPIPE

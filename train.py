@@ -58,7 +58,14 @@ from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
 from training.outputs import Outputs
-from training.resume import restore_saver, restore_schedule, resume_ema, resume_task, resumed_folder
+from training.resume import (
+    restore_saver,
+    restore_schedule,
+    resume_ema,
+    resume_task,
+    resumed_folder,
+    resumed_freeze_bn,
+)
 from training.run import Run, Settings, Start
 from training.summary import lower_is_better, measured_columns, metric_interval, metric_names
 from training.task import compile_task, distribute_task, make_task
@@ -116,7 +123,10 @@ def prepare(args: Namespace) -> Run:
 
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
-    model = make_model(plan, label_space, device, fresh=resumed is None, **flags.model_kwargs(args)).to(device, dtype)
+    freeze_bn = resumed_freeze_bn(flags.freeze_bn(args), resumed)
+    model = make_model(
+        plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
+    ).to(device, dtype)
     data_config = model.config["data_config"]
     loading = RunLoaderSettings(reads_labels=data.reads_labels, **flags.loader_kwargs(args))
     train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
@@ -256,7 +266,9 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
     (folder / "args.yaml").write_text(text, encoding="utf-8")
 
     # checkpoints
-    task, settled = run.task, {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(run.process.device)}
+    task = run.task
+    settled = {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(run.process.device)}
+    settled["freeze_bn"] = utils.model.unwrap_model(task.get_trainable_module()).keeps_statistics
     recorded = vars(args) | vars(run.process) | settled
     task.checkpoint_extras |= {
         "args": lambda: dict(recorded),
@@ -323,6 +335,8 @@ def log_start(args: Namespace, run: Run) -> None:
     model = utils.model.unwrap_model(run.task.get_trainable_module())
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
+    if model.keeps_statistics:
+        _logger.info("Batch norm: the backbone keeps its running statistics; --no-freeze-bn trains them")
 
     # processes and views
     process, views = run.process, ", ".join(run.plan.kinds)

@@ -58,6 +58,15 @@ def model_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
+def freeze_bn(args: Namespace) -> bool | None:
+    """Return whether the backbone's batch norms keep their statistics; None where no flag decides."""
+    moving = args.freeze_backbone or args.split_bn or args.sync_bn or args.bn_tf or args.bn_momentum is not None
+    if args.freeze_bn is None and moving:
+        return False
+    asked: bool | None = args.freeze_bn
+    return asked
+
+
 def task_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `training.task.make_task` that are flags."""
     return {

@@ -19,8 +19,26 @@ _STARTING = Need(
     verb="excludes",
 )
 _FROZEN = off("freeze_backbone", "a frozen backbone stays in evaluation mode")
+_TRAINED = Need(
+    "--pretrained, --pretrained-path, --initial-checkpoint or --resume",
+    ("pretrained", "initial_checkpoint", "resume"),
+    lambda args: bool(not args.freeze_bn or args.pretrained or args.initial_checkpoint or args.resume),
+    "a backbone with random weights has no statistics to keep",
+)
+_PROJECTED = ("projection_norm", "simclr_loss_weight")
 # The stages of a training share the flags of the model, so these are logged too.
 _DROPS = replace(_FROZEN, noted=True)
+
+
+def _statistics_move(args: argparse.Namespace) -> bool:
+    """Return whether a batch norm changes its running statistics; --freeze-bn leaves the projection head's alone."""
+    return not args.freeze_bn or (args.projection_norm == "batch" and bool(args.simclr_loss_weight))
+
+
+def _moving(because: str) -> Need:
+    """Return the need for statistics that move."""
+    wanted = "--freeze-bn without --projection-norm batch"
+    return Need(wanted, ("freeze_bn", *_PROJECTED), _statistics_move, because, verb="excludes")
 
 
 def model_flags(group: Group) -> None:
@@ -79,14 +97,29 @@ def batch_norm_flags(group: Group) -> None:
         "a frozen backbone stays in evaluation mode and uses only epsilon; leave it out",
         verb="excludes",
     )
-    switch("--bn-tf", "use TensorFlow's momentum and epsilon in batch norm", needs=(both, only_momentum))
+    kept = "train with the backbone's running statistics, and leave them as they are; scales and shifts train"
+    fixed = off("freeze_backbone", "a frozen backbone keeps its statistics in any case; leave it out")
+    switch("--freeze-bn", kept, default=None, needs=(fixed, _TRAINED))
+    fixed_momentum = replace(
+        only_momentum,
+        wanted="--freeze-bn together with --bn-eps",
+        dests=("freeze_bn", "bn_eps", *_PROJECTED),
+        met=lambda args: _statistics_move(args) or args.bn_eps is None,
+        because="frozen statistics have no momentum, which leaves epsilon; leave it out",
+    )
+    switch(
+        "--bn-tf", "use TensorFlow's momentum and epsilon in batch norm", needs=(both, only_momentum, fixed_momentum)
+    )
     momentum = "momentum of the running statistics (default: the model's own)"
-    add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN,))
+    add("--bn-momentum", FRACTION, None, momentum, needs=(_FROZEN, _moving("frozen statistics have no momentum")))
     add("--bn-eps", POSITIVE, None, "epsilon of batch norm (default: the model's own)")
-    switch("--sync-bn", "compute batch norm statistics over all processes; needs CUDA", needs=(_FROZEN, SEVERAL))
+    measured = (_FROZEN, _moving("no statistics are computed"), SEVERAL)
+    switch("--sync-bn", "compute batch norm statistics over all processes; needs CUDA", needs=measured)
     share = "share running statistics after each epoch: rank 0's (broadcast), or their mean (reduce)"
-    add("--dist-bn", ["", "broadcast", "reduce"], "", share, needs=(_FROZEN, SEVERAL))
-    switch("--split-bn", "separate batch norm statistics for each view", needs=(_FROZEN,))
+    same = replace(_moving("frozen statistics are the same on every process"), noted=True)
+    add("--dist-bn", ["", "broadcast", "reduce"], "", share, needs=(_FROZEN, SEVERAL, same))
+    needs = (_FROZEN, off("freeze_bn", "the views share the frozen statistics"))
+    switch("--split-bn", "separate batch norm statistics for each view", needs=needs)
 
 
 def ema_flags(group: Group) -> None:

@@ -288,6 +288,25 @@ def test_batch_norm_takes_its_statistics_chunk_by_chunk_in_both_passes() -> None
     assert_equals_one_graph(timm_task("test_efficientnet", drop=True), draw([3, 2, 4], side=SIDE), rtol=1e-6)
 
 
+@pytest.mark.parametrize("arch", ["test_efficientnet", "test_resnet"])
+def test_with_frozen_statistics_chunks_have_the_gradients_of_one_batch(arch: str) -> None:
+    task, chunks = timm_task(arch, drop=False), draw([3, 2, 4], side=SIDE)
+    images, target = merge([images for images, _ in chunks], 2), torch.cat([target for _, target in chunks])
+    largest_errors = []
+    for frozen in (False, True):
+        if frozen:
+            task.trainable_module.keep_statistics()
+        expected = task(images, target)
+        expected["loss"].backward()
+        whole = gradients(task)
+        found = cached(task, copied(chunks))
+        errors = [(gradient - whole[name]).abs().max().item() for name, gradient in gradients(task).items()]
+        largest_errors.append(max(errors) / max(gradient.abs().max().item() for gradient in whole.values()))
+    assert largest_errors[0] > 1e-3  # statistics by chunk make another loss
+    assert largest_errors[1] < 1e-10
+    torch.testing.assert_close(found["loss"], expected["loss"].detach(), rtol=1e-9, atol=1e-12)
+
+
 # Precision and compilers
 
 

@@ -61,6 +61,9 @@ UNMET = """
 --bn-momentum 0.1 --freeze-backbone --pretrained -wls 0
 --bn-tf --bn-momentum 0.1 --bn-eps 0.1 | --bn-tf --bn-eps 0.1 --freeze-backbone --pretrained -wls 0
 --sync-bn --freeze-backbone --pretrained -wls 0
+--freeze-bn | --freeze-bn --freeze-backbone --pretrained -wls 0 | --bn-momentum 0.1 --freeze-bn --pretrained
+--bn-tf --bn-eps 0.1 --freeze-bn --pretrained | --sync-bn --freeze-bn --pretrained
+--split-bn --freeze-bn --pretrained
 --dist-bn reduce --freeze-backbone --pretrained -wls 0 | --split-bn --freeze-backbone --pretrained -wls 0 --aug-splits 2
 --model-ema-force-cpu | --model-ema-decay 0.9 | --no-model-ema-warmup | --knn-images 500 --knn-interval 0
 --save-images --freeze-backbone --pretrained -wls 0 --no-aug | --wandb-project a | --torchcompile-mode max-autotune
@@ -101,6 +104,8 @@ def test_every_need_of_every_flag_is_tested(capsys: pytest.CaptureFixture[str]) 
         "--mixup-prob 0",
         "--save-images --freeze-backbone --pretrained -wls 0 --no-aug --tta 2",
         "--sched-on-updates --sched constant",
+        "--no-freeze-bn",
+        "--bn-momentum 0.1 --freeze-bn --pretrained --projection-norm batch",
     ],
 )
 def test_a_flag_that_asks_for_nothing_needs_nothing(words: str) -> None:

@@ -882,6 +882,32 @@ def test_batch_norm_takes_tensorflows_settings_or_given_ones(prepare: Prepare) -
         prepare("--model", "test_vit", "--bn-tf")
 
 
+@shows("freeze_bn")
+def test_a_backbone_keeps_its_statistics_while_its_weights_train(prepare: Prepare, checkpoint: Path) -> None:
+    start = ["--initial-checkpoint", checkpoint, "--projection-norm", "batch", "--lr", 0.1]
+
+    def moved(*words: object) -> set[str]:
+        run = prepare(*start, *words)
+        before = {name: value.clone() for name, value in model_of(run).state_dict().items()}
+        gradients_of(run)
+        after = model_of(run).state_dict()
+        assert after.keys() == before.keys()
+        return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+    trained, kept = moved("--no-freeze-bn"), moved("--freeze-bn")
+    statistics = {name for name in trained if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert trained - kept == {name for name in statistics if name.startswith("backbone.")} != set()
+    assert {"backbone.bn1.weight", "backbone.bn1.bias", "projector.1.running_mean"} <= kept
+    with pytest.raises(UsageError, match="test_vit has no batch norm"):
+        prepare("--model", "test_vit", "--pretrained-path", vit_weights(checkpoint.parent), "--freeze-bn")
+
+
+def vit_weights(folder: Path) -> Path:
+    """Write the weights of a backbone without batch norm."""
+    torch.save(timm.create_model("test_vit").state_dict(), folder / "vit.pth")
+    return folder / "vit.pth"
+
+
 @shows("split_bn")
 def test_each_view_has_statistics_of_its_own(prepare: Prepare) -> None:
     model = model_of(prepare("--split-bn")).train()

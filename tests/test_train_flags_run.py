@@ -375,6 +375,16 @@ def test_running_statistics_are_shared_before_steps_and_after_an_epoch(both: Any
         torch.testing.assert_close(outcomes[0]["mean"], expected)
 
 
+def test_frozen_statistics_stay_on_every_process(both: Any, data: Path, tmp_path: Path) -> None:
+    folder, _ = train_through(data, tmp_path, "--experiment", "first")
+    start = torch.load(folder / "last.pth.tar")["state_dict"]
+    outcomes = both("--initial-checkpoint", folder / "last.pth.tar", "--freeze-bn", "--dist-bn", "reduce")
+    for outcome in outcomes:
+        assert torch.equal(outcome["mean"], start["backbone.bn1.running_mean"])
+        assert torch.equal(outcome["weight"], outcomes[0]["weight"])
+        assert not torch.equal(outcome["weight"], start["heads.0.weight"])
+
+
 @shows("aug_repeats")
 def test_each_process_gets_a_copy_of_an_image(both: Any, prepare: Prepare) -> None:
     def orders(*words: object) -> list[list[int]]:

@@ -40,7 +40,8 @@ SAMPLES = """
 --reprob 0.5 --remode pixel --recount 2 --resplit | --mixup 0.2 | --cutmix 1 | --cutmix-minmax 0.2 0.8
 --mixup 0.2 --mixup-prob 0.5 --mixup-mode elem --mixup-off-epoch 2 | --mixup 1 --cutmix 1 --mixup-switch-prob 0.1
 --train-interpolation bilinear | --smoothing 0 | --drop 0.2 | --drop-connect 0.1 | --drop-path 0 | --drop-block 0.1
---bn-tf | --bn-momentum 0.1 | --bn-eps 1e-3 | --sync-bn | --dist-bn reduce | --split-bn | --model-ema
+--bn-tf | --freeze-bn --pretrained | --no-freeze-bn
+--bn-momentum 0.1 | --bn-eps 1e-3 | --sync-bn | --dist-bn reduce | --split-bn | --model-ema
 --model-ema --model-ema-force-cpu --model-ema-decay 0.99 --no-model-ema-warmup | --batch-size 7
 --validation-batch-size-multiplier 2 | --grad-accum-steps 2 | --seed 0 | --output=-o | --experiment 007
 --experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss

@@ -13,7 +13,13 @@ from runtime.errors import UsageError
 from runtime.process import memory_format
 from timm.data.preprocessing import resolve_preprocessing
 from timm.data.view_plan import ViewPlan
-from timm.models.batch_norm import require_batch_norm, set_batch_norm, split_batch_norm, synchronize_batch_norm
+from timm.models.batch_norm import (
+    freeze_batch_norm,
+    require_batch_norm,
+    set_batch_norm,
+    split_batch_norm,
+    synchronize_batch_norm,
+)
 from timm.models.initial_checkpoint import load_initial_checkpoint
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
 from timm.models.pretrained_weights import DownloadError
@@ -37,6 +43,7 @@ def make_model(
     device: torch.device,
     *,
     fresh: bool,
+    freeze_bn: bool | None,
     arch: str,
     pretrained: bool,
     pretrained_path: str | None,
@@ -58,6 +65,7 @@ def make_model(
         label_space: the attributes and their classes.
         device: where the model will be trained; synchronized batch norm depends on it.
         fresh: whether the model needs first weights; with False a checkpoint will overwrite them all.
+        freeze_bn: whether the backbone's batch norms keep their running statistics; None for False.
         arch: name of the backbone in timm.
         pretrained: whether the backbone starts from pretrained weights.
         pretrained_path: file of the pretrained weights; None downloads them.
@@ -95,7 +103,7 @@ def make_model(
     if freeze_backbone:
         model.freeze_backbone()
     model.detach_heads = detach_heads
-    configure_batch_norm(model, device, views=len(plan), **batch_norm)
+    configure_batch_norm(model, device, views=len(plan), freeze=bool(freeze_bn), **batch_norm)
     if grad_checkpointing:
         model.set_grad_checkpointing(True)
     return model.to(memory_format=memory_format(channels_last))
@@ -121,6 +129,7 @@ def configure_batch_norm(
     tensorflow: bool,
     momentum: float | None,
     eps: float | None,
+    freeze: bool,
     split: bool,
     synchronize: bool,
     distribute: bool,
@@ -134,6 +143,7 @@ def configure_batch_norm(
         tensorflow: whether momentum and epsilon default to TensorFlow's.
         momentum: share of the newest batch in the running statistics; None keeps the model's.
         eps: number added to the variance; None keeps the model's.
+        freeze: whether the backbone keeps its running statistics.
         split: whether each view has its own statistics.
         synchronize: whether the statistics of a step are over all processes.
         distribute: whether the running statistics are shared after each epoch, which needs a batch norm.
@@ -146,5 +156,7 @@ def configure_batch_norm(
         split_batch_norm(model, views)
     if synchronize:
         synchronize_batch_norm(model, device.type)
+    if freeze:
+        freeze_batch_norm(model)
     if distribute:
         require_batch_norm(model, model.modules())

@@ -60,6 +60,18 @@ def resume_task(
     return {"epoch": resumed.next_epoch, "batch": 0} | resumed.progress
 
 
+def resumed_freeze_bn(asked: bool | None, resumed: Checkpoint | None) -> bool | None:
+    """Return whether batch norms keep their statistics: as the flag says, else as in the run that is resumed.
+
+    Args:
+        asked: the value of --freeze-bn; None if it was not given.
+        resumed: the checkpoint; None for a new run. Files from before this setting trained their statistics.
+    """
+    if asked is not None or resumed is None:
+        return asked
+    return bool(resumed.trained_flags.get("freeze_bn"))
+
+
 def _restore_optimizer(optimizer: torch.optim.Optimizer, backward: Any, resumed: Checkpoint) -> None:
     """Load the states of the optimizer and of the loss scaler, where the checkpoint and the run have them."""
     if resumed.optimizer is not None:

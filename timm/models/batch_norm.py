@@ -1,4 +1,4 @@
-"""Batch norm: TensorFlow's settings, separate statistics for each view, statistics over all processes."""
+"""Batch norm: TensorFlow's settings, frozen statistics, statistics for each view, statistics over all processes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ class _Model(Protocol):
 
     def modules(self) -> Iterator[nn.Module]: ...
 
+    def keep_statistics(self) -> None: ...
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Return the batch norms inside a module, in any form that timm gives them."""
+    return [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+
 
 def set_batch_norm(model: _Model, tensorflow: bool, momentum: float | None, eps: float | None) -> None:
     """Change the settings of every batch norm in backbone and projection head, and record them in the config.
@@ -44,6 +51,19 @@ def set_batch_norm(model: _Model, tensorflow: bool, momentum: float | None, eps:
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             for name, value in settings.items():
                 setattr(norm, name, value)
+
+
+def freeze_batch_norm(model: _Model) -> None:
+    """Let the backbone's batch norms keep their statistics; their scales and shifts train, the projector's norms too.
+
+    timm's `freeze_batch_norm_2d` replaces the layers, so that scales and shifts are buffers. Here layers, parameters
+    and the checkpoint stay as they are, and only the mode of the layers differs in training.
+
+    Raises:
+        UsageError: the backbone has no batch norm.
+    """
+    require_batch_norm(model, model.backbone.modules())
+    model.keep_statistics()
 
 
 def split_batch_norm(model: _Model, views: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError
 from timm.models.backbone import create_backbone, measure_features, size_kwargs
-from timm.models.batch_norm import set_batch_norm
+from timm.models.batch_norm import batch_norms, set_batch_norm
 from timm.models.multi_label_checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -77,6 +77,7 @@ class MultiLabelModel(nn.Module):
         self.thresholds: dict[str, float] = {}
         self.detach_heads = False
         self._frozen = False
+        self._keeps_statistics = False
 
     def freeze_backbone(self) -> None:
         """Train only the heads: the backbone keeps its weights and statistics, and has no dropout."""
@@ -84,11 +85,24 @@ class MultiLabelModel(nn.Module):
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
+    def keep_statistics(self) -> None:
+        """Normalize with the backbone's running statistics in training too, and leave them as they are."""
+        self._keeps_statistics = True
+        self.train(self.training)
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the backbone's batch norms keep their running statistics while the weights train."""
+        return self._keeps_statistics
+
     def train(self, mode: bool = True) -> MultiLabelModel:
-        """Set training or evaluation mode; a frozen backbone stays in evaluation mode."""
+        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         if self._frozen:
             self.backbone.eval()
+        if self._keeps_statistics:
+            for norm in batch_norms(self.backbone):
+                norm.training = False  # not norm.eval(), which would also switch off the DropBlock inside some
         return self
 
     def forward_features(self, images: Tensor) -> Tensor:

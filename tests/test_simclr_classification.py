@@ -11,9 +11,10 @@ from torch import nn
 from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import nt_xent_loss, sup_con_loss
 from timm.data.multi_label_mixup import MultiLabelMixup
-from timm.data.view_plan import ViewPlan, plan_views
+from timm.data.view_plan import ViewPlan, plan_views, with_teacher
 from timm.models.multi_label import MultiLabelModel
 from timm.task.contrastive_loss import ContrastiveLoss
+from timm.task.pseudo_loss import PseudoLoss, SoftTargets
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.model import unwrap_model
 
@@ -219,3 +220,53 @@ def assert_ends_in_the_weights_of_one(sizes: list[int], contrastive: tuple[str, 
     for shared in run_on_processes(len(sizes), _three_steps, sizes, contrastive):
         for name, value in alone.items():
             torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class Given:
+    """A source of soft targets that follow from the number of images."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.share = factor
+
+    def __call__(self, chunks):
+        return [_soft(len(target)) for _, target in chunks]
+
+    def factor(self) -> float:
+        return self.share
+
+
+def _soft(images: int) -> SoftTargets:
+    g = torch.Generator().manual_seed(images)
+    values = [torch.randn(images, k, generator=g).softmax(dim=1) for k in (3, 4)]
+    weights = [torch.rand(images, generator=g) for _ in values]
+    return SoftTargets(values, weights, [torch.rand(images, generator=g) < 0.5 for _ in values])
+
+
+@pytest.mark.parametrize(("contrast", "classify_view"), [(True, "both"), (True, "weak"), (False, "first")])
+def test_soft_targets_add_their_weighted_loss_on_the_full_views(contrast: bool, classify_view: str) -> None:
+    plan = with_teacher(plan_views(contrast, classify_view))
+    images, target = _batch(6, views=len(plan))
+    task = _task(plan, pseudo_weight=0.7, attribute_weights={"color": 3.0})
+    without = task(images, target)
+    assert "pseudo_loss" not in without
+    task.soft_source = Given(factor=0.5)
+    result = task(images, target)
+    logits, _ = task.trainable_module(images)
+    taught = {n: torch.cat([values.chunk(len(plan))[v] for v in plan.taught]) for n, values in logits.items()}
+    gender, color = PseudoLoss(SPACE)(taught, _soft(6).repeated(len(plan.taught)))
+    torch.testing.assert_close(result["pseudo_loss"], (gender + 3 * color) / 4)
+    torch.testing.assert_close(result["loss"], without["loss"] + 0.35 * result["pseudo_loss"])
+
+
+@pytest.mark.parametrize("contrast", [True, False])
+def test_the_student_never_reads_the_view_that_only_the_teacher_labels(contrast: bool) -> None:
+    plan = with_teacher(plan_views(contrast))
+    images, target = _batch(6, views=len(plan))
+    images.requires_grad_()
+    task, batches = _task(plan, pseudo_weight=1.0), []
+    task.soft_source = Given()
+    task.trainable_module.backbone.register_forward_hook(lambda module, inputs, h: batches.append(len(inputs[0])))
+    task(images, target)["loss"].backward()
+    assert batches == [6 * (len(plan) - 1)]
+    assert images.grad[: 6 * (len(plan) - 1)].flatten(1).any(dim=1).any()
+    assert not images.grad[6 * (len(plan) - 1) :].any()

@@ -103,7 +103,7 @@ def make_model(
     if freeze_backbone:
         model.freeze_backbone()
     model.detach_heads = detach_heads
-    configure_batch_norm(model, device, views=len(plan), freeze=bool(freeze_bn), **batch_norm)
+    configure_batch_norm(model, device, views=plan.forwarded, freeze=bool(freeze_bn), **batch_norm)
     if grad_checkpointing:
         model.set_grad_checkpointing(True)
     return model.to(memory_format=memory_format(channels_last))

@@ -52,7 +52,7 @@ def in_rows(statistic: Tensor, width: int) -> Tensor:
 
 
 class FullViewErasing:
-    """Random erasing that spares the light views of a batch, which come first.
+    """Random erasing that spares the light views of a batch, which come before or after the full ones.
 
     Args:
         erasing: erases in the other views.
@@ -61,11 +61,12 @@ class FullViewErasing:
 
     def __init__(self, erasing: RandomErasing, plan: ViewPlan) -> None:
         self.erasing = erasing
-        self.light, self.views = plan.kinds.count("light"), len(plan)
+        self.views, self.first, self.full = len(plan), plan.kinds.index("full"), plan.kinds.count("full")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Erase in the full views of a batch [V*B, C, H, W] in place; return the batch."""
-        self.erasing(images[len(images) // self.views * self.light :])
+        rows = len(images) // self.views  # images per view
+        self.erasing(images[rows * self.first : rows * (self.first + self.full)])
         return images
 
 
@@ -74,6 +75,8 @@ def make_erasing(augmentation: Augmentation, plan: ViewPlan, device: torch.devic
     if not augmentation.re_prob or augmentation.no_aug:
         return None
     light = "light" in plan.kinds
+    if light and "full" not in plan.kinds:
+        return None
     splits = 0
     if augmentation.re_split:  # timm spares the first split; with several views that is view 0
         splits = augmentation.num_aug_splits or 2 if light else max(len(plan), 2)

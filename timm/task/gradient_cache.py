@@ -29,9 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from runtime.precision import Autocast
 from runtime.random_state import get_torch_random_state, replayed_random_state
-from timm.task.simclr_classification import SimCLRClassificationTask, Targets
+from timm.task.pseudo_loss import SoftTargets
+from timm.task.simclr_classification import Chunk, SimCLRClassificationTask
 
-Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [B, C], a batch of the loader
 Result = dict[str, Any]
 Views = tuple[Tensor, Tensor]  # a chunk's two contrasted views [B, P]: the projections, or their gradients
 
@@ -89,15 +89,25 @@ def chunk_forwards(
     """
     if len(chunks) == 1:
         return [partial(task, *chunks[0])]
+    # targets and counts of the joint batch
+    with autocast():
+        soft: Sequence[SoftTargets | None] = task.soft_targets(chunks)
+    soft_counts = task.pseudo_loss.joint_counts([part for part in soft if part is not None]) if soft else None
     targets = [task.prepare_targets(images, target) for images, target in chunks]
     counts = task.criterion.joint_counts(targets)
-    states, views = _project(task, [images for images, _ in chunks], autocast)
+
+    # gradients of the contrastive loss
+    batches = [task.forwarded_views(images) for images, _ in chunks]
+    states, views = _project(task, batches, autocast)
     labels = torch.cat([task.contrasted_labels(target) for _, target in chunks])
     loss, gradients = _contrast(task, views, labels)
     surrogates = [partial(_surrogate, loss / len(chunks), gradient) for gradient in gradients]
+    losses = partial(task.losses, counts=counts, part=1 / len(chunks), soft_counts=soft_counts)
     return [
-        partial(_forward_again, task, images, prepared, counts, state, surrogate, 1 / len(chunks))
-        for (images, _), prepared, state, surrogate in zip(chunks, targets, states, surrogates, strict=True)
+        partial(_forward_again, task, images, state, partial(losses, targets=prepared, contrast=surrogate, soft=part))
+        for images, prepared, state, surrogate, part in zip(
+            batches, targets, states, surrogates, soft or [None] * len(chunks), strict=True
+        )
     ]
 
 
@@ -152,16 +162,13 @@ def _contrast(task: SimCLRClassificationTask, views: Sequence[Views], labels: Te
 def _forward_again(
     task: SimCLRClassificationTask,
     images: Tensor,
-    targets: Targets,
-    counts: Tensor,
     state: list[Tensor],
-    contrast: Callable[[Tensor, Tensor], Tensor],
-    part: float,
+    losses: Callable[[Any], Result],
 ) -> Result:
     """Make a chunk's second pass, with the random numbers of the first."""
     with replayed_random_state(state, task.device):
         outputs = task.trainable_module(images)
-    return task.losses(outputs, targets, counts, contrast, part)
+    return losses(outputs)
 
 
 def _surrogate(value: Tensor, gradients: Views, z_i: Tensor, z_j: Tensor) -> Tensor:

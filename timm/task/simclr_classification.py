@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,16 +17,31 @@ from timm.task import ClassificationTask
 from timm.task.attribute_evaluator import AttributeEvaluator
 from timm.task.attribute_loss import AttributeLoss
 from timm.task.contrastive_loss import ContrastiveLoss
+from timm.task.pseudo_loss import PseudoLoss, SoftTargets
 from timm.utils.model import unwrap_model
 
 Targets = Tensor | Sequence[Tensor]
+Chunk = tuple[Tensor, Tensor]  # images [V*B, C, H, W] and targets [B, C], a batch of the loader
+
+
+class SoftTargetSource(Protocol):
+    """What gives the unlabeled cells of a step their soft targets."""
+
+    def __call__(self, chunks: Sequence[Chunk]) -> list[SoftTargets]:
+        """Return the soft targets of each chunk's B images; every rank calls this once per step, without a graph."""
+        ...
+
+    def factor(self) -> float:
+        """Return the current share of the loss's weight, 0-1."""
+        ...
 
 
 class SimCLRClassificationTask(ClassificationTask):
     """loss = simclr_loss * simclr_loss_weight + classification_loss * classification_loss_weight.
 
     An attribute's loss is the mean over its labels. The classification loss is the mean of these, weighted by
-    `attribute_weights`.
+    `attribute_weights`. With a source of soft targets, `pseudo_loss * pseudo_weight` joins the sum: `PseudoLoss` on the
+    plan's taught views, with the same mean over the attributes.
 
     Args:
         model: returns logits by attribute and projections, for all views in one batch.
@@ -41,6 +56,7 @@ class SimCLRClassificationTask(ClassificationTask):
         class_weights: weights [K] of each attribute's classes, by `timm.task.class_imbalance`; None for equal weights.
         logit_margins: margins [K] of each attribute's classes, by `timm.task.class_imbalance`; None for no margins.
         multi_valued_loss: name of the loss in `timm.task.multi_valued_loss`.
+        pseudo_weight: factor on the loss on soft targets, from 0; without effect until `soft_source` is set.
         device: device of the task's tensors.
         dtype: number format of the model's parameters.
     """
@@ -62,6 +78,7 @@ class SimCLRClassificationTask(ClassificationTask):
         class_weights: Sequence[Tensor] | None = None,
         logit_margins: Sequence[Tensor] | None = None,
         multi_valued_loss: str = "bce",
+        pseudo_weight: float = 0.0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -76,6 +93,9 @@ class SimCLRClassificationTask(ClassificationTask):
         self.contrastive = contrastive or ContrastiveLoss()
         self.mixup = mixup
         self.label_space = model.label_space
+        self.pseudo_weight = pseudo_weight
+        self.pseudo_loss = PseudoLoss(self.label_space, logit_margins).to(device)
+        self.soft_source: SoftTargetSource | None = None
         self.attribute_weights = [(attribute_weights or {}).get(name, 1.0) for name in self.label_space.attributes]
         # Thresholds of multi-valued attributes, chosen by validation: "thresholds" for the model, "thresholds_ema" for
         # its average.
@@ -95,11 +115,27 @@ class SimCLRClassificationTask(ClassificationTask):
         Returns:
             `loss`, with a graph; `classification_loss` and one `<attribute>_loss` per attribute, unweighted; `output`,
             the classified views' logits by attribute. With a contrastive loss also `simclr_loss`, unweighted, and
-            `projections` [2, B, P] without a graph.
+            `projections` [2, B, P] without a graph. With soft targets also `pseudo_loss`, unweighted.
         """
+        soft = self.soft_targets([(input, target)])
         targets = self.prepare_targets(input, target)
         contrast = partial(self.contrastive, labels=self.contrasted_labels(target))
-        return self.losses(self.trainable_module(input), targets, contrast=contrast)
+        outputs = self.trainable_module(self.forwarded_views(input))
+        return self.losses(outputs, targets, contrast=contrast, soft=soft[0] if soft else None)
+
+    def forwarded_views(self, input: Tensor) -> Tensor:
+        """Return the views that the student reads, of a batch [V*B, C, H, W]."""
+        return input if self.plan.forwarded == len(self.plan) else input[: -(len(input) // len(self.plan))]
+
+    @torch.no_grad()
+    def soft_targets(self, chunks: Sequence[Chunk]) -> list[SoftTargets]:
+        """Return the soft targets of each chunk's taught views, one copy for each view; no entries without a source.
+
+        Every rank must call this once per step, with all chunks of the step.
+        """
+        if self.soft_source is None:
+            return []
+        return [targets.repeated(len(self.plan.taught)) for targets in self.soft_source(chunks)]
 
     def prepare_targets(self, input: Tensor, target: Tensor) -> Targets:
         """Return the targets of the classified views; with mixup mix these views, in place.
@@ -120,6 +156,8 @@ class SimCLRClassificationTask(ClassificationTask):
         counts: Tensor | None = None,
         contrast: Callable[[Tensor, Tensor], Tensor] | None = None,
         part: float = 1.0,
+        soft: SoftTargets | None = None,
+        soft_counts: Tensor | None = None,
     ) -> dict[str, Any]:
         """Return the results of `forward` for the model's outputs of a batch, or of a chunk of a batch.
 
@@ -131,6 +169,8 @@ class SimCLRClassificationTask(ClassificationTask):
             contrast: maps the projections [B, P] of two views to the contrastive loss, or a chunk's to its summand.
                 None contrasts without labels.
             part: share of the batch in the chunk, 0-1, for terms that are not sums over images.
+            soft: soft targets of the taught views, from `soft_targets`; None without them.
+            soft_counts: with a chunk, the whole batch's cell counts by `PseudoLoss.joint_counts`.
         """
         logits, projections = outputs
         classified = {name: self._rows(values, self.plan.classify) for name, values in logits.items()}
@@ -149,6 +189,11 @@ class SimCLRClassificationTask(ClassificationTask):
             result["simclr_loss"] = (contrast or self.contrastive)(*views)
             result["projections"] = torch.stack([view.detach() for view in views])
             loss = loss + result["simclr_loss"] * self.simclr_loss_weight
+        if soft is not None:
+            taught = {name: self._rows(values, self.plan.taught) for name, values in logits.items()}
+            result["pseudo_loss"] = (self.pseudo_loss(taught, soft, soft_counts) * self.get_buffer("_shares")).sum()
+            factor = 1.0 if self.soft_source is None else self.soft_source.factor()
+            loss = loss + result["pseudo_loss"] * (self.pseudo_weight * factor)
         result["loss"] = loss
         return result
 
@@ -192,8 +237,8 @@ class SimCLRClassificationTask(ClassificationTask):
         return label_codes(target, self.label_space)
 
     def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
-        """Return the rows of some views of a batch [V*B, ...], in their order."""
-        chunks = batch.chunk(len(self.plan))
+        """Return the rows of some views of the student's outputs [V*B, ...], in their order."""
+        chunks = batch.chunk(self.plan.forwarded)
         return torch.cat([chunks[view] for view in views]) if len(views) > 1 else chunks[views[0]]
 
     def _mix(self, input: Tensor, target: Tensor) -> list[Tensor]:

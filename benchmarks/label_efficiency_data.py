@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import random
+import sys
 from collections import defaultdict
 from pathlib import Path
 
-from label_efficiency_cells import ATTRIBUTES, SHORT_SIDE, WORK, Row, read_rows
+from label_efficiency_cells import WORK, Row, read_rows
+from label_efficiency_settings import STARTS
 from PIL import Image, ImageOps
 
 
-def make_tables(data: Path, fraction: float, seed: int) -> Path:
+def make_tables(data: Path, start: str, fraction: float, seed: int) -> Path:
     """Write the tables of a cell; return their folder.
 
     - train.csv: all images that are not held out, with the labels of a fraction of the rows
@@ -22,13 +24,14 @@ def make_tables(data: Path, fraction: float, seed: int) -> Path:
     - all.csv: all rows of the dataset's train.csv, for the classes
     """
     # draw
-    folder = WORK / "tables" / f"{fraction:g}-{seed}"
+    folder = WORK / "tables" / start / f"{fraction:g}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    attributes = STARTS[start].attributes
     everything = read_rows(data / "train.csv")
-    held_out = {row["image_path"] for row in stratified(everything, 1 / 6, seed=0)}
+    held_out = {row["image_path"] for row in stratified(everything, attributes[0], 1 / 6, seed=0)}
     rows = [row for row in everything if row["image_path"] not in held_out]
-    kept = {row["image_path"] for row in stratified(rows, fraction, seed)}
-    blank = dict.fromkeys(ATTRIBUTES, "")
+    kept = {row["image_path"] for row in stratified(rows, attributes[0], fraction, seed)}
+    blank = dict.fromkeys(attributes, "")
     tables = {
         "train": [row if row["image_path"] in kept else row | blank for row in rows],
         "labeled": [row for row in rows if row["image_path"] in kept],
@@ -42,21 +45,21 @@ def make_tables(data: Path, fraction: float, seed: int) -> Path:
         # Running cells may read this table, and other processes may write it: replace it in one step.
         partial = folder / f"{name}.{os.getpid()}.partial"
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["image_path", *ATTRIBUTES])
+            writer = csv.DictWriter(file, ["image_path", *attributes])
             writer.writeheader()
-            writer.writerows(row | {"image_path": f"{small_photograph(row['image_path'])}"} for row in table)
+            writer.writerows(row | {"image_path": f"{small_photograph(start, row['image_path'])}"} for row in table)
         partial.replace(folder / f"{name}.csv")
     return folder
 
 
-def stratified(rows: list[Row], fraction: float, seed: int) -> list[Row]:
-    """Return a fraction of the rows, at least one for each article and one for the rows without an article.
+def stratified(rows: list[Row], attribute: str, fraction: float, seed: int) -> list[Row]:
+    """Return a fraction of the rows, at least one for each class of an attribute and one for the rows without one.
 
     With the same rows and seed, a larger fraction contains the smaller ones.
     """
     strata = defaultdict(list)
     for row in rows:
-        strata[row[ATTRIBUTES[0]]].append(row)
+        strata[row[attribute]].append(row)
     chosen = []
     for name in sorted(strata):
         shuffled = random.Random(f"{seed}/{name}").sample(strata[name], len(strata[name]))
@@ -64,21 +67,29 @@ def stratified(rows: list[Row], fraction: float, seed: int) -> list[Row]:
     return chosen
 
 
-def shrink_photographs(data: Path) -> None:
-    """Write a small copy of each photograph, with SHORT_SIDE pixels on its shorter side."""
+def dataset_starts(data: Path) -> list[str]:
+    """Return the starts whose attributes are columns of a dataset."""
+    if not (data / "train.csv").exists():
+        sys.exit(f"{data} has no train.csv: name the folder of the dataset")
+    columns = read_rows(data / "train.csv")[0]
+    return [start for start, what in STARTS.items() if set(what.attributes) <= set(columns)]
+
+
+def shrink_photographs(data: Path, start: str) -> None:
+    """Write a small copy of each photograph, with the start's number of pixels on its shorter side."""
     for split in ("train", "val"):
         for row in read_rows(data / f"{split}.csv"):
-            target = small_photograph(row["image_path"])
+            target = small_photograph(start, row["image_path"])
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 image = ImageOps.exif_transpose(Image.open(data / row["image_path"])).convert("RGB")
-                scale = SHORT_SIDE / min(image.size)
+                scale = STARTS[start].short_side / min(image.size)
                 size = (round(image.width * scale), round(image.height * scale))
                 partial = target.with_suffix(f".{os.getpid()}.partial")
                 image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3).save(partial, "JPEG", quality=95)
                 partial.replace(target)
 
 
-def small_photograph(path: str) -> Path:
+def small_photograph(start: str, path: str) -> Path:
     """Return the path of a photograph's small copy."""
-    return WORK / "images" / Path(path).name
+    return WORK / "images" / f"{STARTS[start].short_side}" / Path(path).with_suffix(".jpg").name

@@ -6,17 +6,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from label_efficiency_cells import METHODS, ROOT, STARTS, VARIANTS
-from label_efficiency_statistics import BASELINE
+from label_efficiency_cells import ROOT
+from label_efficiency_settings import METHODS, STARTS, VARIANTS, baseline_of
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 FIGURE = ROOT / "imgs" / "experiments.png"
-TITLES = {"scratch": "From scratch", "imagenet": "From ImageNet weights"}
-COLORS = {method: "#1a1a1a" if not number else f"C{number - 1}" for number, method in enumerate(METHODS)}
-LONGER = [method for method in VARIANTS if BASELINE[method] == "classification for long"]
-DRAWN = [*METHODS, *LONGER]
+SMALL = [method for method, settings in METHODS.items() if "scratch" in settings]
+COLORS = {method: "#1a1a1a" if not number else f"C{number - 1}" for number, method in enumerate(SMALL)}
+LONGER = [method for method in VARIANTS if baseline_of(method) == "classification for long"]
+DRAWN = [*SMALL, *LONGER]
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
@@ -32,7 +32,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
     # lines and axes
     for (top, bottom), start in zip(axes.T, starts, strict=True):
-        top.set_title(TITLES[start], loc="left", weight="bold")
+        top.set_title(STARTS[start].title, loc="left", weight="bold")
         bottom.axhline(0, color=COLORS["classification"], linewidth=1)
         for method in DRAWN:
             _draw_method(top, bottom, start, method, rows)

@@ -5,18 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from label_efficiency_cells import (
-    ATTRIBUTES,
-    COMMON,
-    METHODS,
-    MODELS,
     RESULTS,
-    STARTS,
-    TUNING_SEEDS,
-    VARIANTS,
     Cell,
     Row,
     best_setting,
@@ -26,8 +20,17 @@ from label_efficiency_cells import (
     read_rows,
     tuning_scores,
 )
-from label_efficiency_figure import DRAWN, TITLES, draw
-from label_efficiency_statistics import BASELINE, FEWEST_SEEDS, Key, Runs, summary
+from label_efficiency_figure import DRAWN, draw
+from label_efficiency_settings import (
+    COMMON,
+    LARGE,
+    METHODS,
+    STARTS,
+    TUNING_SEEDS,
+    VARIANTS,
+    baseline_of,
+)
+from label_efficiency_statistics import FEWEST_SEEDS, Key, Runs, difference, summary
 from readme_tables import markdown_table, write_into_page
 
 PAGES = {  # name of a table -> the baseline of its methods, and that baseline's name in the table
@@ -35,31 +38,43 @@ PAGES = {  # name of a table -> the baseline of its methods, and that baseline's
     "more-steps": ("classification for long", "classification for as long"),
     "classified-view": ("joint", "the first view"),
 }
+COMPARED = ("fine-tuning", "logistic regression, 128 pixels")  # the baselines at 128 pixels
 
 
-def report(data: Path) -> None:
-    """Report every method, start and fraction that has enough finished cells.
+def report(data: Path, starts: Sequence[str]) -> None:
+    """Report every method and fraction that has enough finished cells, for some starts of a dataset.
 
     Args:
         data: folder of the dataset; its val.csv has the labels of the test split.
+        starts: names of starts whose attributes the dataset has.
     """
     # figures
-    labels, cells = read_rows(data / "val.csv"), read_cells()
+    labels, cells = read_rows(data / "val.csv"), [cell for cell in read_cells() if cell["start"] in starts]
     runs = finished_runs(cells)
-    rows = [summary(key, runs, labels) for key in sorted(runs, key=_order) if len(runs[key]) >= FEWEST_SEEDS]
+    keys = [key for key in sorted(runs, key=_order) if len(runs[key]) >= FEWEST_SEEDS]
+    rows = [summary(key, runs, labels, baseline_of(key[2])) for key in keys]
     if not rows:
         sys.exit(f"{RESULTS} has no method with {FEWEST_SEEDS} finished seeds: run the grid first")
 
     # files
-    write_csv(rows)
-    pages = {
-        name: tables([row for row in rows if BASELINE[row["method"]] == base]) for name, (base, _) in PAGES.items()
-    }
-    pages["label-efficiency"].append(majority_line(labels))
-    pages["tuning"] = tuning_table(cells)
+    pages = {}
+    if small := [row for row in rows if row["start"] not in LARGE]:
+        chosen = {
+            name: [row for row in small if baseline_of(row["method"]) == base] for name, (base, _) in PAGES.items()
+        }
+        pages = {name: tables(chosen[name], heading) for name, (_, heading) in PAGES.items()}
+        pages["label-efficiency"].append(majority_line(labels, STARTS["scratch"].attributes))
+        pages["tuning"] = tuning_table(cells, [start for start in STARTS if start not in LARGE])
+        draw([row for row in small if row["method"] in DRAWN])
+    for start in [start for start in LARGE if any(row["start"] == start for row in rows)]:
+        name, own = STARTS[start].results, [row for row in rows if row["start"] == start]
+        pages[name] = large_table(own, runs, labels)
+        pages[name] += ["", majority_line(labels, STARTS[start].attributes)]
+        pages[f"{name}-tuning"] = tuning_table(cells, [start])
+    for results in {STARTS[row["start"]].results for row in rows}:
+        write_csv(results, [row for row in rows if STARTS[row["start"]].results == results])
     for name, lines in pages.items():
         write_into_page(name, lines)
-    draw([row for row in rows if row["method"] in DRAWN])
 
     # output, last: the reader of a pipe may have closed it
     for lines in pages.values():
@@ -79,10 +94,10 @@ def finished_runs(cells: list[Cell]) -> Runs:
     return runs
 
 
-def write_csv(rows: list[dict[str, Any]]) -> None:
+def write_csv(results: str, rows: list[dict[str, Any]]) -> None:
     """Write the figures of all methods beside the results."""
-    with RESULTS.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+    with (RESULTS / f"{results}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(
             {
@@ -93,16 +108,20 @@ def write_csv(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def tables(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the lines of a Markdown table for each start."""
+def tables(rows: list[dict[str, Any]], base: str) -> list[str]:
+    """Return the lines of a Markdown table for each start.
+
+    Args:
+        rows: the figures of methods with one baseline, from `summary`.
+        base: the baseline's name in the table.
+    """
     lines = []
     for start in STARTS:
         chosen = [row for row in rows if row["start"] == start]
         if chosen:
-            base = dict(PAGES.values())[BASELINE[chosen[0]["method"]]]
             header = ["labels", "method", "seeds", "accuracy", f"difference to {base}"]
             header += ["article", "kids", "balanced", "exact match", "held-out"]
-            lines += [f"**{TITLES[start]}**", "", *markdown_table(header, [_columns(row) for row in chosen]), ""]
+            lines += [f"**{STARTS[start].title}**", "", *markdown_table(header, [_columns(row) for row in chosen]), ""]
     return lines
 
 
@@ -125,37 +144,60 @@ def _columns(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def large_table(rows: list[dict[str, Any]], runs: Runs, labels: list[Row]) -> list[str]:
+    """Return the lines of one start's Markdown table, with the differences to both baselines, and the cost."""
+    attributes = STARTS[rows[0]["start"]].attributes
+    header = ["labels", "method", "seeds", "accuracy", *(f"difference to {base}" for base in COMPARED)]
+    header += [*attributes, "balanced", "core minutes", "views trained"]
+    lines = []
+    for row in rows:
+        key = row["start"], row["fraction"], row["method"]
+        found = [difference(key, runs, labels, base) for base in COMPARED]
+        lines.append(
+            [
+                *(f"{row['fraction']:.0%}", row["method"], f"{row['seeds']}"),
+                f"{row['accuracy']:.1f} ± {row['deviation']:.1f}",
+                *(_with_interval(one, "difference", "difference_low", "difference_high") for one in found),
+                *(f"{row[name]:.1f}" for name in (*attributes, "balanced_accuracy", "minutes")),
+                f"{row['trained']:,.0f}",
+            ]
+        )
+    return markdown_table(header, lines)
+
+
 def _with_interval(row: dict[str, Any], name: str, low: str, high: str) -> str:
-    """Return a difference with its interval, in bold if the interval excludes 0."""
+    """Return a difference with its interval, in bold if the interval excludes 0; blank if there is none."""
+    if row[name] == "":
+        return ""
     text = f"{row[name]:+.1f} ({row[low]:+.1f} to {row[high]:+.1f})"
     return f"**{text}**" if row[low] > 0 or row[high] < 0 else text
 
 
-def majority_line(labels: list[Row]) -> str:
+def majority_line(labels: list[Row], attributes: Sequence[str]) -> str:
     """Return a sentence with the accuracy of always guessing the test split's most frequent classes."""
     shares = []
-    for name in ATTRIBUTES:
+    for name in attributes:
         known = [row[name] for row in labels if row[name]]
         kind = max(set(known), key=known.count)
         shares.append(f"`{name}` {100 * known.count(kind) / len(known):.1f} ({kind})")
     return f"Always guessing the test split's most frequent class would get {' and '.join(shares)}."
 
 
-def tuning_table(cells: list[Cell]) -> list[str]:
+def tuning_table(cells: list[Cell], starts: Sequence[str]) -> list[str]:
     """Return the lines of a Markdown table of the tuned settings; a method's best is bold once all are finished."""
     rows = []
-    for start in STARTS:
-        for method, settings in METHODS.items():
+    for start in starts:
+        for method in [method for method, settings in METHODS.items() if start in settings]:
             tried = tuning_scores(start, method, cells)
-            finished = len(tried) == len(settings[start])
+            finished = len(tried) == len(METHODS[method][start])
             for stages, score in tried.items():
                 text = f"**{score:.1f}**" if finished and score == max(tried.values()) else f"{score:.1f}"
                 flags = "<br>".join(f"`{stage}`" for stage in stages)
-                rows.append([f"{start}: `{MODELS[start]}`", method, flags, text])
+                rows.append([f"{start}: `{STARTS[start].model}`", method, flags, text])
     header = ["start", "method", "flags, a stage after the other", "held-out images"]
-    return [f"All: `{COMMON}`", "", *markdown_table(header, rows)]
+    return [f"All: `--img-size {STARTS[starts[0]].img_size} {COMMON}`", "", *markdown_table(header, rows)]
 
 
 def _order(key: Key) -> tuple[int, float, int]:
     start, fraction, method = key
-    return STARTS.index(start), fraction, [*METHODS, *VARIANTS].index(method)
+    return list(STARTS).index(start), fraction, [*METHODS, *VARIANTS].index(method)

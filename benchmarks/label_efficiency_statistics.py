@@ -12,28 +12,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from label_efficiency_cells import ATTRIBUTES, METHODS, Cell, Predictions, Row
+from label_efficiency_cells import Cell, Predictions, Row
+from label_efficiency_settings import STARTS
 
 DRAWS = 10_000
+COSTS = ("minutes", "trained", "scored")  # minutes of one core; views with a backward pass; views without
 FEWEST_SEEDS = 3  # with fewer the spread is unknown, and the report leaves out the method or the difference
-BASELINE = dict.fromkeys(METHODS, "classification") | {
-    "classification for long": "classification for long",
-    "pretrain and fine-tune for long": "classification for long",
-    "joint, both views": "joint",
-    "joint, weak view": "joint",
-}
-PAIRED = (
-    *("paired_seeds", "difference", "difference_low", "difference_high"),
-    *("article_difference", "article_low", "article_high", "held_out_difference", "held_out_wins"),
-)
-
 Array = np.ndarray[Any, np.dtype[Any]]
 Key = tuple[str, float, str]  # start, fraction, method
 Runs = dict[Key, dict[int, Cell]]  # each run with its predictions under "predicted", by seed
 
 
-def summary(key: Key, runs: Runs, labels: list[Row]) -> dict[str, Any]:
-    """Return the figures of one method in percent, and its paired difference to its baseline."""
+def summary(key: Key, runs: Runs, labels: list[Row], baseline: str) -> dict[str, Any]:
+    """Return the figures of one method in percent, and its paired difference to a baseline."""
     # the method alone
     start, fraction, method = key
     seeds = sorted(runs[key])
@@ -43,21 +34,41 @@ def summary(key: Key, runs: Runs, labels: list[Row]) -> dict[str, Any]:
     row |= {"accuracy": float(np.mean([one["accuracy"] for one in scores])), "low": low, "high": high}
     row["deviation"] = float(np.std([one["accuracy"] for one in scores], ddof=1))
     row |= {name: float(np.mean([one[name] for one in scores])) for name in scores[0] if name != "accuracy"}
-    row["held_out"] = float(np.mean([runs[key][seed]["held_out"] for seed in seeds]))
+    for name in ("held_out", *COSTS):
+        if all(name in runs[key][seed] for seed in seeds):  # older cells have no cost
+            row[name] = float(np.mean([runs[key][seed][name] for seed in seeds]))
+    return row | difference(key, runs, labels, baseline)
 
-    # its difference to the baseline, over the seeds of both
-    base = runs.get((start, fraction, BASELINE[method]), {})
-    both = [seed for seed in seeds if seed in base]
-    if method == BASELINE[method] or len(both) < FEWEST_SEEDS:
-        return row | dict.fromkeys(PAIRED, "")
-    these, baseline = ([right(run[seed]["predicted"], labels) for seed in both] for run in (runs[key], base))
-    article = [hits[:1] for hits in these], [hits[:1] for hits in baseline]
+
+def difference(key: Key, runs: Runs, labels: list[Row], baseline: str) -> dict[str, Any]:
+    """Return a method's paired difference to a baseline, over the seeds of both; blank if these are too few."""
+    # the seeds of both
+    start, fraction, method = key
+    first = STARTS[start].attributes[0]
+    names = [
+        *("paired_seeds", "difference", "difference_low", "difference_high"),
+        *(f"{first}_difference", f"{first}_low", f"{first}_high"),
+        *("balanced_difference", "held_out_difference", "held_out_wins"),
+    ]
+    base = runs.get((start, fraction, baseline), {})
+    both = [seed for seed in sorted(runs[key]) if seed in base]
+    if method == baseline or len(both) < FEWEST_SEEDS:
+        return dict.fromkeys(names, "")
+
+    # their differences
+    these, others = ([right(run[seed]["predicted"], labels) for seed in both] for run in (runs[key], base))
+    article = [hits[:1] for hits in these], [hits[:1] for hits in others]
+    balanced = [
+        np.mean([score(run[seed]["predicted"], labels)["balanced_accuracy"] for seed in both])
+        for run in (runs[key], base)
+    ]
     gains = [runs[key][seed]["held_out"] - base[seed]["held_out"] for seed in both]
     figures = (
-        *(len(both), _difference(these, baseline), *interval(these, baseline)),
-        *(_difference(*article), *interval(*article), float(np.mean(gains)), sum(gain > 0 for gain in gains)),
+        *(len(both), _difference(these, others), *interval(these, others)),
+        *(_difference(*article), *interval(*article), float(balanced[0] - balanced[1])),
+        *(float(np.mean(gains)), sum(gain > 0 for gain in gains)),
     )
-    return row | dict(zip(PAIRED, figures, strict=True))
+    return dict(zip(names, figures, strict=True))
 
 
 def _difference(runs: list[Array], baseline: list[Array]) -> float:
@@ -68,13 +79,13 @@ def score(predicted: Predictions, labels: list[Row]) -> dict[str, float]:
     """Return one run's accuracies, mean and by attribute, balanced accuracy and exact match, in percent."""
     hits = right(predicted, labels)
     balanced = []
-    for name, hit in zip(ATTRIBUTES, hits, strict=True):
+    for name, hit in zip(predicted, hits, strict=True):
         truth = np.array([row[name] for row in labels])
         balanced.append(np.mean([hit[truth == kind].mean() for kind in sorted({*truth} - {""})]))
     labeled = ~np.isnan(hits).all(axis=0)
     return {
         "accuracy": float(_accuracy([hits])[0]),
-        **{name: 100 * float(np.nanmean(hit)) for name, hit in zip(ATTRIBUTES, hits, strict=True)},
+        **{name: 100 * float(np.nanmean(hit)) for name, hit in zip(predicted, hits, strict=True)},
         "balanced_accuracy": 100 * float(np.mean(balanced)),
         "exact_match": 100 * float(np.nanmin(hits[:, labeled], axis=0).mean()),
     }
@@ -83,8 +94,8 @@ def score(predicted: Predictions, labels: list[Row]) -> dict[str, float]:
 def right(predicted: Predictions, labels: list[Row]) -> Array:
     """Return 1 where a prediction is right, 0 where it is wrong and NaN where the label is blank, [A, N]."""
     columns = []
-    for name in ATTRIBUTES:
-        hits = zip(predicted[name], labels, strict=True)
+    for name, classes in predicted.items():
+        hits = zip(classes, labels, strict=True)
         columns.append([float(guess == row[name]) if row[name] else np.nan for guess, row in hits])
     return np.array(columns)
 

@@ -18,6 +18,8 @@ import label_efficiency as study
 import label_efficiency_cells as cells
 import label_efficiency_data as data
 import label_efficiency_report as report
+import label_efficiency_settings as settings
+import label_efficiency_stages as stages
 import label_efficiency_statistics as statistics
 
 ARTICLES = ["shirt"] * 40 + ["hat"] * 11 + ["sock"] * 3 + [""] * 6
@@ -29,11 +31,11 @@ def paths(rows: list[dict[str, str]]) -> set[str]:
 
 
 def test_a_larger_fraction_contains_a_smaller_one_with_every_class() -> None:
-    few, many = (data.stratified(ROWS, fraction, seed=3) for fraction in (0.1, 0.25))
+    few, many = (data.stratified(ROWS, "article", fraction, seed=3) for fraction in (0.1, 0.25))
     assert paths(few) < paths(many) < paths(ROWS)
     assert {row["article"] for row in few} == set(ARTICLES)
     assert [sum(row["article"] == name for row in many) for name in ("shirt", "hat", "sock", "")] == [10, 3, 1, 2]
-    assert paths(few) != paths(data.stratified(ROWS, 0.1, seed=4))
+    assert paths(few) != paths(data.stratified(ROWS, "article", 0.1, seed=4))
 
 
 def test_a_cell_sees_no_label_beyond_its_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,14 +43,14 @@ def test_a_cell_sees_no_label_beyond_its_fraction(tmp_path: Path, monkeypatch: p
     for name in ("train", "val"):
         lines = [",".join(row.values()) for row in ROWS]
         (tmp_path / f"{name}.csv").write_text("\n".join(["image_path,article,kids", *lines]) + "\n")
-    folder = data.make_tables(tmp_path, 0.1, seed=0)
+    folder = data.make_tables(tmp_path, "scratch", 0.1, seed=0)
     train, labeled, val = (cells.read_rows(folder / f"{name}.csv") for name in ("train", "labeled", "val"))
     assert len(train) + len(val) == len(ROWS)
     assert not paths(train) & paths(val)
     assert paths(labeled) < paths(train)
     assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labeled)
     assert [row["image_path"] for row in val] == [
-        row["image_path"] for row in cells.read_rows(data.make_tables(tmp_path, 0.25, seed=7) / "val.csv")
+        row["image_path"] for row in cells.read_rows(data.make_tables(tmp_path, "scratch", 0.25, seed=7) / "val.csv")
     ]
 
 
@@ -98,12 +100,12 @@ def test_a_difference_uses_the_seeds_of_both_methods_if_there_are_enough() -> No
     )
     base = {0: half, 2: right, 3: half, 4: half}
     key, runs = ("scratch", 0.1, "joint"), {("scratch", 0.1, "classification"): base}
-    row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right, 3: right}}, labels)
+    row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right, 3: right}}, labels, "classification")
     assert (row["accuracy"], row["seeds"], row["paired_seeds"]) == (93.75, 4, 3)
     assert row["difference"] == pytest.approx(50 / 3)
     assert (row["held_out"], row["held_out_wins"]) == (70, 2)
     assert row["held_out_difference"] == pytest.approx(80 / 3)
-    row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right}}, labels)
+    row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right}}, labels, "classification")
     assert (row["seeds"], row["paired_seeds"], row["difference"]) == (3, "", "")
 
 
@@ -115,12 +117,16 @@ def test_steps_become_epochs(tmp_path: Path, labeled: int, epochs: int, mixed: b
     rows = ["image_path,article", *(f"{i}.jpg,a" for i in range(640))]
     (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "labeled.csv").write_text("\n".join(rows[: labeled + 1]) + "\n")
-    flags = study.train_flags("--train-split labeled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1", tmp_path)
+    stage = "--train-split labeled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1"
+    flags, trained = stages.train_flags(stage, tmp_path)
     assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
     assert ("--unlabeled" in flags) == mixed
     assert ("--warmup-epochs" in flags) == (epochs < 20)
-    flags = study.train_flags("--train-split labeled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
+    assert trained == epochs * (labeled // 32) * 32 * 2 * (2 if mixed else 1)
+    flags, _ = stages.train_flags("--train-split labeled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
     assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labeled]]
+    flags, trained = stages.train_flags("--train-split labeled -b 32 -wls 0 --steps 1 --least-epochs 5", tmp_path)
+    assert (flags[-1], trained) == ("5", 5 * labeled)
 
 
 @pytest.mark.parametrize(
@@ -136,45 +142,45 @@ def test_joint_training_classifies_the_first_view_unless_a_variant_names_another
     tmp_path: Path, stage: str, view: list[str]
 ) -> None:
     (tmp_path / "train.csv").write_text("image_path,article\n" + "a.jpg,a\n" * 64)
-    flags = study.train_flags(f"{stage} -b 32 --steps 20", tmp_path)
+    flags, _ = stages.train_flags(f"{stage} -b 32 --steps 20", tmp_path)
     assert [value for flag, value in itertools.pairwise(flags) if flag == "--classify-view"] == view
 
 
-@pytest.mark.parametrize("start", cells.STARTS)
+@pytest.mark.parametrize("start", settings.STARTS)
 def test_fractions_share_pretraining_and_nothing_else(start: str) -> None:
-    for method, settings in cells.METHODS.items():
-        for stages in settings[start]:
-            grid = [{"start": start, "fraction": fraction, "seed": 0} for fraction in cells.FRACTIONS]
-            for index in range(len(stages)):
-                folders = {study.stage_folder(cell, stages[: index + 1]) for cell in grid}
+    for method in settings.methods_of(start):
+        for setting in settings.METHODS[method][start]:
+            grid = [{"start": start, "fraction": fraction, "seed": 0} for fraction in settings.FRACTIONS]
+            for index in range(len(setting)):
+                folders = {study.stage_folder(cell, setting[: index + 1]) for cell in grid}
                 shared = index == 0 and method.startswith("pretrain")
                 assert len(folders) == (1 if shared else len(grid)), (method, index)
 
 
 def tuned() -> list[dict[str, Any]]:
     """Return a tuning cell for each setting of classification from scratch; the last has the highest accuracy."""
-    settings = cells.METHODS["classification"]["scratch"]
+    tried = settings.METHODS["classification"]["scratch"]
     return [
-        {"start": "scratch", "method": "classification", "fraction": 0.1, "seed": cells.TUNING_SEEDS[0]}
-        | {"stages": stages, "held_out": 60 + number, "common": cells.common("scratch")}
-        for number, stages in enumerate(settings)
+        {"start": "scratch", "method": "classification", "fraction": 0.1, "seed": settings.TUNING_SEEDS[0]}
+        | {"stages": setting, "held_out": 60 + number, "common": cells.common("scratch")}
+        for number, setting in enumerate(tried)
     ]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use an empty results file instead of the committed one."""
+    """Use an empty results folder instead of the committed one; return the file of the start from scratch."""
     for module in (cells, report):
-        monkeypatch.setattr(module, "RESULTS", tmp_path / "results.jsonl")
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(cells, "WORK", tmp_path / "work")
-    return tmp_path / "results.jsonl"
+    return cells.results_file("scratch")
 
 
 def test_a_setting_counts_once_a_seed_and_a_cut_off_line_is_named(store: Path) -> None:
     finished = tuned()
     finished += [finished[0], finished[0] | {"held_out": 99, "common": "other flags"}]
     store.write_text("".join(f"{json.dumps(cell)}\n" for cell in finished))
-    best = cells.METHODS["classification"]["scratch"][-1]
+    best = settings.METHODS["classification"]["scratch"][-1]
     assert cells.best_setting("scratch", "classification", cells.read_cells()) == best
     store.write_text(store.read_text()[:-9])
     with pytest.raises(SystemExit, match=f"line {len(finished)} is cut off"):
@@ -192,7 +198,10 @@ def test_saved_cells_come_back_with_their_predictions(store: Path) -> None:
     cells.save_cell(second, {"article": ["hat", "hat"], "kids": ["1", "1"]})
     cells.save_cell(second, predicted[1])  # a later run of the same cell replaces its predictions
     assert "hat" not in store.read_text()
-    assert sorted(file.name for file in store.parent.glob("results*")) == ["results.jsonl", "results.npz"]
+    assert sorted(file.name for file in store.parent.glob("label*")) == [
+        "label-efficiency.jsonl",
+        "label-efficiency.npz",
+    ]
     stored = cells.read_predictions()
     assert [cells.predictions_of(cell, stored) for cell in (first, second)] == predicted
     runs = report.finished_runs(cells.read_cells())
@@ -206,17 +215,18 @@ def test_a_report_without_enough_finished_cells_says_what_to_run(store: Path, tm
     for cell in tuned():
         cells.save_cell(cell)
     with pytest.raises(SystemExit, match="no method with 3 finished seeds: run the grid first"):
-        report.report(tmp_path)
+        report.report(tmp_path, ["scratch"])
 
 
 def test_the_published_results_are_complete() -> None:
     runs = report.finished_runs(cells.read_cells())
-    published = cells.read_rows(cells.RESULTS.with_suffix(".csv"))
+    published = [row for file in cells.RESULTS.glob("label-efficiency*.csv") for row in cells.read_rows(file)]
     assert len(published) > 20
     for row in published:
         run = runs[row["start"], float(row["fraction"]), row["method"]]
         assert len(run) == int(row["seeds"])
-        assert {len(column) for cell in run.values() for column in cell["predicted"].values()} == {1138}
+        images = {"article": 1138, "defect": 650}[settings.STARTS[row["start"]].attributes[0]]
+        assert {len(column) for cell in run.values() for column in cell["predicted"].values()} == {images}
 
 
 @pytest.mark.parametrize("command", [["communication.py"], ["label_efficiency.py", "--help"], ["run.py", "--help"]])

@@ -1,0 +1,160 @@
+"""The starts of the label-efficiency study, its methods, and the settings to try for each.
+
+A setting is a list of stages. A stage is the flags of one call of train.py or, if its first word ends in .py, of that
+script. label_efficiency_stages.py adds the tables, the weights and the output to them.
+
+Three flags belong to the study and not to train.py: --steps, which becomes as many epochs as make about that many
+steps, --least-epochs (3 by default), and --times, which multiplies the epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FRACTIONS = [0.05, 0.1, 0.25, 1.0]
+TUNING_FRACTION = 0.1
+TUNING_SEEDS = (100,)
+
+COMMON = (
+    "--opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 2 --warmup-lr 1e-6 --min-lr 1e-6 "
+    "--cooldown-epochs 0 --clip-grad 5 --views simclr -j 1 --val-interval 1000 --checkpoint-hist 1 --knn-interval 0 "
+    "--log-interval 1000 --use-multi-epochs-loader"
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the cells of a start begin: a dataset, a network, its weights, and the size of its images.
+
+    Attributes:
+        title: its name in the report.
+        results: name of its files under benchmarks/results, without the ending.
+        img_size: side of the network's input in pixels.
+        short_side: shorter side of the small copies of the photographs in pixels.
+        model: flags of the network and its regularization.
+        attributes: the dataset's attributes; the first stratifies the draws of labels.
+        pretrained: whether the network starts from the file of --weights.
+    """
+
+    title: str
+    results: str
+    img_size: int
+    short_side: int
+    model: str
+    attributes: tuple[str, ...]
+    pretrained: bool = True
+
+    @property
+    def flags(self) -> str:
+        """The flags that all calls of train.py share."""
+        return f"{self.model} --img-size {self.img_size} {COMMON}"
+
+
+_LITE = "--model tf_efficientnet_lite0 --drop 0.2 --drop-path 0.1"
+_CLOTHING, _SOLAR = ("article", "kids"), ("defect", "type")
+STARTS = {
+    "scratch": Start(
+        "From scratch", "label-efficiency", 64, 80, "--model test_efficientnet", _CLOTHING, pretrained=False
+    ),
+    "imagenet": Start("From ImageNet weights", "label-efficiency", 64, 80, _LITE, _CLOTHING),
+    "imagenet-128": Start(
+        "Clothing, from ImageNet weights, 128 pixels", "label-efficiency-128", 128, 160, _LITE, _CLOTHING
+    ),
+    "solar-128": Start(
+        "Solar cells, from ImageNet weights, 128 pixels", "label-efficiency-solar", 128, 160, _LITE, _SOLAR
+    ),
+}
+LARGE = [start for start, what in STARTS.items() if what.img_size == 128]
+
+CROPS = "--scale 0.2 1"  # SimCLR's views with a larger minimum crop
+MILD = f"--view-strength 0.5 {CROPS}"
+LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
+LABELS = "--train-split labeled"  # train on the labeled rows only
+
+# A variant is a method's best setting with one more flag in its last stage, or with one more stage. It has no tuning
+# of its own.
+VARIANTS = {
+    "classification for long": ("classification", "--times 3"),
+    "pretrain and fine-tune for long": ("pretrain for long, fine-tune", "--times 3"),
+    "joint, both views": ("joint", "--classify-view both"),
+    "joint, weak view": ("joint", "--classify-view weak"),
+}
+
+Settings = dict[str, dict[str, list[list[str]]]]  # method -> start -> settings, each a list of stages
+
+
+def _small_settings() -> Settings:
+    """Return the settings to try at 64 pixels, four to six for each method and start.
+
+    A stage holds the flags that one call of train.py adds to the start's. Each later stage starts from the checkpoint
+    of the stage before it.
+    """
+    found: Settings = {}
+    for start, steps, pretraining, rates, gentle in (
+        ("scratch", 1620, 4600, (1e-3, 3e-3, 1e-2), ""),
+        ("imagenet", 270, 450, (5e-4, 1e-3, 2e-3), LIGHT),
+    ):
+        # stages
+        alone = f"{LABELS} -b 32 -wls 0 -wlc 1 --steps {steps}"
+        supervised = [f"{alone} --lr {rate:g} {views}".rstrip() for rate in rates for views in (MILD, gentle)]
+        pretrained, long = (
+            f"-b 64 -wls 1 -wlc 0 --lr {rates[1]:g} -t 0.1 --steps {many} {CROPS}"
+            for many in (pretraining, 3 * pretraining)
+        )
+        probe = f"{LABELS} -b 32 --freeze-backbone --no-aug --views timm -wls 0 -wlc 1 --steps {steps}"
+        mixed = f"{LABELS} -b 32 --unlabeled-ratio 1 -t 0.1 --steps {steps} --lr {rates[1]:g}"
+        joint = [
+            f"{mixed} -wls {weight:g} -wlc {1 - weight:g} {views}" for weight in (0.5, 0.1) for views in (MILD, CROPS)
+        ]
+
+        # methods
+        settings = {
+            "classification": [[stage] for stage in supervised],
+            "pretrain, fine-tune": [[pretrained, stage] for stage in supervised],
+            "pretrain for long, fine-tune": [[long, stage] for stage in supervised],
+            "pretrain with DCL, fine-tune": [[f"{pretrained} --contrastive dcl", stage] for stage in supervised],
+            "pretrain, joint": [[pretrained, stage] for stage in joint],
+            "pretrain, joint SupCon": [[pretrained, f"{stage} --contrastive supcon"] for stage in joint],
+            "pretrain, probe": [[pretrained, f"{probe} --lr {rate}"] for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
+            "joint": [[stage] for stage in joint],
+            "joint, SupCon": [[f"{stage} --contrastive supcon"] for stage in joint],
+            "joint, masked": [[f"{stage} --mask-false-negatives"] for stage in joint],
+        }
+        for method, tried in settings.items():
+            found.setdefault(method, {})[start] = tried
+    return found
+
+
+def _large_settings() -> Settings:
+    """Return the settings to try at 128 pixels, four for each method that trains."""
+    # stages: heads that start from a solution need a smaller rate
+    alone = f"{LABELS} -b 32 -wls 0 -wlc 1 {MILD} --least-epochs 5"
+    schedules = [f"--lr {rate} --steps {steps}" for rate in ("5e-4", "2e-3") for steps in (100, 200)]
+
+    # methods
+    settings = {
+        "logistic regression, 128 pixels": [["logistic_regression.py --img-size 128"]],
+        "logistic regression, 224 pixels": [["logistic_regression.py --img-size 224"]],
+        "fine-tuning": [[f"{alone} {schedule}"] for schedule in schedules],
+    }
+    return {method: dict.fromkeys(LARGE, tried) for method, tried in settings.items()}
+
+
+METHODS = _small_settings() | _large_settings()
+
+
+def baseline_of(method: str) -> str:
+    """Return the method that a method is compared with."""
+    if method in METHODS:
+        return "fine-tuning" if LARGE[0] in METHODS[method] else "classification"
+    base = VARIANTS[method][0]
+    if LARGE[0] in METHODS[base]:
+        return "fine-tuning"
+    return "joint" if base == "joint" else "classification for long"
+
+
+def methods_of(start: str, named: Sequence[str] | None = None) -> list[str]:
+    """Return the methods that have settings for a start: all but the variants, or the named ones."""
+    chosen = METHODS if named is None else named
+    return [method for method in chosen if start in METHODS[VARIANTS.get(method, (method,))[0]]]

@@ -136,7 +136,8 @@ def _large_settings() -> Settings:
     settings = {
         "logistic regression, 128 pixels": [["logistic_regression.py --img-size 128"]],
         "logistic regression, 224 pixels": [["logistic_regression.py --img-size 224"]],
-        "fine-tuning": [[f"{alone} {schedule}"] for schedule in schedules],
+        "fine-tuning": [[f"{alone} --no-freeze-bn {schedule}"] for schedule in schedules],
+        "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn {schedule}"] for schedule in schedules],
     }
     return {method: dict.fromkeys(LARGE, tried) for method, tried in settings.items()}
 

@@ -181,7 +181,7 @@ def run_stage(
                 seconds = call(stage.words, folder.with_suffix(".log"), lock)
             for other in [*folder.glob("checkpoint-*"), *folder.glob("model_best*")]:
                 other.unlink()
-            if (own := folder / "cost.json").exists():  # of a stage whose parts other cells share
+            if (own := folder / "cost.json").exists():  # the stage knows its cost better: other cells share a part
                 seconds = json.loads(own.read_text())["seconds"]
             cost = {"minutes": seconds / 60, "trained": stage.trained, "scored": stage.scored, "commit": commit()}
             done.write_text(json.dumps(cost))

@@ -72,8 +72,7 @@ MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labeled"  # train on the labeled rows only
 
-# A variant is a method's best setting with one more flag in its last stage, or with one more stage. It has no tuning
-# of its own.
+# A variant is a method's best setting with one more flag in its last stage, or with one more stage, and no more tuning.
 VARIANTS = {
     "classification for long": ("classification", "--times 3"),
     "pretrain and fine-tune for long": ("pretrain for long, fine-tune", "--times 3"),

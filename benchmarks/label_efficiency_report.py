@@ -20,6 +20,7 @@ from label_efficiency_cells import (
     read_rows,
     tuning_scores,
 )
+from label_efficiency_cost_figure import draw_cost
 from label_efficiency_figure import DRAWN, draw
 from label_efficiency_settings import (
     COMMON,
@@ -71,6 +72,7 @@ def report(data: Path, starts: Sequence[str]) -> None:
         pages[name] = large_table(own, runs, labels)
         pages[name] += ["", majority_line(labels, STARTS[start].attributes)]
         pages[f"{name}-tuning"] = tuning_table(cells, [start])
+        draw_cost(own, [*METHODS, *VARIANTS])
     for results in {STARTS[row["start"]].results for row in rows}:
         write_csv(results, [row for row in rows if STARTS[row["start"]].results == results])
     for name, lines in pages.items():

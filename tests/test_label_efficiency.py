@@ -218,6 +218,46 @@ def test_a_report_without_enough_finished_cells_says_what_to_run(store: Path, tm
         report.report(tmp_path, ["scratch"])
 
 
+def test_the_table_at_128_pixels_compares_with_fine_tuning_and_with_frozen_features(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "val.csv").write_text("image_path,article,kids\n" + "a.jpg,x,1\nb.jpg,y,1\n" * 3)
+    start, known = "imagenet-128", {"fine-tuning": 2, "logistic regression, 128 pixels": 4}
+    for method, right in known.items():  # number of images whose article is right; all but one image of kids is
+        wrong = {"x": "y", "y": "x"}
+        labels = [kind if number < right else wrong[kind] for number, kind in enumerate("xyxyxy")]
+        tried = settings.METHODS[method][start]
+        common = {"start": start, "method": method, "fraction": 0.1, "common": cells.common(start)}
+        if len(tried) > 1:
+            for number, setting in enumerate(tried):
+                tuning = {"seed": settings.TUNING_SEEDS[0], "stages": setting, "held_out": 60 - number}
+                cells.save_cell(common | tuning)
+        for seed in range(3):
+            cost = {"minutes": 1.5 + seed, "trained": 3200, "scored": 0}
+            cell = common | {"seed": seed, "stages": tried[0], "held_out": 60.0} | cost
+            cells.save_cell(cell, {"article": labels, "kids": ["1"] * 5 + ["0"]})
+    pages: dict[str, list[str]] = {}
+    monkeypatch.setattr(report, "write_into_page", pages.__setitem__)
+    drawn: list[Any] = []
+    monkeypatch.setattr(report, "draw_cost", lambda rows, methods: drawn.extend(rows))
+    report.report(tmp_path, settings.LARGE[:1])
+    header, _, first, second, *_ = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in pages["label-efficiency-128"]
+    ]
+    rows = {row[1]: dict(zip(header, row, strict=True)) for row in (first, second)}
+    solved, tuned_row = rows["logistic regression, 128 pixels"], rows["fine-tuning"]
+    assert (tuned_row["accuracy"], solved["accuracy"]) == ("58.3 ± 0.0", "75.0 ± 0.0")
+    assert solved["difference to fine-tuning"].startswith("+16.7 (")
+    assert tuned_row["difference to logistic regression, 128 pixels"].startswith("-16.7 (")
+    assert (tuned_row["difference to fine-tuning"], solved["core minutes"], solved["views trained"]) == (
+        "",
+        "2.5",
+        "3,200",
+    )
+    assert [row["method"] for row in drawn] == list(rows)
+    assert (tmp_path / "label-efficiency-128.csv").exists()
+
+
 def test_the_published_results_are_complete() -> None:
     runs = report.finished_runs(cells.read_cells())
     published = [row for file in cells.RESULTS.glob("label-efficiency*.csv") for row in cells.read_rows(file)]

@@ -8,8 +8,9 @@
 An input is an image, a folder with its subfolders, or a table with a column image_path. The output has a row for each
 image: its path, and for each attribute the most probable class and its probability; with --topk K the K most probable.
 A multi-valued attribute has all values whose probability reaches its threshold, separated by "|", and their
-probabilities. Architecture, classes, preprocessing and thresholds come from the checkpoint. An unreadable image keeps
-its row, blank, with the reason in a column `error`.
+probabilities. Architecture, classes, preprocessing, thresholds and temperatures come from the checkpoint. Temperatures
+calibrate the probabilities and change no prediction. An unreadable image keeps its row, blank, with the reason in a
+column `error`.
 """
 
 from options.inference import inference_parser, parse_inference_args
@@ -28,6 +29,7 @@ from options.train_kwargs import process_kwargs
 from reports.predictions import Predictions, check_predictions_path, write_predictions
 from runtime.errors import UsageError, report_usage_errors
 from runtime.process import set_up_process
+from serving.calibration import calibrated_threshold, temperature_line
 from serving.labeling import label, report_unreadable
 from serving.loading import load_evaluation_model, make_loader
 from timm.data.image_dataset import ImageDataset
@@ -62,8 +64,11 @@ def inference(args: Namespace) -> None:
     predictions = Predictions(ready.label_space, len(dataset), args.topk)
     predictions.check_columns(output)
     _logger.info(f"{args.checkpoint}: {ready.arch}; classes: {ready.label_space}")
+    if ready.model.temperatures:
+        _logger.info(f"Probabilities are calibrated, with temperatures {temperature_line(ready.temperatures)}")
     for name, threshold in ready.thresholds.items():
-        _logger.info(f"{name}: values of probability {threshold:.4f} and above")
+        shown = calibrated_threshold(threshold, ready.temperatures[name])
+        _logger.info(f"{name}: values of probability {shown:.4f} and above")
     _logger.info(f"{len(dataset)} images, {ready.data_config}")
     start = time.perf_counter()
     loader = make_loader(ready, dataset, **loader_kwargs(args))

@@ -201,7 +201,7 @@ def prepare_task(
     start = {"epoch": 0, "batch": 0}
     if resumed:
         start = resume_task(task, optimizer, backward, resumed, with_optimizer=not args.no_resume_opt)
-    task.thresholds = resumed.saved_thresholds if resumed else {}
+    task.chosen = resumed.chosen if resumed else {}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
     if args.model_ema:

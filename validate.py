@@ -4,6 +4,7 @@
     python validate.py DATA --checkpoint output/train/RUN/model_best.pth.tar
     python validate.py DATA --checkpoint output/train --split test --results-file results.csv
     python validate.py DATA --checkpoint 'output/train/*/last.pth.tar' --model 'efficientnet_*' --use-ema
+    python validate.py DATA --checkpoint FILE --calibrate calibrated.pth.tar        (a copy with honest probabilities)
     python validate.py DATA --checkpoint FILE --per-class        (precision, recall and confusions of each class)
     torchrun --nproc-per-node 2 validate.py DATA --checkpoint FILE        (the same numbers, from two processes)
 
@@ -41,6 +42,7 @@ from reports.results import (
 )
 from runtime.errors import UsageError, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
+from serving.calibration import check_calibrated_path, save_temperatures
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 from serving.cost import cost_line, measure_cost
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
@@ -54,13 +56,15 @@ _logger = logging.getLogger("validate")
 def main(argv: list[str] | None = None) -> None:
     """Score as the command line says; exit with 1 if one of several checkpoints cannot be scored."""
     args = parse_validate_args(argv)
-    with leave_process_group(), report_usage_errors("validate.py"), naming_flags("results_file"):
+    with leave_process_group(), report_usage_errors("validate.py"), naming_flags("results_file", "calibrate"):
         validate(args)
 
 
 def validate(args: Namespace) -> None:
     """Score the checkpoints: find them, read the table, score each, write the results."""
     results_path = check_results_path(args.results_file)
+    if args.calibrate:
+        check_calibrated_path(args.calibrate, args.checkpoint)
     with naming_flags("device", "dist_backend"):
         process = set_up_process(**process_kwargs(args))
     for note in validate_parser().notes(args, process.device):
@@ -142,7 +146,18 @@ def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoin
     _logger.info(f"{table.path}: {len(dataset)} images, {ready.data_config}")
     weights = attribute_weights(checkpoint, ready.label_space)
     loader = make_loader(ready, dataset, distributed=process.distributed, **loader_kwargs(args))
-    scores = score_model(ready, dataset, loader, weights, confusion=folder is not None, **evaluation_kwargs(args))
+    scores = score_model(
+        ready,
+        dataset,
+        loader,
+        weights,
+        confusion=folder is not None,
+        calibrate=bool(args.calibrate),
+        **evaluation_kwargs(args),
+    )
+    if args.calibrate and process.is_primary:
+        save_temperatures(checkpoint, Path(args.calibrate), scores.temperatures, args.use_ema)
+        _logger.info(f"Calibrated checkpoint: {args.calibrate}")
     for line in score_lines(scores.metrics, scores.images_per_second):
         _logger.info(line)
     if folder is not None and process.is_primary:

@@ -46,6 +46,11 @@ def validate_parser() -> Parser:
     add("--results-file", "FILE", "", "file for the results, .csv or .json")
     tables = "write per-class tables to FOLDER; without FOLDER, next to the results"
     add("--per-class", "FOLDER", None, tables, nargs="?", const="")
+    calibrated = (
+        "fit a temperature by attribute on the split, and write a copy of the checkpoint with them to FILE, which may "
+        "be the checkpoint itself"
+    )
+    add("--calibrate", "FILE", "", calibrated)
     unreadable_flag(group)
     add("--batch-size -b", COUNT, 256, "images per process and step")
     tta_flag(group)

@@ -16,6 +16,7 @@ Result = dict[str, Any]
 
 _WITHIN_ATTRIBUTE = ("top1", "top5", "loss", "balanced_accuracy", "macro_f1")
 _MULTI_VALUED = ("map", "micro_f1", "threshold")  # only multi-valued attributes have them
+_CALIBRATION = ("ece", "temperature", "calibrated_loss", "calibrated_ece")  # the last three only with a temperature
 
 
 def check_results_path(text: str) -> Path | None:
@@ -40,7 +41,7 @@ def attribute_columns(attributes: dict[str, dict[str, float]]) -> Result:
     """
     columns: Result = {}
     for name, values in attributes.items():
-        metrics = (*_WITHIN_ATTRIBUTE, *(metric for metric in _MULTI_VALUED if metric in values))
+        metrics = (*_WITHIN_ATTRIBUTE, *(metric for metric in (*_MULTI_VALUED, *_CALIBRATION) if metric in values))
         columns |= {f"{name}_{metric}": values[metric] for metric in metrics}
         columns[f"{name}_labels"] = int(values["count"])
     return columns
@@ -75,10 +76,21 @@ def score_lines(metrics: Mapping[str, Any], images_per_second: float) -> list[st
             f"{values['top5']:>7.3f}  {values['balanced_accuracy']:>8.3f}  {values['macro_f1']:>7.3f}"
             + (f"  {values['map']:>7.3f}" if "map" in values else "")
         )
+    lines += calibration_lines(metrics["attributes"])
     exact, top1, top5 = metrics["exact_match"], metrics["top1"], metrics["top5"]
     lines.append(f"Every label of an image right (exact match): {exact:.3f}  ({images_per_second:.1f} images/s)")
     lines.append(f" * Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f})")
     return lines
+
+
+def calibration_lines(attributes: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each attribute with a temperature: its loss and calibration error without and with it."""
+    return [
+        f"{name}: temperature {values['temperature']:.3f}, loss {values['loss']:.4f} -> "
+        f"{values['calibrated_loss']:.4f}, calibration error {values['ece']:.2f}% -> {values['calibrated_ece']:.2f}%"
+        for name, values in attributes.items()
+        if "temperature" in values
+    ]
 
 
 def best_first(results: Sequence[Result]) -> list[Result]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from reports.predictions import Predictions
+from serving.calibration import probabilities
 from serving.loading import EvaluationModel
 from timm.data.image_dataset import ImageDataset
 from timm.task.evaluate import predict
@@ -43,14 +44,14 @@ def label(
         rows = rows.cpu().numpy()
         # the predictions
         for attribute, values in logits.items():
-            values = values.float()
+            calibrated = probabilities(values, ready.temperatures[attribute], attribute in ready.thresholds)
+            # The uncalibrated scores decide, so that no rounding of the temperature changes a prediction.
             if attribute in ready.thresholds:
                 predicted = predicted_values(values, ready.thresholds[attribute])
-                predictions.put_set(attribute, rows, values.sigmoid().cpu().numpy(), predicted.cpu().numpy())
+                predictions.put_set(attribute, rows, calibrated.cpu().numpy(), predicted.cpu().numpy())
                 continue
-            best = top_classes(values, topk)
-            probabilities = values.softmax(dim=1).gather(1, best)
-            predictions.put(attribute, rows, best.cpu().numpy(), probabilities.cpu().numpy())
+            best = top_classes(values.float(), topk)
+            predictions.put(attribute, rows, best.cpu().numpy(), calibrated.gather(1, best).cpu().numpy())
         # the log
         done += len(rows)
         now, before, last = time.perf_counter(), last, time.perf_counter()

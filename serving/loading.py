@@ -67,6 +67,11 @@ class EvaluationModel:
         return {name: self.model.thresholds.get(name, DEFAULT_THRESHOLD) for name in self.label_space.multi_valued}
 
     @property
+    def temperatures(self) -> dict[str, float]:
+        """The divisor of each attribute's logits, 1 where the checkpoint has none."""
+        return {name: self.model.temperatures.get(name, 1.0) for name in self.label_space.attributes}
+
+    @property
     def channels(self) -> int:
         """The channels of an image: 3 for color, 1 for gray."""
         return int(self.data_config["input_size"][0])

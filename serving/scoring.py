@@ -31,11 +31,13 @@ class Scores:
         metrics: the metrics of each attribute and their means.
         images_per_second: images of all processes per second.
         confusion: confusion matrices by attribute, [K + 1, K] or [K + 1, 3] for a multi-valued one; empty unless asked.
+        temperatures: temperatures fitted on this table, by attribute; empty unless asked.
     """
 
     metrics: Metrics
     images_per_second: float
     confusion: dict[str, Matrix]
+    temperatures: dict[str, float]
 
 
 def scored_dataset(table: Table, ready: EvaluationModel, max_unreadable: float) -> TwoViewDataset:
@@ -69,6 +71,7 @@ def score_model(
     tta: int,
     log_interval: int,
     confusion: bool = False,
+    calibrate: bool = False,
 ) -> Scores:
     """Score a model; with several processes each reads its share, and all return the same metrics.
 
@@ -80,6 +83,7 @@ def score_model(
         tta: 2 averages the logits of an image and its mirror image.
         log_interval: batches between two lines of the log.
         confusion: whether to count confusion matrices.
+        calibrate: whether to fit temperatures, instead of measuring the checkpoint's.
 
     Raises:
         UsageError: too many images are unreadable.
@@ -109,7 +113,14 @@ def score_model(
         dataset.report_unreadable()
     dataset.check_readable()
     matrices = evaluator.confusion_matrices(distributed=distributed) if confusion else {}
-    return Scores(metrics, rate, {attribute: matrix.numpy() for attribute, matrix in matrices.items()})
+    # calibration
+    assert evaluator.calibration is not None
+    measured = evaluator.calibration.measure(ready.model.temperatures, calibrate, distributed)
+    for attribute, measures in measured.items():
+        metrics["attributes"][attribute] |= measures
+    fitted = {name: values["temperature"] for name, values in measured.items() if "temperature" in values}
+    confusions = {attribute: matrix.numpy() for attribute, matrix in matrices.items()}
+    return Scores(metrics, rate, confusions, fitted if calibrate else {})
 
 
 def _progress(interval: int, batches: int) -> Callable[[int, AttributeEvaluator], None]:

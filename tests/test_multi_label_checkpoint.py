@@ -225,7 +225,7 @@ def test_a_checkpoint_of_ours_has_typed_entries(tmp_path):
     assert checkpoint.trained_flags == {"model": "test_resnet", "lr": 0.1}
     assert not checkpoint.is_original
     assert checkpoint.saver["best_metric"] == 1.0 or checkpoint.saver["pending"] == (0, 1.0)
-    assert checkpoint.saved_thresholds == {}
+    assert checkpoint.chosen == {}
     averaged = task.get_trainable_module(ema=True).module.state_dict()
     assert all(torch.equal(checkpoint.weights(ema=True)[name], averaged[name]) for name in averaged)
 
@@ -235,7 +235,7 @@ def test_thresholds_are_those_of_the_weights(tmp_path):
     model = make(space=space)
     entries = {"state_dict": model.state_dict(), "state_dict_ema": model.state_dict(), "multi_label": model.config}
     torch.save(entries | {"thresholds": {"tags": 0.2}, "thresholds_ema": {"tags": 0.3}}, tmp_path / "a.pth")
-    assert read_checkpoint(tmp_path / "a.pth").saved_thresholds == {
+    assert read_checkpoint(tmp_path / "a.pth").chosen == {
         "thresholds": {"tags": 0.2},
         "thresholds_ema": {"tags": 0.3},
     }

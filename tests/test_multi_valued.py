@@ -70,7 +70,7 @@ def test_a_checkpoint_scores_and_labels_by_the_threshold_it_was_saved_with(
     trained: tuple[Path, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ema: bool
 ) -> None:
     checkpoint, flags = trained[0] / "last.pth.tar", ["--use-ema"] if ema else []
-    result = score(capsys, data, checkpoint, *flags)
+    result = score(capsys, data, checkpoint, *flags, "--calibrate", tmp_path / "calibrated.pth.tar")
     row = read_rows(trained[0] / "summary.csv")[-1]
     prefix = "ema_" if ema else ""
     for name in ("tags_map", "tags_micro_f1", "tags_macro_f1", "tags_balanced_accuracy"):
@@ -78,6 +78,12 @@ def test_a_checkpoint_scores_and_labels_by_the_threshold_it_was_saved_with(
     assert result["exact_match"] == pytest.approx(float(row["ema_exact_match" if ema else "eval_exact_match"]))
     model = MultiLabelModel.from_checkpoint(checkpoint, use_ema=ema)
     assert result["tags_threshold"] == model.thresholds["tags"]
+    assert {name: result[f"{name}_temperature"] for name in ("color", "shape", "tags")} == pytest.approx(
+        model.temperatures
+    )
+    assert MultiLabelModel.from_checkpoint(tmp_path / "calibrated.pth.tar", use_ema=ema).temperatures == pytest.approx(
+        model.temperatures
+    )
     guesses = read_rows(predict(data, checkpoint, tmp_path / "p.csv", *flags))
     pairs = [(row["tags"], guess["tags"]) for row, guess in zip(read_rows(data / "val.csv"), guesses, strict=True)]
     sets = [[set(cell.split("|")) - {""} for cell in pair] for pair in pairs if pair[0]]

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import test_calibration
 import test_inference
 import test_validate
 import torch
@@ -31,6 +32,7 @@ Test = Callable[..., None]
 SCRIPTS = {"validate.py": validate, "inference.py": inference}
 SHOWN: dict[str, dict[str, Test]] = {
     "validate.py": {
+        "calibrate": test_calibration.test_calibrating_writes_a_copy_that_predicts_the_same,
         "checkpoint": test_validate.test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped,
         "data": test_validate.test_metrics_equal_scikit_learn,
         "model": test_validate.test_a_model_pattern_selects_and_a_contradiction_is_refused,
@@ -325,7 +327,7 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Any, score: Any, wo
     ready = prepare("validate.py")
     with torch.inference_mode():
         one, other = ready.model.run(ready.raw()), ready.model.run(ready.raw().flip(-1))
-    target = next(iter(ready.loader))[1]
+    target, temperature = next(iter(ready.loader))[1], ready.model.temperatures["color"]
     for copies in (0, 2):
         logits = {name: (one[name] + other[name]) / 2 if copies else one[name] for name in one}
         expected = sum(F.cross_entropy(values, target[:, i]) for i, values in enumerate(logits.values())) / 2
@@ -334,7 +336,7 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Any, score: Any, wo
             inference.main(words("inference.py", "--tta", copies))
         with (tmp_path / "labels.csv").open(newline="") as file:
             given = [float(row["color_probability"]) for row in csv.DictReader(file)]
-        assert given == pytest.approx(logits["color"].softmax(dim=1).amax(dim=1).tolist(), abs=1e-5)
+        assert given == pytest.approx((logits["color"] / temperature).softmax(dim=1).amax(dim=1).tolist(), abs=1e-5)
     assert not torch.allclose(one["color"].softmax(dim=1), other["color"].softmax(dim=1), atol=1e-4)
 
 

@@ -47,7 +47,7 @@ def evaluate_epoch(run: Run) -> tuple[Metrics, Metrics | None]:
 
 
 def _score(run: Run, name: str, ema: bool) -> Metrics:
-    """Score one model on the validation split, log its metrics under a name, and keep its thresholds."""
+    """Score one model on the validation split, log its metrics, and keep its thresholds and temperatures."""
     task, process = run.task, run.process
     start = time.perf_counter()
 
@@ -62,11 +62,12 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
             kept.load_state_dict(model.state_dict())
 
     # its metrics
+    evaluator = task.create_evaluator()
     with progress_bar(len(run.eval_loader), name, enabled=process.is_primary) as bar:
         metrics = evaluate(
             model,
             run.eval_loader,
-            task.create_evaluator(),
+            evaluator,
             run.autocast,
             run.to_device,
             tta=run.settings.tta,
@@ -75,11 +76,15 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
         )
     rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
 
-    # thresholds of multi-valued attributes; an attribute without any label keeps its earlier threshold
+    # thresholds and temperatures; an attribute without any label keeps its earlier ones
+    suffix = "_ema" if ema else ""
     if several := task.label_space.multi_valued:
         found = {attribute: metrics["attributes"][attribute] for attribute in sorted(several)}
-        thresholds = task.thresholds.setdefault("thresholds_ema" if ema else "thresholds", {})
+        thresholds = task.chosen.setdefault(f"thresholds{suffix}", {})
         thresholds.update({attribute: values["threshold"] for attribute, values in found.items() if values["count"]})
+    assert evaluator.calibration is not None
+    temperatures = evaluator.calibration.temperatures(process.distributed)
+    task.chosen.setdefault(f"temperatures{suffix}", {}).update(temperatures)
     _logger.info(f"{name}: {metrics_line(metrics)}  ({rate:.1f}/s)")
     _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
     return metrics

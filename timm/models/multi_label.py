@@ -45,6 +45,8 @@ class MultiLabelModel(nn.Module):
     Attributes:
         thresholds: the probability from which a value of a multi-valued attribute is predicted; 0.5 for an attribute
             without an entry.
+        temperatures: the divisor of each attribute's logits that calibrates its probabilities; 1 for an attribute
+            without an entry. `forward` does not apply it.
         detach_heads: whether the gradients of the attribute heads stop at h, and the heads do not train the backbone.
     """
 
@@ -75,6 +77,7 @@ class MultiLabelModel(nn.Module):
         self.log_variances = nn.Parameter(torch.zeros(len(label_space))) if learned else None
         self.config: dict[str, Any] = {}
         self.thresholds: dict[str, float] = {}
+        self.temperatures: dict[str, float] = {}
         self.detach_heads = False
         self._frozen = False
         self._keeps_statistics = False
@@ -267,7 +270,9 @@ def build_model(
     """
     weights = checkpoint.weights(use_ema)
     if checkpoint.is_original:
-        return _build_original(checkpoint, weights, label_space)
+        model = _build_original(checkpoint, weights, label_space)
+        model.temperatures = checkpoint.chosen_for(use_ema, "temperatures")
+        return model
     if checkpoint.config is None:
         raise CheckpointError(
             f"{checkpoint.path} holds no label space: it is no checkpoint of this trainer; start from its backbone "
@@ -275,7 +280,8 @@ def build_model(
         )
     model = model_from_config(checkpoint.config)
     model.load_state_dict(without_auxiliary_norms(weights))
-    model.thresholds = dict((checkpoint.thresholds_ema if use_ema else checkpoint.thresholds) or {})
+    model.thresholds = checkpoint.chosen_for(use_ema, "thresholds")
+    model.temperatures = checkpoint.chosen_for(use_ema, "temperatures")
     return model.eval()
 
 

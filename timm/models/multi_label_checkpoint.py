@@ -24,6 +24,8 @@ brackets its readers:
     plateau            dict or None        state of a plateau schedule. [resume]
     thresholds         {attribute: float}  thresholds of multi-valued attributes. [resume, rebuilding]
     thresholds_ema     {attribute: float}  the same for the averaged weights. [resume, rebuilding]
+    temperatures       {attribute: float}  divisors of the logits that calibrate; older files lack it. [as thresholds]
+    temperatures_ema   {attribute: float}  the same for the averaged weights. [as thresholds]
     metric             float               value of the evaluation metric; absent in recovery files. [nobody]
     saver              dict                timm's history: checkpoint_files, best_epoch, best_metric, pending. [resume]
     task_state         dict                state of other timm tasks; ours never writes it. [nobody]
@@ -51,6 +53,7 @@ from timm.models import clean_state_dict, load_state_dict
 
 StateDict = dict[str, Tensor]
 
+_CHOSEN = ("thresholds", "thresholds_ema", "temperatures", "temperatures_ema")
 _ORIGINAL = "base_model."  # the original's prefix of the backbone
 
 
@@ -75,8 +78,9 @@ class Checkpoint:
         trained_flags: the flags of the run; empty where the file has none.
         progress: `epoch` and `batch` where training continues, and inside an epoch `random`; empty in older files.
         plateau: state of a plateau schedule, or None.
-        thresholds: probability from which a value of a multi-valued attribute is predicted; None without.
-        thresholds_ema: the same for the averaged weights.
+        chosen: what validation chose, by key and attribute, without the keys that the file lacks: `thresholds`, the
+            probability from which a value of a multi-valued attribute is predicted, and `temperatures`, the divisor of
+            an attribute's logits; the same with `_ema` for the averaged weights.
         saver: history of the saver, or None.
     """
 
@@ -92,8 +96,7 @@ class Checkpoint:
     trained_flags: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     plateau: dict[str, Any] | None = None
-    thresholds: dict[str, float] | None = None
-    thresholds_ema: dict[str, float] | None = None
+    chosen: dict[str, dict[str, float]] = field(default_factory=dict)
     saver: dict[str, Any] | None = None
 
     @property
@@ -121,11 +124,9 @@ class Checkpoint:
         """Whether its run had no classification loss, which trains the attribute heads."""
         return self.trained_flags.get("classification_loss_weight") == 0
 
-    @property
-    def saved_thresholds(self) -> dict[str, dict[str, float]]:
-        """The thresholds by their keys, without those that the file lacks."""
-        both = {"thresholds": self.thresholds, "thresholds_ema": self.thresholds_ema}
-        return {key: values for key, values in both.items() if values is not None}
+    def chosen_for(self, ema: bool, kind: str) -> dict[str, float]:
+        """Return the `thresholds` or `temperatures` of the weights, or of the averaged ones, by attribute."""
+        return dict(self.chosen.get(f"{kind}_ema" if ema else kind, {}))
 
     def weights(self, ema: bool = False) -> StateDict:
         """Return the model's weights, or the averaged ones.
@@ -164,6 +165,13 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
     return _parse(path, content)
 
 
+def with_temperatures(checkpoint: Checkpoint, temperatures: dict[str, float], ema: bool) -> dict[str, Any]:
+    """Return the content of a checkpoint's file with the temperatures of its weights, or of the averaged ones."""
+    content: dict[str, Any] = _load(checkpoint.path)
+    key = "temperatures_ema" if ema else "temperatures"
+    return content | {key: checkpoint.chosen_for(ema, "temperatures") | temperatures}
+
+
 def without_auxiliary_norms(weights: StateDict) -> StateDict:
     """Leave out the batch norms of augmented views: evaluation uses only the main ones."""
     return {name: value for name, value in weights.items() if ".aux_bn." not in name}
@@ -187,7 +195,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Return the entries of a file by their names here."""
     averaged, args = content.get("state_dict_ema"), content.get("args")
     flags = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
-    names = ("epoch", "optimizer", "amp_scaler", "plateau", "thresholds", "thresholds_ema", "saver")
+    names = ("epoch", "optimizer", "amp_scaler", "plateau", "saver")
     return Checkpoint(
         path,
         clean_state_dict(content["state_dict"]),
@@ -197,5 +205,6 @@ def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
         version=content.get("version", 1),
         trained_flags=dict(flags),
         progress=content.get("progress") or {},
+        chosen={key: dict(content[key]) for key in _CHOSEN if content.get(key) is not None},
         **{name: content.get(name) for name in names},
     )

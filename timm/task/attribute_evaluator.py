@@ -15,6 +15,7 @@ from catalog.label_space import UNKNOWN, LabelSpace
 from simclr import gather_rows
 from timm.data.target_codes import by_attribute, value_sets
 from timm.task import ClassificationEvaluator
+from timm.task.calibration_meter import CalibrationMeter
 from timm.task.multi_valued_meter import DEFAULT_THRESHOLD, MultiValuedMeter, predicted_values
 from timm.task.top_classes import top_classes
 
@@ -36,8 +37,8 @@ class AttributeEvaluator(ClassificationEvaluator):
         device: device of the logits and the counts.
         max_samples: number of images to count; later ones are the padding of a distributed sampler.
         confusion: whether to count confusion matrices; see `confusion_matrices`.
-        keep_scores: whether to store the scores of multi-valued attributes. False, as in training, leaves `loss` and
-            `top1` as their only metrics, at the given threshold or 0.5.
+        keep_scores: whether to store scores, for multi-valued attributes and for `calibration`. False, as in training,
+            leaves `loss` and `top1` as the only metrics of multi-valued attributes, at the given threshold or 0.5.
         thresholds: by multi-valued attribute, the probability at or above which a value is predicted; an attribute
             without an entry gets the threshold with the best micro-F1.
     """
@@ -81,6 +82,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             for name, k in self.label_space.num_classes.items()
             if name in self.label_space.multi_valued and self.keep_scores
         }
+        self.calibration = CalibrationMeter(self.label_space, self.device) if self.keep_scores else None
         # For each image: are its single-valued labels all predicted, and has it any label? Sets are scored later.
         self.rows = [torch.empty(0, 2, dtype=torch.bool, device=self.device)] if self.meters else []
         self.counts = torch.zeros(sum(lengths), dtype=torch.int64, device=self.device)
@@ -136,6 +138,8 @@ class AttributeEvaluator(ClassificationEvaluator):
                 count.index_add_(0, where, weight.to(count.dtype))
             if self.confusion:
                 confusions[index].index_add_(0, rows * classes + predicted, known.to(exact.dtype))
+        if self.calibration is not None:
+            self.calibration.update(output, target)
         # exact matches
         labeled = (target != UNKNOWN).any(dim=1)
         if self.meters:

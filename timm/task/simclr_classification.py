@@ -97,9 +97,9 @@ class SimCLRClassificationTask(ClassificationTask):
         self.pseudo_loss = PseudoLoss(self.label_space, logit_margins).to(device)
         self.soft_source: SoftTargetSource | None = None
         self.attribute_weights = [(attribute_weights or {}).get(name, 1.0) for name in self.label_space.attributes]
-        # Thresholds of multi-valued attributes, chosen by validation: "thresholds" for the model, "thresholds_ema" for
-        # its average.
-        self.thresholds: dict[str, dict[str, float]] = {}
+        # What validation chooses by attribute: "thresholds" of multi-valued ones and "temperatures" for the model,
+        # "thresholds_ema" and "temperatures_ema" for its average.
+        self.chosen: dict[str, dict[str, float]] = {}
         # Entries that the run adds to each checkpoint, by key; each is read when the checkpoint is written.
         self.checkpoint_extras: dict[str, Callable[[], Any]] = {}
         weights = torch.tensor(self.attribute_weights, device=device)
@@ -265,4 +265,4 @@ class SimCLRClassificationTask(ClassificationTask):
             return state
         config = unwrap_fn(self.get_trainable_module()).config
         extras = {key: read() for key, read in self.checkpoint_extras.items()}
-        return state | {"arch": config["arch"], "multi_label": config} | self.thresholds | extras
+        return state | {"arch": config["arch"], "multi_label": config} | self.chosen | extras

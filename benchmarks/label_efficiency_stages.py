@@ -98,7 +98,7 @@ def train_flags(stage: str, tables: Path) -> tuple[list[str], int]:
     if not re.search(r"-wl[sc] 0(?!\S)|--classify-view", stage):
         flags += ["--classify-view", "first"]  # the study's default; train.py's is both
     steps = max(1, rows // known.b)
-    epochs = max(known.least_epochs, round(known.times * known.steps / steps))
+    epochs = max(known.times * known.least_epochs, round(known.times * known.steps / steps))
     if epochs < 20:  # two warmup epochs would be a large share
         flags += ["--warmup-epochs", f"{epochs // 6}"]
     views = 1 if re.search(r"-wls 0(?!\S)", stage) else 2

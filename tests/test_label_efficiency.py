@@ -1,7 +1,6 @@
 """The label-efficiency study: the images of a cell, the stored results, and the figures of the report."""
 
 import fcntl
-import itertools
 import json
 import os
 import subprocess
@@ -19,7 +18,6 @@ import label_efficiency_cells as cells
 import label_efficiency_data as data
 import label_efficiency_report as report
 import label_efficiency_settings as settings
-import label_efficiency_stages as stages
 import label_efficiency_statistics as statistics
 
 ARTICLES = ["shirt"] * 40 + ["hat"] * 11 + ["sock"] * 3 + [""] * 6
@@ -107,43 +105,6 @@ def test_a_difference_uses_the_seeds_of_both_methods_if_there_are_enough() -> No
     assert row["held_out_difference"] == pytest.approx(80 / 3)
     row = statistics.summary(key, runs | {key: {0: right, 1: half, 2: right}}, labels, "classification")
     assert (row["seeds"], row["paired_seeds"], row["difference"]) == (3, "", "")
-
-
-@pytest.mark.parametrize(
-    ("labeled", "epochs", "mixed"),
-    [(96, 54, True), (640, 8, False)],  # 162 steps of 3 and of 20 batches an epoch
-)
-def test_steps_become_epochs(tmp_path: Path, labeled: int, epochs: int, mixed: bool) -> None:
-    rows = ["image_path,article", *(f"{i}.jpg,a" for i in range(640))]
-    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "labeled.csv").write_text("\n".join(rows[: labeled + 1]) + "\n")
-    stage = "--train-split labeled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1"
-    flags, trained = stages.train_flags(stage, tmp_path)
-    assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
-    assert ("--unlabeled" in flags) == mixed
-    assert ("--warmup-epochs" in flags) == (epochs < 20)
-    assert trained == epochs * (labeled // 32) * 32 * 2 * (2 if mixed else 1)
-    flags, _ = stages.train_flags("--train-split labeled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
-    assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labeled]]
-    flags, trained = stages.train_flags("--train-split labeled -b 32 -wls 0 --steps 1 --least-epochs 5", tmp_path)
-    assert (flags[-1], trained) == ("5", 5 * labeled)
-
-
-@pytest.mark.parametrize(
-    ("stage", "view"),
-    [
-        ("-wls 0.5 -wlc 0.5", ["first"]),
-        ("-wls 0.5 -wlc 0.5 --classify-view both", ["both"]),
-        ("-wls 0 -wlc 1", []),
-        ("-wls 1 -wlc 0", []),
-    ],
-)
-def test_joint_training_classifies_the_first_view_unless_a_variant_names_another(
-    tmp_path: Path, stage: str, view: list[str]
-) -> None:
-    (tmp_path / "train.csv").write_text("image_path,article\n" + "a.jpg,a\n" * 64)
-    flags, _ = stages.train_flags(f"{stage} -b 32 --steps 20", tmp_path)
-    assert [value for flag, value in itertools.pairwise(flags) if flag == "--classify-view"] == view
 
 
 @pytest.mark.parametrize("start", settings.STARTS)

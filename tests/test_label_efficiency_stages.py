@@ -1,0 +1,89 @@
+"""The stages of the label-efficiency study as command lines."""
+
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import label_efficiency_stages as stages
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> stages.Place:
+    """Return a first stage from ImageNet weights with 96 images, 40 of them labeled."""
+    for name, rows in (("train", 96), ("labeled", 40)):
+        lines = ["image_path,article", *(f"{i}.jpg,a" for i in range(rows))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    weights = Path("weights.safetensors")
+    return stages.Place("imagenet-128", 7, Path("DATA"), tmp_path, tmp_path / "runs" / "stage", weights, None)
+
+
+def value(words: list[str], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+def test_a_first_stage_starts_from_the_weights_and_a_later_one_from_its_checkpoint(place: stages.Place) -> None:
+    first = stages.command("--train-split labeled -b 32 -wls 0 -wlc 1 --steps 20", place)
+    assert first.words[:2] == ["train.py", f"{place.tables}"]
+    assert value(first.words, "--pretrained-path") == "weights.safetensors"
+    assert (value(first.words, "--seed"), value(first.words, "--img-size")) == ("7", "128")
+    assert first.product == place.folder / "last.pth.tar"
+    assert first.trained == 20 * 32
+    later = stages.command("--train-split labeled -b 32 --steps 20", replace(place, product=first.product))
+    assert value(later.words, "--initial-checkpoint") == f"{first.product}"
+    assert "--pretrained-path" not in later.words
+    assert "--pretrained-path" not in stages.command("-b 32 --steps 20", replace(place, start="scratch")).words
+
+
+@pytest.mark.parametrize(("size", "original"), [(128, False), (224, True)])
+def test_logistic_regression_reads_photographs_that_are_large_enough(
+    place: stages.Place, size: int, original: bool
+) -> None:
+    found = stages.command(f"logistic_regression.py --img-size {size}", place)
+    assert found.words[0] == "benchmarks/logistic_regression.py"
+    assert ("--photographs" in found.words) == original
+    assert found.product == place.folder
+    assert (found.trained, found.scored) == (0, 40)
+    # features of different sizes and datasets stay apart
+    assert value(found.words, "--features").endswith(f"imagenet-128-{size}.npz")
+
+
+@pytest.mark.parametrize(
+    ("labeled", "epochs", "mixed"),
+    [(96, 54, True), (640, 8, False)],  # 162 steps of 3 and of 20 batches an epoch
+)
+def test_steps_become_epochs(tmp_path: Path, labeled: int, epochs: int, mixed: bool) -> None:
+    rows = ["image_path,article", *(f"{i}.jpg,a" for i in range(640))]
+    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "labeled.csv").write_text("\n".join(rows[: labeled + 1]) + "\n")
+    stage = "--train-split labeled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1"
+    flags, trained = stages.train_flags(stage, tmp_path)
+    assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
+    assert ("--unlabeled" in flags) == mixed
+    assert ("--warmup-epochs" in flags) == (epochs < 20)
+    assert trained == epochs * (labeled // 32) * 32 * 2 * (2 if mixed else 1)
+    flags, _ = stages.train_flags("--train-split labeled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
+    assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labeled]]
+    flags, trained = stages.train_flags("--train-split labeled -b 32 -wls 0 --steps 1 --least-epochs 5", tmp_path)
+    assert (flags[-1], trained) == ("5", 5 * labeled)
+
+
+@pytest.mark.parametrize(
+    ("stage", "view"),
+    [
+        ("-wls 0.5 -wlc 0.5", ["first"]),
+        ("-wls 0.5 -wlc 0.5 --classify-view both", ["both"]),
+        ("-wls 0 -wlc 1", []),
+        ("-wls 1 -wlc 0", []),
+    ],
+)
+def test_joint_training_classifies_the_first_view_unless_a_variant_names_another(
+    tmp_path: Path, stage: str, view: list[str]
+) -> None:
+    (tmp_path / "train.csv").write_text("image_path,article\n" + "a.jpg,a\n" * 64)
+    flags, _ = stages.train_flags(f"{stage} -b 32 --steps 20", tmp_path)
+    assert [value for flag, value in itertools.pairwise(flags) if flag == "--classify-view"] == view

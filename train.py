@@ -145,7 +145,8 @@ def prepare(args: Namespace) -> Run:
     # run
     settings = Settings(chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args))
     loss_guard = NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0)
-    health_check = make_health_check(args, process, plan, train_loader, chunks)
+    warmup = flags.warmup_epochs(args, updates)
+    health_check = make_health_check(args, process, plan, train_loader, chunks, warmup)
     run = Run(
         process, settings, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
         num_epochs, backward, autocast, loss_guard, health_check, start,
@@ -154,7 +155,7 @@ def prepare(args: Namespace) -> Run:
         cache_frozen_features(args, run, model)
     done = start["epoch"] * updates + start["batch"] // args.grad_accum_steps
     restored = None if args.no_resume_opt else resumed
-    restore_schedule(optimizer, scheduler, start, done, restored, **flags.resumed_schedule_kwargs(args))
+    restore_schedule(optimizer, scheduler, start, done, restored, **flags.resumed_schedule_kwargs(args, updates))
     if process.is_primary:
         run.outputs = open_outputs(args, run, lr, decreasing, resumed)
     return run
@@ -216,14 +217,16 @@ def prepare_task(
     return start
 
 
-def make_health_check(args: Namespace, process: Process, plan: ViewPlan, train_loader: Any, chunks: int) -> HealthCheck:
+def make_health_check(
+    args: Namespace, process: Process, plan: ViewPlan, train_loader: Any, chunks: int, warmup_epochs: int
+) -> HealthCheck:
     """Return the check of each epoch's numbers, with the contrastive loss at chance and at its best."""
     levels = None
     if plan.contrast is not None:
         images = images_per_batch(args, process, train_loader)
         steps = [min(chunks, len(train_loader) - first) * images for first in range(0, len(train_loader), chunks)]
         levels = contrast_levels(steps, **flags.contrastive_kwargs(args))
-    return HealthCheck(_logger.warning, 0 if args.sched == "none" else args.warmup_epochs, levels)
+    return HealthCheck(_logger.warning, warmup_epochs, levels)
 
 
 def images_per_batch(args: Namespace, process: Process, train_loader: Any) -> int:
@@ -349,6 +352,9 @@ def log_start(args: Namespace, run: Run) -> None:
 
     # schedule and folder
     rest = f" (--epochs {args.epochs}, plus cool-down or warm-up)" if run.num_epochs != args.epochs else ""
+    if args.steps:
+        warmup = flags.schedule_kwargs(args)["warmup_steps"]
+        rest = f" (--steps {args.steps} updates, with {warmup} of warm-up)"
     steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
     _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
     if run.outputs.folder:

@@ -6,6 +6,7 @@ The code below train.py knows no flags; these functions translate them into its 
 from argparse import Namespace
 from typing import Any
 
+from options.train_optimizer import warmup_steps
 from options.train_views import mixes_images
 
 
@@ -143,10 +144,12 @@ def schedule_kwargs(args: Namespace) -> dict[str, Any]:
     return {
         "sched": args.sched,
         "num_epochs": args.epochs,
+        "steps": args.steps,
         "decay_epochs": args.decay_epochs,
         "decay_milestones": args.decay_milestones,
         "warmup_epochs": args.warmup_epochs,
-        "cooldown_epochs": args.cooldown_epochs,
+        "warmup_steps": warmup_steps(args) if args.steps else 0,
+        "cooldown_epochs": 0 if args.steps else args.cooldown_epochs,
         "patience_epochs": args.patience_epochs,
         "decay_rate": args.decay_rate,
         "min_lr": args.min_lr,
@@ -166,9 +169,17 @@ def schedule_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
-def resumed_schedule_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the arguments of `training.resume.restore_schedule` that are flags."""
-    return {"sched": args.sched, "on_updates": args.sched_on_updates, "warmup_epochs": args.warmup_epochs}
+def resumed_schedule_kwargs(args: Namespace, updates: int) -> dict[str, Any]:
+    """Return the arguments of `training.resume.restore_schedule` that are flags, given the updates of an epoch."""
+    on_updates = args.sched_on_updates or (args.steps is not None and args.sched not in ("plateau", "none"))
+    return {"sched": args.sched, "on_updates": on_updates, "warmup_epochs": warmup_epochs(args, updates)}
+
+
+def warmup_epochs(args: Namespace, updates: int) -> int:
+    """Return the epochs of warm-up, with --steps to the nearest whole one, given the updates of an epoch."""
+    if args.sched == "none":
+        return 0
+    return round(warmup_steps(args) / updates) if args.steps else int(args.warmup_epochs)
 
 
 def data_kwargs(args: Namespace) -> dict[str, Any]:

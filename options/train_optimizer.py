@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 
 from options.parser import Group
 from options.rules import Need, above, among, off, on, repeated
@@ -83,7 +84,8 @@ def schedule_flags(group: Group) -> None:
         only_with="--sched constant",
     )
     updates = "change the learning rate after each update instead of each epoch"
-    group.switch("--sched-on-updates", updates, needs=(plateau, _UNTOUCHED, moving))
+    already = replace(off("steps", "with --steps the learning rate changes after each update already"), noted=True)
+    group.switch("--sched-on-updates", updates, needs=(plateau, _UNTOUCHED, moving, already))
     _rate_flags(group)
     _warmup_flags(group)
     _cycle_flags(group)
@@ -112,14 +114,35 @@ def _warmup_flags(group: Group) -> None:
     """Declare the epochs of a run and its warm-up."""
     add = group.value
     add("--epochs", COUNT, 200, "epochs to train, without cool-down")
+    total = "instead of --epochs: updates of the weights in the whole run, rounded up to whole epochs"
+    add("--steps", COUNT, None, total, excludes=("epochs", "each is the length of the run; leave one of them out"))
     add("--start-epoch", WHOLE, None, "index of the first epoch (default: 0, or where the resumed run stopped)")
-    add("--warmup-epochs", WHOLE, 3, "epochs of warm-up", off=(0,), needs=(_UNTOUCHED,))
-    warm = (_UNTOUCHED, above(0, "warmup_epochs", "there is no warm-up otherwise"))
+    counted = off("steps", "--steps counts warm-up in updates: use --warmup-steps")
+    add("--warmup-epochs", WHOLE, 3, "epochs of warm-up", off=(0,), needs=(_UNTOUCHED, counted))
+    stepped = Need(
+        "--steps", ("steps", "epochs"), lambda args: args.steps is not None, "--epochs counts warm-up in epochs"
+    )
+    share = "updates of warm-up (default: a tenth of --steps)"
+    add("--warmup-steps", WHOLE, None, share, off=(0,), needs=(_UNTOUCHED, stepped))
+    begins = Need(
+        "--warmup-epochs or --warmup-steps above 0",
+        ("warmup_epochs", "warmup_steps", "steps"),
+        lambda args: warmup_steps(args) > 0 if args.steps else args.warmup_epochs > 0,
+        "there is no warm-up otherwise",
+    )
+    warm = (_UNTOUCHED, begins)
     add("--warmup-lr", NONNEGATIVE, 1e-4, "learning rate at the start of warm-up", needs=warm)
-    group.switch("--warmup-prefix", "do not count warm-up in --epochs", needs=warm)
-    after = "epochs at the last rate after the schedule ends (cosine, tanh, poly, wsd, rsqrt)"
-    ends = (among("sched", (*_CYCLIC, *_PHASED), "the other schedules have no end"),)
+    whole = off("steps", "--steps is the length of the whole run")
+    group.switch("--warmup-prefix", "do not count warm-up in --epochs", needs=(*warm, whole))
+    after = "epochs at the last rate after the schedule ends (cosine, tanh, poly, wsd, rsqrt); none with --steps"
+    ends = (among("sched", (*_CYCLIC, *_PHASED), "the other schedules have no end"), whole)
     add("--cooldown-epochs", WHOLE, 10, after, off=(0,), needs=ends)
+
+
+def warmup_steps(args: argparse.Namespace) -> int:
+    """Return the updates of warm-up in a run of --steps: a tenth, unless they are given."""
+    given: int = args.steps // 10 if args.warmup_steps is None else args.warmup_steps
+    return given
 
 
 def _cycle_flags(group: Group) -> None:
@@ -127,7 +150,8 @@ def _cycle_flags(group: Group) -> None:
     add = group.value
     cyclic = among("sched", _CYCLIC, "the other schedules have no cycles")
     repeated = (cyclic, above(1, "lr_cycle_limit", "a single cycle has no next one"))
-    add("--lr-cycle-limit", COUNT, 1, "number of cycles (cosine, tanh, poly)", needs=(cyclic,))
+    whole = off("steps", "--steps is the length of the whole run, and --epochs that of a cycle")
+    add("--lr-cycle-limit", COUNT, 1, "number of cycles (cosine, tanh, poly)", needs=(cyclic, whole))
     add("--lr-cycle-mul", POSITIVE, 1.0, "factor on the length from one cycle to the next", needs=repeated)
     add("--lr-cycle-decay", POSITIVE, 0.5, "factor on the learning rate from one cycle to the next", needs=repeated)
     shaped = (among("sched", ("cosine", "poly"), "timm's other schedules have no such exponent"),)
@@ -162,7 +186,13 @@ def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from repeated(args, "opt_kwargs", _ARGUMENTS)
     if args.decay_milestones != sorted(set(args.decay_milestones)):
         yield "--decay-milestones must increase: each is the epoch of one more decay"
-    if args.sched in _PHASED:
+    if args.sched in _PHASED and args.steps:
+        if warmup_steps(args) >= args.steps or args.decay_epochs >= 1:
+            yield (
+                f"--sched {args.sched} with --steps {args.steps} needs --decay-epochs below 1, here "
+                f"{args.decay_epochs:g}, the fraction of the run that decays (0.2), and --warmup-steps below --steps"
+            )
+    elif args.sched in _PHASED:
         span = args.epochs if args.warmup_prefix else args.epochs - args.warmup_epochs
         decay = args.decay_epochs * span if args.decay_epochs < 1 else args.decay_epochs
         if not (span > 0 and 0 < decay <= span and (args.sched_on_updates or round(decay) >= 1)):

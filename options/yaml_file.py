@@ -13,8 +13,10 @@ from options.values import Mapped, Switch, keyword
 
 def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
     """Return options as YAML; `-c` with that file gives the same options again, except those in `without`."""
-    # The values already include the config file. --lr is unused with --lr-base, and both together are refused.
-    left_out = {"config"} if getattr(args, "lr_base", None) is None else {"config", "lr"}
+    # The values already include the config file. --lr is unused with --lr-base, and --epochs with --steps; both
+    # together are refused.
+    unused = {"lr": "lr_base", "epochs": "steps"}
+    left_out = {"config", *(dest for dest, other in unused.items() if getattr(args, other, None) is not None)}
     values = {dest: _plain(value) for dest, value in vars(args).items() if dest not in {*left_out, *without}}
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 

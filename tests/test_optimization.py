@@ -124,6 +124,68 @@ def test_a_plateau_saves_its_memory_and_takes_its_settings_from_the_flags() -> N
     assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cosine",
+        "tanh",
+        "poly",
+        "constant",
+        "wsd --decay-epochs 0.3",
+        "rsqrt --decay-epochs 0.3",
+        "cosine --lr-noise 0.5",
+        "cosine --warmup-steps 0",
+    ],
+)
+def test_the_rates_of_a_number_of_steps_do_not_depend_on_the_epochs(words: str) -> None:
+    def rates(updates: int, *flags: str) -> list[float]:
+        args = parse_train_args(["DATA", "--sched", *words.split(), *flags])
+        optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=1.0)
+        scheduler, epochs = make_scheduler(optimizer, updates, False, **schedule_kwargs(args))
+        values = []
+        for step in range(epochs * updates):
+            values.append(optimizer.param_groups[0]["lr"])
+            scheduler.step_update(step + 1)
+            if (step + 1) % updates == 0:
+                scheduler.step((step + 1) // updates, 50.0)
+        return values
+
+    one, many, whole = (rates(updates, "--steps", "20") for updates in (1, 7, 50))
+    assert len(set(one)) > 1
+    assert (len(one), len(many), len(whole)) == (20, 21, 50)
+    assert one == many[:20] == whole[:20]
+    if "--" not in words:
+        epochs = ["--epochs", "20", "--warmup-epochs", "2", "--sched-on-updates"]
+        cooldown = [] if words == "constant" else ["--cooldown-epochs", "0"]
+        assert rates(1, *epochs, *cooldown) == pytest.approx(one)
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"), [("none", [1] * 4), ("plateau", [1e-4, 1, 1, 1]), ("step", None), ("multistep", None)]
+)
+def test_other_schedules_count_their_epochs_in_a_run_of_steps(words: str, epochs: list[float] | None) -> None:
+    flags = ["--sched", words, "--steps", "26"] + ([] if words == "none" else ["--warmup-steps", "7"])
+    flags += ["--decay-epochs", "2"] if words == "step" else []
+    flags += ["--decay-milestones", "3"] if words == "multistep" else []
+    args = parse_train_args(["DATA", *flags])
+    optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=1.0)
+    scheduler, number = make_scheduler(optimizer, 7, False, **schedule_kwargs(args))
+    assert number == 4
+    rates = []
+    for step in range(28):
+        rates.append(optimizer.param_groups[0]["lr"])
+        scheduler.step_update(step + 1)
+        if (step + 1) % 7 == 0:
+            scheduler.step((step + 1) // 7, 50.0)
+    if epochs:
+        assert rates[::7] == pytest.approx(epochs)
+        return
+    assert rates[13] == 1
+    first = 14 if words == "step" else next(step for step, rate in enumerate(rates) if step > 7 and rate < 1)
+    assert rates[first : first + 7] == pytest.approx([0.1] * 7)
+    assert first in (14, 20, 21)
+
+
 def test_without_a_schedule_the_rate_stays_and_nothing_is_saved() -> None:
     args = parse_train_args(["DATA", "--sched", "none", "--lr", "0.5"])
     optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=args.lr)

@@ -28,6 +28,9 @@ UNMET = """
 --sched-on-updates --sched plateau | --sched-on-updates --sched none
 --sched-on-updates --sched constant --warmup-epochs 0
 --lr-base-size 8 | --lr-base-scale sqrt | --lr-noise 0.5 --sched none | --lr-noise-pct 0.5 | --lr-noise-std 2
+--warmup-epochs 4 --steps 100 | --warmup-steps 5 | --warmup-steps 5 --steps 100 --sched none
+--warmup-prefix --steps 100 | --cooldown-epochs 5 --steps 100 --sched cosine
+--lr-cycle-limit 2 --sched cosine --steps 100 | --warmup-lr 0 --steps 100 --warmup-steps 0
 --warmup-epochs 4 --sched none | --warmup-lr 0 --warmup-epochs 0 | --warmup-lr 0 --sched none
 --warmup-prefix --warmup-epochs 0 | --warmup-prefix --sched none | --cooldown-epochs 5 --sched step
 --lr-cycle-limit 2 --sched step | --lr-cycle-mul 2 --sched step | --lr-cycle-mul 2 --sched cosine
@@ -104,6 +107,7 @@ def test_every_need_of_every_flag_is_tested(capsys: pytest.CaptureFixture[str]) 
         "--mixup-prob 0",
         "--save-images --freeze-backbone --pretrained -wls 0 --no-aug --tta 2",
         "--sched-on-updates --sched constant",
+        "--steps 100 --warmup-epochs 0 --cooldown-epochs 0 --warmup-steps 0",
         "--no-freeze-bn",
         "--bn-momentum 0.1 --freeze-bn --pretrained --projection-norm batch",
     ],

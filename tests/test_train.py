@@ -204,11 +204,14 @@ JOINT = [
     *("--contrastive", "supcon", "--no-mask-false-negatives"),
 ]
 MIXED = [*PLAIN, "--unlabeled", "val.csv", "--unlabeled-ratio", 0.25, "--views", "simclr", "--augment-on", "device"]
+STEPS = ["--steps", 11, "--warmup-steps", 4, "--sched", "cosine", "--opt", "adamw", "--checkpoint-hist", 9]
 PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5, "--warmup-epochs", 1]
 
 
 @pytest.mark.parametrize(
-    "words", [PLAIN, RICH, JOINT, MIXED, PLATEAU], ids=["plain", "rich", "joint", "mixed", "plateau"]
+    "words",
+    [PLAIN, RICH, JOINT, MIXED, PLATEAU, STEPS],
+    ids=["plain", "rich", "joint", "mixed", "plateau", "steps"],
 )
 def test_resuming_equals_not_stopping_bit_for_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]

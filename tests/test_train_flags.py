@@ -18,11 +18,14 @@ import torch
 from flag_effects import (
     ON_GPU,
     SHOWN,
+    TINY,
     Prepare,
     batch_of,
     gradients_of,
+    loop_through,
     model_of,
     shows,
+    silence,
     train_through,
 )
 from flag_effects import prepare as make_ready
@@ -35,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import timm
 import train
 from catalog.data_error import DataError
-from options.train import train_parser
+from options.train import parse_train_args, train_parser
 from options.train_optimizer import DECAYS
 from runtime.errors import UsageError
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
@@ -674,6 +677,43 @@ def test_the_rate_falls_with_each_update(prepare: Prepare) -> None:
         run.optimizer.register_step_pre_hook(lambda *_, s=seen, r=run: s.append(r.optimizer.param_groups[0]["lr"]))
         gradients_of(run)
         assert seen == pytest.approx(expected)
+
+
+@shows("steps", "warmup_steps")
+@pytest.mark.parametrize(
+    ("words", "epochs", "per_epoch"),
+    [
+        ("", 4, 3),  # 24 rows in batches of 8
+        ("--grad-accum-steps 2", 5, 2),
+        ("-b 4 --contrastive-batch-size 8", 4, 3),
+        ("-b 16", 10, 1),
+    ],
+)
+def test_a_run_has_a_number_of_updates(data: Path, tmp_path: Path, words: str, epochs: int, per_epoch: int) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 7\nwarmup-epochs: 5\ncooldown-epochs: 3\nsched: cosine\n")
+    args = ["--steps", "10", "--lr", "1", "--warmup-lr", "0", "--min-lr", "0", *words.split()]
+    run = ready(data, tmp_path, "-c", f"{recipe}", *args)
+    assert run.num_epochs == epochs
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)] + [0.0] * (epochs * per_epoch - 10)
+    assert update_rates(run) == pytest.approx([0.0, *cosine[1:]])  # a tenth of the steps is warm-up
+    run = ready(data, tmp_path, "-c", f"{recipe}", *args, "--warmup-steps", "4")
+    assert update_rates(run)[:4] == pytest.approx([0, 0.25, 0.5, 0.75])
+
+
+def ready(data: Path, output: Path, *words: str) -> train.Run:
+    """Return the run that train.py prepares, without the length and the schedule of a short run."""
+    args = parse_train_args([f"{data}", *TINY, "--img-size", "32", "--output", f"{output}", *words])
+    with silence():
+        return train.prepare(args)
+
+
+def update_rates(run: train.Run) -> list[float]:
+    """Train to the end; return the learning rate of each update."""
+    found: list[float] = []
+    run.optimizer.register_step_pre_hook(lambda *_: found.append(run.optimizer.param_groups[0]["lr"]))
+    loop_through(run)
+    return found
 
 
 @shows("lr")

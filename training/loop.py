@@ -36,7 +36,7 @@ def loop(run: Run) -> None:
     attributes = task.label_space.attributes
     columns = measured_columns(attributes, run.plan.contrast is not None, settings.knn_interval > 0)
     if first >= run.num_epochs:
-        _logger.info(f"Nothing left to train: {first} of {run.num_epochs} epochs are done; raise --epochs")
+        _logger.info(f"Nothing left to train: {first} of {run.num_epochs} epochs are done; raise --epochs or --steps")
     for epoch in range(first, run.num_epochs):
         # train
         start_epoch(run, epoch)

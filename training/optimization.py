@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -165,6 +166,8 @@ def make_scheduler(
     *,
     sched: str,
     num_epochs: int,
+    steps: int | None,
+    warmup_steps: int,
     patience_epochs: int,
     **settings: Any,
 ) -> tuple[Any, int]:
@@ -177,12 +180,17 @@ def make_scheduler(
         metric_interval: epochs between values of that metric.
         sched: timm's name of the schedule; "none" for a constant rate without warm-up.
         num_epochs: number of epochs asked for.
+        steps: number of updates asked for, which sets the number of epochs and the schedule; None for `num_epochs`.
+        warmup_steps: updates of warm-up among these steps.
         patience_epochs: epochs without a better metric before a plateau schedule decays the rate.
         settings: further arguments of timm's `create_scheduler_v2`.
 
     Raises:
         UsageError: the settings contradict each other.
     """
+    length = {"num_epochs": num_epochs, "updates_per_epoch": updates} | settings
+    if steps is not None:
+        length = _length_in_steps(steps, warmup_steps, updates, sched, settings)
     try:
         with warnings.catch_warnings():
             # timm warns that its checkpoints lack what a plateau schedule remembers; ours have it.
@@ -190,16 +198,38 @@ def make_scheduler(
             scheduler, epochs = create_scheduler_v2(
                 optimizer,
                 sched,
-                num_epochs,
                 # timm counts values of the metric: with k epochs between them, n epochs hold n // k values.
                 patience_epochs=patience_epochs // metric_interval,
                 plateau_mode="min" if lower_is_better else "max",
-                updates_per_epoch=updates,
-                **settings,
+                **length,
             )
     except (ValueError, AssertionError) as error:
         raise UsageError(f"--sched {sched}: {error}") from error
-    return scheduler or ConstantRate(), epochs
+    return scheduler or ConstantRate(), epochs if steps is None else math.ceil(steps / updates)
+
+
+def _length_in_steps(
+    steps: int, warmup_steps: int, updates: int, sched: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of timm's `create_scheduler_v2` for a run whose length is a number of updates.
+
+    Args:
+        steps: updates of the run.
+        warmup_steps: updates of warm-up among them.
+        updates: updates per epoch.
+        sched: timm's name of the schedule.
+        settings: arguments in epochs.
+    """
+    if sched in ("plateau", "none"):  # they change the rate after an epoch, or never
+        warmup = round(warmup_steps / updates)
+        return {**settings, "num_epochs": math.ceil(steps / updates), "warmup_epochs": warmup, "step_on_epochs": True}
+    # The phases of wsd and rsqrt take a fraction of the run.
+    names = ["stable_timescale"] if sched in ("wsd", "rsqrt") else ["decay_epochs", "stable_timescale"]
+    scaled: dict[str, Any] = {name: settings[name] * updates for name in names if settings[name] is not None}
+    scaled["decay_milestones"] = [epoch * updates for epoch in settings["decay_milestones"]]
+    # timm multiplies epochs by their updates: here its epoch is one update.
+    one = {"num_epochs": steps, "warmup_epochs": warmup_steps, "updates_per_epoch": 1, "step_on_epochs": False}
+    return {**settings, **scaled, **one}
 
 
 def plateau_memory(scheduler: Any) -> dict[str, Any] | None:

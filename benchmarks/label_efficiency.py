@@ -133,6 +133,7 @@ def tuning_cells(args: argparse.Namespace) -> list[Cell]:
         {"start": start, "method": method, "fraction": TUNING_FRACTION, "seed": seed, "stages": setting}
         for seed in TUNING_SEEDS
         for start in args.start
+        if STARTS[start].tuned_on is None
         for method in methods_of(start, args.method)
         if method in METHODS and len(METHODS[method][start]) > 1  # variants have no settings of their own
         for setting in METHODS[method][start]

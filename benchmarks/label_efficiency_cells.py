@@ -34,6 +34,7 @@ Predictions = dict[str, list[str]]  # attribute -> the predicted class of each t
 
 def best_setting(start: str, method: str, finished: list[Cell]) -> list[str]:
     """Return the stages with the highest accuracy on the held-out images, averaged over the tuning seeds."""
+    start = STARTS[start].tuned_on or start
     if method in VARIANTS:
         base, added = VARIANTS[method]
         *earlier, last = best_setting(start, base, finished)

@@ -50,8 +50,8 @@ def report(data: Path, starts: Sequence[str]) -> None:
         starts: names of starts whose attributes the dataset has.
     """
     # figures
-    labels, cells = read_rows(data / "val.csv"), [cell for cell in read_cells() if cell["start"] in starts]
-    runs = finished_runs(cells)
+    labels, cells = read_rows(data / "val.csv"), read_cells()
+    runs = {key: seeds for key, seeds in finished_runs(cells).items() if key[0] in starts}
     keys = [key for key in sorted(runs, key=_order) if len(runs[key]) >= FEWEST_SEEDS]
     rows = [summary(key, runs, labels, baseline_of(key[2])) for key in keys]
     if not rows:
@@ -71,7 +71,8 @@ def report(data: Path, starts: Sequence[str]) -> None:
         name, own = STARTS[start].results, [row for row in rows if row["start"] == start]
         pages[name] = large_table(own, runs, labels)
         pages[name] += ["", majority_line(labels, STARTS[start].attributes)]
-        pages[f"{name}-tuning"] = tuning_table(cells, [start])
+        if STARTS[start].tuned_on is None:
+            pages[f"{name}-tuning"] = tuning_table(cells, [start])
         draw_cost(own, [*METHODS, *VARIANTS])
     for results in {STARTS[row["start"]].results for row in rows}:
         write_csv(results, [row for row in rows if STARTS[row["start"]].results == results])

@@ -35,6 +35,8 @@ class Start:
         model: flags of the network and its regularization.
         attributes: the dataset's attributes; the first stratifies the draws of labels.
         pretrained: whether the network starts from the file of --weights.
+        tuned_on: the start whose best settings it takes over, so that another dataset shows what transfers; None
+            tunes its own.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Start:
     model: str
     attributes: tuple[str, ...]
     pretrained: bool = True
+    tuned_on: str | None = None
 
     @property
     def flags(self) -> str:
@@ -62,7 +65,9 @@ STARTS = {
         "Clothing, from ImageNet weights, 128 pixels", "label-efficiency-128", 128, 160, _LITE, _CLOTHING
     ),
     "solar-128": Start(
-        "Solar cells, from ImageNet weights, 128 pixels", "label-efficiency-solar", 128, 160, _LITE, _SOLAR
+        "Solar cells, from ImageNet weights, 128 pixels",
+        *("label-efficiency-solar", 128, 160, _LITE, _SOLAR),
+        tuned_on="imagenet-128",
     ),
 }
 LARGE = [start for start, what in STARTS.items() if what.img_size == 128]

@@ -1,5 +1,6 @@
 """The label-efficiency study: the images of a cell, the stored results, and the figures of the report."""
 
+import argparse
 import fcntl
 import json
 import os
@@ -146,6 +147,17 @@ def test_a_setting_counts_once_a_seed_and_a_cut_off_line_is_named(store: Path) -
     store.write_text(store.read_text()[:-9])
     with pytest.raises(SystemExit, match=f"line {len(finished)} is cut off"):
         cells.read_cells()
+
+
+def test_a_second_dataset_takes_its_settings_from_the_first(store: Path) -> None:
+    tried = settings.METHODS["fine-tuning"]["imagenet-128"]
+    cell = {"start": "imagenet-128", "method": "fine-tuning", "fraction": 0.1, "seed": settings.TUNING_SEEDS[0]}
+    finished = [cell | {"stages": stages, "held_out": float(number)} for number, stages in enumerate(tried)]
+    assert cells.best_setting("solar-128", "fine-tuning", finished) == tried[-1]
+    with pytest.raises(SystemExit, match="imagenet-128, fine-tuning: 1 settings are not tuned yet"):
+        cells.best_setting("solar-128", "fine-tuning", finished[1:])
+    args = argparse.Namespace(start=["imagenet-128", "solar-128"], method=["fine-tuning"])
+    assert {cell["start"] for cell in study.tuning_cells(args)} == {"imagenet-128"}
 
 
 def test_saved_cells_come_back_with_their_predictions(store: Path) -> None:

@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import logging
 import math
 from argparse import Namespace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -52,7 +53,7 @@ from training.data import DataSettings, read_data
 from training.flag_names import naming_flags
 from training.frozen_features import feature_loaders
 from training.health_check import HealthCheck, contrast_levels
-from training.loaders import RunLoaderSettings, make_loaders
+from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
@@ -129,12 +130,14 @@ def prepare(args: Namespace) -> Run:
     ).to(device, dtype)
     data_config = model.config["data_config"]
     loading = RunLoaderSettings(reads_labels=data.reads_labels, **flags.loader_kwargs(args))
+    batch_size = fitting_batch_size(loading, process, train_set)
+    loading = replace(loading, batch_size=batch_size)
     train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
 
     # task, optimizer and schedule
     task = make_task(model, plan, train_set.targets, device, dtype, **flags.task_kwargs(args))
-    chunks = chunks_per_step(args.batch_size, args.contrastive_batch_size)
-    lr = learning_rate(args.batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
+    chunks = chunks_per_step(batch_size, args.contrastive_batch_size)
+    lr = learning_rate(batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
     optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **flags.optimizer_kwargs(args))
     start = prepare_task(args, process, task, optimizer, backward, resumed)
     decreasing = lower_is_better(metric, label_space.attributes)
@@ -143,10 +146,10 @@ def prepare(args: Namespace) -> Run:
     scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **flags.schedule_kwargs(args))
 
     # run
-    settings = Settings(chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args))
+    settings = Settings(batch_size=batch_size, chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args))
     loss_guard = NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0)
     warmup = flags.warmup_epochs(args, updates)
-    health_check = make_health_check(args, process, plan, train_loader, chunks, warmup)
+    health_check = make_health_check(args, process, settings, plan, train_loader, warmup)
     run = Run(
         process, settings, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
         num_epochs, backward, autocast, loss_guard, health_check, start,
@@ -218,21 +221,21 @@ def prepare_task(
 
 
 def make_health_check(
-    args: Namespace, process: Process, plan: ViewPlan, train_loader: Any, chunks: int, warmup_epochs: int
+    args: Namespace, process: Process, settings: Settings, plan: ViewPlan, train_loader: Any, warmup_epochs: int
 ) -> HealthCheck:
     """Return the check of each epoch's numbers, with the contrastive loss at chance and at its best."""
     levels = None
     if plan.contrast is not None:
-        images = images_per_batch(args, process, train_loader)
+        images, chunks = images_per_batch(settings, process, train_loader), settings.chunks
         steps = [min(chunks, len(train_loader) - first) * images for first in range(0, len(train_loader), chunks)]
         levels = contrast_levels(steps, **flags.contrastive_kwargs(args))
     return HealthCheck(_logger.warning, warmup_epochs, levels)
 
 
-def images_per_batch(args: Namespace, process: Process, train_loader: Any) -> int:
+def images_per_batch(settings: Settings, process: Process, train_loader: Any) -> int:
     """Return the number of images in a training batch of all processes, including mixed-in unlabeled ones."""
     sampler = train_loader.sampler
-    return (int(args.batch_size) + (sampler.extra if isinstance(sampler, MixedSampler) else 0)) * process.world_size
+    return (settings.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)) * process.world_size
 
 
 def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> None:
@@ -319,9 +322,10 @@ def log_start(args: Namespace, run: Run) -> None:
         f"{train_set.table.path}: {len(train_set)} images, {unlabeled} of them unlabeled; classes: {label_space}"
     )
     if args.classification_loss_weight and not flags.unlabeled_ratio(args) and 2 * unlabeled > len(train_set):
-        share = args.batch_size * (1 - unlabeled / len(train_set))
+        batch_size = run.settings.batch_size
+        share = batch_size * (1 - unlabeled / len(train_set))
         _logger.info(
-            f"About {share:.1f} images per batch have a label; with --unlabeled-ratio 1, {args.batch_size} have one"
+            f"About {share:.1f} images per batch have a label; with --unlabeled-ratio 1, {batch_size} have one"
         )
     if run.eval_loader is None:
         _logger.info("No attribute: nothing is scored, and only the contrastive loss trains the backbone")
@@ -343,9 +347,11 @@ def log_start(args: Namespace, run: Run) -> None:
 
     # processes and views
     process, views = run.process, ", ".join(run.plan.kinds)
-    _logger.info(f"{process.device}, {process.world_size} process(es), batch {args.batch_size} each; views: {views}")
+    _logger.info(
+        f"{process.device}, {process.world_size} process(es), batch {run.settings.batch_size} each; views: {views}"
+    )
     if run.plan.contrast is not None:
-        pairs = images_per_batch(args, process, run.train_loader) * run.settings.chunks
+        pairs = images_per_batch(run.settings, process, run.train_loader) * run.settings.chunks
         _logger.info(run.task.contrastive.at_chance(pairs))
     for sentence in view_warnings(ViewSettings(**flags.view_kwargs(args)), label_space):
         _logger.warning(sentence)

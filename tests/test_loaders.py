@@ -19,7 +19,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_maker import Augmentation
 from timm.data.view_plan import plan_views
 from training.data import DataSettings
-from training.loaders import RunLoaderSettings, make_loaders, mixed_order
+from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders, mixed_order
 
 ALONE = Process(torch.device("cpu"))
 
@@ -73,6 +73,19 @@ def test_a_ratio_mixes_the_rows_without_a_label_into_batches(data: Path, setting
     assert sampler.labeled.tolist() == np.flatnonzero(has_label).tolist()
     with pytest.raises(UsageError, match=r"fewer than the 40 .* lower --unlabeled-ratio"):
         mixed_order(replace(settings, unlabeled_ratio=10), ALONE, dataset)
+
+
+@pytest.mark.parametrize(("asked", "processes", "fitting"), [(12, 1, 12), (13, 1, 12), (64, 2, 6), (64, 12, 64)])
+def test_a_small_table_lowers_the_batch_size(
+    data: Path, settings: RunLoaderSettings, asked: int, processes: int, fitting: int
+) -> None:
+    process = Process(torch.device("cpu"), world_size=processes)
+    dataset = images_of(data)
+    assert fitting_batch_size(replace(settings, batch_size=asked), process, dataset) == fitting
+    dataset.targets[:] = 0
+    dataset.targets[::2] = -100  # with a ratio, the batch size counts the labeled half
+    mixed = replace(settings, batch_size=asked, unlabeled_ratio=0.5)
+    assert fitting_batch_size(mixed, process, dataset) == (asked if processes == 12 else 6 // processes)
 
 
 def test_repeats_need_several_processes(data: Path, settings: RunLoaderSettings) -> None:

@@ -246,6 +246,8 @@ def test_batches_have_the_sizes_asked_for(prepare: Prepare) -> None:
         run = prepare("-wls", 0, *words)
         assert len(images_of(run)) == train_rows
         assert len(images_of(run, "eval_loader")) == eval_rows
+    run = prepare("-wls", 0, "-b", 64)
+    assert len(images_of(run)) == run.settings.batch_size == len(run.train_loader.dataset)
 
 
 @shows("grad_accum_steps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -73,6 +74,27 @@ class RunLoaderSettings:
     reads_labels: bool
     neighbor_images: int
     seed: int
+
+
+def fitting_batch_size(settings: RunLoaderSettings, process: Process, train_set: TwoViewDataset) -> int:
+    """Return the batch size, lowered to the rows of a small table, so that an epoch has a batch.
+
+    Args:
+        settings: how the loaders work, with the batch size that was asked for.
+        process: device and rank of this process.
+        train_set: training images.
+    """
+    asked, processes = settings.batch_size, process.world_size
+    if settings.unlabeled_ratio:
+        kind, rows = "labeled rows", int(first_rows(settings, train_set).sum()) // processes
+    else:
+        kind, rows = "rows", math.ceil(len(train_set) / processes)
+    if asked <= rows or rows < 2:  # the loader refuses a table without two rows
+        return asked
+    _logger.info(
+        f"--batch-size {asked}: {train_set.table.path} has {rows} {kind} for each process, so a batch has {rows}"
+    )
+    return rows
 
 
 class Loaders(NamedTuple):
@@ -183,6 +205,14 @@ def _fill_caches(
     return None
 
 
+def first_rows(settings: RunLoaderSettings, train_set: TwoViewDataset) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which rows [N] come first in a mixed batch: the labeled ones, or the table's if no loss reads labels."""
+    if not settings.reads_labels:
+        return ~train_set.table.added
+    has_label: np.ndarray[Any, np.dtype[np.bool_]] = (train_set.targets >= 0).any(dim=1).numpy()
+    return has_label
+
+
 def mixed_order(settings: RunLoaderSettings, process: Process, train_set: TwoViewDataset) -> MixedSampler | None:
     """Return the sampler that mixes unlabeled images into each batch, or None without a ratio.
 
@@ -193,11 +223,10 @@ def mixed_order(settings: RunLoaderSettings, process: Process, train_set: TwoVie
     """
     if not settings.unlabeled_ratio:
         return None
-    has_label = (train_set.targets >= 0).any(dim=1).numpy()
-    labeled = has_label if settings.reads_labels else ~train_set.table.added
+    labeled = first_rows(settings, train_set)
     if labeled.all():
         why = "has all its rows in every epoch already, as no loss reads labels"
-        if has_label.all():
+        if bool((train_set.targets >= 0).any(dim=1).all()):
             why = "has no row without a label"
         raise UsageError(
             f"--unlabeled-ratio {settings.unlabeled_ratio:g}: {train_set.table.path} {why}: name other images with "

@@ -26,6 +26,7 @@ class Settings:
 
     Args:
         seed: seed of the run.
+        batch_size: images per training batch, on each process, without mixed-in unlabeled ones.
         chunks: batches per step, which are contrasted together.
         grad_accum_steps: steps per update.
         clip_grad: threshold of gradient clipping; None for none.
@@ -45,6 +46,7 @@ class Settings:
     """
 
     seed: int
+    batch_size: int
     chunks: int
     grad_accum_steps: int
     clip_grad: float | None

@@ -11,6 +11,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 
 from options import train_kwargs as flags
 from options.train import parse_train_args, resolve_eval_metric, train_parser
+from options.train_pseudo import has_teacher
 from options.train_views import mixes_images
 from options.yaml_file import args_text
 
@@ -44,9 +45,10 @@ from runtime.process import Process, leave_process_group, set_up_process
 from runtime.random_state import seed_all
 from timm import utils
 from timm.data.mixed_sampler import MixedSampler
-from timm.data.view_plan import ViewPlan, plan_views
+from timm.data.view_plan import ViewPlan, plan_views, with_teacher
 from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
+from timm.task.ema_teacher import EmaTeacher
 from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
 from training.data import DataSettings, read_data
@@ -59,6 +61,7 @@ from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
 from training.outputs import Outputs
+from training.pseudo import blank_line, set_teacher
 from training.resume import (
     restore_saver,
     restore_schedule,
@@ -68,10 +71,10 @@ from training.resume import (
     resumed_freeze_bn,
 )
 from training.run import Run, Settings, Start
-from training.summary import lower_is_better, measured_columns, metric_interval, metric_names
+from training.summary import lower_is_better, measured_columns, metric_interval, metric_names, soft_columns
 from training.task import compile_task, distribute_task, make_task
 from training.view_sheet import save_view_sheet
-from training.view_warnings import ViewSettings, view_warnings
+from training.view_warnings import ViewSettings, soft_target_warnings, view_warnings
 
 _logger = logging.getLogger("train")
 
@@ -115,6 +118,7 @@ def prepare(args: Namespace) -> Run:
         mixing=mixes_images(args),
         aug_splits=args.aug_splits,
     )
+    plan = with_teacher(plan) if has_teacher(args) else plan
     data = DataSettings(**flags.data_kwargs(args))
     label_space, train_set, eval_set = read_data(data, plan, resumed)
     only_sets = len(label_space) > 0 and label_space.multi_valued == set(label_space.attributes)
@@ -144,6 +148,10 @@ def prepare(args: Namespace) -> Run:
     interval = metric_interval(metric, label_space.attributes, args.val_interval, args.knn_interval)
     updates = math.ceil(steps_per_epoch(len(train_loader), chunks) / args.grad_accum_steps)
     scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **flags.schedule_kwargs(args))
+    if has_teacher(args):
+        steps = num_epochs * steps_per_epoch(len(train_loader), chunks)
+        state = resumed.pseudo if resumed else None
+        set_teacher(task, train_set.targets, steps, state, **flags.pseudo_kwargs(args))
 
     # run
     settings = Settings(batch_size=batch_size, chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args))
@@ -172,6 +180,7 @@ def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: 
     """
     contrast = plan.contrast is not None
     measured = measured_columns(label_space.attributes, contrast, args.knn_interval > 0)
+    measured += soft_columns(label_space.attributes) if has_teacher(args) else []
     names = metric_names(label_space.attributes, args.model_ema, contrast, measured, label_space.multi_valued)
     if metric not in names:
         ema = "; ema_ metrics need --model-ema" if metric.startswith("ema_") and not args.model_ema else ""
@@ -353,8 +362,11 @@ def log_start(args: Namespace, run: Run) -> None:
     if run.plan.contrast is not None:
         pairs = images_per_batch(run.settings, process, run.train_loader) * run.settings.chunks
         _logger.info(run.task.contrastive.at_chance(pairs))
-    for sentence in view_warnings(ViewSettings(**flags.view_kwargs(args)), label_space):
+    viewing = ViewSettings(**flags.view_kwargs(args))
+    for sentence in view_warnings(viewing, label_space):
         _logger.warning(sentence)
+    if isinstance(run.task.soft_source, EmaTeacher):
+        log_teacher(args, run.task.soft_source, train_set.targets, viewing)
 
     # schedule and folder
     rest = f" (--epochs {args.epochs}, plus cool-down or warm-up)" if run.num_epochs != args.epochs else ""
@@ -365,6 +377,18 @@ def log_start(args: Namespace, run: Run) -> None:
     _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
     if run.outputs.folder:
         _logger.info(f"Output: {run.outputs.folder}")
+
+
+def log_teacher(args: Namespace, teacher: EmaTeacher, targets: torch.Tensor, viewing: ViewSettings) -> None:
+    """Log which cells get soft targets, and what would make these wrong."""
+    _logger.info(blank_line(teacher, targets))
+    if not (args.initial_checkpoint or args.resume):
+        _logger.warning(
+            "--pseudo ema: the heads start untrained, so the first soft targets are guesses: "
+            "train the heads first, and start from that run with --initial-checkpoint"
+        )
+    for sentence in soft_target_warnings(viewing, teacher.label_space, args.pseudo_skip):
+        _logger.warning(sentence)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from options.parser import Group, Parser, parse
-from options.rules import Need, above, among, on, with_contrast
+from options.rules import Need, above, among, on
 from options.shared import (
     APEX_REFUSED,
     ON_GPU,
@@ -25,6 +25,7 @@ from options.train_kwargs import unlabeled_ratio
 from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
 from options.train_model import batch_norm_flags, ema_flags, model_conflicts, model_flags, regularization_flags
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
+from options.train_pseudo import has_teacher, pseudo_conflicts, pseudo_flags
 from options.train_views import augmentation_flags, mixes_images, mixing_flags, view_conflicts, view_flags
 from options.values import COUNT, POSITIVE, WHOLE
 
@@ -70,6 +71,7 @@ def train_parser() -> Parser:
     model_flags(parser.group("Model"))
     preprocessing_flags(parser.group("Preprocessing"), "the model's own")
     simclr_flags(parser.group("SimCLR", "The contrastive loss between two views of each image."))
+    pseudo_flags(parser.group("Soft targets", "What the model learns from cells without a label."))
     optimizer_flags(parser.group("Optimizer"))
     schedule_flags(parser.group("Schedule", "The learning rate over the run."))
     view_flags(parser.group("Views", "How the two views of an image are made."))
@@ -104,7 +106,13 @@ def _dataset_flags(group: Group) -> None:
     add("data_dir", "DATA", None, "folder that holds the tables: train.csv, val.csv, ...", nargs="?")
     add("--data-dir", "DATA", None, "DATA as a flag")
     add("--train-split", "NAME", "train", "table to train on; train means train.csv")
-    needs = (with_contrast("images without labels train the contrastive loss alone"),)
+    learning = Need(
+        "-wls above 0 or --pseudo ema",
+        ("simclr_loss_weight", "pseudo", "pseudo_weight"),
+        lambda args: args.simclr_loss_weight > 0 or has_teacher(args),
+        "nothing else learns from images without labels",
+    )
+    needs = (learning,)
     images = "more images without labels: folders, tables, image files or glob patterns"
     add("--unlabeled", "PATH", None, images, nargs="+", action="extend", needs=needs)
     ratio = (
@@ -207,6 +215,7 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from model_conflicts(args)
     yield from _unlabeled_conflicts(args)
     yield from view_conflicts(args)
+    yield from pseudo_conflicts(args)
     yield from _process_conflicts(args)
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from options.train_optimizer import warmup_steps
+from options.train_pseudo import has_teacher
 from options.train_views import mixes_images
 
 
@@ -77,6 +78,7 @@ def task_kwargs(args: Namespace) -> dict[str, Any]:
         "smoothing": args.smoothing,
         "jsd": args.jsd,
         "multi_valued_loss": args.multi_valued_loss,
+        "pseudo_weight": args.pseudo_weight,
         "class_weighting": args.class_weights,
         "logit_adjustment": args.logit_adjustment,
         "contrastive": contrastive_kwargs(args),
@@ -103,6 +105,11 @@ def _mixup_kwargs(args: Namespace) -> dict[str, Any]:
         "switch_prob": args.mixup_switch_prob,
         "mode": args.mixup_mode,
     }
+
+
+def pseudo_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `training.pseudo.set_teacher` that are flags."""
+    return {"skipped": args.pseudo_skip, "class_weighting": args.class_weights, "warmup": args.pseudo_warmup}
 
 
 def rate_kwargs(args: Namespace) -> dict[str, Any]:
@@ -192,6 +199,8 @@ def data_kwargs(args: Namespace) -> dict[str, Any]:
         "multi_valued": args.multi_valued,
         "attribute_weights": args.attribute_weights,
         "unlabeled": args.unlabeled,
+        "pseudo": has_teacher(args),
+        "pseudo_skip": args.pseudo_skip,
         "channels": args.input_size[0] if args.input_size else 3,
         "max_unreadable": args.max_unreadable,
         "classify": args.classification_loss_weight > 0,

@@ -21,7 +21,7 @@ VIEWS = ["timm", "simclr", "simclr-keepcolor"]
 TRAIN_CROPS = ["rrc", "rkrc", "rkrr"]
 
 _SIMCLR_VIEWS = ("simclr", "simclr-keepcolor")
-_MIXED = ("mixup", "cutmix", "cutmix_minmax")
+MIXED = ("mixup", "cutmix", "cutmix_minmax")
 
 
 def mixes_images(args: argparse.Namespace) -> bool:
@@ -35,7 +35,8 @@ def cuts(args: argparse.Namespace) -> bool:
 
 
 def _only_light_views(args: argparse.Namespace) -> bool:
-    return args.classify_view == "weak" and not args.simclr_loss_weight and not mixes_images(args)
+    lone = args.classify_view == "weak" and not args.simclr_loss_weight and not mixes_images(args)
+    return lone and not (args.pseudo == "ema" and args.pseudo_weight)
 
 
 def _jitters(args: argparse.Namespace) -> bool:
@@ -43,7 +44,7 @@ def _jitters(args: argparse.Namespace) -> bool:
 
 
 _LIGHT = "--classify-view weak alone makes one view, which is only cropped and flipped"
-_LIGHT_DESTS = ("simclr_loss_weight", "classify_view", *_MIXED)
+_LIGHT_DESTS = ("simclr_loss_weight", "classify_view", "pseudo", "pseudo_weight", *MIXED)
 _WEAK = "--classify-view weak"
 _FULL = Need("-wls above 0", _LIGHT_DESTS, lambda args: not _only_light_views(args), _LIGHT, only_with=_WEAK)
 _AUGMENTED = off("no_aug", "it only resizes")
@@ -59,8 +60,8 @@ _POLICY = Need(
 _JITTERED = Need("--color-jitter above 0", ("color_jitter",), _jitters, "there is no jitter otherwise")
 _ERASING = above(0, "reprob", "nothing is erased at probability 0")
 _HEADS = with_labels("it makes a view for the attribute heads, which only that loss trains")
-_MIXING = Need("--mixup or --cutmix", _MIXED, mixes_images, "nothing is mixed without them")
-_BOTH = Need("--mixup and --cutmix", _MIXED, lambda args: args.mixup > 0 and cuts(args), "it chooses between the two")
+_MIXING = Need("--mixup or --cutmix", MIXED, mixes_images, "nothing is mixed without them")
+_BOTH = Need("--mixup and --cutmix", MIXED, lambda args: args.mixup > 0 and cuts(args), "it chooses between the two")
 
 
 def view_flags(group: Group) -> None:

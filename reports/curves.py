@@ -114,6 +114,7 @@ def _draw_losses(run: Summary) -> Figure:
         Curve("train_loss", "weighted sum", INK, width=2.2),
         Curve("simclr_loss", "SimCLR", COLORS[1], "s"),
         Curve("classification_loss", "classification", COLORS[0], "^"),
+        Curve("pseudo_loss", "soft targets", COLORS[2], "v"),
     ]
     draw_lines(upper, run.rows, terms)
     mean = Curve("eval_loss", "mean" if len(run.attributes) > 1 else "loss", INK, width=2.2)

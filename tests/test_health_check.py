@@ -40,6 +40,10 @@ Z, H = "The projections have", "The representations have"
         ([{}, {"effective_rank_h": 1.01}, {"effective_rank_h": 1.01}], [f"2: {H}"]),
         ([{"variance_h": 0.0, "effective_rank_h": 0.0} | CHANCE] * 3, ["1: simclr_loss has been", f"1: {H}"]),
         ([{"effective_rank_z": math.nan, "variance_z": math.nan}] * 3, []),
+        ([{"tags_pseudo_used": 0.4}] * 3, ["1: Under 1% of"]),
+        ([{"tags_pseudo_used": 99.5, "size_pseudo_used": 0.1}] * 2, ["1: Over 99% of", "1: Under 1% of"]),
+        ([{"tags_pseudo_used": 99.5}, {"tags_pseudo_used": 98.5}] * 3, []),
+        ([{"tags_pseudo_used": math.nan}] * 3, []),
     ],
 )
 def test_each_warning_is_given_once_after_two_bad_epochs_in_a_row(

@@ -71,6 +71,9 @@ UNMET = """
 --model-ema-force-cpu | --model-ema-decay 0.9 | --no-model-ema-warmup | --knn-images 500 --knn-interval 0
 --save-images --freeze-backbone --pretrained -wls 0 --no-aug | --wandb-project a | --torchcompile-mode max-autotune
 --torchcompile-mode max-autotune --torchcompile eager
+--pseudo ema --model-ema -wlc 0 | --pseudo ema | --pseudo ema --model-ema --no-aug
+--pseudo ema --model-ema --model-ema-force-cpu --device cuda | --pseudo ema --model-ema --mixup 0.2
+--pseudo ema --model-ema --aug-splits 3 | --pseudo-weight 0.5 | --pseudo-skip color | --pseudo-warmup 0.5
 --use-multi-epochs-loader -j 0 | --worker-seeding part -j 0 | --cache-dir a
 """
 NO_EFFECT = [words.strip() for line in UNMET.strip().splitlines() for words in line.split("|")]
@@ -104,6 +107,9 @@ def test_every_need_of_every_flag_is_tested(capsys: pytest.CaptureFixture[str]) 
         "--cutmix 1 --cutmix-minmax 0.1 0.2",
         "--smoothing 0 -wlc 0",
         "--contrastive none -wls 0",
+        "--pseudo ema --model-ema --unlabeled more -wls 0",
+        "--pseudo-weight 0",
+        "--reprob 0.1 --pseudo ema --model-ema --classify-view weak -wls 0",
         "--mixup-prob 0",
         "--save-images --freeze-backbone --pretrained -wls 0 --no-aug --tta 2",
         "--sched-on-updates --sched constant",

@@ -234,6 +234,9 @@ class Given:
     def factor(self) -> float:
         return self.share
 
+    def numbers(self) -> dict[str, float]:
+        return {}
+
 
 def _soft(images: int) -> SoftTargets:
     g = torch.Generator().manual_seed(images)

@@ -22,6 +22,8 @@ from training.summary import (
     named_accuracies,
     no_metrics,
     ranked,
+    soft_columns,
+    soft_row,
     write_summary,
 )
 
@@ -213,3 +215,17 @@ def test_a_metric_has_the_interval_at_which_it_is_measured(metric: str, interval
 
 def test_without_neighbors_their_names_are_free_for_attributes() -> None:
     assert metric_interval("color_knn20", ("color", "color_knn20"), val_interval=3, knn_interval=0) == 3
+
+
+def test_a_run_with_soft_targets_has_their_columns_and_others_do_not() -> None:
+    numbers = {"pseudo_loss": 0.5, "color_pseudo_used": 70.0, "color_pseudo_agreement": 90.0, "pseudo_left_out": 3.0}
+    assert soft_row(ATTRIBUTES, numbers | {"loss": 1.0}) == numbers
+    assert soft_row(ATTRIBUTES, TRAIN) == {}
+    measured = soft_columns(ATTRIBUTES)
+    assert metric_names(ATTRIBUTES, False, measured=measured)[-len(measured) :] == measured
+    assert "pseudo_loss" not in metric_names(ATTRIBUTES, False)
+    assert metric_interval("pseudo_loss", ATTRIBUTES, 5, 10) == 1
+    assert lower_is_better("pseudo_loss", ATTRIBUTES)
+    assert "pseudo" in metric_names(["pseudo"], False)
+    with pytest.raises(UsageError, match="'pseudo', as pseudo_loss is a column"):
+        metric_names(["pseudo"], False, measured=soft_columns(["pseudo"]))

@@ -205,13 +205,17 @@ JOINT = [
 ]
 MIXED = [*PLAIN, "--unlabeled", "val.csv", "--unlabeled-ratio", 0.25, "--views", "simclr", "--augment-on", "device"]
 STEPS = ["--steps", 11, "--warmup-steps", 4, "--sched", "cosine", "--opt", "adamw", "--checkpoint-hist", 9]
+TAUGHT = [
+    *(*PLAIN, "--model-ema", "--model-ema-decay", 0.9, "--pseudo", "ema", "--pseudo-warmup", 0.5, "-b", 4),
+    *("--contrastive-batch-size", 8, "--views", "simclr"),
+]  # fmt: skip
 PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5, "--warmup-epochs", 1]
 
 
 @pytest.mark.parametrize(
     "words",
-    [PLAIN, RICH, JOINT, MIXED, PLATEAU, STEPS],
-    ids=["plain", "rich", "joint", "mixed", "plateau", "steps"],
+    [PLAIN, RICH, JOINT, MIXED, TAUGHT, PLATEAU, STEPS],
+    ids=["plain", "rich", "joint", "mixed", "taught", "plateau", "steps"],
 )
 def test_resuming_equals_not_stopping_bit_for_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]
@@ -226,7 +230,7 @@ def test_resuming_equals_not_stopping_bit_for_bit(
     (part / "summary.csv").write_text("".join(lines[:4]))  # and of epoch 2, which was broken off, the row
     resume(part / "last.pth.tar", data, *words)
     one, other = load(whole / "last.pth.tar"), load(part / "last.pth.tar")
-    for key in ("state_dict", "optimizer", "state_dict_ema", "plateau", "epoch", "metric"):
+    for key in ("state_dict", "optimizer", "state_dict_ema", "plateau", "pseudo", "epoch", "metric"):
         assert_same(one.get(key), other.get(key), key)
     assert summary(part) == summary(whole)
     assert one["saver"]["best_metric"] == other["saver"]["best_metric"]
@@ -253,7 +257,7 @@ def test_a_resumed_run_keeps_its_statistics_frozen_without_the_flag(data: Path, 
     assert not again["args"]["freeze_bn"]
 
 
-@pytest.mark.parametrize("words", [PLAIN, RICH, JOINT], ids=["plain", "rich", "joint"])
+@pytest.mark.parametrize("words", [PLAIN, RICH, JOINT, TAUGHT], ids=["plain", "rich", "joint", "taught"])
 def test_a_recovery_checkpoint_resumes_in_the_middle_of_its_epoch(
     data: Path, tmp_path: Path, words: list[object]
 ) -> None:
@@ -277,7 +281,7 @@ def test_a_recovery_checkpoint_resumes_in_the_middle_of_its_epoch(
     assert recovery.exists()
     resume(recovery, data, *words, "--epochs", 2)
     one, other = load(whole / "last.pth.tar"), load(stopped / "run" / "last.pth.tar")
-    for key in ("state_dict", "optimizer", "state_dict_ema"):
+    for key in ("state_dict", "optimizer", "state_dict_ema", "pseudo"):
         assert_same(one.get(key), other.get(key), key)
     assert [row["epoch"] for row in summary(stopped / "run")] == ["0", "1"]
 

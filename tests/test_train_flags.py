@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import test_train_flags_image  # noqa: F401  enters its tests into the table
+import test_train_flags_pseudo  # noqa: F401
 import test_train_flags_run  # noqa: F401
 import torch
 from flag_effects import (

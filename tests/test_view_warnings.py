@@ -5,7 +5,14 @@ import pytest
 from catalog.label_space import LabelSpace
 from options.train import parse_train_args
 from options.train_kwargs import view_kwargs
-from training.view_warnings import ViewSettings, changes_color, is_about_color, is_about_sides, view_warnings
+from training.view_warnings import (
+    ViewSettings,
+    changes_color,
+    is_about_color,
+    is_about_sides,
+    soft_target_warnings,
+    view_warnings,
+)
 
 # 47 colors of the real data set, and classes about something else.
 COLORS = [
@@ -77,6 +84,25 @@ def test_an_attribute_is_about_sides_if_two_classes_differ_only_in_them(classes:
 )
 def test_views_that_change_colors_are_known(words: str, changed: bool) -> None:
     assert changes_color(settings(*words.split())) == changed
+
+
+@pytest.mark.parametrize(
+    ("words", "skipped", "warned"),
+    [
+        ("--views simclr", [], True),
+        ("--views simclr --classify-view weak", [], True),  # the student still learns on the full views
+        ("--views simclr", ["shade"], False),
+        ("--views simclr-keepcolor", [], False),
+        ("--color-jitter 0.1", [], False),
+    ],
+)
+def test_soft_targets_about_color_on_views_that_change_it_are_warned_of(
+    words: str, skipped: list[str], warned: bool
+) -> None:
+    space = LabelSpace({"article": tuple(ARTICLES), "shade": tuple(COLORS)})
+    found = soft_target_warnings(settings(*words.split()), space, skipped)
+    assert len(found) == warned
+    assert all("shade is about color" in sentence and "--pseudo-skip shade" in sentence for sentence in found)
 
 
 @pytest.mark.parametrize(

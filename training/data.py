@@ -19,6 +19,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.contrastive_loss import reads_labels
+from timm.task.pseudo_loss import blank_cells
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("train")
@@ -36,6 +37,8 @@ class DataSettings:
         multi_valued: attributes that have several values; None for none.
         attribute_weights: weight in the classification loss, by attribute; 1 where it has none.
         unlabeled: folders, tables and files of unlabeled training images.
+        pseudo: whether blank cells get soft targets, so that images without labels are trained on too.
+        pseudo_skip: attributes that get no soft targets.
         channels: 3 for color, 1 for gray.
         max_unreadable: share of a table's images that may be unreadable, 0-1.
         classify: whether there is a classification loss.
@@ -51,6 +54,8 @@ class DataSettings:
     multi_valued: Sequence[str] | None
     attribute_weights: Mapping[str, float]
     unlabeled: Sequence[str]
+    pseudo: bool
+    pseudo_skip: Sequence[str]
     channels: int
     max_unreadable: float
     classify: bool
@@ -92,7 +97,9 @@ def read_data(
     check_multi_valued(settings, label_space, train_table, resumed is not None)
     check_attributes(settings, label_space, train_table, resumed is not None)
     check_attribute_weights(settings, label_space)
+    check_pseudo_skip(settings, label_space)
     train_set = make_train_set(settings, plan, train_table, label_space)
+    check_blank_cells(settings, train_set, label_space)
     if not len(label_space):
         return label_space, train_set, None
 
@@ -101,8 +108,8 @@ def read_data(
     targets = encode_targets(eval_table, label_space, strict=False)
     if shared := shared_images(train_set.table, eval_table):
         _logger.warning(
-            f"--unlabeled: {shared} of the images are also in {eval_table.path.name}. They train the contrastive "
-            "loss without their labels: to score images that were never seen, name others"
+            f"--unlabeled: {shared} of the images are also in {eval_table.path.name}. They train the model "
+            "without their labels: to score images that were never seen, name others"
         )
     eval_set = TwoViewDataset(eval_table, targets, None, settings.channels, max_unreadable=settings.max_unreadable)
     return label_space, train_set, eval_set
@@ -171,9 +178,38 @@ def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> 
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
 
 
+def check_pseudo_skip(settings: DataSettings, label_space: LabelSpace) -> None:
+    """Raise if --pseudo-skip names no attribute, or all of them.
+
+    Raises:
+        UsageError: an attribute is unknown, or none is left.
+    """
+    if unknown := [name for name in settings.pseudo_skip if name not in label_space.attributes]:
+        raise UsageError(
+            f"--pseudo-skip: there is no attribute {unknown[0]!r}, only {', '.join(label_space.attributes)}"
+        )
+    if len(label_space) and set(settings.pseudo_skip) == set(label_space.attributes):
+        raise UsageError("--pseudo-skip names every attribute: leave --pseudo out")
+
+
+def check_blank_cells(settings: DataSettings, train_set: TwoViewDataset, label_space: LabelSpace) -> None:
+    """Raise if soft targets are asked for and no cell is blank.
+
+    Raises:
+        UsageError: every cell of the taught attributes has a label.
+    """
+    blank = blank_cells(train_set.targets, label_space)
+    taught = [name not in settings.pseudo_skip for name in label_space.attributes]
+    if settings.pseudo and not any(mask.any() for mask, used in zip(blank, taught, strict=True) if used):
+        raise UsageError(
+            f"--pseudo: every cell of {train_set.table.path} has a label: name images without with --unlabeled, or "
+            "leave it out"
+        )
+
+
 @naming_flags("multi_valued", "unlabeled")
 def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TwoViewDataset:
-    """Return the training images: labeled and unlabeled, or without a contrastive loss only the labeled ones.
+    """Return the training images; if nothing learns from images without labels, only the labeled ones.
 
     Raises:
         UsageError: a loss reads labels and there are none.
@@ -186,9 +222,9 @@ def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_s
     if settings.contrast_reads_labels and not labeled.any():
         flag = "--mask-false-negatives" if settings.mask_false_negatives else f"--contrastive {settings.contrastive}"
         raise UsageError(f"{flag} reads labels, and {path} has none: leave it out")
-    if plan.contrast is None and not labeled.all():
-        if not labeled.any():
-            raise UsageError(f"{path} has no label, and -wls 0 learns from labels alone: label some of its rows")
+    if plan.contrast is None and not labeled.any():
+        raise UsageError(f"{path} has no label, and -wls 0 learns from labels alone: label some of its rows")
+    if plan.contrast is None and not settings.pseudo and not labeled.all():
         _logger.info(f"{path}: {(~labeled).sum()} rows without a label are left out, as -wls 0 needs labels")
         table, targets = table.take(np.flatnonzero(labeled)), targets[labeled]
     return TwoViewDataset(table, targets, plan, settings.channels, max_unreadable=settings.max_unreadable)

@@ -84,7 +84,7 @@ class EpochLog:
         return rows * self.processes / max(self.since - start, 1e-9)
 
     def _line(self, batch: int, mean: Mapping[str, float], now: Mapping[str, float], lr: float) -> str:
-        names = {"loss": "Loss", "simclr_loss": "SimCLR", "classification_loss": "Class"}
+        names = {"loss": "Loss", "simclr_loss": "SimCLR", "classification_loss": "Class", "pseudo_loss": "Pseudo"}
         losses = "  ".join(f"{names[n]}: {now[n]:#.3g} ({mean[n]:#.3g})" for n in names if n in mean)
         done = batch + 1
         step, average = (self.since - self.logged), (self.since - self.start)

@@ -16,6 +16,8 @@ _LEAST_PROGRESS = 0.02
 # Thresholds for unit vectors. Collapsed vectors may differ by noise, which has a high rank: either threshold suffices.
 _LEAST_RANK, _LEAST_VARIANCE = 1.5, 1e-4
 
+_LEAST_USED = 1.0  # percent of the weight of soft targets
+
 Numbers = Mapping[str, float]
 
 
@@ -39,7 +41,7 @@ class HealthCheck:
         Args:
             epoch: index of the epoch, from 0.
             numbers: what was measured among `simclr_loss` (mean over the epoch), `effective_rank_z`, `variance_z`,
-                `effective_rank_h` and `variance_h`.
+                `effective_rank_h`, `variance_h`, and `<attribute>_pseudo_used` (percent 0-100).
         """
         if epoch < self.warmup_epochs:
             return
@@ -63,6 +65,25 @@ class HealthCheck:
                     f"The {name} have collapsed: they are almost equal for all images (effective rank {rank:.2f}, "
                     f"variance {variance:.1e}); try a lower --lr, a longer --warmup-epochs, --clip-grad 1, less "
                     "--weight-decay or --projection-norm batch, and start anew: such weights seldom recover",
+                )
+
+        # soft targets
+        for name, value in numbers.items():
+            if name.endswith("_pseudo_used"):
+                attribute = name.removesuffix("_pseudo_used")
+                self._count(
+                    f"{name} low",
+                    value < _LEAST_USED,
+                    f"Under {_LEAST_USED:g}% of the soft targets of {attribute} are used: the teacher is unsure of "
+                    "nearly all; start from trained heads, with --initial-checkpoint, or use --pseudo-skip "
+                    f"{attribute}",
+                )
+                self._count(
+                    f"{name} high",
+                    value > 100 - _LEAST_USED,
+                    f"Over {100 - _LEAST_USED:g}% of the soft targets of {attribute} are used: the teacher is nearly "
+                    "equally sure of all, so the weights hold back no wrong target; compare with a run with "
+                    f"--pseudo-skip {attribute}",
                 )
 
     def _count(self, kind: str, bad: bool, sentence: str) -> None:

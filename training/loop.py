@@ -23,9 +23,10 @@ from timm.task.gradient_cache import (
 from training.epoch_log import EpochLog, projections_line, weights_line
 from training.epoch_scores import evaluate_neighbors, report_unreadable, share_batch_norm, validate
 from training.loss_meter import EpochMeter, rows_of
+from training.pseudo import teacher_line
 from training.recovery import Recovery
 from training.run import Run, Start
-from training.summary import epoch_row, measured_columns, measured_row, metric_value
+from training.summary import epoch_row, measured_columns, measured_row, metric_value, soft_row
 
 _logger = logging.getLogger("train")
 
@@ -55,6 +56,7 @@ def loop(run: Run) -> None:
 
         # set the learning rate and save
         row = epoch_row(epoch, train_metrics, evaluated, averaged) | measured_row(columns, numbers)
+        row |= soft_row(attributes, numbers)
         value = metric_value(row, settings.eval_metric)
         run.progress = {"epoch": epoch + 1, "batch": 0}
         run.scheduler.step(epoch + 1, value)
@@ -146,7 +148,9 @@ def train_one_epoch(run: Run, epoch: int, resumed: Start | None) -> dict[str, fl
     averages = {"top1": meter.top1(), **meter.averages(), "lr": lr}
     if measured := meter.projection_metrics():
         _logger.info(f"Train: {epoch}  {projections_line(measured)}")
-    return averages | measured
+    if taught := task.soft_numbers():
+        _logger.info(f"Teacher: {teacher_line(taught, task.label_space.attributes)}")
+    return averages | measured | taught
 
 
 def backpropagate(run: Run, chunks: list[Chunk], share: float, update: bool) -> Result:

@@ -91,6 +91,7 @@ def metric_names(
         *_by_attribute("ema_", blank),
     }
     whole = {*train, *epoch_row(0, train, none, none), "simclr_weight", "classification_weight"}
+    whole |= {"pseudo_loss"} & set(measured)
     for name in attributes:
         # An attribute called "classification" would have a column classification_loss, which is taken.
         clash = [column for end in (*_WITHIN_ATTRIBUTE, "weight") if (column := f"{name}_{end}") in whole]
@@ -129,7 +130,9 @@ def metric_interval(metric: str, attributes: Sequence[str], val_interval: int, k
     searched = set(measured_columns(attributes, contrast=False, neighbors=knn_interval > 0)) - set(weights)
     if metric in searched or f"eval_{metric}" in searched:
         return knn_interval
-    trained = metric.startswith("train_") or metric in ("simclr_loss", "classification_loss", *weights)
+    trained = metric.startswith("train_") or metric in (
+        "simclr_loss", "classification_loss", *soft_columns(attributes), *weights
+    )  # fmt: skip
     return 1 if trained else val_interval
 
 
@@ -174,6 +177,22 @@ def measured_columns(attributes: Sequence[str], contrast: bool, neighbors: bool)
         for k in NEIGHBORS if attributes else ():
             columns += [f"eval_knn{k}", *(f"{name}_knn{k}" for name in attributes)]
     return columns + [f"{name}_weight" for name in ("simclr", "classification", *attributes)]
+
+
+def soft_columns(attributes: Sequence[str]) -> list[str]:
+    """Return the columns of the loss on soft targets and of the teacher that gives them, in `soft_row`."""
+    by_attribute = [f"{name}_pseudo_{measured}" for name in attributes for measured in ("used", "agreement")]
+    return ["pseudo_loss", "pseudo_left_out", *by_attribute]
+
+
+def soft_row(attributes: Sequence[str], numbers: Mapping[str, float]) -> Row:
+    """Return an epoch's cells about soft targets; no cells in a run without them.
+
+    Args:
+        attributes: names of the attributes.
+        numbers: measurements of the epoch by name, with others among them.
+    """
+    return {column: numbers[column] for column in soft_columns(attributes) if column in numbers}
 
 
 def measured_row(columns: Sequence[str], numbers: Mapping[str, float]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalog.label_space import LabelSpace
 
@@ -68,6 +68,19 @@ def view_warnings(settings: ViewSettings, label_space: LabelSpace) -> list[str]:
     if sided and settings.hflip > 0 and not settings.no_aug:
         advice.append(f"{_named(sided)} about left and right, but flips swap them: use --hflip 0")
     return advice
+
+
+def soft_target_warnings(settings: ViewSettings, label_space: LabelSpace, skipped: Sequence[str]) -> list[str]:
+    """Return a sentence if an attribute about color gets soft targets on views that change color."""
+    colored = [
+        name for name, classes in label_space.classes.items() if name not in skipped and is_about_color(name, classes)
+    ]
+    if not colored or not changes_color(replace(settings, classify_view=None)):
+        return []
+    return [
+        f"{_named(colored)} about color, but soft targets are learned on views that change color: use --pseudo-skip "
+        f"{' '.join(colored)}, or views that keep color"
+    ]
 
 
 def _keeps_color(settings: ViewSettings) -> str:

@@ -26,6 +26,7 @@ brackets its readers:
     thresholds_ema     {attribute: float}  the same for the averaged weights. [resume, rebuilding]
     temperatures       {attribute: float}  divisors of the logits that calibrate; older files lack it. [as thresholds]
     temperatures_ema   {attribute: float}  the same for the averaged weights. [as thresholds]
+    pseudo             dict                state of the teacher of soft targets; only with one. [resume]
     metric             float               value of the evaluation metric; absent in recovery files. [nobody]
     saver              dict                timm's history: checkpoint_files, best_epoch, best_metric, pending. [resume]
     task_state         dict                state of other timm tasks; ours never writes it. [nobody]
@@ -81,6 +82,7 @@ class Checkpoint:
         chosen: what validation chose, by key and attribute, without the keys that the file lacks: `thresholds`, the
             probability from which a value of a multi-valued attribute is predicted, and `temperatures`, the divisor of
             an attribute's logits; the same with `_ema` for the averaged weights.
+        pseudo: state of the teacher of soft targets, or None.
         saver: history of the saver, or None.
     """
 
@@ -97,6 +99,7 @@ class Checkpoint:
     progress: dict[str, Any] = field(default_factory=dict)
     plateau: dict[str, Any] | None = None
     chosen: dict[str, dict[str, float]] = field(default_factory=dict)
+    pseudo: dict[str, Any] | None = None
     saver: dict[str, Any] | None = None
 
     @property
@@ -195,7 +198,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Return the entries of a file by their names here."""
     averaged, args = content.get("state_dict_ema"), content.get("args")
     flags = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
-    names = ("epoch", "optimizer", "amp_scaler", "plateau", "saver")
+    names = ("epoch", "optimizer", "amp_scaler", "plateau", "pseudo", "saver")
     return Checkpoint(
         path,
         clean_state_dict(content["state_dict"]),

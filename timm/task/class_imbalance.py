@@ -11,7 +11,7 @@ two class weights, and the margin of its single logit is the difference of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -65,6 +65,25 @@ def logit_margins(targets: Tensor, label_space: LabelSpace, tau: float) -> list[
         tau * (n.clamp(min=1) / (n.sum() if absent is None else absent).clamp(min=1)).log().float()
         for n, absent in _counts(targets, label_space)
     ]
+
+
+def class_shares(targets: Tensor, label_space: LabelSpace, weights: Sequence[Tensor] | None = None) -> list[Tensor]:
+    """Return the share of each class among an attribute's labels, float64 [K]; 0 for an attribute without labels.
+
+    For a multi-valued attribute, return the share of the known images that have each value. With class weights, each
+    label counts with its weight, so the shares are those that the classification loss teaches.
+
+    Args:
+        targets: targets of the training table, int64 [rows, C], negative where unknown.
+        label_space: the attributes and their classes.
+        weights: class weights of each attribute, from `class_weights`.
+    """
+    shares = []
+    for index, (counts, absent) in enumerate(_counts(targets, label_space)):
+        weighted = counts if weights is None else counts * weights[index]
+        total = weighted.sum() if absent is None else weighted + absent
+        shares.append(weighted / total.clamp(min=1e-30))
+    return shares
 
 
 def _counts(targets: Tensor, label_space: LabelSpace) -> Iterator[tuple[Tensor, Tensor | None]]:

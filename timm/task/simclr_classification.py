@@ -35,6 +35,10 @@ class SoftTargetSource(Protocol):
         """Return the current share of the loss's weight, 0-1."""
         ...
 
+    def numbers(self) -> dict[str, float]:
+        """Return what was measured since the last call, in percent 0-100, by name; every rank calls this."""
+        ...
+
 
 class SimCLRClassificationTask(ClassificationTask):
     """loss = simclr_loss * simclr_loss_weight + classification_loss * classification_loss_weight.
@@ -136,6 +140,10 @@ class SimCLRClassificationTask(ClassificationTask):
         if self.soft_source is None:
             return []
         return [targets.repeated(len(self.plan.taught)) for targets in self.soft_source(chunks)]
+
+    def soft_numbers(self) -> dict[str, float]:
+        """Return what the source of soft targets measured since the last call; a collective call."""
+        return {} if self.soft_source is None else self.soft_source.numbers()
 
     def prepare_targets(self, input: Tensor, target: Tensor) -> Targets:
         """Return the targets of the classified views; with mixup mix these views, in place.

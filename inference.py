@@ -4,13 +4,15 @@
     python inference.py photos --checkpoint output/train/RUN/model_best.pth.tar
     python inference.py a.jpg b.png more/photos --checkpoint FILE -o labels.json --topk 3
     python inference.py catalog.csv --checkpoint FILE -o labels.parquet
+    python inference.py photos --checkpoint A --checkpoint B --probabilities soft.parquet        (soft labels)
 
 An input is an image, a folder with its subfolders, or a table with a column image_path. The output has a row for each
 image: its path, and for each attribute the most probable class and its probability; with --topk K the K most probable.
 A multi-valued attribute has all values whose probability reaches its threshold, separated by "|", and their
 probabilities. Architecture, classes, preprocessing, thresholds and temperatures come from the checkpoint. Temperatures
-calibrate the probabilities and change no prediction. An unreadable image keeps its row, blank, with the reason in a
-column `error`.
+calibrate the probabilities and change no prediction. Several checkpoints may have other backbones and image sizes, but
+need the same classes; their calibrated probabilities are averaged. An unreadable image keeps its row, blank, with the
+reason in a column `error`.
 """
 
 from options.inference import inference_parser, parse_inference_args
@@ -22,16 +24,22 @@ if __name__ == "__main__":
 import logging
 import time
 from argparse import Namespace
+from pathlib import Path
+
+import torch
 
 from catalog.image_list import list_images
 from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
 from options.train_kwargs import process_kwargs
 from reports.predictions import Predictions, check_predictions_path, write_predictions
+from reports.probabilities import write_probabilities
+from runtime.atomic_file import check_writable
 from runtime.errors import UsageError, report_usage_errors
 from runtime.process import set_up_process
-from serving.calibration import calibrated_threshold, temperature_line
+from serving.calibration import temperature_line
+from serving.ensemble import Ensemble, make_ensemble
 from serving.labeling import label, report_unreadable
-from serving.loading import load_evaluation_model, make_loader
+from serving.loading import load_evaluation_model
 from timm.data.image_dataset import ImageDataset
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.utils.distributed import is_distributed_env
@@ -52,33 +60,49 @@ def inference(args: Namespace) -> None:
     if is_distributed_env():
         raise UsageError("several processes would write one file: start a single one, without torchrun")
     output = check_predictions_path(args.output)
+    distribution_path = Path(args.probabilities) if args.probabilities else None
+    if distribution_path:
+        check_writable(distribution_path)
     with naming_flags("device", "dist_backend"):
         device = set_up_process(**process_kwargs(args)).device
     for note in inference_parser().notes(args, device):
         _logger.info(note)
     lists = list_images(args.input)
-    ready = load_evaluation_model(read_checkpoint(args.checkpoint), device, **model_kwargs(args))
-    dataset = ImageDataset(lists, ready.channels)
-    if args.topk > 1 and set(ready.label_space.attributes) <= set(ready.thresholds):
-        raise UsageError(f"--topk {args.topk}: {args.checkpoint} lists the values above a threshold: leave --topk out")
-    predictions = Predictions(ready.label_space, len(dataset), args.topk)
+    ensemble = load_ensemble(args, device)
+    label_space, dataset = ensemble.label_space, ImageDataset(lists)
+    if args.topk > 1 and label_space.multi_valued == set(label_space.attributes):
+        raise UsageError(
+            f"--topk {args.topk}: {args.checkpoint[0]} lists the values above a threshold: leave --topk out"
+        )
+    predictions = Predictions(label_space, len(dataset), args.topk)
     predictions.check_columns(output)
-    _logger.info(f"{args.checkpoint}: {ready.arch}; classes: {ready.label_space}")
-    if ready.model.temperatures:
-        _logger.info(f"Probabilities are calibrated, with temperatures {temperature_line(ready.temperatures)}")
-    for name, threshold in ready.thresholds.items():
-        shown = calibrated_threshold(threshold, ready.temperatures[name])
-        _logger.info(f"{name}: values of probability {shown:.4f} and above")
-    _logger.info(f"{len(dataset)} images, {ready.data_config}")
+    _logger.info(f"{len(dataset)} images")
     start = time.perf_counter()
-    loader = make_loader(ready, dataset, **loader_kwargs(args))
-    label(ready, loader, predictions, topk=args.topk, **evaluation_kwargs(args))
+    batches = ensemble.batches(dataset, **loader_kwargs(args))
+    with write_probabilities(distribution_path, label_space, dataset.paths) as distributions:
+        label(ensemble, batches, dataset, predictions, distributions, topk=args.topk, **evaluation_kwargs(args))
     seconds = time.perf_counter() - start
     errors = dataset.errors()
     predictions.blank(list(errors))
     write_predictions(output, predictions, dataset.paths, errors)
     report_unreadable(dataset, errors)
-    print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {output}", flush=True)
+    files = f"{output}, {distribution_path}" if distribution_path else output
+    print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {files}", flush=True)
+
+
+def load_ensemble(args: Namespace, device: torch.device) -> Ensemble:
+    """Return the models of all checkpoints, and log what they are."""
+    members = []
+    for path in args.checkpoint:
+        ready = load_evaluation_model(read_checkpoint(path), device, **model_kwargs(args))
+        _logger.info(f"{path}: {ready.arch}, {ready.data_config}; classes: {ready.label_space}")
+        if ready.model.temperatures:
+            _logger.info(f"Probabilities are calibrated, with temperatures {temperature_line(ready.temperatures)}")
+        members.append(ready)
+    ensemble = make_ensemble(members, args.checkpoint)
+    for name, threshold in ensemble.thresholds.items():
+        _logger.info(f"{name}: values of probability {threshold:.4f} and above")
+    return ensemble
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import loading_flags, precision_flags, preprocessing_flags, shared_conflicts, tta_flag
-from options.values import COUNT, predictions_file
+from options.values import COUNT, predictions_file, probabilities_file
 
 
 def parse_inference_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
@@ -25,10 +25,15 @@ def inference_parser() -> Parser:
     group = parser.group("Labeling")
     add = group.value
     add("input", "INPUT", None, "images, a folder of images, or a table with a column image_path", nargs="+")
-    add("--checkpoint", "FILE", "", "the trained model, such as model_best.pth.tar of a run")
+    models = (
+        "the trained model, such as model_best.pth.tar of a run; given several times, their probabilities are averaged"
+    )
+    add("--checkpoint", "FILE", None, models, action="append")
     group.switch("--use-ema", "label with the moving average of the weights (EMA)")
     predictions = "file to write; its ending, .csv, .json or .parquet, is its format"
     add("--output -o", predictions_file, "predictions.csv", predictions, metavar="FILE")
+    all_classes = "also write the probability of every class, as Parquet: the soft labels of a teacher"
+    add("--probabilities", probabilities_file, "", all_classes, metavar="FILE.parquet")
     add("--topk", COUNT, 1, "number of most probable classes to write for each attribute")
     add("--batch-size -b", COUNT, 64, "images per step")
     tta_flag(group)
@@ -44,3 +49,5 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from shared_conflicts(args)
     if not args.checkpoint:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"
+    if args.probabilities and args.probabilities == args.output:
+        yield "--probabilities and --output name one file: choose two names"

@@ -237,6 +237,7 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
     # A resumed run has its weights from the checkpoint: the files that it started from may be gone.
     weights = ("resume",) if given.get("resume") else ("checkpoint", "initial_checkpoint", "pretrained_path")
     for dest in weights:
-        path = given.get(dest)
-        if path and not Path(path).exists() and not glob.has_magic(path):
-            yield f"{flag(dest)}: no such file: {path}"
+        paths = given.get(dest)
+        for path in [paths] if isinstance(paths, str) else paths or []:
+            if path and not Path(path).exists() and not glob.has_magic(path):
+                yield f"{flag(dest)}: no such file: {path}"

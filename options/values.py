@@ -72,6 +72,13 @@ def predictions_file(text: str) -> str:
     return text
 
 
+def probabilities_file(text: str) -> str:
+    """Return the name of a file of probabilities, which is Parquet."""
+    if not text.endswith(".parquet"):
+        raise argparse.ArgumentTypeError(f"'{text}' does not end in .parquet")
+    return text
+
+
 def weight(text: str) -> tuple[str, float]:
     """Return the name and the number of `color=2`; the name itself may contain an equals sign."""
     name, _, number = text.rpartition("=")

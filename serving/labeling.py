@@ -1,63 +1,69 @@
-"""Labeling images: the classes that a model predicts, and a report of the images without a prediction."""
+"""Labeling images: the classes that models predict, and a report of the images without a prediction."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-import torch
+from torch import Tensor
 
 from reports.predictions import Predictions
-from serving.calibration import probabilities
-from serving.loading import EvaluationModel
+from reports.probabilities import NoProbabilities
+from serving.ensemble import Ensemble
 from timm.data.image_dataset import ImageDataset
-from timm.task.evaluate import predict
-from timm.task.multi_valued_meter import predicted_values
-from timm.task.top_classes import top_classes
 
 _logger = logging.getLogger("inference")
 
 _NAMED = 10  # unreadable images in the log; the output file has all
 
 
-@torch.inference_mode()
 def label(
-    ready: EvaluationModel, loader: Any, predictions: Predictions, *, topk: int, tta: int, log_interval: int
+    ensemble: Ensemble,
+    batches: Iterable[tuple[Sequence[Tensor], Tensor]],
+    dataset: ImageDataset,
+    predictions: Predictions,
+    distributions: NoProbabilities,
+    *,
+    topk: int,
+    tta: int,
+    log_interval: int,
 ) -> None:
     """Predict the classes of every image.
 
     Args:
-        ready: the model.
-        loader: batches of images [B, C, H, W] and their rows [B].
+        ensemble: the models.
+        batches: images of each model [B, C, H, W] and their rows [B], in order.
+        dataset: the images, which marks those that could not be read.
         predictions: receives the predictions by row.
+        distributions: receives the probabilities of all classes, batch by batch.
         topk: number of classes to keep for each attribute.
         tta: 2 averages the logits of an image and its mirror image.
         log_interval: batches between two lines of the log.
     """
     start = last = time.perf_counter()
-    done = 0
-    for batch, (images, rows) in enumerate(loader):
-        with ready.autocast():
-            logits = predict(ready.run, ready.to_device(images), tta)
-        rows = rows.cpu().numpy()
+    done = total = 0
+    for batch, (images, rows) in enumerate(batches):
+        labels = ensemble.label(images, topk, tta)
+        numbers = rows.cpu().numpy()
         # the predictions
-        for attribute, values in logits.items():
-            calibrated = probabilities(values, ready.temperatures[attribute], attribute in ready.thresholds)
-            # The uncalibrated scores decide, so that no rounding of the temperature changes a prediction.
-            if attribute in ready.thresholds:
-                predicted = predicted_values(values, ready.thresholds[attribute])
-                predictions.put_set(attribute, rows, calibrated.cpu().numpy(), predicted.cpu().numpy())
-                continue
-            best = top_classes(values.float(), topk)
-            predictions.put(attribute, rows, best.cpu().numpy(), calibrated.gather(1, best).cpu().numpy())
+        for attribute, (probabilities, ranked, predicted) in labels.items():
+            if ranked is None:
+                assert predicted is not None
+                predictions.put_set(attribute, numbers, probabilities.cpu().numpy(), predicted.cpu().numpy())
+            else:
+                best = probabilities.gather(1, ranked)
+                predictions.put(attribute, numbers, ranked.cpu().numpy(), best.cpu().numpy())
+        readable = dataset.unreadable[rows.cpu()] == 0
+        distributions.add({name: one.probabilities.cpu().numpy() for name, one in labels.items()}, readable.numpy())
         # the log
+        total = total or math.ceil(len(dataset) / len(rows))
         done += len(rows)
         now, before, last = time.perf_counter(), last, time.perf_counter()
         if batch % log_interval == 0:
             _logger.info(
-                f"Label: [{batch + 1:>4d}/{len(loader)}]  "
+                f"Label: [{batch + 1:>4d}/{total}]  "
                 f"Time: {now - before:.3f}s ({(now - start) / (batch + 1):.3f}s, {done / (now - start):>7.2f}/s)"
             )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import test_calibration
+import test_ensemble
 import test_inference
 import test_validate
 import torch
@@ -26,6 +27,7 @@ import validate
 from options.inference import inference_parser, parse_inference_args
 from options.validate import parse_validate_args, validate_parser
 from runtime.errors import UsageError
+from serving import ensemble
 from serving.loading import EvaluationModel
 
 Test = Callable[..., None]
@@ -43,6 +45,7 @@ SHOWN: dict[str, dict[str, Test]] = {
         "use_ema": test_validate.test_averaged_weights_are_scored_where_there_are_any,
     },
     "inference.py": {
+        "probabilities": test_ensemble.test_the_file_has_the_mean_of_the_calibrated_probabilities,
         "checkpoint": test_inference.test_predictions_agree_with_the_scores_of_validate,
         "input": test_inference.test_a_folder_and_its_files_have_equal_labels,
         "output": test_inference.test_the_formats_have_the_same_content,
@@ -118,7 +121,8 @@ def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
 
     def make(script: str, *flags: object) -> Ready:
         module: ModuleType = SCRIPTS[script]
-        make_loader = module.make_loader
+        caller: ModuleType = validate if script == "validate.py" else ensemble
+        make_loader = caller.make_loader
 
         def stop(model: EvaluationModel, dataset: Any, **kwargs: Any) -> None:
             raise Ready(model, make_loader(model, dataset, **kwargs))
@@ -126,7 +130,7 @@ def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
         parse = parse_validate_args if script == "validate.py" else parse_inference_args
         args = parse(words(script, *flags))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "make_loader", stop)
+            patch.setattr(caller, "make_loader", stop)
             with pytest.raises(Ready) as ready, silence():
                 getattr(module, script.removesuffix(".py"))(args)
         return ready.value

@@ -64,18 +64,20 @@ def command(stage: str, place: Place) -> Command:
 
 def _train(stage: str, place: Place) -> Command:
     """Return a call of train.py: from the checkpoint of the stage before, or from the start's weights."""
-    flags, trained = train_flags(stage, place.tables)
+    flags, images = train_flags(stage, place.tables)
     words = ["train.py", f"{place.tables}", *STARTS[place.start].flags.split(), *flags, "--seed", f"{place.seed}"]
     if place.product:
         words += ["--initial-checkpoint", f"{place.product}"]
     elif STARTS[place.start].pretrained:
         words += ["--pretrained", "--pretrained-path", f"{place.weights}"]
     words += ["--output", f"{place.folder.parent}", "--experiment", place.folder.name]
-    return Command(words, place.folder / "last.pth.tar", trained)
+    views = 1 if re.search(r"-wls 0(?!\S)", stage) else 2
+    scored = images if "--pseudo ema" in stage else 0  # the teacher's view
+    return Command(words, place.folder / "last.pth.tar", images * views, scored)
 
 
 def train_flags(stage: str, tables: Path) -> tuple[list[str], int]:
-    """Return a stage's flags for train.py, and the number of views that it trains on.
+    """Return a stage's flags for train.py, and the number of images in all of its steps.
 
     --steps becomes --epochs, and --unlabeled names the rows without labels.
     """
@@ -100,10 +102,9 @@ def train_flags(stage: str, tables: Path) -> tuple[list[str], int]:
     steps = max(1, rows // known.b)
     epochs = max(known.times * known.least_epochs, round(known.times * known.steps / steps))
     if epochs < 20:  # two warmup epochs would be a large share
-        flags += ["--warmup-epochs", f"{epochs // 6}"]
-    views = 1 if re.search(r"-wls 0(?!\S)", stage) else 2
+        flags += ["--warmup-epochs", f"{max(1, epochs // 6)}"]
     flags += ["--train-split", known.train_split, "-b", f"{known.b}", "--epochs", f"{epochs}"]
-    return flags, epochs * steps * images * views
+    return flags, epochs * steps * images
 
 
 def _logistic_regression(flags: list[str], place: Place) -> Command:

@@ -32,11 +32,19 @@ def test_a_first_stage_starts_from_the_weights_and_a_later_one_from_its_checkpoi
     assert value(first.words, "--pretrained-path") == "weights.safetensors"
     assert (value(first.words, "--seed"), value(first.words, "--img-size")) == ("7", "128")
     assert first.product == place.folder / "last.pth.tar"
-    assert first.trained == 20 * 32
+    assert (first.trained, first.scored) == (20 * 32, 0)
     later = stages.command("--train-split labeled -b 32 --steps 20", replace(place, product=first.product))
     assert value(later.words, "--initial-checkpoint") == f"{first.product}"
     assert "--pretrained-path" not in later.words
     assert "--pretrained-path" not in stages.command("-b 32 --steps 20", replace(place, start="scratch")).words
+
+
+def test_two_views_and_a_teacher_cost_more(place: stages.Place) -> None:
+    labels = "--train-split labeled -b 32 --unlabeled-ratio 2 --steps 20"
+    joint = stages.command(f"{labels} -wls 0.1 -wlc 0.9", place)
+    assert (joint.trained, joint.scored) == (20 * 32 * 3 * 2, 0)
+    taught = stages.command(f"{labels} -wls 0 -wlc 1 --pseudo ema", place)
+    assert (taught.trained, taught.scored) == (20 * 32 * 3, 20 * 32 * 3)
 
 
 @pytest.mark.parametrize(("size", "original"), [(128, False), (224, True)])
@@ -61,15 +69,15 @@ def test_steps_become_epochs(tmp_path: Path, labeled: int, epochs: int, mixed: b
     (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "labeled.csv").write_text("\n".join(rows[: labeled + 1]) + "\n")
     stage = "--train-split labeled -b 32 --unlabeled-ratio 1 --steps 162 --lr 0.1"
-    flags, trained = stages.train_flags(stage, tmp_path)
+    flags, images = stages.train_flags(stage, tmp_path)
     assert flags[-4:] == ["-b", "32", "--epochs", f"{epochs}"]
     assert ("--unlabeled" in flags) == mixed
     assert ("--warmup-epochs" in flags) == (epochs < 20)
-    assert trained == epochs * (labeled // 32) * 32 * 2 * (2 if mixed else 1)
+    assert images == epochs * (labeled // 32) * 32 * (2 if mixed else 1)
     flags, _ = stages.train_flags("--train-split labeled -b 32 --steps 162 --lr 0.1 --times 3", tmp_path)
     assert flags[-2:] == ["--epochs", {96: "162", 640: "24"}[labeled]]
-    flags, trained = stages.train_flags("--train-split labeled -b 32 -wls 0 --steps 1 --least-epochs 5", tmp_path)
-    assert (flags[-1], trained) == ("5", 5 * labeled)
+    flags, images = stages.train_flags("--train-split labeled -b 32 -wls 0 --steps 1 --least-epochs 5", tmp_path)
+    assert (flags[-1], images) == ("5", 5 * labeled)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,8 @@ def run_stage(
     with locked(folder.with_suffix(".lock")) as lock:
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
+            if stage.words[0] != "train.py":  # which makes its folder, and another one if that exists
+                folder.mkdir(parents=True)
             with _slots:  # predicting is short and takes no slot
                 seconds = call(stage.words, folder.with_suffix(".log"), lock)
             for other in [*folder.glob("checkpoint-*"), *folder.glob("model_best*")]:

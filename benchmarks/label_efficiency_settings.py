@@ -137,13 +137,14 @@ def _large_settings() -> Settings:
     # stages: all methods take the same steps with labels
     alone = f"{LABELS} -b 32 -wls 0 -wlc 1 {MILD} --least-epochs 5"
     schedules = [f"--lr {rate} --steps 100" for rate in ("5e-4", "2e-3", "1e-3", "2e-4")]
+    slow = [f"--lr {rate} --steps 100" for rate in ("5e-4", "3e-4", "2e-4", "1e-4")]  # 1e-3 breaks frozen batch norm
 
     # methods
     settings = {
         "logistic regression, 128 pixels": [["logistic_regression.py --img-size 128"]],
         "logistic regression, 224 pixels": [["logistic_regression.py --img-size 224"]],
         "fine-tuning": [[f"{alone} --no-freeze-bn {schedule}"] for schedule in schedules],
-        "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn {schedule}"] for schedule in schedules],
+        "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn {schedule}"] for schedule in slow],
     }
     return {method: dict.fromkeys(LARGE, tried) for method, tried in settings.items()}
 

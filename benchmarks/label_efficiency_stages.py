@@ -1,6 +1,6 @@
 """The stages of the label-efficiency study as command lines, and what each costs.
 
-A stage leaves a product for the next one: a checkpoint, or the predictions themselves.
+A stage leaves a product for the next one: a checkpoint, or soft labels, with which the next stage starts anew.
 """
 
 from __future__ import annotations
@@ -59,16 +59,18 @@ def command(stage: str, place: Place) -> Command:
     script, *flags = stage.split()
     if not script.endswith(".py"):
         return _train(stage, place)
-    return {"logistic_regression.py": _logistic_regression}[script](flags, place)
+    return {"inference.py": _label, "logistic_regression.py": _logistic_regression}[script](flags, place)
 
 
 def _train(stage: str, place: Place) -> Command:
     """Return a call of train.py: from the checkpoint of the stage before, or from the start's weights."""
     flags, images = train_flags(stage, place.tables)
     words = ["train.py", f"{place.tables}", *STARTS[place.start].flags.split(), *flags, "--seed", f"{place.seed}"]
-    if place.product:
+    if place.product and place.product.suffix == ".parquet":
+        words += ["--pseudo-labels", f"{place.product}"]
+    elif place.product:
         words += ["--initial-checkpoint", f"{place.product}"]
-    elif STARTS[place.start].pretrained:
+    if STARTS[place.start].pretrained and "--initial-checkpoint" not in words:
         words += ["--pretrained", "--pretrained-path", f"{place.weights}"]
     words += ["--output", f"{place.folder.parent}", "--experiment", place.folder.name]
     views = 1 if re.search(r"-wls 0(?!\S)", stage) else 2
@@ -105,6 +107,14 @@ def train_flags(stage: str, tables: Path) -> tuple[list[str], int]:
         flags += ["--warmup-epochs", f"{max(1, epochs // 6)}"]
     flags += ["--train-split", known.train_split, "-b", f"{known.b}", "--epochs", f"{epochs}"]
     return flags, epochs * steps * images
+
+
+def _label(flags: list[str], place: Place) -> Command:
+    """Return a call of inference.py that writes soft labels for all images of the training table."""
+    table, product = place.tables / "train.csv", place.folder / "soft.parquet"
+    words = ["inference.py", f"{table}", "--checkpoint", f"{place.product}", *flags, "--probabilities", f"{product}"]
+    words += ["-o", f"{place.folder / 'predictions.csv'}", "-j", "1", "-b", "128"]
+    return Command(words, product, scored=len(read_rows(table)))
 
 
 def _logistic_regression(flags: list[str], place: Place) -> Command:

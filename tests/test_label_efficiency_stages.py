@@ -39,6 +39,18 @@ def test_a_first_stage_starts_from_the_weights_and_a_later_one_from_its_checkpoi
     assert "--pretrained-path" not in stages.command("-b 32 --steps 20", replace(place, start="scratch")).words
 
 
+def test_a_student_of_soft_labels_starts_anew(place: stages.Place) -> None:
+    teacher = place.tables / "last.pth.tar"
+    labeled = stages.command("inference.py --tta 2", replace(place, product=teacher))
+    assert labeled.words[:2] == ["inference.py", f"{place.tables / 'train.csv'}"]
+    assert (value(labeled.words, "--checkpoint"), value(labeled.words, "--tta")) == (f"{teacher}", "2")
+    assert (value(labeled.words, "--probabilities"), labeled.scored) == (f"{labeled.product}", 96)
+    student = stages.command("-b 32 -wls 0 -wlc 1 --steps 20", replace(place, product=labeled.product))
+    assert value(student.words, "--pseudo-labels") == f"{labeled.product}"
+    assert value(student.words, "--pretrained-path") == "weights.safetensors"
+    assert "--initial-checkpoint" not in student.words
+
+
 def test_two_views_and_a_teacher_cost_more(place: stages.Place) -> None:
     labels = "--train-split labeled -b 32 --unlabeled-ratio 2 --steps 20"
     joint = stages.command(f"{labels} -wls 0.1 -wlc 0.9", place)

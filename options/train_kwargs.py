@@ -109,7 +109,7 @@ def _mixup_kwargs(args: Namespace) -> dict[str, Any]:
 
 def pseudo_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `training.pseudo.set_teacher` that are flags."""
-    return {"skipped": args.pseudo_skip, "class_weighting": args.class_weights, "warmup": args.pseudo_warmup}
+    return {"skipped": args.pseudo_skip, "warmup": args.pseudo_warmup}
 
 
 def rate_kwargs(args: Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from timm.task.class_imbalance import class_shares, class_weights
+from timm.task.class_imbalance import class_shares
 from timm.task.ema_teacher import EmaTeacher
 from timm.task.pseudo_loss import blank_cells
 from timm.task.simclr_classification import SimCLRClassificationTask
@@ -21,7 +21,6 @@ def set_teacher(
     state: dict[str, Any] | None,
     *,
     skipped: Sequence[str],
-    class_weighting: str,
     warmup: float,
 ) -> None:
     """Make the moving average of a task the teacher of its unlabeled cells, and save its state in checkpoints.
@@ -32,12 +31,9 @@ def set_teacher(
         steps: steps of the whole run.
         state: the teacher's state in the checkpoint that the run resumes; None starts anew.
         skipped: attributes without soft targets.
-        class_weighting: how rare classes are weighted in the classification loss.
         warmup: fraction of the run over which the loss's weight rises.
     """
-    weights = class_weights(targets, task.label_space, class_weighting)
-    shares = class_shares(targets, task.label_space, weights)
-    teacher = EmaTeacher(task, shares, skipped, round(warmup * steps))
+    teacher = EmaTeacher(task, class_shares(targets, task.label_space), skipped, round(warmup * steps))
     if state is not None:
         teacher.load_state_dict(state)
     task.soft_source = teacher

@@ -11,7 +11,7 @@ two class weights, and the margin of its single logit is the difference of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -67,23 +67,19 @@ def logit_margins(targets: Tensor, label_space: LabelSpace, tau: float) -> list[
     ]
 
 
-def class_shares(targets: Tensor, label_space: LabelSpace, weights: Sequence[Tensor] | None = None) -> list[Tensor]:
+def class_shares(targets: Tensor, label_space: LabelSpace) -> list[Tensor]:
     """Return the share of each class among an attribute's labels, float64 [K]; 0 for an attribute without labels.
 
-    For a multi-valued attribute, return the share of the known images that have each value. With class weights, each
-    label counts with its weight, so the shares are those that the classification loss teaches.
+    For a multi-valued attribute, return the share of the known images that have each value.
 
     Args:
         targets: targets of the training table, int64 [rows, C], negative where unknown.
         label_space: the attributes and their classes.
-        weights: class weights of each attribute, from `class_weights`.
     """
-    shares = []
-    for index, (counts, absent) in enumerate(_counts(targets, label_space)):
-        weighted = counts if weights is None else counts * weights[index]
-        total = weighted.sum() if absent is None else weighted + absent
-        shares.append(weighted / total.clamp(min=1e-30))
-    return shares
+    return [
+        counts / (counts.sum() if absent is None else counts + absent).clamp(min=1)
+        for counts, absent in _counts(targets, label_space)
+    ]
 
 
 def _counts(targets: Tensor, label_space: LabelSpace) -> Iterator[tuple[Tensor, Tensor | None]]:

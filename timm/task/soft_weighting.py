@@ -1,6 +1,7 @@
 """Soft targets and their weights from a teacher's predictions: aligned to the labels, and softly weighted.
 
-- distribution alignment: AdaMatch, Berthelot et al., 2021, https://arxiv.org/abs/2106.04732 (section 3.2)
+- distribution alignment: AdaMatch, Berthelot et al., 2021, https://arxiv.org/abs/2106.04732 (section 3.2), with the
+  shares of the labels for the mean prediction on labeled images, as in ReMixMatch, https://arxiv.org/abs/1911.09785
 - weights: SoftMatch, Chen et al., 2023, https://arxiv.org/abs/2301.10921 (equations 6 to 8)
 
 Each prediction is multiplied by the ratio of the labels' shares to the teacher's mean prediction, and normalized. A

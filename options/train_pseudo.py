@@ -20,8 +20,8 @@ def pseudo_flags(group: Group) -> None:
     """Declare the loss on soft targets, and the teacher that gives them."""
     add = group.value
     teacher = (
-        "where blank cells get soft targets: ema has the moving average of the weights label a view that is only "
-        "cropped and flipped, and the model learns that on its augmented views"
+        "source of soft targets for blank cells; ema: the moving average of the weights labels a view that is only "
+        "cropped and flipped, and the model learns these labels on its augmented views"
     )
     needs = (
         with_labels("that loss trains the heads of the teacher"),

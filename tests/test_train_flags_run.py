@@ -600,7 +600,7 @@ def test_rows_without_labels_of_the_table_itself_are_mixed_at_a_ratio(few_labels
     _, text = train_through(
         few_labels, tmp_path / "runs", "-b", 4, "--epochs", 1, "--unlabeled", few_labels / "val.csv"
     )
-    assert "of the images are also in val.csv. They train the contrastive loss without their labels" in text
+    assert "of the images are also in val.csv. They train the model without their labels" in text
 
 
 def test_pretraining_mixes_other_images_with_all_rows_of_the_table(few_labels: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 
 from options import train_kwargs as flags
 from options.train import parse_train_args, resolve_eval_metric, train_parser
+from options.train_optimizer import GENTLE_RATE
 from options.train_pseudo import has_teacher
 from options.train_views import mixes_images
 from options.yaml_file import args_text
@@ -126,27 +127,30 @@ def prepare(args: Namespace) -> Run:
     autocast, backward, dtype = resolve_precision(device, **flags.precision_kwargs(args))
     check_run(args, process, label_space, plan, metric)
 
+    # batch and learning rate
+    loading = RunLoaderSettings(reads_labels=data.reads_labels, **flags.loader_kwargs(args))
+    batch_size = fitting_batch_size(loading, process, train_set)
+    loading = replace(loading, batch_size=batch_size)
+    chunks = chunks_per_step(batch_size, args.contrastive_batch_size)
+    lr = learning_rate(batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
+
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
-    freeze_bn = resumed_freeze_bn(flags.freeze_bn(args), resumed)
+    freeze_bn = resumed_freeze_bn(flags.freeze_bn(args, lr), resumed)
     model = make_model(
         plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
     ).to(device, dtype)
     data_config = model.config["data_config"]
-    loading = RunLoaderSettings(reads_labels=data.reads_labels, **flags.loader_kwargs(args))
-    batch_size = fitting_batch_size(loading, process, train_set)
-    loading = replace(loading, batch_size=batch_size)
     train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
 
     # task, optimizer and schedule
     task = make_task(model, plan, train_set.targets, device, dtype, **flags.task_kwargs(args))
-    chunks = chunks_per_step(batch_size, args.contrastive_batch_size)
-    lr = learning_rate(batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
     optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **flags.optimizer_kwargs(args))
     start = prepare_task(args, process, task, optimizer, backward, resumed)
     decreasing = lower_is_better(metric, label_space.attributes)
-    interval = metric_interval(metric, label_space.attributes, args.val_interval, args.knn_interval)
     updates = math.ceil(steps_per_epoch(len(train_loader), chunks) / args.grad_accum_steps)
+    scoring = flags.val_interval(args, updates)
+    interval = metric_interval(metric, label_space.attributes, scoring, args.knn_interval)
     scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **flags.schedule_kwargs(args))
     if has_teacher(args):
         steps = num_epochs * steps_per_epoch(len(train_loader), chunks)
@@ -154,7 +158,7 @@ def prepare(args: Namespace) -> Run:
         set_teacher(task, train_set.targets, steps, state, **flags.pseudo_kwargs(args))
 
     # run
-    settings = Settings(batch_size=batch_size, chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args))
+    settings = Settings(batch_size=batch_size, chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args, updates))
     loss_guard = NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0)
     warmup = flags.warmup_epochs(args, updates)
     health_check = make_health_check(args, process, settings, plan, train_loader, warmup)
@@ -352,7 +356,8 @@ def log_start(args: Namespace, run: Run) -> None:
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
     if model.keeps_statistics:
-        _logger.info("Batch norm: the backbone keeps its running statistics; --no-freeze-bn trains them")
+        why = f", as its weights are trained and the rate is {GENTLE_RATE:g} or less" if args.freeze_bn is None else ""
+        _logger.info(f"Batch norm: the backbone keeps its running statistics{why}; --no-freeze-bn trains them")
 
     # processes and views
     process, views = run.process, ", ".join(run.plan.kinds)

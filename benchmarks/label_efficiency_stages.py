@@ -66,6 +66,8 @@ def _train(stage: str, place: Place) -> Command:
     """Return a call of train.py: from the checkpoint of the stage before, or from the start's weights."""
     flags, images = train_flags(stage, place.tables)
     words = ["train.py", f"{place.tables}", *STARTS[place.start].flags.split(), *flags, "--seed", f"{place.seed}"]
+    if not re.search("--(no-)?freeze-b", stage):  # the study is older than the default of --freeze-bn
+        words += ["--no-freeze-bn"]
     if place.product and place.product.suffix == ".parquet":
         words += ["--pseudo-labels", f"{place.product}"]
     elif place.product:

@@ -133,7 +133,8 @@ def _running_flags(group: Group) -> None:
     steps = "steps that accumulate gradients for one update; unlike --contrastive-batch-size, it adds no negatives"
     add("--grad-accum-steps", COUNT, 1, steps)
     add("--seed", WHOLE, 42, "seed of all random numbers; each process adds its rank")
-    add("--val-interval", COUNT, 1, "epochs between scorings")
+    often = "epochs between scorings (default: 1; with --steps as many as make about 20 scorings)"
+    add("--val-interval", COUNT, None, often)
     knn = (
         "epochs between k-NN scorings of the representation (k = 20 and 200), with one more after the last epoch; "
         "0 is off"

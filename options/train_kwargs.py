@@ -3,10 +3,11 @@
 The code below train.py knows no flags; these functions translate them into its arguments.
 """
 
+import math
 from argparse import Namespace
 from typing import Any
 
-from options.train_optimizer import warmup_steps
+from options.train_optimizer import GENTLE_RATE, is_adaptive, warmup_steps
 from options.train_pseudo import has_teacher
 from options.train_views import mixes_images
 
@@ -60,13 +61,21 @@ def model_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
-def freeze_bn(args: Namespace) -> bool | None:
-    """Return whether the backbone's batch norms keep their statistics; None where no flag decides."""
-    moving = args.freeze_backbone or args.split_bn or args.sync_bn or args.bn_tf or args.bn_momentum is not None
-    if args.freeze_bn is None and moving:
+def freeze_bn(args: Namespace, lr: float) -> bool | None:
+    """Return whether the backbone's batch norms keep their statistics, given the learning rate.
+
+    None means automatic: in a backbone that has batch norm; a resumed run as before. That is the default where labels
+    fine-tune a backbone at a low rate, and no flag asks for other statistics. Above that rate, measured statistics
+    score as well, and frozen ones may diverge (benchmarks/README.md).
+    """
+    if args.freeze_bn is not None:
+        return bool(args.freeze_bn)
+    if args.freeze_backbone or args.split_bn or args.sync_bn or args.bn_tf or args.bn_momentum is not None:
         return False
-    asked: bool | None = args.freeze_bn
-    return asked
+    starts = args.pretrained or args.initial_checkpoint
+    learns = args.classification_loss_weight and args.head_grad != "detach"
+    gentle = is_adaptive(args.opt) and lr <= GENTLE_RATE
+    return None if args.resume or (starts and learns and gentle) else False
 
 
 def task_kwargs(args: Namespace) -> dict[str, Any]:
@@ -263,8 +272,15 @@ def augmentation_kwargs(args: Namespace) -> dict[str, Any]:
     }
 
 
-def loop_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the fields of `training.run.Settings` that are flags."""
+def val_interval(args: Namespace, updates: int) -> int:
+    """Return the epochs between scorings; by default a run of --steps has about 20, given the updates of an epoch."""
+    if args.val_interval is not None:
+        return int(args.val_interval)
+    return max(1, math.ceil(args.steps / updates) // 20) if args.steps else 1
+
+
+def loop_kwargs(args: Namespace, updates: int) -> dict[str, Any]:
+    """Return the fields of `training.run.Settings` that are flags, given the updates of an epoch."""
     return {
         "seed": args.seed,
         "grad_accum_steps": args.grad_accum_steps,
@@ -274,7 +290,7 @@ def loop_kwargs(args: Namespace) -> dict[str, Any]:
         "channels_last": args.channels_last,
         "dist_bn": args.dist_bn,
         "ema_on_cpu": args.model_ema_force_cpu,
-        "val_interval": args.val_interval,
+        "val_interval": val_interval(args, updates),
         "knn_interval": args.knn_interval,
         "tta": args.tta,
         "log_interval": args.log_interval,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from options.parser import Group
 from options.rules import Implied, Need, off, on, repeated, with_contrast, with_labels
 from options.shared import ON_GPU, SEVERAL
+from options.train_optimizer import GENTLE_RATE
 from options.values import FRACTION, POSITIVE, RATE, keyword
 
 # Logged, because resuming repeats the flags of the run, among them the weights that it started from.
@@ -97,7 +98,11 @@ def batch_norm_flags(group: Group) -> None:
         "a frozen backbone stays in evaluation mode and uses only epsilon; leave it out",
         verb="excludes",
     )
-    kept = "train with the backbone's running statistics, and leave them as they are; scales and shifts train"
+    kept = (
+        "train with the backbone's running statistics, and leave them as they are; scales and shifts train (default: "
+        "on where labels fine-tune trained weights with an optimizer of Adam's family at a learning rate of "
+        f"{GENTLE_RATE:g} or less, unless --bn-tf, --bn-momentum, --sync-bn or --split-bn is given)"
+    )
     fixed = off("freeze_backbone", "a frozen backbone keeps its statistics in any case; leave it out")
     switch("--freeze-bn", kept, default=None, needs=(fixed, _TRAINED))
     fixed_momentum = replace(

@@ -21,6 +21,7 @@ _ARGUMENTS = {
     "foreach": "opt_foreach",
     "layer_decay": "layer_decay",
 }
+GENTLE_RATE = 5e-4  # up to this rate of Adam's family, a pretrained backbone keeps its batch norm statistics by default
 _CYCLIC = ("cosine", "tanh", "poly")
 _PHASED = ("wsd", "rsqrt")
 
@@ -137,6 +138,11 @@ def _warmup_flags(group: Group) -> None:
     after = "epochs at the last rate after the schedule ends (cosine, tanh, poly, wsd, rsqrt); none with --steps"
     ends = (among("sched", (*_CYCLIC, *_PHASED), "the other schedules have no end"), whole)
     add("--cooldown-epochs", WHOLE, 10, after, off=(0,), needs=ends)
+
+
+def is_adaptive(optimizer: str) -> bool:
+    """Return whether an optimizer is one of Adam's family, by its name."""
+    return any(name in optimizer.lower() for name in ("ada", "lamb"))
 
 
 def warmup_steps(args: argparse.Namespace) -> int:

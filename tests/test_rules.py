@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from options.train import parse_train_args, resolve_eval_metric, train_parser
+from options.train_kwargs import freeze_bn
 from options.validate import parse_validate_args, validate_parser
 from options.yaml_file import args_text
 
@@ -196,6 +197,37 @@ def test_the_metric_follows_from_the_run_unless_it_is_given(recipe: Callable[[st
         for only_sets in (True, False):
             assert resolve_eval_metric("top1", heads_learn, only_sets) == "top1"
     assert train("-c", recipe(args_text(train("-wlc", "0")))).eval_metric is None
+
+
+@pytest.mark.parametrize(
+    ("words", "frozen"),
+    [
+        ("", False),
+        ("--pretrained", None),
+        ("--pretrained-path w", None),
+        ("--initial-checkpoint a --bn-eps 0.1 --dist-bn reduce", None),
+        ("--pretrained -wls 0", None),
+        ("--pretrained --opt nadam", None),
+        ("--pretrained --opt sgd", False),
+        ("--pretrained -wlc 0", False),
+        ("--pretrained --head-grad detach", False),
+        ("--pretrained --no-freeze-bn", False),
+        ("--pretrained --freeze-bn -wlc 0", True),
+        ("--pretrained --bn-momentum 0.01", False),
+        ("--pretrained --bn-tf", False),
+        ("--pretrained --split-bn", False),
+        ("--pretrained --sync-bn", False),
+        ("--pretrained --freeze-backbone -wls 0", False),
+        ("--resume a", None),
+        ("--resume a --opt sgd", None),
+        ("--resume a --split-bn", False),
+    ],
+)
+def test_statistics_are_frozen_where_labels_fine_tune_trained_weights_gently(words: str, frozen: bool | None) -> None:
+    args = train("--opt", "adamw", *words.split())
+    assert freeze_bn(args, lr=5e-4) is frozen
+    if frozen is None and not args.resume:
+        assert freeze_bn(args, lr=6e-4) is False
 
 
 def test_pretrained_weights_are_used_unless_they_are_declined(recipe: Callable[[str], str]) -> None:

@@ -238,20 +238,20 @@ def test_resuming_equals_not_stopping_bit_for_bit(
 
 def test_a_resumed_run_keeps_its_statistics_frozen_without_the_flag(data: Path, tmp_path: Path) -> None:
     first = run(data, tmp_path / "first", *PLAIN, "--epochs", 1) / "last.pth.tar"
-    start = ["--initial-checkpoint", first, "--freeze-bn"]
+    start = ["--initial-checkpoint", first, "--opt", "adamw", "--lr", 5e-4]
     whole = run(data, tmp_path / "whole", *PLAIN, "--epochs", 2, *start)
     part = tmp_path / "part"
     part.mkdir()
     for name in ("checkpoint-0", "last"):
         shutil.copy(whole / "checkpoint-0.pth.tar", part / f"{name}.pth.tar")
     shutil.copy(whole / "summary.csv", part)
-    resume(part / "last.pth.tar", data, *PLAIN, "--epochs", 2)
+    resume(part / "last.pth.tar", data, *PLAIN, "--epochs", 2, "--opt", "adamw", "--lr", 5e-4)
     one, other = load(whole / "last.pth.tar"), load(part / "last.pth.tar")
     assert_same(one["state_dict"], other["state_dict"], "state_dict")
     assert one["args"]["freeze_bn"]
     statistics = "backbone.bn1.running_mean"
     assert torch.equal(one["state_dict"][statistics], load(first)["state_dict"][statistics])
-    resume(part / "last.pth.tar", data, *PLAIN, "--epochs", 3, "--no-freeze-bn")
+    resume(part / "last.pth.tar", data, *PLAIN, "--epochs", 3, "--opt", "adamw", "--no-freeze-bn")
     again = load(part / "last.pth.tar")
     assert not torch.equal(again["state_dict"][statistics], one["state_dict"][statistics])
     assert not again["args"]["freeze_bn"]

@@ -698,6 +698,9 @@ def test_a_run_has_a_number_of_updates(data: Path, tmp_path: Path, words: str, e
     assert run.num_epochs == epochs
     cosine = [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)] + [0.0] * (epochs * per_epoch - 10)
     assert update_rates(run) == pytest.approx([0.0, *cosine[1:]])  # a tenth of the steps is warm-up
+    assert run.settings.val_interval == 1
+    assert ready(data, tmp_path, "--steps", "180", "-b", "64").settings.val_interval == 9
+    assert ready(data, tmp_path, "--steps", "180", "-b", "64", "--val-interval", "2").settings.val_interval == 2
     run = ready(data, tmp_path, "-c", f"{recipe}", *args, "--warmup-steps", "4")
     assert update_rates(run)[:4] == pytest.approx([0, 0.25, 0.5, 0.75])
 
@@ -939,8 +942,14 @@ def test_a_backbone_keeps_its_statistics_while_its_weights_train(prepare: Prepar
     statistics = {name for name in trained if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
     assert trained - kept == {name for name in statistics if name.startswith("backbone.")} != set()
     assert {"backbone.bn1.weight", "backbone.bn1.bias", "projector.1.running_mean"} <= kept
+    gentle = ["--opt", "adamw", "--lr", 5e-4]
+    assert moved(*gentle) == kept
+    assert moved(*gentle, "--no-freeze-bn") == moved() == trained
+    vit = ["--model", "test_vit", "--pretrained-path", vit_weights(checkpoint.parent)]
+    assert not model_of(prepare(*vit, *gentle)).keeps_statistics
+    assert not model_of(prepare(*gentle)).keeps_statistics
     with pytest.raises(UsageError, match="test_vit has no batch norm"):
-        prepare("--model", "test_vit", "--pretrained-path", vit_weights(checkpoint.parent), "--freeze-bn")
+        prepare(*vit, "--freeze-bn")
 
 
 def vit_weights(folder: Path) -> Path:

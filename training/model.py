@@ -14,6 +14,7 @@ from runtime.process import memory_format
 from timm.data.preprocessing import resolve_preprocessing
 from timm.data.view_plan import ViewPlan
 from timm.models.batch_norm import (
+    batch_norms,
     freeze_batch_norm,
     require_batch_norm,
     set_batch_norm,
@@ -65,7 +66,7 @@ def make_model(
         label_space: the attributes and their classes.
         device: where the model will be trained; synchronized batch norm depends on it.
         fresh: whether the model needs first weights; with False a checkpoint will overwrite them all.
-        freeze_bn: whether the backbone's batch norms keep their running statistics; None for False.
+        freeze_bn: whether the backbone's batch norms keep their running statistics; None where it has batch norms.
         arch: name of the backbone in timm.
         pretrained: whether the backbone starts from pretrained weights.
         pretrained_path: file of the pretrained weights; None downloads them.
@@ -103,7 +104,8 @@ def make_model(
     if freeze_backbone:
         model.freeze_backbone()
     model.detach_heads = detach_heads
-    configure_batch_norm(model, device, views=plan.forwarded, freeze=bool(freeze_bn), **batch_norm)
+    freeze = bool(batch_norms(model.backbone)) if freeze_bn is None else freeze_bn
+    configure_batch_norm(model, device, views=plan.forwarded, freeze=freeze, **batch_norm)
     if grad_checkpointing:
         model.set_grad_checkpointing(True)
     return model.to(memory_format=memory_format(channels_last))

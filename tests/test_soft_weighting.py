@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from distributed import run_on_processes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from catalog.label_space import LabelSpace
@@ -146,3 +148,28 @@ def test_four_processes_have_the_targets_and_the_statistics_of_one(sizes: list[i
         for name, value in weighting.state_dict().items():
             torch.testing.assert_close(state[name], value, rtol=1e-12, atol=1e-12)
             assert torch.equal(state[name], shares[0][1][name])
+
+
+@settings(max_examples=40)
+@given(
+    rows=st.integers(1, 9),
+    scale=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
+    seed=st.integers(0, 99),
+    steps=st.integers(1, 3),
+)
+def test_targets_are_distributions_and_weights_fractions_however_certain_the_teacher(
+    rows: int, scale: float, seed: int, steps: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    shares = [torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.5, 0.5])]
+    weighting = SoftWeighting(SPACE, shares, torch.device("cpu"))
+    for _ in range(steps):
+        predictions = [(scale * torch.randn(rows, k, generator=g)) for k in (3, 4)]
+        predictions = [predictions[0].softmax(dim=1), predictions[1].sigmoid()]
+        soft = weighting(predictions, [torch.rand(rows, generator=g) < 0.7 for _ in predictions])
+    for attribute in range(2):
+        values, weights = soft.values[attribute], soft.weights[attribute]
+        assert ((values >= 0) & (values <= 1 + 1e-6)).all()
+        assert ((weights >= 0) & (weights <= 1)).all()
+    total = soft.values[0].sum(dim=1)
+    assert torch.isclose(total, torch.ones(rows)).logical_or(total < 1e-6).all()  # or all was on classes without labels

@@ -122,7 +122,7 @@ def align(predictions: Tensor, shares: Tensor, mean: Tensor, multi_valued: bool)
         mean: mean prediction over the unlabeled cells [K].
         multi_valued: whether each value has a probability of its own, and is normalized with its absence.
     """
-    tiny = torch.finfo(torch.float32).tiny
+    tiny = torch.finfo(predictions.dtype).tiny
     scaled = predictions * (shares / mean.clamp(min=tiny))
     if multi_valued:
         absent = (1 - predictions) * ((1 - shares) / (1 - mean).clamp(min=tiny))

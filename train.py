@@ -12,7 +12,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 from options import train_kwargs as flags
 from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.train_optimizer import GENTLE_RATE
-from options.train_pseudo import has_teacher
+from options.train_pseudo import has_soft_labels, has_teacher
 from options.train_views import mixes_images
 from options.yaml_file import args_text
 
@@ -52,6 +52,7 @@ from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from timm.task.ema_teacher import EmaTeacher
 from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
+from timm.task.soft_label_source import SoftLabelSource
 from training.data import DataSettings, read_data
 from training.flag_names import naming_flags
 from training.frozen_features import feature_loaders
@@ -62,7 +63,7 @@ from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
 from training.outputs import Outputs
-from training.pseudo import blank_line, set_teacher
+from training.pseudo import blank_line, read_pseudo_labels, set_teacher
 from training.resume import (
     restore_saver,
     restore_schedule,
@@ -119,13 +120,19 @@ def prepare(args: Namespace) -> Run:
         mixing=mixes_images(args),
         aug_splits=args.aug_splits,
     )
-    plan = with_teacher(plan) if has_teacher(args) else plan
+    if has_teacher(args):
+        plan = with_teacher(plan)
+    elif has_soft_labels(args):
+        plan = replace(plan, taught=plan.classify)
     data = DataSettings(**flags.data_kwargs(args))
     label_space, train_set, eval_set = read_data(data, plan, resumed)
     only_sets = len(label_space) > 0 and label_space.multi_valued == set(label_space.attributes)
     metric = resolve_eval_metric(args.eval_metric, args.classification_loss_weight > 0, only_sets)
     autocast, backward, dtype = resolve_precision(device, **flags.precision_kwargs(args))
     check_run(args, process, label_space, plan, metric)
+    soft_labels = None
+    if has_soft_labels(args):
+        soft_labels = read_pseudo_labels(train_set, label_space, args.pseudo_labels, args.pseudo_skip)
 
     # batch and learning rate
     loading = RunLoaderSettings(reads_labels=data.reads_labels, **flags.loader_kwargs(args))
@@ -156,6 +163,8 @@ def prepare(args: Namespace) -> Run:
         steps = num_epochs * steps_per_epoch(len(train_loader), chunks)
         state = resumed.pseudo if resumed else None
         set_teacher(task, train_set.targets, steps, state, **flags.pseudo_kwargs(args))
+    elif soft_labels is not None:
+        task.soft_source = SoftLabelSource(soft_labels, label_space, device)
 
     # run
     settings = Settings(batch_size=batch_size, chunks=chunks, eval_metric=metric, **flags.loop_kwargs(args, updates))
@@ -184,7 +193,7 @@ def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: 
     """
     contrast = plan.contrast is not None
     measured = measured_columns(label_space.attributes, contrast, args.knn_interval > 0)
-    measured += soft_columns(label_space.attributes) if has_teacher(args) else []
+    measured += soft_columns(label_space.attributes) if has_teacher(args) or has_soft_labels(args) else []
     names = metric_names(label_space.attributes, args.model_ema, contrast, measured, label_space.multi_valued)
     if metric not in names:
         ema = "; ema_ metrics need --model-ema" if metric.startswith("ema_") and not args.model_ema else ""

@@ -236,7 +236,8 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
             yield f"no such image, folder or table: {path}"
     # A resumed run has its weights from the checkpoint: the files that it started from may be gone.
     weights = ("resume",) if given.get("resume") else ("checkpoint", "initial_checkpoint", "pretrained_path")
-    for dest in weights:
+    soft = ("pseudo_labels",) if given.get("pseudo_weight") else ()
+    for dest in (*weights, *soft):
         paths = given.get(dest)
         for path in [paths] if isinstance(paths, str) else paths or []:
             if path and not Path(path).exists() and not glob.has_magic(path):

@@ -25,7 +25,7 @@ from options.train_kwargs import unlabeled_ratio
 from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
 from options.train_model import batch_norm_flags, ema_flags, model_conflicts, model_flags, regularization_flags
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
-from options.train_pseudo import has_teacher, pseudo_conflicts, pseudo_flags
+from options.train_pseudo import has_soft_labels, has_teacher, pseudo_conflicts, pseudo_flags
 from options.train_views import augmentation_flags, mixes_images, mixing_flags, view_conflicts, view_flags
 from options.values import COUNT, POSITIVE, WHOLE
 
@@ -107,9 +107,9 @@ def _dataset_flags(group: Group) -> None:
     add("--data-dir", "DATA", None, "DATA as a flag")
     add("--train-split", "NAME", "train", "table to train on; train means train.csv")
     learning = Need(
-        "-wls above 0 or --pseudo ema",
-        ("simclr_loss_weight", "pseudo", "pseudo_weight"),
-        lambda args: args.simclr_loss_weight > 0 or has_teacher(args),
+        "-wls above 0, --pseudo ema or --pseudo-labels",
+        ("simclr_loss_weight", "pseudo", "pseudo_labels", "pseudo_weight"),
+        lambda args: args.simclr_loss_weight > 0 or has_teacher(args) or has_soft_labels(args),
         "nothing else learns from images without labels",
     )
     needs = (learning,)

@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import Any
 
 from options.train_optimizer import GENTLE_RATE, is_adaptive, warmup_steps
-from options.train_pseudo import has_teacher
+from options.train_pseudo import has_soft_labels, has_teacher
 from options.train_views import mixes_images
 
 
@@ -208,7 +208,7 @@ def data_kwargs(args: Namespace) -> dict[str, Any]:
         "multi_valued": args.multi_valued,
         "attribute_weights": args.attribute_weights,
         "unlabeled": args.unlabeled,
-        "pseudo": has_teacher(args),
+        "pseudo": has_teacher(args) or has_soft_labels(args),
         "pseudo_skip": args.pseudo_skip,
         "channels": args.input_size[0] if args.input_size else 3,
         "max_unreadable": args.max_unreadable,

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog.label_space import LabelSpace
+from catalog.soft_labels import LABEL_SPACE_KEY
+from catalog.table import IMAGE_PATH
 from runtime.atomic_file import atomic_file
 
-IMAGE_PATH, LABEL_SPACE = "image_path", b"label_space"
 _GROUP = 1 << 22  # probabilities in a row group, 16 MiB
 _MOST_ROWS = 1 << 16  # rows in a row group
 
@@ -104,7 +105,7 @@ def write_probabilities(
 def probability_schema(label_space: LabelSpace) -> pa.Schema:
     """Return the columns of the file; its metadata names the classes."""
     columns = [(IMAGE_PATH, pa.large_string()), *((name, pa.list_(pa.float32())) for name in label_space.attributes)]
-    return pa.schema(columns, {LABEL_SPACE: json.dumps(label_space.to_dict(), ensure_ascii=False).encode()})
+    return pa.schema(columns, {LABEL_SPACE_KEY: json.dumps(label_space.to_dict(), ensure_ascii=False).encode()})
 
 
 def _lists(values: npt.NDArray[np.float32], readable: npt.NDArray[np.bool_]) -> pa.ListArray:

@@ -75,6 +75,9 @@ UNMET = """
 --pseudo ema --model-ema -wlc 0 | --pseudo ema | --pseudo ema --model-ema --no-aug
 --pseudo ema --model-ema --model-ema-force-cpu --device cuda | --pseudo ema --model-ema --mixup 0.2
 --pseudo ema --model-ema --aug-splits 3 | --pseudo-weight 0.5 | --pseudo-skip color | --pseudo-warmup 0.5
+--pseudo-labels s.parquet -wlc 0 | --pseudo-labels s.parquet --mixup 0.2 | --pseudo-labels s.parquet --cutmix 1
+--pseudo-labels s.parquet --aug-splits 3 | --pseudo-labels s.parquet --pseudo ema --model-ema
+ --pseudo-warmup 0.5 --pseudo-labels s.parquet
 --use-multi-epochs-loader -j 0 | --worker-seeding part -j 0 | --cache-dir a
 """
 NO_EFFECT = [words.strip() for line in UNMET.strip().splitlines() for words in line.split("|")]

@@ -15,6 +15,7 @@ import pytest
 import test_train_flags_image  # noqa: F401  enters its tests into the table
 import test_train_flags_pseudo  # noqa: F401
 import test_train_flags_run  # noqa: F401
+import test_train_flags_soft_labels  # noqa: F401
 import torch
 from flag_effects import (
     ON_GPU,

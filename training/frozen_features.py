@@ -42,7 +42,11 @@ def feature_loaders(
             return model.forward_features(to_device(images)).float()
 
     dataset = train_loader.dataset
-    dataset.features, dataset.targets = _features_by_row(train_loader, extract)
+    dataset.features, targets = _features_by_row(train_loader, extract)
+    # An unreadable image was replaced by another row, whose target and number its features need.
+    width = dataset.targets.shape[1]
+    dataset.numbers = targets[:, width] if dataset.numbers is not None else None
+    dataset.targets = targets[:, :width]
     batch_size = getattr(train_loader, "loader", train_loader).batch_size
     probe: Any = DataLoader(dataset, batch_size, sampler=train_loader.sampler, drop_last=True)
     return probe, _CachedLoader(eval_loader, extract)

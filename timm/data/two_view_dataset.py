@@ -48,6 +48,8 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         cache: decoded images; None decodes each image when it is read.
         features: the representation of each row, float32 [rows, D], returned instead of the images; None for images.
         on_device: the sizes of the images that the device holds, which workers do not read; None if they read them.
+        numbers: int64 [rows], a number that each row's target carries in a further column, `UNKNOWN` for an empty
+            picture; None for no further column.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         self.cache: ImageCache | None = None
         self.features: Tensor | None = None
         self.on_device: CachedSizes | None = None
+        self.numbers: Tensor | None = None
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
 
@@ -88,12 +91,17 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
         if self.features is not None:
-            return self.features[index], self.targets[index]
+            return self.features[index], self._target(index)
         image, index = self._readable(index)
-        target = self.targets[index]
+        target = self._target(index)
         if image is None:
             image, target = self._substitute(), torch.full_like(target, UNKNOWN)
         return (self.views(image) if self.views else image), target
+
+    def _target(self, index: int) -> Tensor:
+        """Return the target of a row, [C], or [C + 1] with its number."""
+        target = self.targets[index]
+        return target if self.numbers is None else torch.cat([target, self.numbers[index : index + 1]])
 
     def _readable(self, index: int) -> tuple[Pixels | CachedImage | None, int]:
         """Return the image of a row and the row; in training a random row replaces an unreadable one."""

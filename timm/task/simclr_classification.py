@@ -115,6 +115,7 @@ class SimCLRClassificationTask(ClassificationTask):
         Args:
             input: [V*B, C, H, W], view 0 first; with mixup its classified views are changed in place.
             target: int64 [B, C] of the label space, a row an image whatever the number of views; -100 where unknown.
+                A further column, which only a source of soft targets reads, may number the images.
 
         Returns:
             `loss`, with a graph; `classification_loss` and one `<attribute>_loss` per attribute, unweighted; `output`,
@@ -230,8 +231,8 @@ class SimCLRClassificationTask(ClassificationTask):
         return losses * (-s).exp() + s * (counts > 0) * (part / 2)
 
     def classified_targets(self, target: Tensor) -> Tensor:
-        """Return the targets [N, C] of `output`'s rows: an image's target [B, C] once for each classified view."""
-        views = len(self.plan.classify)
+        """Return the targets [N, C] of `output`'s rows: an image's target once for each classified view."""
+        views, target = len(self.plan.classify), target[:, : self.label_space.width]
         return target.repeat(views, 1) if views > 1 else target
 
     def contrasted_views(self, projections: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,8 +242,8 @@ class SimCLRClassificationTask(ClassificationTask):
         return self._rows(projections, (view_i,)), self._rows(projections, (view_j,))
 
     def contrasted_labels(self, target: Tensor) -> Tensor:
-        """Return a code [B, A] for each label of the images that are contrasted, given their targets [B, C]."""
-        return label_codes(target, self.label_space)
+        """Return a code [B, A] for each label of the images that are contrasted, given their targets."""
+        return label_codes(target[:, : self.label_space.width], self.label_space)
 
     def _rows(self, batch: Tensor, views: Sequence[int]) -> Tensor:
         """Return the rows of some views of the student's outputs [V*B, ...], in their order."""

@@ -11,7 +11,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 
 from options import train_kwargs as flags
 from options.train import parse_train_args, resolve_eval_metric, train_parser
-from options.train_optimizer import GENTLE_RATE
+from options.train_optimizer import GENTLE_RATE, is_adaptive
 from options.train_pseudo import has_soft_labels, has_teacher
 from options.train_views import mixes_images
 from options.yaml_file import args_text
@@ -333,6 +333,18 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
     return Outputs(folder, saver, run.settings.eval_metric, task.label_space.attributes, **options)
 
 
+def log_frozen_statistics(args: Namespace, lr: float) -> None:
+    """Log why the backbone keeps its batch norm statistics, and warn at a learning rate that is too high for them."""
+    why = f", as its weights are trained and the rate is {GENTLE_RATE:g} or less"
+    why = "" if args.freeze_bn else ", as the resumed run did" if args.resume else why
+    _logger.info(f"Batch norm: the backbone keeps its running statistics{why}; --no-freeze-bn trains them")
+    if is_adaptive(args.opt) and lr > GENTLE_RATE:
+        _logger.warning(
+            f"Frozen batch norm may diverge at a learning rate of {lr:g} with --opt {args.opt}: use {GENTLE_RATE:g} or "
+            "less, or --no-freeze-bn"
+        )
+
+
 def log_start(args: Namespace, run: Run) -> None:
     """Log what is about to happen."""
     # data
@@ -365,8 +377,7 @@ def log_start(args: Namespace, run: Run) -> None:
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
     if model.keeps_statistics:
-        why = f", as its weights are trained and the rate is {GENTLE_RATE:g} or less" if args.freeze_bn is None else ""
-        _logger.info(f"Batch norm: the backbone keeps its running statistics{why}; --no-freeze-bn trains them")
+        log_frozen_statistics(args, run.optimizer.defaults["lr"])
 
     # processes and views
     process, views = run.process, ", ".join(run.plan.kinds)

@@ -953,6 +953,26 @@ def test_a_backbone_keeps_its_statistics_while_its_weights_train(prepare: Prepar
         prepare(*vit, "--freeze-bn")
 
 
+def test_the_log_says_that_statistics_are_frozen_and_where_they_diverge(caplog: pytest.LogCaptureFixture) -> None:
+    frozen = "Batch norm: the backbone keeps its running statistics"
+    for words, lr, sentences in (
+        ("--pretrained --opt adamw", 5e-4, [f"{frozen}, as its weights are trained and the rate is 0.0005 or less; "]),
+        ("--resume a --opt sgd", 0.1, [f"{frozen}, as the resumed run did; "]),
+        ("--pretrained --freeze-bn", 0.1, [f"{frozen}; "]),
+        (
+            "--pretrained --freeze-bn --opt adamw",
+            1e-3,
+            [f"{frozen}; ", "Frozen batch norm may diverge at a learning rate of 0.001 with --opt adamw: use 0.0005"],
+        ),
+    ):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            train.log_frozen_statistics(parse_train_args(["data", *words.split()]), lr)
+        assert len(caplog.messages) == len(sentences)
+        for message, sentence in zip(caplog.messages, sentences, strict=True):
+            assert message.startswith(sentence)
+
+
 def vit_weights(folder: Path) -> Path:
     """Write the weights of a backbone without batch norm."""
     torch.save(timm.create_model("test_vit").state_dict(), folder / "vit.pth")

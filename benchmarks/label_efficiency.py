@@ -124,7 +124,13 @@ def grid_cells(args: argparse.Namespace, finished: list[Cell]) -> list[Cell]:
         for seed in range(args.seeds)
         for fraction in args.fraction
         for start, method in pairs
+        if fraction < 1 or not labels_cells(best[start, method])  # with all labels there is nothing to label
     ]
+
+
+def labels_cells(stages: list[str]) -> bool:
+    """Return whether a method learns from labels that a model gives."""
+    return any("--pseudo" in stage for stage in stages)
 
 
 def tuning_cells(args: argparse.Namespace) -> list[Cell]:

@@ -77,6 +77,8 @@ MILD = f"--view-strength 0.5 {CROPS}"
 LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labeled"  # train on the labeled rows only
 
+GENTLE = "--freeze-bn"
+
 # A variant is a method's best setting with one more flag in its last stage, or with one more stage, and no more tuning.
 VARIANTS = {
     "classification for long": ("classification", "--times 3"),
@@ -134,17 +136,40 @@ def _small_settings() -> Settings:
 
 def _large_settings() -> Settings:
     """Return the settings to try at 128 pixels, four for each method that trains."""
-    # stages: all methods take the same steps with labels
+    # stages with labels alone; frozen batch norm dies at a rate of 1e-3
+    rates, slow = ("5e-4", "2e-3", "1e-3", "2e-4"), ("5e-4", "2e-4")
     alone = f"{LABELS} -b 32 -wls 0 -wlc 1 {MILD} --least-epochs 5"
-    schedules = [f"--lr {rate} --steps 100" for rate in ("5e-4", "2e-3", "1e-3", "2e-4")]
-    slow = [f"--lr {rate} --steps 100" for rate in ("5e-4", "3e-4", "2e-4", "1e-4")]  # 1e-3 breaks frozen batch norm
+    gentle = [f"{alone} {GENTLE} --lr {rate} --steps 100" for rate in slow]
+
+    # stages with two unlabeled images for each labeled one
+    mixed = f"{LABELS} -b 32 --unlabeled-ratio 2 -wlc 1 {MILD} --least-epochs 5 {GENTLE} --steps 100"
+    contrast = "-t 0.1 --classify-view both"
+    teacher = "--pseudo ema --model-ema --model-ema-decay 0.99"
+    pretrained = [f"-b 64 -wls 1 -wlc 0 -t 0.1 --steps 150 {CROPS} --freeze-bn --lr {rate}" for rate in slow]
 
     # methods
     settings = {
         "logistic regression, 128 pixels": [["logistic_regression.py --img-size 128"]],
         "logistic regression, 224 pixels": [["logistic_regression.py --img-size 224"]],
-        "fine-tuning": [[f"{alone} --no-freeze-bn {schedule}"] for schedule in schedules],
-        "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn {schedule}"] for schedule in slow],
+        "fine-tuning": [[f"{alone} --no-freeze-bn --lr {rate} --steps 100"] for rate in rates],
+        "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn --lr {rate} --steps 100"] for rate in rates],
+        "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in gentle],
+    }
+    settings |= {  # the weight is that of the loss on images without labels
+        "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {rate}"] for weight in (0.1, 0.03) for rate in slow],
+        "self-training": [
+            [gentle[1], "inference.py", f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}"]
+            for weight in (1, 0.3)
+            for rate in slow
+        ],
+        "EMA teacher": [
+            [f"{mixed} {teacher} -wls 0 --pseudo-weight {weight} --lr {rate}"] for weight in (1, 0.3) for rate in slow
+        ],
+        "EMA teacher with SimCLR": [
+            [f"{mixed} {contrast} {teacher} -wls 0.1 --pseudo-weight {weight} --lr {rate}"]
+            for weight in (1, 0.3)
+            for rate in slow
+        ],
     }
     return {method: dict.fromkeys(LARGE, tried) for method, tried in settings.items()}
 

@@ -4,6 +4,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_fractions_share_pretraining_and_nothing_else(start: str) -> None:
             grid = [{"start": start, "fraction": fraction, "seed": 0} for fraction in settings.FRACTIONS]
             for index in range(len(setting)):
                 folders = {study.stage_folder(cell, setting[: index + 1]) for cell in grid}
-                shared = index == 0 and method.startswith("pretrain")
+                shared = re.search(r"-wlc 0(?!\S)", setting[index]) is not None
                 assert len(folders) == (1 if shared else len(grid)), (method, index)
 
 

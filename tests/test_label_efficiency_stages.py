@@ -9,7 +9,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import label_efficiency_settings as settings
 import label_efficiency_stages as stages
+
+from options.train import parse_train_args
 
 
 @pytest.fixture
@@ -57,6 +60,18 @@ def test_two_views_and_a_teacher_cost_more(place: stages.Place) -> None:
     assert (joint.trained, joint.scored) == (20 * 32 * 3 * 2, 0)
     taught = stages.command(f"{labels} -wls 0 -wlc 1 --pseudo ema", place)
     assert (taught.trained, taught.scored) == (20 * 32 * 3, 20 * 32 * 3)
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_train_py_takes_the_flags_of_every_setting(place: stages.Place, method: str) -> None:
+    for start, tried in settings.METHODS[method].items():
+        for setting in tried:
+            product = None
+            for stage in setting:
+                found = stages.command(stage, replace(place, start=start, product=product))
+                if found.words[0] == "train.py":
+                    parse_train_args(found.words[1:])  # exits if a flag is refused
+                product = found.product
 
 
 @pytest.mark.parametrize(("size", "original"), [(128, False), (224, True)])

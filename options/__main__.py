@@ -3,6 +3,7 @@
 import re
 import signal
 
+from options.choose import choose_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.rules import Declaration, flag
@@ -11,7 +12,7 @@ from options.validate import validate_parser
 
 _HEAD = """# Flags
 
-Every flag of the three commands, by group. `make flags` writes this page from `options/`.
+Every flag of the commands, by group. `make flags` writes this page from `options/`.
 
 - Every switch has an opposite: `--amp` and `--no-amp`, `--no-aug` and `--aug`.
 - `-c recipe.yaml` reads flags from a file; each key is a flag. Typed flags win: flags of the file that contradict
@@ -24,7 +25,8 @@ Every flag of the three commands, by group. `make flags` writes this page from `
 
 def reference() -> str:
     """Return the page."""
-    return "\n".join([_HEAD, *(_command(parser) for parser in (train_parser(), validate_parser(), inference_parser()))])
+    parsers = (train_parser(), validate_parser(), inference_parser(), choose_parser())
+    return "\n".join([_HEAD, *map(_command, parsers)])
 
 
 def _command(parser: Parser) -> str:

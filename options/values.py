@@ -38,6 +38,29 @@ FRACTION = Number(float, "a fraction in 0..1", lambda x: 0 <= x <= 1)
 RATE = Number(float, "a number from 0 up to but not including 1", lambda x: 0 <= x < 1)
 
 
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+def duration(text: str) -> float:
+    """Return the seconds that `90s`, `30m` or `2h` spells; a number without a unit could mean any of them."""
+    number, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time with its unit, such as 90s, 30m or 2h")
+    return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as one types a duration, rounded up to two digits: 90s, 12m, 3h."""
+    unit, size = next(((unit, size) for unit, size in _UNITS.items() if seconds >= 2 * size), ("s", 1))
+    count = max(1, math.ceil(seconds / size))
+    digits = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // digits) * digits}{unit}"
+
+
 def views_at_test(text: str) -> int:
     """Return the number of predictions to average per image when scoring."""
     if text not in ("0", "2"):

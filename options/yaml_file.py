@@ -17,7 +17,12 @@ def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
     # together are refused.
     unused = {"lr": "lr_base", "epochs": "steps"}
     left_out = {"config", *(dest for dest, other in unused.items() if getattr(args, other, None) is not None)}
-    values = {dest: _plain(value) for dest, value in vars(args).items() if dest not in {*left_out, *without}}
+    return recipe_text({dest: value for dest, value in vars(args).items() if dest not in {*left_out, *without}})
+
+
+def recipe_text(flags: Mapping[str, Any]) -> str:
+    """Return flags as YAML, by their names without dashes; `-c` with that file gives the same flags."""
+    values = {name: _plain(value) for name, value in flags.items()}
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

@@ -14,6 +14,7 @@ import yaml
 
 import options
 from options import parser as option_parser
+from options.choose import choose_parser, parse_choose_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.rules import flag
@@ -26,11 +27,13 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "train.py": train_parser,
     "validate.py": validate_parser,
     "inference.py": inference_parser,
+    "choose.py": choose_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
+    "choose.py": parse_choose_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -308,6 +311,7 @@ READERS = {
     "train.py": ["options/train_kwargs*.py", "training/*.py"],
     "validate.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
+    "choose.py": ["options/choose.py", "options/train_kwargs.py"],
 }
 
 

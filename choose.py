@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""Find the recipe for your table: try candidates on your machine, within a time budget.
+
+    python choose.py DATA --budget 30m --model tf_efficientnet_lite0 --pretrained
+    python choose.py DATA --budget 2h --group contributor --model NAME --pretrained-path FILE
+    python train.py DATA -c output/choose/recipe.yaml                (train with the winner)
+
+choose.py reads DATA's train.csv, and the classes of all.csv if there is one. It reads no other table. Each split holds
+out a fifth of the labeled rows for scoring. Every candidate trains on the rest, and validates on an eighth of it. With
+--group, rows that share a value of a column stay together.
+
+The report has the scores of each candidate, its difference to the first with an interval, its cost, and what twice as
+many labels would gain. The winner becomes a recipe. At the end of the budget choose.py stops with what it knows; the
+same command with a larger budget continues.
+"""
+
+from options.choose import parse_choose_args
+
+if __name__ == "__main__":
+    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
+    parse_choose_args(check_paths=True)
+
+import logging
+import shlex
+import time
+from argparse import Namespace
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from catalog.table import read_table
+from options.candidates import usable
+from options.choose import choice_settings, data_kwargs, recipes, train_args, trained_weights, trial
+from options.train_kwargs import model_kwargs, precision_kwargs
+from options.values import duration_text
+from options.yaml_file import recipe_text
+from reports.choice_report import best, choice_lines, standing, wrapped
+from runtime.atomic_file import atomic_file, check_writable
+from runtime.errors import UsageError, report_usage_errors
+from runtime.precision import resolve_precision
+from runtime.process import Process, set_up_process
+from serving.loading import load_evaluation_model, make_loader
+from serving.scoring import score_model, scored_dataset
+from timm.data.two_view_dataset import TwoViewDataset
+from timm.data.view_plan import plan_views
+from timm.models.multi_label_checkpoint import read_checkpoint
+from training.child_process import interrupted_by_signals
+from training.choice import Choice, run_jobs
+from training.choice_data import read_choice_data
+from training.choice_state import ChoiceState, Job, plan_jobs
+from training.flag_names import naming_flags
+from training.frozen_candidate import FrozenCandidate, attribute_scores, compute_features, freeze
+from training.model import make_model
+from training.time_limit import OutOfTime, time_limit
+
+_logger = logging.getLogger("choose")
+
+_SAMPLE = 128  # images that are timed before anything is planned
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Choose as the command line says."""
+    began, start_up = time.monotonic(), time.process_time()
+    args = parse_choose_args(argv)
+    with report_usage_errors("choose.py"), interrupted_by_signals(), naming_flags("budget", "device", "max_unreadable"):
+        process = set_up_process(args.device)
+        logging.getLogger("validate").setLevel(logging.WARNING)  # the scoring of a trial needs no log of its own
+        choice = make_choice(args, process, began, start_up)
+        jobs = plan_jobs(list(choice.candidates), args.splits)
+        try:
+            if not choice.state.done.issuperset(jobs):
+                run_jobs(choice, jobs, measure(args, choice, process, jobs))
+        except KeyboardInterrupt:
+            _logger.info(f"Interrupted after {len(choice.state.runs)} finished runs: the same command continues")
+            raise
+        report(args, choice, jobs)
+
+
+def make_choice(args: Namespace, process: Process, began: float, start_up: float) -> Choice:
+    """Read the table and what has finished.
+
+    Args:
+        args: the flags.
+        process: where this process computes.
+        began: when this session began, on the monotonic clock.
+        start_up: seconds that a process needs before it trains.
+    """
+    folder = Path(args.output)
+    check_writable(folder / "recipe.yaml")
+    data = read_choice_data(**data_kwargs(args))
+    candidates, reasons = usable(args.candidates, trained_weights(args), data.has_blanks or bool(args.unlabeled))
+    if reasons:
+        raise UsageError(reasons[0])
+    state = ChoiceState.load(folder / "state.json", choice_settings(args) | {"table": data.digest})
+    _logger.info(f"{data.table.path}: {len(data.table)} images, {len(data.labeled)} labeled; {data.label_space}")
+    return Choice(
+        folder=folder,
+        budget=args.budget,
+        data=data,
+        candidates=candidates,
+        recipes=partial(recipes, args, data.columns),
+        trial=partial(trial, args),
+        score=partial(score_checkpoint, args, process),
+        script=Path(__file__).with_name("train.py"),
+        state=state,
+        counted=began,
+        start_up=start_up,
+    )
+
+
+def measure(args: Namespace, choice: Choice, process: Process, jobs: list[Job]) -> FrozenCandidate | None:
+    """Time how long an image takes; where a candidate is frozen, return it with the features of all labeled rows.
+
+    Raises:
+        UsageError: the budget is too small for any job.
+    """
+    # the model, and the images
+    data, first = choice.data, jobs[0].candidate
+    plan = plan_views(contrast=False, classify_view=None, mixing=False, aug_splits=0)
+    kwargs = model_kwargs(train_args(choice.recipes(first, len(data.labeled), len(data.table))[0]))
+    model = make_model(plan, data.label_space, process.device, fresh=True, freeze_bn=False, **kwargs).to(process.device)
+    autocast, _, _ = resolve_precision(process.device, **precision_kwargs(args))
+    frozen = any(candidate.frozen for candidate in choice.candidates.values())
+    sample = np.unique(np.linspace(0, len(data.labeled) - 1, _SAMPLE, dtype=np.int64))
+    rows = data.labeled if frozen else data.labeled[sample]
+
+    def on_batch(seconds: float, images: int) -> None:
+        if images >= min(_SAMPLE, len(rows)):
+            choice.image_seconds = seconds / images
+            choice.check_budget(jobs, first=choice.image_seconds * (len(rows) - images))
+
+    def compute() -> tuple[Tensor, Tensor]:
+        channels = model.config["data_config"]["input_size"][0]
+        limit = {"max_unreadable": args.max_unreadable}
+        images = TwoViewDataset(data.table.take(rows), data.targets[rows], None, channels, **limit)
+        with time_limit(choice.seconds_left):
+            return compute_features(model, images, args.workers, autocast, on_batch)
+
+    # their time
+    try:
+        if not frozen:
+            compute()
+            return None
+        candidate = freeze(model, rows, choice.folder / f"features-{choice.state.key}.pt", compute)
+    except OutOfTime as error:
+        raise UsageError(
+            f"--budget {duration_text(args.budget)} is too small: it ended before {_SAMPLE} images had passed through "
+            f"{args.model}; use ten times as much"
+        ) from error
+    choice.image_seconds = candidate.seconds / len(rows)
+    return candidate
+
+
+def score_checkpoint(args: Namespace, process: Process, file: Path, table: Path, averaged: bool) -> dict[str, float]:
+    """Return the score of each attribute on a table, in percent: top-1, or mAP if it is multi-valued.
+
+    Args:
+        args: the flags.
+        process: where this process computes.
+        file: checkpoint of a trial.
+        table: the held-out rows.
+        averaged: whether the moving average of the weights is scored.
+    """
+    ready = load_evaluation_model(
+        read_checkpoint(file),
+        process.device,
+        use_ema=averaged,
+        preprocessing={},
+        precision=precision_kwargs(args),
+        channels_last=args.channels_last,
+        compiler=None,
+        data=None,
+    )
+    dataset = scored_dataset(read_table(table), ready, args.max_unreadable)
+    loader = make_loader(ready, dataset, batch_size=64, workers=args.workers, pin_memory=False, prefetcher=True)
+    weights = [1.0] * len(ready.label_space)
+    metrics = score_model(ready, dataset, loader, weights, tta=0, log_interval=len(dataset)).metrics
+    return attribute_scores(metrics, ready.label_space)
+
+
+def report(args: Namespace, choice: Choice, jobs: list[Job]) -> None:
+    """Print the table of the candidates, and write the winner as a recipe.
+
+    Raises:
+        UsageError: nothing finished.
+    """
+    # what finished
+    state, splits = choice.state, choice.data.splits
+    tried = [name for name in choice.candidates if state.by_split(name)]
+    if not tried:
+        reasons = [*choice.failed.values()]
+        raise UsageError(reasons[0] if reasons else "nothing finished within the budget: use a larger --budget")
+    share = sum(split.held_out_share for split in splits) / len(splits)
+    fewest = min(len(split.held_out) for split in splits)
+    standings = [
+        standing(
+            choice.candidates[name].title,
+            state.by_split(name),
+            state.by_split(name, half=True),
+            None if name == tried[0] else state.by_split(tried[0]),
+            share,
+            fewest,
+        )
+        for name in tried
+    ]
+
+    # the report
+    lines, left = choice_lines(standings), len(set(jobs) - state.done)
+    for name, candidate in choice.candidates.items():
+        if name in choice.failed:
+            lines += wrapped([f"Failed: {candidate.title}: {choice.failed[name]}"])
+        elif name not in tried:
+            needed = choice.expected_seconds(Job(name, 0, half=False))
+            lines.append(f"Not tried within the budget: {candidate.title}, about {duration_text(needed)} a run.")
+    lines.append(f"{duration_text(state.seconds)} spent; {left} of {len(jobs)} runs are left for a larger --budget.")
+    print("\n".join(lines), flush=True)
+
+    # the recipe
+    winner = tried[best(standings)]
+    files = write_recipe(args, choice, winner, lines)
+    print("\n" + "\n".join(train_commands(args, files)), flush=True)
+
+
+def train_commands(args: Namespace, files: list[Path]) -> list[str]:
+    """Return the commands that train with the winner, a line for each stage."""
+    words = [["python", "train.py", args.data_dir, "-c", str(file)] for file in files]
+    for index, stage in enumerate(words):
+        stage += ["--initial-checkpoint", f"output/train/stage-{index}/last.pth.tar"] if index else []
+        stage += ["--experiment", f"stage-{index + 1}" if index + 1 < len(words) else "mine"]
+    return [shlex.join(stage) for stage in words]
+
+
+def write_recipe(args: Namespace, choice: Choice, name: str, lines: list[str]) -> list[Path]:
+    """Write the stages of the winner as recipes, with the figures in their head; return their paths."""
+    stages = choice.recipes(name, len(choice.data.labeled), len(choice.data.table))
+    last = choice.folder / "recipe.yaml"
+    files = [last.with_stem(f"recipe-stage-{index + 1}") for index in range(len(stages) - 1)] + [last]
+    candidate = choice.candidates[name]
+    for number, (file, stage) in enumerate(zip(files, stages, strict=True), start=1):
+        which = f"stage {number} of {len(stages)} of " if len(stages) > 1 else ""
+        head = [
+            f"{which}{candidate.title}: the choice of choose.py for {choice.data.table.path}, {date.today()}.",
+            "",
+            *(f"    {command}" for command in train_commands(args, files)),
+            "",
+            *lines,
+            *(["", "Score and label with --use-ema: the figures are of the averaged weights."] * candidate.averaged),
+        ]
+        text = "\n".join(f"# {line}".rstrip() for line in head)
+        with atomic_file(file) as unfinished:
+            unfinished.write_text(f"{text[:2]}{text[2].upper()}{text[3:]}\n{recipe_text(stage)}", encoding="utf-8")
+    return files
+
+
+if __name__ == "__main__":
+    main()

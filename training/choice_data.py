@@ -1,0 +1,99 @@
+"""The table that choose.py splits: its attributes, its groups and its splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.build_label_space import build_label_space
+from catalog.data_error import DataError, did_you_mean
+from catalog.label_space import LabelSpace
+from catalog.split_tables import Split, make_splits
+from catalog.splits import find_label_table, find_split
+from catalog.table import Table, read_table
+from catalog.targets import encode_targets
+
+
+@dataclass(frozen=True)
+class ChoiceData:
+    """A training table with its splits.
+
+    Attributes:
+        table: the table, without the column of the groups.
+        label_table: the table that defines the classes: all.csv, or the table itself.
+        label_space: the attributes and their classes.
+        targets: int64 [rows, C].
+        splits: the splits.
+        digest: hash of the table's file.
+    """
+
+    table: Table
+    label_table: Table
+    label_space: LabelSpace
+    targets: npt.NDArray[np.int64]
+    splits: list[Split]
+    digest: str
+
+    @property
+    def labeled(self) -> npt.NDArray[np.int64]:
+        """The rows with a label, sorted."""
+        return np.flatnonzero((self.targets >= 0).any(axis=1))
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether any cell is blank."""
+        return bool((self.targets < 0).any())
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns to learn, as flags."""
+        several = [name for name in self.label_space.attributes if name in self.label_space.multi_valued]
+        return {"attributes": list(self.label_space.attributes), "multi-valued": several}
+
+
+def read_choice_data(
+    data_dir: str,
+    train_split: str,
+    attributes: Sequence[str] | None,
+    multi_valued: Sequence[str] | None,
+    group: str | None,
+    splits: int,
+    seed: int,
+) -> ChoiceData:
+    """Read the training table and split it.
+
+    Args:
+        data_dir: folder of the tables.
+        train_split: name of the training table.
+        attributes: columns to learn; None for all but the column of the groups.
+        multi_valued: attributes that have several values; None for those with a `|` in a cell.
+        group: column whose values may not be divided between the parts of a split; None for none.
+        splits: number of splits.
+        seed: seed of the splits.
+
+    Raises:
+        DataError: there is no such table or column, or it cannot be learned or split.
+    """
+    # the training table
+    path = find_split(data_dir, train_split)
+    table = read_table(path, attributes and [*attributes, *([group] if group else [])])
+    groups = table.columns.get(group) if group else None
+    if group and groups is None:
+        raise DataError(f"{path.name} has no column {group!r} for the groups{did_you_mean(group, table.attributes)}")
+    columns = {name: column for name, column in table.columns.items() if name != group}
+    if not columns:
+        raise DataError(f"{path.name} has no attribute to learn besides {group!r}: add a column for one")
+    table = replace(table, columns=columns, chosen=attributes is not None)
+
+    # the classes
+    label_path = find_label_table(data_dir, path)
+    label_table = table if label_path == path else read_table(label_path, table.attributes)
+    label_space = build_label_space(replace(label_table, chosen=table.chosen), multi_valued)
+    targets = encode_targets(table, label_space, strict=True)
+    made = make_splits(table, label_space, groups, splits, seed)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return ChoiceData(table, label_table, label_space, targets, made, digest)

@@ -55,7 +55,7 @@ from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.task.soft_label_source import SoftLabelSource
 from training.data import DataSettings, read_data
 from training.flag_names import naming_flags
-from training.frozen_features import feature_loaders
+from training.frozen_features import evaluation_features, feature_loaders
 from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loop import loop
@@ -148,7 +148,9 @@ def prepare(args: Namespace) -> Run:
         plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
     ).to(device, dtype)
     data_config = model.config["data_config"]
-    train_loader, eval_loader, index_loader = make_loaders(loading, process, dtype, data_config, train_set, eval_set)
+    train_loader, eval_loader, index_loader, clean_loader = make_loaders(
+        loading, process, dtype, data_config, train_set, eval_set
+    )
 
     # task, optimizer and schedule
     task = make_task(model, plan, train_set.targets, device, dtype, **flags.task_kwargs(args))
@@ -173,7 +175,7 @@ def prepare(args: Namespace) -> Run:
     health_check = make_health_check(args, process, settings, plan, train_loader, warmup)
     run = Run(
         process, settings, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
-        num_epochs, backward, autocast, loss_guard, health_check, start,
+        num_epochs, backward, autocast, loss_guard, health_check, start, clean_loader,
     )  # fmt: skip
     if args.freeze_backbone:
         cache_frozen_features(args, run, model)
@@ -263,7 +265,11 @@ def images_per_batch(settings: Settings, process: Process, train_loader: Any) ->
 def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> None:
     """Compute a frozen backbone's features once, if no augmentation changes them."""
     if not args.no_aug or args.reprob or mixes_images(args) or args.tta:
-        _logger.info("The frozen backbone's features are recomputed in each epoch; --no-aug computes them once")
+        if run.num_epochs:
+            _logger.info("The frozen backbone's features are recomputed in each epoch; --no-aug computes them once")
+        return
+    if not run.num_epochs:  # the heads are solved on the clean images
+        run.eval_loader = evaluation_features(model, run.eval_loader, run.autocast, run.to_device)
         return
     run.train_loader, run.eval_loader = feature_loaders(
         model, run.train_loader, run.eval_loader, run.autocast, run.to_device
@@ -399,6 +405,8 @@ def log_start(args: Namespace, run: Run) -> None:
         warmup = flags.schedule_kwargs(args)["warmup_steps"]
         rest = f" (--steps {args.steps} updates, with {warmup} of warm-up)"
     steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
+    if not run.num_epochs:
+        _logger.info("No epochs: the heads are solved on the backbone's features; --epochs trains instead")
     _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
     if run.outputs.folder:
         _logger.info(f"Output: {run.outputs.folder}")

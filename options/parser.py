@@ -11,7 +11,7 @@ import glob
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -34,6 +34,7 @@ class Parser(argparse.ArgumentParser):
         defaults: the default of each option. The argparse actions have none (argparse.SUPPRESS), so that parsing
             returns only what was given.
         rules: what the flags need from each other.
+        settle: returns options that follow from which ones were given, from all options and the given names.
         groups: the groups of flags, as `--help` and docs/flags.md show them.
     """
 
@@ -50,6 +51,7 @@ class Parser(argparse.ArgumentParser):
         self.defaults: dict[str, Any] = {}
         self.rules = Rules()
         self.groups: list[Group] = []
+        self.settle: Callable[[argparse.Namespace, Collection[str]], dict[str, Any]] = lambda args, given: {}
         self._source = ""
 
     def group(self, title: str, intro: str = "") -> "Group":
@@ -109,7 +111,7 @@ class Parser(argparse.ArgumentParser):
             args = argparse.Namespace(**{**deepcopy(self.defaults), **recipe, **typed})
             idle = self.rules.without_effect(args, recipe, decided)
             if idle is None:
-                return args
+                return argparse.Namespace(**{**vars(args), **self.settle(args, {*recipe, *typed})})
             recipe.pop(idle)
             decided.add(idle)
 

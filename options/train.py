@@ -2,8 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from options.parser import Group, Parser, parse
 from options.rules import Need, above, among, on
@@ -36,6 +37,16 @@ _LOADED_AGAIN = Need(
     "images are read only once, to compute features",
     verb="excludes",
 )
+
+# Without any of these, the heads on a frozen backbone are solved.
+_ABOUT_TRAINING = {
+    *("opt", "opt_eps", "opt_betas", "momentum", "weight_decay", "clip_grad", "clip_mode", "gradient_centralization"),
+    *("opt_kwargs", "opt_foreach", "sched", "lr", "lr_base", "epochs", "steps", "start_epoch", "warmup_epochs"),
+    *("warmup_steps", "warmup_lr", "cooldown_epochs", "min_lr", "decay_epochs", "decay_rate", "decay_milestones"),
+    *("patience_epochs", "lr_noise", "lr_cycle_limit", "lr_k_decay", "grad_accum_steps", "reprob", "mixup", "cutmix"),
+    *("cutmix_minmax", "drop", "smoothing", "balance", "multi_valued_loss", "model_ema", "val_interval"),
+    *("recovery_interval", "refit_heads", "resume", "pseudo", "pseudo_labels"),
+}
 
 
 def parse_train_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
@@ -97,7 +108,14 @@ def train_parser() -> Parser:
     group.value("--torchcompile-mode", "NAME", None, hard, needs=(compiler, eager))
     _loading_flags(parser.group("Loading"))
     _refused(parser)
+    parser.settle = _settle_probe
     return parser
+
+
+def _settle_probe(args: argparse.Namespace, given: Collection[str]) -> dict[str, Any]:
+    """Return the options that solve a linear probe in one pass, unless a given flag is about training its heads."""
+    probe = args.freeze_backbone and args.no_aug and args.classification_loss_weight and not args.simclr_loss_weight
+    return {"epochs": 0, "refit_heads": True} if probe and not _ABOUT_TRAINING & set(given) else {}
 
 
 def _dataset_flags(group: Group) -> None:

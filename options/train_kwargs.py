@@ -240,6 +240,7 @@ def loader_kwargs(args: Namespace) -> dict[str, Any]:
         "cache_dir": args.cache_dir or None,
         "unlabeled_ratio": unlabeled_ratio(args),
         "neighbor_images": args.knn_images if args.knn_interval else 0,
+        "solves_heads": args.refit_heads or args.probe_first,
         "seed": args.seed,
     }
 
@@ -297,6 +298,8 @@ def loop_kwargs(args: Namespace, updates: int) -> dict[str, Any]:
         "recovery_interval": args.recovery_interval,
         "log_weights": args.balance != "fixed",
         "synchronize": args.synchronize_step,
+        "refit_heads": args.refit_heads,
+        "probe_first": args.probe_first and not args.resume,
     }
 
 

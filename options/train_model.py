@@ -26,6 +26,11 @@ _TRAINED = Need(
     lambda args: bool(not args.freeze_bn or args.pretrained or args.initial_checkpoint or args.resume),
     "a backbone with random weights has no statistics to keep",
 )
+_PROBED = replace(
+    _TRAINED,
+    met=lambda args: bool(args.pretrained or args.initial_checkpoint or args.resume),
+    because="the features of random weights are not worth a probe",
+)
 _PROJECTED = ("projection_norm", "simclr_loss_weight")
 # The stages of a training share the flags of the model, so these are logged too.
 _DROPS = replace(_FROZEN, noted=True)
@@ -58,6 +63,7 @@ def model_flags(group: Group) -> None:
     switch("--freeze-backbone", "train only the heads (a linear probe); with --no-aug features are computed only once")
     nothing = with_contrast("nothing else would train the backbone (--freeze-backbone trains only the heads)")
     needs: tuple[Need, ...] = (nothing, with_labels("without the classification loss nothing trains the heads"))
+    _solved_head_flags(group)
     gradients = "whether the heads' gradients also train the backbone (joint) or stop before it (detach)"
     add("--head-grad", ["joint", "detach"], "joint", gradients, needs=needs)
     needs = (on("resume", "there is no optimizer state to leave out"),)
@@ -66,6 +72,22 @@ def model_flags(group: Group) -> None:
     group.pairs("--model-kwargs", keyword, "NAME=VALUE", "further arguments of the model, such as act_layer=silu")
     needs = (off("freeze_backbone", "no gradient passes through a frozen backbone"),)
     switch("--grad-checkpointing", "recompute activations in the backward pass: less memory, more time", needs=needs)
+
+
+def _solved_head_flags(group: Group) -> None:
+    """Declare the heads that are solved instead of trained."""
+    labels = with_labels("heads are solved from labels, and -wlc 0 has no use for heads")
+    after = (
+        "after the last epoch, solve the heads by logistic regression on the features of the training images; an "
+        "attribute keeps the head that scores better on the validation split"
+    )
+    group.switch("--refit-heads", after, needs=(labels,))
+    fixed = off("freeze_backbone", "fine-tuning trains the backbone; use --refit-heads")
+    before = (
+        "before the first epoch, solve the heads by logistic regression on the features of the first weights, and "
+        "fine-tune from there (arXiv:2202.10054)"
+    )
+    group.switch("--probe-first", before, needs=(labels, fixed, _PROBED))
 
 
 def regularization_flags(group: Group) -> None:

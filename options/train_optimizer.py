@@ -114,7 +114,11 @@ def _rate_flags(group: Group) -> None:
 def _warmup_flags(group: Group) -> None:
     """Declare the epochs of a run and its warm-up."""
     add = group.value
-    add("--epochs", COUNT, 200, "epochs to train, without cool-down")
+    length = (
+        "epochs to train, without cool-down; 0 with --refit-heads only solves the heads, which is the default of "
+        "--freeze-backbone --no-aug without a flag about training"
+    )
+    add("--epochs", WHOLE, 200, length)
     total = "instead of --epochs: updates of the weights in the whole run, rounded up to whole epochs"
     add("--steps", COUNT, None, total, excludes=("epochs", "each is the length of the run; leave one of them out"))
     add("--start-epoch", WHOLE, None, "index of the first epoch (default: 0, or where the resumed run stopped)")
@@ -192,7 +196,10 @@ def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from repeated(args, "opt_kwargs", _ARGUMENTS)
     if args.decay_milestones != sorted(set(args.decay_milestones)):
         yield "--decay-milestones must increase: each is the epoch of one more decay"
-    if args.sched in _PHASED and args.steps:
+    if not args.epochs:
+        if not args.refit_heads:
+            yield "--epochs 0 needs --refit-heads: otherwise nothing is trained"
+    elif args.sched in _PHASED and args.steps:
         if warmup_steps(args) >= args.steps or args.decay_epochs >= 1:
             yield (
                 f"--sched {args.sched} with --steps {args.steps} needs --decay-epochs below 1, here "

@@ -167,7 +167,7 @@ MISTAKES = [
     ("--hflip nan", "--hflip: nan is not a probability in 0..1"),
     ("--lr 0", "--lr: 0 is not a number above 0"),
     ("--lr inf", "--lr: inf is not a number above 0"),
-    ("--epochs 0", "--epochs: 0 is not a whole number of at least 1"),
+    ("--epochs 0", "--epochs 0 needs --refit-heads: otherwise nothing is trained"),
     ("--workers=-1", "--workers/-j: -1 is not a whole number of at least 0"),
     ("--smoothing 1", "--smoothing: 1 is not a number from 0 up to but not including 1"),
     ("--log-interval 0", "--log-interval: 0 is not a whole number of at least 1"),

@@ -60,6 +60,7 @@ UNMET = """
 --resplit --reprob 0.5 --no-prefetcher | --mixup 0.2 -wlc 0 | --cutmix 1 -wlc 0 | --cutmix-minmax 0.2 0.8 -wlc 0
 --mixup-prob 0.5 | --mixup-switch-prob 0.1 --mixup 1 | --mixup-mode elem | --mixup-off-epoch 2
 --pretrained --initial-checkpoint a | --pretrained-path a --initial-checkpoint b
+--refit-heads -wlc 0 | --probe-first -wlc 0 | --probe-first | --probe-first --pretrained --freeze-backbone -wls 0
 --head-grad detach -wls 0 | --head-grad detach -wlc 0 | --no-resume-opt
 --grad-checkpointing --freeze-backbone --pretrained -wls 0
 --bn-momentum 0.1 --freeze-backbone --pretrained -wls 0

@@ -204,6 +204,7 @@ JOINT = [
     *("--contrastive", "supcon", "--no-mask-false-negatives"),
 ]
 MIXED = [*PLAIN, "--unlabeled", "val.csv", "--unlabeled-ratio", 0.25, "--views", "simclr", "--augment-on", "device"]
+REFIT = [*PLAIN, "--refit-heads", "--model-ema", "--logit-adjustment", 0.5]
 STEPS = ["--steps", 11, "--warmup-steps", 4, "--sched", "cosine", "--opt", "adamw", "--checkpoint-hist", 9]
 TAUGHT = [
     *(*PLAIN, "--model-ema", "--model-ema-decay", 0.9, "--pseudo", "ema", "--pseudo-warmup", 0.5, "-b", 4),
@@ -214,8 +215,8 @@ PLATEAU = [*PLAIN, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate",
 
 @pytest.mark.parametrize(
     "words",
-    [PLAIN, RICH, JOINT, MIXED, TAUGHT, PLATEAU, STEPS],
-    ids=["plain", "rich", "joint", "mixed", "taught", "plateau", "steps"],
+    [PLAIN, RICH, JOINT, MIXED, TAUGHT, PLATEAU, STEPS, REFIT],
+    ids=["plain", "rich", "joint", "mixed", "taught", "plateau", "steps", "refit"],
 )
 def test_resuming_equals_not_stopping_bit_for_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]
@@ -234,6 +235,30 @@ def test_resuming_equals_not_stopping_bit_for_bit(
         assert_same(one.get(key), other.get(key), key)
     assert summary(part) == summary(whole)
     assert one["saver"]["best_metric"] == other["saver"]["best_metric"]
+
+
+def test_a_run_killed_before_its_heads_were_refitted_has_them_after_resuming(data: Path, tmp_path: Path) -> None:
+    whole = run(data, tmp_path / "whole", *REFIT, "--epochs", 1)
+    part = tmp_path / "part"
+    part.mkdir()
+    for name in ("checkpoint-0", "last"):
+        shutil.copy(whole / "checkpoint-0.pth.tar", part / f"{name}.pth.tar")
+    lines = (whole / "summary.csv").read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    (part / "summary.csv").write_text("".join(lines[:2]))
+    resume(part / "last.pth.tar", data, *REFIT, "--epochs", 1)
+    one, other = load(whole / "last.pth.tar"), load(part / "last.pth.tar")
+    for key in ("state_dict", "state_dict_ema", "epoch", "progress", "metric"):
+        assert_same(one.get(key), other.get(key), key)
+    assert summary(part) == summary(whole)
+    before = load(whole / "checkpoint-0.pth.tar")["state_dict"]
+    moved = {name for name, value in one["state_dict"].items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("heads.") for name in moved)
+    resume(part / "last.pth.tar", data, *REFIT, "--epochs", 1)  # nothing is left to do
+    assert summary(part) == summary(whole)
+    resume(part / "last.pth.tar", data, *REFIT, "--epochs", 3)  # epoch 2 trains on, and 3 refits again
+    assert [row["epoch"] for row in summary(part)] == ["0", "1", "2", "3"]
 
 
 def test_a_resumed_run_keeps_its_statistics_frozen_without_the_flag(data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ test_train_flags_run.py. Refused flags are in test_options.py.
 
 import csv
 import math
+import re
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -45,7 +47,11 @@ from options.train_optimizer import DECAYS
 from runtime.errors import UsageError
 from simclr import dcl_loss, nt_xent_loss, sup_con_loss
 from timm.models.multi_label import MultiLabelModel
+from timm.task.head_solver import HeadProblem
+from timm.task.refit import extract_features
+from timm.utils.model import unwrap_model
 from training.epoch_scores import evaluate_epoch
+from training.refit import probe_first
 
 CALM = ["--weight-decay", 0, "--lr", 0.1]  # what moves a weight is its gradient alone
 STILL = ["--weight-decay", 0, "--lr", 1e-9]  # nothing moves
@@ -196,6 +202,63 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics(
     assert seen == (2 if features else 4)
     again, _ = evaluate_epoch(run)  # with --no-aug from the features that the first pass made
     assert evaluated == again
+
+
+@shows("refit_heads")
+def test_heads_are_refitted_after_the_last_epoch_and_scored_in_a_row_of_their_own(data: Path, tmp_path: Path) -> None:
+    folder, log = train_through(data, tmp_path, "--refit-heads", "--lr", 1e-6)
+    rows = read_rows(folder / "summary.csv")
+    assert [(row["epoch"], bool(row["train_loss"])) for row in rows] == [("0", True), ("1", False)]
+    assert float(rows[1]["eval_top1"]) > float(rows[0]["eval_top1"])  # heads that hardly learned
+    assert "Refit: color: top1" in log
+    best = MultiLabelModel.from_checkpoint(folder / "model_best.pth.tar")
+    last = MultiLabelModel.from_checkpoint(folder / "checkpoint-1.pth.tar")
+    assert_same_weights(best.state_dict(), last.state_dict())
+
+
+def test_a_probe_is_solved_in_one_pass_unless_a_flag_is_about_training(
+    data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    probe = ["--img-size", 32, "--model", "test_efficientnet", "--initial-checkpoint", checkpoint, "--freeze-backbone"]
+    alone = [data, "-j", 0, "--device", "cpu", "-b", 8, *probe, "--no-aug", "-wls", 0, "-wlc", 1]
+    words = [str(word) for word in [*alone, "--output", tmp_path]]
+    args = parse_train_args(words)
+    assert (args.epochs, args.refit_heads) == (0, True)
+    again = parse_train_args([*words, "--lr", "0.1"])
+    assert (again.epochs, again.refit_heads) == (200, False)
+    with silence() as text:
+        train.main(words)
+    (folder,) = tmp_path.iterdir()
+    (row,) = read_rows(folder / "summary.csv")
+    assert row["epoch"] == "0"
+
+    # the heads are solved on the features of the clean images
+    model = MultiLabelModel.from_checkpoint(folder / "last.pth.tar")
+    first = MultiLabelModel.from_checkpoint(checkpoint)
+    run = make_ready(data, tmp_path, *probe, "-wls", 0, "--refit-heads")
+    features = extract_features(first, run.clean_loader, nullcontext, run.to_device)
+    problem = HeadProblem(features.h, features.target[:, 0], model.label_space.num_classes["color"])
+    (strength,) = re.findall(r"Refit: color: top1 [\d.]+, strength ([\d.]+)", text.getvalue())
+    head = next(problem.solve([float(strength)]))
+    torch.testing.assert_close(model.heads[0].weight.double(), head.weight, atol=1e-3, rtol=1e-3)
+
+
+@shows("probe_first")
+def test_fine_tuning_starts_from_solved_heads_and_a_resumed_run_does_not(
+    prepare: Prepare, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    start = ["--initial-checkpoint", checkpoint, "--probe-first", "--model-ema", "--lr", 1e-9, "--weight-decay", 0]
+    run = prepare(*start)
+    before = model_of(run).heads[0].weight.clone()
+    probe_first(run)
+    solved = model_of(run).heads[0].weight
+    assert not torch.allclose(before, solved, atol=1e-2)
+    assert torch.equal(unwrap_model(run.task.get_trainable_module(ema=True)).heads[0].weight, solved)
+    folder, log = train_through(data, tmp_path / "whole", *start)
+    trained = MultiLabelModel.from_checkpoint(folder / "last.pth.tar").heads[0].weight
+    torch.testing.assert_close(trained, solved, atol=1e-5, rtol=1e-3)
+    assert "Probe: color: top1" in log
+    assert not prepare("--resume", folder / "last.pth.tar", *start, "--epochs", 2).settings.probe_first
 
 
 @shows("class_weights", "logit_adjustment")

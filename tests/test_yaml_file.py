@@ -31,7 +31,8 @@ SAMPLES = """
 --lr-base 0.1 --lr-base-scale sqrt | --lr-noise 0.4 0.9 --lr-noise-pct 0.5 --lr-noise-std 2
 --sched tanh --lr-cycle-limit 3 --lr-cycle-mul 2 --lr-cycle-decay 0.1 | --sched poly --lr-k-decay 2
 --sched wsd --lr-decay-fn 1-sqrt | --sched rsqrt --lr-stable-timescale 2 | --warmup-lr 0 | --sched cosine --min-lr 0
---epochs 3 | --steps 300 | --steps 300 --warmup-steps 0 | --start-epoch 0 | --decay-epochs 0.5
+--epochs 3 | --epochs 0 --refit-heads | --refit-heads | --probe-first --pretrained
+--steps 300 | --steps 300 --warmup-steps 0 | --start-epoch 0 | --decay-epochs 0.5
 --sched multistep --decay-milestones 3 6 | --warmup-epochs 0 | --warmup-prefix | --cooldown-epochs 0
 --sched plateau --patience-epochs 0
 --decay-rate 0.5 | --no-aug -wls 0 | --train-crop-mode rkrc | --scale 0.5 1 | --ratio 1 1 | --hflip 0 | --vflip 1

@@ -26,7 +26,7 @@ def share_batch_norm(run: Run) -> None:
     validation split. Averaged weights on another device are shared when they are scored.
     """
     models = [run.task.get_trainable_module()]
-    if run.task.has_ema() and not _ema_is_elsewhere(run):
+    if run.task.has_ema() and not ema_is_elsewhere(run):
         models.append(run.task.get_trainable_module(ema=True))
     if run.process.distributed:
         for model in models:
@@ -55,7 +55,7 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
     kept = task.get_eval_model(ema=ema)
     assert kept is not None
     model = kept
-    if ema and _ema_is_elsewhere(run):
+    if ema and ema_is_elsewhere(run):
         model = deepcopy(kept).to(process.device)  # only while it is scored: the steps need the memory
         if process.distributed:
             utils.distribute_bn(model, process.world_size, run.settings.dist_bn == "reduce")
@@ -90,7 +90,7 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
     return metrics
 
 
-def _ema_is_elsewhere(run: Run) -> bool:
+def ema_is_elsewhere(run: Run) -> bool:
     """Return whether the averaged weights are kept on another device than the model."""
     return run.settings.ema_on_cpu and run.process.device.type != "cpu"
 

@@ -35,12 +35,7 @@ def feature_loaders(
         autocast: function that returns the context of a forward pass.
         to_device: moves images to the model's device and memory format.
     """
-
-    @torch.no_grad()
-    def extract(images: Tensor) -> Tensor:
-        with autocast():
-            return model.forward_features(to_device(images)).float()
-
+    extract = _extractor(model, autocast, to_device)
     dataset = train_loader.dataset
     dataset.features, targets = _features_by_row(train_loader, extract)
     # An unreadable image was replaced by another row, whose target and number its features need.
@@ -50,6 +45,31 @@ def feature_loaders(
     batch_size = getattr(train_loader, "loader", train_loader).batch_size
     probe: Any = DataLoader(dataset, batch_size, sampler=train_loader.sampler, drop_last=True)
     return probe, _CachedLoader(eval_loader, extract)
+
+
+def evaluation_features(
+    model: MultiLabelModel,
+    eval_loader: Any,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    to_device: Callable[[Tensor], Tensor],
+) -> Any:
+    """Return the validation loader of `feature_loaders` alone."""
+    return _CachedLoader(eval_loader, _extractor(model, autocast, to_device))
+
+
+def _extractor(
+    model: MultiLabelModel,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    to_device: Callable[[Tensor], Tensor],
+) -> Extract:
+    """Return a function from images to their representations."""
+
+    @torch.no_grad()
+    def extract(images: Tensor) -> Tensor:
+        with autocast():
+            return model.forward_features(to_device(images)).float()
+
+    return extract
 
 
 def _features_by_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,7 @@ class RunLoaderSettings:
         unlabeled_ratio: unlabeled images per labeled image of a batch; 0 mixes none.
         reads_labels: whether any loss reads labels.
         neighbor_images: maximum number of training images in the k-NN index; 0 without an index.
+        solves_heads: whether the heads are solved on the training images' features.
         seed: seed of the mixed order and of the index.
     """
 
@@ -73,6 +74,7 @@ class RunLoaderSettings:
     unlabeled_ratio: float
     reads_labels: bool
     neighbor_images: int
+    solves_heads: bool
     seed: int
 
 
@@ -104,11 +106,13 @@ class Loaders(NamedTuple):
         train: training batches.
         evaluation: validation batches; None without an attribute.
         index: training images in their evaluation view, for the k-NN index; None without it.
+        clean: labeled training images in their evaluation view, to solve the heads on; None if none is solved.
     """
 
     train: Any
     evaluation: Any
     index: Any
+    clean: Any
 
 
 def make_loaders(
@@ -166,13 +170,16 @@ def make_loaders(
         )
 
     # evaluation
-    index_loader = eval_loader = None
+    index_loader = eval_loader = clean_loader = None
     if settings.neighbor_images:
         index_set = NeighborDataset(train_set, settings.neighbor_images, settings.seed)
         index_loader = create_eval_loader(index_set, config, settings.eval_batch_size, common)
+    if settings.solves_heads:
+        clean_set = NeighborDataset(train_set, len(train_set), settings.seed)
+        clean_loader = create_eval_loader(clean_set, config, settings.eval_batch_size, common)
     if eval_set is not None:
         eval_loader = create_eval_loader(eval_set, config, settings.eval_batch_size, common)
-    return Loaders(train_loader, eval_loader, index_loader)
+    return Loaders(train_loader, eval_loader, index_loader, clean_loader)
 
 
 def _fill_caches(

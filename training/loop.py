@@ -25,6 +25,7 @@ from training.epoch_scores import evaluate_neighbors, report_unreadable, share_b
 from training.loss_meter import EpochMeter, rows_of
 from training.pseudo import teacher_line
 from training.recovery import Recovery
+from training.refit import probe_first, refit_epoch
 from training.run import Run, Start
 from training.summary import epoch_row, measured_columns, measured_row, metric_value, soft_row
 
@@ -36,7 +37,9 @@ def loop(run: Run) -> None:
     settings, task, first = run.settings, run.task, run.start["epoch"]
     attributes = task.label_space.attributes
     columns = measured_columns(attributes, run.plan.contrast is not None, settings.knn_interval > 0)
-    if first >= run.num_epochs:
+    if settings.probe_first and not (first or run.start["batch"]):
+        probe_first(run)
+    if first >= run.num_epochs + settings.refit_heads:
         _logger.info(f"Nothing left to train: {first} of {run.num_epochs} epochs are done; raise --epochs or --steps")
     for epoch in range(first, run.num_epochs):
         # train
@@ -61,6 +64,8 @@ def loop(run: Run) -> None:
         run.progress = {"epoch": epoch + 1, "batch": 0}
         run.scheduler.step(epoch + 1, value)
         run.outputs.save_epoch(epoch, row, value, last=epoch + 1 == run.num_epochs)
+    if settings.refit_heads and first <= run.num_epochs:
+        refit_epoch(run)
     run.outputs.finish()
 
 

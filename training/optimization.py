@@ -188,6 +188,8 @@ def make_scheduler(
     Raises:
         UsageError: the settings contradict each other.
     """
+    if not num_epochs and steps is None:
+        return ConstantRate(), 0
     length = {"num_epochs": num_epochs, "updates_per_epoch": updates} | settings
     if steps is not None:
         length = _length_in_steps(steps, warmup_steps, updates, sched, settings)

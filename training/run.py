@@ -43,6 +43,8 @@ class Settings:
         recovery_interval: steps between recovery checkpoints; 0 for none.
         log_weights: whether the loss weights change and are logged.
         synchronize: whether each update waits for the GPU.
+        refit_heads: whether the heads are solved after the last epoch.
+        probe_first: whether the heads are solved before the first epoch of a new run.
     """
 
     seed: int
@@ -63,6 +65,8 @@ class Settings:
     recovery_interval: int
     log_weights: bool
     synchronize: bool
+    refit_heads: bool
+    probe_first: bool
 
 
 @dataclass
@@ -86,6 +90,7 @@ class Run:
         loss_guard: guard against losses that are not finite.
         health_check: check of each epoch's numbers.
         start: epoch and batch to start with.
+        clean_loader: loader of the labeled training images in their evaluation view; None if no head is solved.
         outputs: files that this process writes.
         progress: where the run stands, for its checkpoints.
     """
@@ -106,6 +111,7 @@ class Run:
     loss_guard: NonFiniteLossGuard
     health_check: HealthCheck
     start: Start
+    clean_loader: Any = None
     outputs: Outputs | NoOutputs = field(default_factory=NoOutputs)
     progress: dict[str, Any] = field(default_factory=dict)
 

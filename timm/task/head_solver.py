@@ -32,7 +32,7 @@ from timm.data.target_codes import value_sets
 CHUNK_ROWS = 4096  # with D = 1280 a chunk takes 42 MB in float64
 KEPT_BYTES = 2**30  # size of a problem that stays on the device
 ROUGH, FINE = 1e-4, 1e-7  # largest entry of the scaled gradient: to compare strengths, and for the heads to keep
-_ITERATIONS = 1000
+_ITERATIONS = 500
 _HISTORY = 20  # updates that approximate the Hessian
 _NEGLIGIBLE = 1e-12  # share of the largest variance, below which a direction is rounding noise
 

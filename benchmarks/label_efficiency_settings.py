@@ -78,6 +78,7 @@ LIGHT = "--views timm --scale 0.3 1 --color-jitter 0.2"
 LABELS = "--train-split labeled"  # train on the labeled rows only
 
 GENTLE = "--freeze-bn --sched-on-updates"  # warm up smoothly, since a large first step breaks frozen batch norm
+PROBED = f"{GENTLE} --probe-first"  # start from solved heads, so that the first gradients do not harm the backbone
 
 # A variant is a method's best setting with one more flag in its last stage, or with one more stage, and no more tuning.
 VARIANTS = {
@@ -140,9 +141,10 @@ def _large_settings() -> Settings:
     rates, slow = ("5e-4", "2e-3", "1e-3", "2e-4"), ("5e-4", "2e-4")
     alone = f"{LABELS} -b 32 -wls 0 -wlc 1 {MILD} --least-epochs 5"
     gentle = [f"{alone} {GENTLE} --lr {rate} --steps 100" for rate in (*slow, "1e-3", "3e-4")]
+    probed = [f"{alone} {PROBED} --lr {rate} --steps 100" for rate in (*slow, "1e-3", "3e-4")]
 
     # stages with two unlabeled images for each labeled one
-    mixed = f"{LABELS} -b 32 --unlabeled-ratio 2 -wlc 1 {MILD} --least-epochs 5 {GENTLE} --steps 100"
+    mixed = f"{LABELS} -b 32 --unlabeled-ratio 2 -wlc 1 {MILD} --least-epochs 5 {PROBED} --steps 100"
     contrast = "-t 0.1 --classify-view both"
     teacher = "--pseudo ema --model-ema --model-ema-decay 0.99"
     pretrained = [f"-b 64 -wls 1 -wlc 0 -t 0.1 --steps 150 {CROPS} --freeze-bn --lr {rate}" for rate in slow]
@@ -154,12 +156,13 @@ def _large_settings() -> Settings:
         "fine-tuning": [[f"{alone} --no-freeze-bn --lr {rate} --steps 100"] for rate in rates],
         "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn --lr {rate} --steps 100"] for rate in rates],
         "fine-tuning, frozen batch norm, warmed up": [[stage] for stage in gentle],
-        "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in gentle[:2]],
+        "fine-tuning, frozen batch norm, from solved heads": [[stage] for stage in probed],
+        "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in probed[:2]],
     }
     settings |= {  # the weight is that of the loss on images without labels
         "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {rate}"] for weight in (0.1, 0.03) for rate in slow],
         "self-training": [
-            [gentle[1], "inference.py", f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}"]
+            [probed[0], "inference.py", f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}"]
             for weight in (1, 0.3)
             for rate in slow
         ],

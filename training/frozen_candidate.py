@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +18,16 @@ from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file
 from runtime.precision import Autocast
 from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
-from timm.data.target_codes import by_attribute
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import MultiLabelModel
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate
-from timm.task.head_solver import HeadProblem
+from timm.task.refit import Features, attribute_metrics, refit_heads
+from training.refit import put_heads
 
 _BATCH = 64
-_STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(8, -5, -1))  # 10,000 to 0.01
 Rows = npt.NDArray[np.int64]
 OnBatch = Callable[[float, int], None]
-
-
-class Features(NamedTuple):
-    """Representations h, float32 [n, D], and their targets, int64 [n, C]."""
-
-    h: Tensor
-    target: Tensor
 
 
 @dataclass
@@ -78,7 +70,7 @@ class FrozenCandidate:
     def _take(self, rows: Rows) -> Features:
         """Return the representations of rows of the table."""
         index = torch.from_numpy(np.flatnonzero(np.isin(self.rows, rows)))
-        return Features(self.features[index], self.targets[index])
+        return Features(self.features[index], self.targets[index], torch.arange(len(index)))
 
 
 @torch.inference_mode()
@@ -136,26 +128,26 @@ def freeze(
 
 
 def solve_heads(model: MultiLabelModel, train: Features, validation: Features) -> None:
-    """Set each head to the logistic regression whose strength scores best on validation rows.
+    """Set each head to the logistic regression whose strength scores best on validation rows, as a linear probe does.
 
     Args:
         model: the model.
         train: rows to learn from.
-        validation: rows that choose the strength of each attribute's penalty; the first of equal scores counts.
+        validation: rows that choose the strength of each attribute's penalty.
     """
     space = model.label_space
-    labels = by_attribute(train.target, space)
-    for name, linear, targets in zip(space.attributes, model.heads, labels, strict=True):
-        problem = HeadProblem(train.h, targets, space.num_classes[name])
-        best = -1.0
-        for head in problem.solve(_STRENGTHS) if len(problem.known) else ():
-            before = {key: value.clone() for key, value in linear.state_dict().items()}
-            linear.load_state_dict({"weight": head.weight, "bias": head.bias})
-            score = score_heads(model, validation)[name]
-            if score > best or best < 0:
-                best = score
-            else:
-                linear.load_state_dict(before)
+    results = refit_heads(
+        train,
+        validation,
+        space,
+        given={},
+        metrics=attribute_metrics("top1", space, [1.0] * len(space)),
+        weights={},
+        margins={},
+        device=train.h.device,
+        cross_validate=True,
+    )
+    put_heads(model, results)
 
 
 def score_heads(model: MultiLabelModel, part: Features) -> dict[str, float]:

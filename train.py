@@ -415,10 +415,10 @@ def log_start(args: Namespace, run: Run) -> None:
 def log_teacher(args: Namespace, teacher: EmaTeacher, targets: torch.Tensor, viewing: ViewSettings) -> None:
     """Log which cells get soft targets, and what would make these wrong."""
     _logger.info(blank_line(teacher, targets))
-    if not (args.initial_checkpoint or args.resume):
+    if not (args.initial_checkpoint or args.resume or args.probe_first):
         _logger.warning(
             "--pseudo ema: the heads start untrained, so the first soft targets are guesses: "
-            "train the heads first, and start from that run with --initial-checkpoint"
+            "solve them with --probe-first, or start from a trained run with --initial-checkpoint"
         )
     for sentence in soft_target_warnings(viewing, teacher.label_space, args.pseudo_skip):
         _logger.warning(sentence)

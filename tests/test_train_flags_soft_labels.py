@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
-from flag_effects import Prepare, batch_of, shows, train_through
+from flag_effects import Prepare, batch_of, shows, silence, train_through
 from flag_effects import prepare as make_ready
 from table_files import draw_catalog, read_rows, write_table
 
+import inference
 from catalog.label_space import UNKNOWN, LabelSpace
 from reports.probabilities import write_probabilities
 from runtime.errors import UsageError
+from timm.models.multi_label import MultiLabelModel
 from timm.models.multi_label_checkpoint import read_checkpoint
 
 ALONE = ["-wls", 0, "-wlc", 1]
@@ -158,3 +160,31 @@ def test_mistakes_get_one_sentence(few: Path, prepare: Prepare, tmp_path: Path) 
     for name, sentence in (("empty", "it is empty"), ("labeled", "soft labels of no blank cell")):
         with pytest.raises(UsageError, match=sentence):
             prepare("--pseudo-labels", tmp_path / f"{name}.parquet")
+
+
+def test_a_small_student_learns_from_a_large_teacher(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three commands: a teacher of another backbone and image size labels images, and a student starts anew."""
+    monkeypatch.chdir(tmp_path)
+    more = draw_catalog(tmp_path / "more")
+    words = ["--model", "test_resnet", "--img-size", 48, *ALONE, "--epochs", 2]
+    teacher, _ = train_through(few, tmp_path / "teacher", *words)
+    temperatures = read_checkpoint(teacher / "last.pth.tar").chosen["temperatures"]
+    checkpoint = ["--checkpoint", teacher / "last.pth.tar", "--tta", 2, "--device", "cpu", "-j", 0]
+    soft = ["--probabilities", "soft.parquet", "-o", "p.csv"]
+    with silence():
+        inference.main([str(word) for word in (few / "train.csv", "more/images", *checkpoint, *soft)])
+    student = [*ALONE, "--views", "simclr", "--unlabeled", more / "images", "--pseudo-labels", "soft.parquet"]
+    run = make_ready(few, tmp_path / "student", *student)
+    labels, table = run.task.soft_source, run.train_loader.dataset.table
+    assert (labels.row_of >= 0).all()
+    assert len(labels.row_of) == 24 + len(list((more / "images").iterdir()))
+    paths = pq.read_table("soft.parquet")["image_path"].to_pylist()
+    assert table.image_path(30).endswith(paths[int(labels.row_of[30])])
+    # the targets are the teacher's calibrated probabilities
+    model = MultiLabelModel.from_checkpoint(teacher / "last.pth.tar")
+    assert model.temperatures == temperatures
+    assert set(temperatures) == {"color", "shape"}
+    folder, _ = train_through(few, tmp_path / "runs", *student, "--epochs", 2)
+    assert "pseudo_loss" in (folder / "summary.csv").read_text()

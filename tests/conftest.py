@@ -1,6 +1,7 @@
 """What every test may rely on."""
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from options.train import parse_train_args
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no property of the code
 settings.load_profile("any machine")
+# A shell starts background jobs with Ctrl-C ignored, and every process that a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalog.label_space import UNKNOWN, LabelSpace
-from simclr.collectives import world_size
+from simclr.collectives import sum_over_processes, world_size
 from timm.data.target_codes import by_attribute
 from timm.task.multi_valued_loss import MultiValuedLoss
 
@@ -91,10 +90,7 @@ class AttributeLoss(nn.Module):
         """
         if not self.attributes:
             return torch.zeros(0)
-        counts = torch.stack([self._counts(target) for target in targets]).sum(dim=0)
-        if world_size() > 1:
-            dist.all_reduce(counts)
-        return counts
+        return sum_over_processes(torch.stack([self._counts(target) for target in targets]).sum(dim=0))
 
     def _counts(self, target: Tensor | Sequence[Tensor]) -> Tensor:
         counts = [loss.count(labels) for loss, labels in zip(self.losses, self._by_attribute(target), strict=True)]

@@ -12,11 +12,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from catalog.label_space import LabelSpace
-from simclr.collectives import world_size
+from simclr.collectives import sum_over_processes
 from timm.data.target_codes import by_attribute, value_sets
 from timm.task.pseudo_loss import SoftTargets, blank_cells
 from timm.task.simclr_classification import Chunk, SimCLRClassificationTask
@@ -143,9 +142,7 @@ class TeacherMeter:
             a multi-valued attribute the mean share of its values. `pseudo_left_out` is the share of images without any
             label whose cells all have a weight below 5%. NaN where nothing was measured.
         """
-        joint = torch.cat([self.by_attribute.flatten(), self.images])
-        if world_size() > 1:
-            dist.all_reduce(joint)
+        joint = sum_over_processes(torch.cat([self.by_attribute.flatten(), self.images]))
         *rows, images, left_out = joint.tolist()
         found = {}
         for index, name in enumerate(self.label_space.attributes):

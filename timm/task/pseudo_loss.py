@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalog.label_space import UNKNOWN, LabelSpace
-from simclr.collectives import world_size
+from simclr.collectives import sum_over_processes, world_size
 from timm.data.target_codes import by_attribute
 
 
@@ -101,10 +100,7 @@ class PseudoLoss(nn.Module):
         if not self.attributes:
             return torch.zeros(0)
         counts = torch.stack([torch.stack([cells.sum() for cells in chunk.cells]) for chunk in targets])
-        joint = counts.sum(dim=0).float()
-        if world_size() > 1:
-            dist.all_reduce(joint)
-        return joint
+        return sum_over_processes(counts.sum(dim=0).float())
 
 
 class SoftCrossEntropy(nn.Module):

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from catalog.label_space import LabelSpace
-from simclr.collectives import world_size
+from simclr.collectives import sum_over_processes
 from timm.task.pseudo_loss import SoftTargets
 
 _MOMENTUM = 0.99  # the running statistics keep this share in a step; the first 100 steps have equal weights
@@ -65,7 +64,7 @@ class SoftWeighting:
         # running mean of the predictions
         sums = [(p * c[:, None]).sum(dim=0, dtype=self.mean.dtype) for p, c in zip(predictions, cells, strict=True)]
         counts = torch.stack([c.sum() for c in cells]).to(self.mean)
-        counts, joint = _sum_over_processes(torch.cat([counts, *sums])).split([len(cells), sum(self.classes)])
+        counts, joint = sum_over_processes(torch.cat([counts, *sums])).split([len(cells), sum(self.classes)])
         newest = torch.where(counts > 0, 1 / (self.steps + 1).clamp(max=1 / (1 - _MOMENTUM)), 0.0)
         self.steps += counts > 0
         newest_by_class, counts_by_class = newest[self.attribute_of_class], counts[self.attribute_of_class]
@@ -83,7 +82,7 @@ class SoftWeighting:
         confidence = torch.stack([c(v) for c, v in zip(map(_confidence, self.several), values, strict=True)])  # [A, N]
         known = torch.stack(list(cells))
         moments = torch.cat([confidence * known, confidence.square() * known]).sum(dim=1)
-        first, second = _sum_over_processes(moments).chunk(2)
+        first, second = sum_over_processes(moments).chunk(2)
         mean = first / counts.clamp(min=1)
         variance = (second / counts.clamp(min=1) - mean.square()).clamp(min=0) * counts / (counts - 1).clamp(min=1)
         self.mean += newest * (mean - self.mean)
@@ -135,9 +134,3 @@ def _confidence(multi_valued: bool) -> Any:
     if multi_valued:
         return lambda values: torch.maximum(values, 1 - values).mean(dim=1)
     return lambda values: values.amax(dim=1)
-
-
-def _sum_over_processes(values: Tensor) -> Tensor:
-    if world_size() > 1:
-        dist.all_reduce(values)
-    return values

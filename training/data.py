@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,10 +170,7 @@ def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> 
     Raises:
         UsageError: an attribute is unknown, or no attribute counts.
     """
-    if unknown := [name for name in settings.attribute_weights if name not in label_space.attributes]:
-        raise UsageError(
-            f"--attribute-weights: there is no attribute {unknown[0]!r}, only {', '.join(label_space.attributes)}"
-        )
+    _check_names("--attribute-weights", settings.attribute_weights, label_space)
     if len(label_space) and not any(settings.attribute_weights.get(name, 1.0) for name in label_space.attributes):
         raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
 
@@ -184,12 +181,19 @@ def check_pseudo_skip(settings: DataSettings, label_space: LabelSpace) -> None:
     Raises:
         UsageError: an attribute is unknown, or none is left.
     """
-    if unknown := [name for name in settings.pseudo_skip if name not in label_space.attributes]:
-        raise UsageError(
-            f"--pseudo-skip: there is no attribute {unknown[0]!r}, only {', '.join(label_space.attributes)}"
-        )
+    _check_names("--pseudo-skip", settings.pseudo_skip, label_space)
     if len(label_space) and set(settings.pseudo_skip) == set(label_space.attributes):
         raise UsageError("--pseudo-skip names every attribute: leave --pseudo out")
+
+
+def _check_names(flag: str, names: Iterable[str], label_space: LabelSpace) -> None:
+    """Raise if a flag names an attribute that does not exist.
+
+    Raises:
+        UsageError: the name, and the attributes that exist.
+    """
+    if unknown := [name for name in names if name not in label_space.attributes]:
+        raise UsageError(f"{flag}: there is no attribute {unknown[0]!r}, only {', '.join(label_space.attributes)}")
 
 
 def check_blank_cells(settings: DataSettings, train_set: TwoViewDataset, label_space: LabelSpace) -> None:

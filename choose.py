@@ -29,7 +29,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from catalog.table import read_table
 from options.candidates import usable
@@ -47,6 +46,7 @@ from serving.scoring import score_model, scored_dataset
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 from timm.models.multi_label_checkpoint import read_checkpoint
+from timm.task.refit import Features
 from training.child_process import interrupted_by_signals
 from training.choice import Choice, run_jobs
 from training.choice_data import read_choice_data
@@ -132,7 +132,7 @@ def measure(args: Namespace, choice: Choice, process: Process, jobs: list[Job]) 
             choice.image_seconds = seconds / images
             choice.check_budget(jobs, first=choice.image_seconds * (len(rows) - images))
 
-    def compute() -> tuple[Tensor, Tensor]:
+    def compute() -> Features:
         channels = model.config["data_config"]["input_size"][0]
         limit = {"max_unreadable": args.max_unreadable}
         images = TwoViewDataset(data.table.take(rows), data.targets[rows], None, channels, **limit)

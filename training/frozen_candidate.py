@@ -22,7 +22,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import MultiLabelModel
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate
-from timm.task.refit import Features, attribute_metrics, refit_heads
+from timm.task.refit import Features, attribute_metrics, extract_features, refit_heads
 from training.refit import put_heads
 
 _BATCH = 64
@@ -73,11 +73,10 @@ class FrozenCandidate:
         return Features(self.features[index], self.targets[index], torch.arange(len(index)))
 
 
-@torch.inference_mode()
 def compute_features(
     model: MultiLabelModel, dataset: TwoViewDataset, workers: int, autocast: Autocast, on_batch: OnBatch
-) -> tuple[Tensor, Tensor]:
-    """Return the representations [N, D], float32, and the targets [N, C] of images, on the CPU.
+) -> Features:
+    """Return the features of images.
 
     Args:
         model: the model, whose config holds the preprocessing; it is left in evaluation mode.
@@ -87,41 +86,34 @@ def compute_features(
         on_batch: called after each batch with the seconds since the start and the number of images so far; what it
             raises ends the computation.
     """
-    # the loader
     settings = LoaderSettings(num_workers=usable_workers(workers), use_prefetcher=False)
     loader: Any = create_eval_loader(dataset, model.config["data_config"], _BATCH, settings)
-    device = next(model.parameters()).device
-
-    # the pass
-    start, done = time.perf_counter(), 0
-    features, targets = [], []
-    model.eval()
-    for images, target in loader:
-        with autocast():
-            features.append(model.forward_features(images.to(device)).float().cpu())
-        targets.append(target)
-        done += len(target)
-        on_batch(time.perf_counter() - start, done)
+    device, start = next(model.parameters()).device, time.perf_counter()
+    features = extract_features(
+        model,
+        loader,
+        autocast,
+        lambda images: images.to(device),
+        after_batch=lambda images: on_batch(time.perf_counter() - start, images),
+    )
     dataset.report_unreadable()
     dataset.check_readable()
-    return torch.cat(features), torch.cat(targets)
+    return features
 
 
-def freeze(
-    model: MultiLabelModel, rows: Rows, file: Path, compute: Callable[[], tuple[Tensor, Tensor]]
-) -> FrozenCandidate:
+def freeze(model: MultiLabelModel, rows: Rows, file: Path, compute: Callable[[], Features]) -> FrozenCandidate:
     """Return the frozen candidate, with representations from a file, or computed and written to it.
 
     Args:
         model: the model.
         rows: rows of the table that the representations belong to.
         file: where an earlier session of the same choice left them.
-        compute: function that computes representations and targets.
+        compute: function that computes the features.
     """
     if not file.exists():
         start = time.perf_counter()
-        features, targets = compute()
-        saved = {"features": features, "targets": targets, "seconds": time.perf_counter() - start}
+        computed = compute()
+        saved = {"features": computed.h, "targets": computed.target, "seconds": time.perf_counter() - start}
         with atomic_file(file) as unfinished:
             torch.save(saved, unfinished)
     return FrozenCandidate(model, rows, **torch.load(file, map_location="cpu", weights_only=True))

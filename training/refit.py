@@ -68,7 +68,7 @@ def _refit(run: Run, name: str, ema: bool, compare: bool) -> None:
     model = unwrap_model(task.get_trainable_module(ema=ema))
     moved = deepcopy(model).to(process.device) if ema and ema_is_elsewhere(run) else model
     train = extract_features(moved, run.clean_loader, run.autocast, run.to_device)
-    validation = extract_features(moved, run.eval_loader, run.autocast, run.to_device, run.settings.tta)
+    validation = extract_features(moved, run.eval_loader, run.autocast, run.to_device, tta=run.settings.tta)
     elapsed = time.perf_counter() - start
 
     # heads

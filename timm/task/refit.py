@@ -78,7 +78,9 @@ def extract_features(
     loader: Any,
     autocast: Callable[[], AbstractContextManager[Any]],
     to_device: Callable[[Tensor], Tensor],
+    *,
     tta: int = 0,
+    after_batch: Callable[[int], None] = lambda images: None,
 ) -> Features:
     """Return the features of this process's share of a loader's images.
 
@@ -88,6 +90,7 @@ def extract_features(
         autocast: factory of the context that sets the precision of the forward pass.
         to_device: function that moves images to the model's device and memory format.
         tta: 2 averages the features of an image and its mirror image, whose head then averages their logits.
+        after_batch: callback after each batch, with the number of images so far; what it raises ends the computation.
     """
     model.eval()
     features, targets = [], []
@@ -99,6 +102,7 @@ def extract_features(
                 h = (h + model.forward_features(moved.flip(-1)).float()) / 2
         features.append(h.cpu())
         targets.append(target.cpu())
+        after_batch(sum(map(len, targets)))
     limit = evaluation_sample_limit(loader)
     target = torch.cat(targets)[:limit]
     return Features(torch.cat(features)[:limit], target, torch.arange(len(target)) * world_size() + rank())

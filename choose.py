@@ -136,6 +136,7 @@ def measure(args: Namespace, choice: Choice, process: Process, jobs: list[Job]) 
         channels = model.config["data_config"]["input_size"][0]
         limit = {"max_unreadable": args.max_unreadable}
         images = TwoViewDataset(data.table.take(rows), data.targets[rows], None, channels, **limit)
+        _logger.info(f"Timing this machine, and computing the features of {len(rows)} images")
         with time_limit(choice.seconds_left):
             return compute_features(model, images, args.workers, autocast, on_batch)
 

@@ -53,6 +53,7 @@ def test_another_table_has_another_digest(folder: Path) -> None:
     ("changed", "sentence"),
     [
         ({"group": "shp"}, "train.csv has no column 'shp' for the groups; did you mean 'shop'?"),
+        ({"group": "city"}, "has no column 'city' for the groups; its columns are 'color', 'tags', 'shop'"),
         ({"group": "shp", "attributes": ["color"]}, "train.csv has no attribute 'shp'; did you mean 'shop'?"),
         ({"train_split": "more"}, "has no more.csv, more.tsv or more.parquet: found train.csv, val.csv"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.build_label_space import build_label_space
-from catalog.data_error import DataError, did_you_mean
+from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.label_space import LabelSpace
 from catalog.split_tables import Split, make_splits
 from catalog.splits import find_label_table, find_split
@@ -83,7 +83,8 @@ def read_choice_data(
     table = read_table(path, attributes and [*attributes, *([group] if group else [])])
     groups = table.columns.get(group) if group else None
     if group and groups is None:
-        raise DataError(f"{path.name} has no column {group!r} for the groups{did_you_mean(group, table.attributes)}")
+        remedy = did_you_mean(group, table.attributes) or f"; its columns are {quoted(table.attributes, 20)}"
+        raise DataError(f"{path.name} has no column {group!r} for the groups{remedy}")
     columns = {name: column for name, column in table.columns.items() if name != group}
     if not columns:
         raise DataError(f"{path.name} has no attribute to learn besides {group!r}: add a column for one")

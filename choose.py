@@ -24,6 +24,8 @@ import logging
 import shlex
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -67,7 +69,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_choose_args(argv)
     with report_usage_errors("choose.py"), interrupted_by_signals(), naming_flags("budget", "device", "max_unreadable"):
         process = set_up_process(args.device)
-        logging.getLogger("validate").setLevel(logging.WARNING)  # the scoring of a trial needs no log of its own
         choice = make_choice(args, process, began, start_up)
         jobs = plan_jobs(list(choice.candidates), args.splits)
         try:
@@ -155,6 +156,19 @@ def measure(args: Namespace, choice: Choice, process: Process, jobs: list[Job]) 
     return candidate
 
 
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Leave a logger's lines out, except warnings: the scoring of a trial needs no log of its own."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@quiet("validate")
 def score_checkpoint(args: Namespace, process: Process, file: Path, table: Path, averaged: bool) -> dict[str, float]:
     """Return the score of each attribute on a table, in percent: top-1, or mAP if it is multi-valued.
 

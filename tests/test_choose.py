@@ -1,6 +1,7 @@
 """choose.py from end to end on a tiny catalog: the report, the recipe, the budget, stopping and continuing."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -90,7 +91,9 @@ def test_candidates_are_compared_and_the_winner_becomes_a_recipe_that_trains(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "out"
+    level = logging.getLogger("validate").level
     run(data, output, "--splits", "1", "--candidates", "frozen", "fine-tune", *weights)
+    assert logging.getLogger("validate").level == level
     shown = report(capsys)
     assert "frozen features, logistic regression" in shown
     assert "fine-tuning" in shown
@@ -112,7 +115,7 @@ def test_candidates_are_compared_and_the_winner_becomes_a_recipe_that_trains(
     assert recipe["attributes"] == ["color", "shape"]
     folder = draw_catalog(tmp_path / "whole", train=40, val=10)
     command = ["-c", str(output / "recipe.yaml"), "-j", "0", "--output", str(tmp_path), "--experiment", "mine"]
-    train.main([str(folder), *command, "--epochs", "1"] if "steps" not in recipe else [str(folder), *command])
+    train.main([str(folder), *command])
     assert (tmp_path / "mine" / "model_best.pth.tar").exists()
 
     # the same command repeats the report and trains nothing

@@ -166,9 +166,9 @@ def _caveats(standings: Sequence[Standing], winner: Standing) -> list[str]:
         lines.append("With few splits they are wide: each further split narrows them.")
     if winner.gain is not None:
         lines.append(
-            f"Twice the labels: {estimate_text(winner.gain)} points for the best, if errors fall from all labels to "
-            "twice as many by the factor by which they fell from half of them to all (a power law). Errors that level "
-            "off fall less. The interval covers the splits, not the law."
+            f"Twice the labels: {estimate_text(winner.gain)} points for the best. This assumes a power law: each "
+            "doubling of the labels divides the error by the same factor. If errors level off, the gain is smaller. "
+            "The interval covers the splits, not this assumption."
         )
     return lines
 

@@ -75,7 +75,7 @@ class HealthCheck:
                     f"{name} low",
                     value < _LEAST_USED,
                     f"Under {_LEAST_USED:g}% of the soft targets of {attribute} are used: the teacher is unsure of "
-                    "nearly all; start from trained heads, with --initial-checkpoint, or use --pseudo-skip "
+                    "nearly all; start from solved heads, with --probe-first, or use --pseudo-skip "
                     f"{attribute}",
                 )
                 self._count(

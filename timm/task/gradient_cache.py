@@ -11,8 +11,8 @@ need the activations of one chunk at a time:
        gradients of step 2 and from the chunk's share of the classification loss
 
 The sum of the chunks' gradients is the gradient of the joint batch, up to rounding, if the model treats images
-independently. Batch norm does not: it uses the statistics of a chunk, in both passes. With frozen statistics it does
-(`MultiLabelModel.keep_statistics`).
+independently. Batch norm does not: it uses the statistics of a chunk, in both passes. If its statistics are frozen
+(`MultiLabelModel.keep_statistics`), the gradients are exact for batch norm too.
 """
 
 from __future__ import annotations

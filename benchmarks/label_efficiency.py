@@ -50,7 +50,7 @@ from label_efficiency_cells import (
 from label_efficiency_cells import common as common_settings
 from label_efficiency_data import dataset_starts, make_tables, shrink_photographs
 from label_efficiency_settings import FRACTIONS, METHODS, STARTS, TUNING_FRACTION, TUNING_SEEDS, VARIANTS, methods_of
-from label_efficiency_stages import Place, command, predict
+from label_efficiency_stages import Place, command, predict, tables_of
 
 _tables_lock = Lock()
 _slots = Semaphore()
@@ -160,7 +160,7 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> Cell:
     # predictions: the test images must not influence the settings
     names = ["val"] if cell["seed"] in TUNING_SEEDS else ["val", "test"]
     splits = {name: read_rows(tables / f"{name}.csv") for name in names}
-    predicted = predict_rows(product, tables, splits)
+    predicted = predict_rows(product, tables_of(cell["stages"][-1], tables), splits)
     attributes = STARTS[cell["start"]].attributes
     cell = cell | {"held_out": mean_accuracy(predicted["val"], splits["val"], attributes)}
     test = {name: [row[name] for row in predicted["test"]] for name in attributes} if "test" in splits else None

@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from label_efficiency_cells import WORK, Row, read_rows
+from label_efficiency_cells import ORIGINAL, WORK, Row, read_rows
 from label_efficiency_settings import STARTS
 from PIL import Image, ImageOps
 
@@ -22,10 +22,12 @@ def make_tables(data: Path, start: str, fraction: float, seed: int) -> Path:
     - val.csv: the held-out images
     - test.csv: the test split
     - all.csv: all rows of the dataset's train.csv, for the classes
+
+    Their paths are those of the small copies; in the subfolder `original`, those of the photographs.
     """
     # draw
     folder = WORK / "tables" / start / f"{fraction:g}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ORIGINAL).mkdir(parents=True, exist_ok=True)
     attributes = STARTS[start].attributes
     everything = read_rows(data / "train.csv")
     held_out = {row["image_path"] for row in stratified(everything, attributes[0], 1 / 6, seed=0)}
@@ -42,14 +44,21 @@ def make_tables(data: Path, start: str, fraction: float, seed: int) -> Path:
 
     # write
     for name, table in tables.items():
-        # Running cells may read this table, and other processes may write it: replace it in one step.
-        partial = folder / f"{name}.{os.getpid()}.partial"
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["image_path", *attributes])
-            writer.writeheader()
-            writer.writerows(row | {"image_path": f"{small_photograph(start, row['image_path'])}"} for row in table)
-        partial.replace(folder / f"{name}.csv")
+        small = [row | {"image_path": f"{small_photograph(start, row['image_path'])}"} for row in table]
+        large = [row | {"image_path": f"{(data / row['image_path']).resolve()}"} for row in table]
+        for file, written in ((folder / f"{name}.csv", small), (folder / ORIGINAL / f"{name}.csv", large)):
+            _write_table(file, ["image_path", *attributes], written)
     return folder
+
+
+def _write_table(file: Path, columns: list[str], rows: list[Row]) -> None:
+    """Write a table in one step: running cells may read it, and other processes may write it."""
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(file)
 
 
 def stratified(rows: list[Row], attribute: str, fraction: float, seed: int) -> list[Row]:

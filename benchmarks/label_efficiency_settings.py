@@ -3,8 +3,9 @@
 A setting is a list of stages. A stage is the flags of one call of train.py or, if its first word ends in .py, of that
 script. label_efficiency_stages.py adds the tables, the weights and the output to them.
 
-Three flags belong to the study and not to train.py: --steps, which becomes as many epochs as make about that many
-steps, --least-epochs (3 by default), and --times, which multiplies the epochs.
+Four flags belong to the study and not to train.py: --steps, which becomes as many epochs as make about that many
+steps, --least-epochs (3 by default), --times, which multiplies the epochs, and --original, which reads the photographs
+instead of their small copies.
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ def _large_settings() -> Settings:
     gentle = [f"{alone} {GENTLE} --lr {rate} --steps 100" for rate in (*slow, "1e-3", "3e-4")]
     probed = [f"{alone} {PROBED} --lr {rate} --steps 100" for rate in (*slow, "1e-3", "3e-4")]
 
+    teacher_224 = f"{alone} {PROBED} --lr 1e-3 --steps 100 --img-size 224 --original"  # the rate that was best at 128
+
     # stages with two unlabeled images for each labeled one
     mixed = f"{LABELS} -b 32 --unlabeled-ratio 2 -wlc 1 {MILD} --least-epochs 5 {PROBED} --steps 100"
     contrast = "-t 0.1 --classify-view both"
@@ -162,9 +165,18 @@ def _large_settings() -> Settings:
     settings |= {  # the weight is that of the loss on images without labels
         "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {rate}"] for weight in (0.1, 0.03) for rate in slow],
         "self-training": [
-            [probed[0], "inference.py", f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}"]
+            [probed[2], "inference.py", f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}"]
             for weight in (1, 0.3)
-            for rate in slow
+            for rate in ("1e-3", "5e-4")
+        ],
+        "fine-tuning at 224 pixels": [[teacher_224]],
+        "self-training, teacher at 224 pixels": [
+            [
+                *(teacher_224, "inference.py --original", "relabel_copies.py"),
+                f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}",
+            ]
+            for weight in (1, 0.3)
+            for rate in ("1e-3", "5e-4")
         ],
         "EMA teacher": [
             [f"{mixed} {teacher} -wls 0 --pseudo-weight {weight} --lr {rate}"] for weight in (1, 0.3) for rate in slow

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from label_efficiency_cells import WORK, read_rows
+from label_efficiency_cells import ORIGINAL, WORK, read_rows
 from label_efficiency_settings import STARTS
 
 
@@ -59,13 +59,20 @@ def command(stage: str, place: Place) -> Command:
     script, *flags = stage.split()
     if not script.endswith(".py"):
         return _train(stage, place)
-    return {"inference.py": _label, "logistic_regression.py": _logistic_regression}[script](flags, place)
+    calls = {"inference.py": _label, "relabel_copies.py": _relabel, "logistic_regression.py": _logistic_regression}
+    return calls[script](flags, place)
+
+
+def tables_of(stage: str, tables: Path) -> Path:
+    """Return the tables that a stage reads: of the small copies, or of the photographs."""
+    return tables / ORIGINAL if "--original" in stage else tables
 
 
 def _train(stage: str, place: Place) -> Command:
     """Return a call of train.py: from the checkpoint of the stage before, or from the start's weights."""
-    flags, images = train_flags(stage, place.tables)
-    words = ["train.py", f"{place.tables}", *STARTS[place.start].flags.split(), *flags, "--seed", f"{place.seed}"]
+    tables = tables_of(stage, place.tables)
+    flags, images = train_flags(stage, tables)
+    words = ["train.py", f"{tables}", *STARTS[place.start].flags.split(), *flags, "--seed", f"{place.seed}"]
     if not re.search("--(no-)?freeze-b", stage):  # the study is older than the default of --freeze-bn
         words += ["--no-freeze-bn"]
     if place.product and place.product.suffix == ".parquet":
@@ -90,6 +97,7 @@ def train_flags(stage: str, tables: Path) -> tuple[list[str], int]:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--least-epochs", type=int, default=3)
     parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--original", action="store_true")
     parser.add_argument("--unlabeled-ratio", type=int, default=0)
     parser.add_argument("-b", type=int)
     parser.add_argument("--train-split", default="train")
@@ -113,10 +121,21 @@ def train_flags(stage: str, tables: Path) -> tuple[list[str], int]:
 
 def _label(flags: list[str], place: Place) -> Command:
     """Return a call of inference.py that writes soft labels for all images of the training table."""
-    table, product = place.tables / "train.csv", place.folder / "soft.parquet"
+    table = tables_of(" ".join(flags), place.tables) / "train.csv"
+    product = place.folder / "soft.parquet"
+    flags = [flag for flag in flags if flag != "--original"]
     words = ["inference.py", f"{table}", "--checkpoint", f"{place.product}", *flags, "--probabilities", f"{product}"]
     words += ["-o", f"{place.folder / 'predictions.csv'}", "-j", "1", "-b", "128"]
     return Command(words, product, scored=len(read_rows(table)))
+
+
+def _relabel(flags: list[str], place: Place) -> Command:
+    """Return a call of relabel_copies.py: the soft labels of the photographs, for their small copies."""
+    product = place.folder / "soft.parquet"
+    table = place.tables / "train.csv"
+    return Command(
+        ["benchmarks/relabel_copies.py", f"{place.product}", f"{table}", *flags, "-o", f"{product}"], product
+    )
 
 
 def _logistic_regression(flags: list[str], place: Place) -> Command:
@@ -130,7 +149,7 @@ def _logistic_regression(flags: list[str], place: Place) -> Command:
 
 
 def predict(product: Path, tables: Path, splits: list[str]) -> tuple[list[str], Path]:
-    """Return the call of inference.py that labels the splits one after the other, and its output."""
+    """Return the call of inference.py that labels the splits of `tables` one after the other, and its output."""
     output = product.parent / f"{'-'.join(splits)}-predictions.csv"
     inputs = [f"{tables / f'{split}.csv'}" for split in splits]
     return ["inference.py", *inputs, "--checkpoint", f"{product}", "-o", f"{output}", "-j", "1", "-b", "128"], output

@@ -49,6 +49,11 @@ def test_a_cell_sees_no_label_beyond_its_fraction(tmp_path: Path, monkeypatch: p
     assert not paths(train) & paths(val)
     assert paths(labeled) < paths(train)
     assert paths([row for row in train if row["article"] or row["kids"]]) == paths(labeled)
+    for name, table in (("train", train), ("labeled", labeled), ("val", val)):  # the same rows, of the photographs
+        original = cells.read_rows(folder / "original" / f"{name}.csv")
+        assert [row["article"] for row in original] == [row["article"] for row in table]
+        assert [Path(row["image_path"]).stem for row in original] == [Path(row["image_path"]).stem for row in table]
+        assert {Path(row["image_path"]).parent.name for row in original} <= {tmp_path.name}
     assert [row["image_path"] for row in val] == [
         row["image_path"] for row in cells.read_rows(data.make_tables(tmp_path, "scratch", 0.25, seed=7) / "val.csv")
     ]

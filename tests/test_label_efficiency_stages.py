@@ -5,12 +5,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import label_efficiency_settings as settings
 import label_efficiency_stages as stages
+import relabel_copies
 
 from options.train import parse_train_args
 
@@ -18,9 +21,11 @@ from options.train import parse_train_args
 @pytest.fixture
 def place(tmp_path: Path) -> stages.Place:
     """Return a first stage from ImageNet weights with 96 images, 40 of them labeled."""
+    (tmp_path / "original").mkdir()
     for name, rows in (("train", 96), ("labeled", 40)):
         lines = ["image_path,article", *(f"{i}.jpg,a" for i in range(rows))]
-        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        for folder in (tmp_path, tmp_path / "original"):
+            (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
     weights = Path("weights.safetensors")
     return stages.Place("imagenet-128", 7, Path("DATA"), tmp_path, tmp_path / "runs" / "stage", weights, None)
 
@@ -52,6 +57,39 @@ def test_a_student_of_soft_labels_starts_anew(place: stages.Place) -> None:
     assert value(student.words, "--pseudo-labels") == f"{labeled.product}"
     assert value(student.words, "--pretrained-path") == "weights.safetensors"
     assert "--initial-checkpoint" not in student.words
+
+
+def test_a_teacher_may_read_the_photographs_and_its_student_the_small_copies(place: stages.Place) -> None:
+    photographs = f"{place.tables / 'original'}"
+    teacher = stages.command("--train-split labeled -b 32 --steps 20 --img-size 224 --original", place)
+    assert teacher.words[:2] == ["train.py", photographs]
+    assert "--original" not in teacher.words
+    soft = stages.command("inference.py --original", replace(place, product=teacher.product))
+    assert soft.words[:2] == ["inference.py", f"{photographs}/train.csv"]
+    assert "--original" not in soft.words
+    copies = stages.command("relabel_copies.py", replace(place, product=soft.product))
+    assert copies.words[1:3] == [f"{soft.product}", f"{place.tables / 'train.csv'}"]
+    student = stages.command("-b 32 -wls 0 -wlc 1 --steps 20", replace(place, product=copies.product))
+    assert student.words[:2] == ["train.py", f"{place.tables}"]
+    assert value(student.words, "--pseudo-labels") == f"{copies.product}"
+
+
+def test_small_copies_get_the_soft_labels_of_their_photographs_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft, copies = tmp_path / "soft.parquet", tmp_path / "copies.csv"
+    table = pa.table({"image_path": ["large/a.png", "large/b.png"], "article": [[0.9, 0.1], [0.2, 0.8]]})
+    pq.write_table(table.replace_schema_metadata({"label_space": "kept"}), soft)
+    copies.write_text("image_path,article\nsmall/a.jpg,x\nsmall/b.jpg,\n")
+    arguments = ["relabel_copies.py", f"{soft}", f"{copies}", "-o", f"{tmp_path / 'new.parquet'}"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    relabel_copies.main()
+    found = pq.read_table(tmp_path / "new.parquet")
+    assert found.to_pydict() == table.to_pydict() | {"image_path": ["small/a.jpg", "small/b.jpg"]}
+    assert found.schema.metadata[b"label_space"] == b"kept"
+    copies.write_text("image_path,article\nsmall/b.jpg,\nsmall/a.jpg,x\n")
+    with pytest.raises(SystemExit, match="in the same order"):
+        relabel_copies.main()
 
 
 def test_two_views_and_a_teacher_cost_more(place: stages.Place) -> None:

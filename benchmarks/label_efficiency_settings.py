@@ -140,6 +140,7 @@ def _large_settings() -> Settings:
     """Return the settings to try at 128 pixels, four for each method that trains."""
     # stages with labels alone
     rates, slow = ("5e-4", "2e-3", "1e-3", "2e-4"), ("5e-4", "2e-4")
+    solved = ("1e-3", "5e-4")  # the best rate from solved heads, and half of it
     alone = f"{LABELS} -b 32 -wls 0 -wlc 1 {MILD} --least-epochs 5"
     gentle = [f"{alone} {GENTLE} --lr {rate} --steps 100" for rate in (*slow, "1e-3", "3e-4")]
     probed = [f"{alone} {PROBED} --lr {rate} --steps 100" for rate in (*slow, "1e-3", "3e-4")]
@@ -160,14 +161,14 @@ def _large_settings() -> Settings:
         "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn --lr {rate} --steps 100"] for rate in rates],
         "fine-tuning, frozen batch norm, warmed up": [[stage] for stage in gentle],
         "fine-tuning, frozen batch norm, from solved heads": [[stage] for stage in probed],
-        "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in probed[:2]],
+        "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in (probed[2], probed[0])],
     }
     settings |= {  # the weight is that of the loss on images without labels
-        "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {rate}"] for weight in (0.1, 0.03) for rate in slow],
+        "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {rate}"] for weight in (0.1, 0.03) for rate in solved],
         "self-training": [
             [probed[2], "inference.py", f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}"]
             for weight in (1, 0.3)
-            for rate in ("1e-3", "5e-4")
+            for rate in solved
         ],
         "fine-tuning at 224 pixels": [[teacher_224]],
         "self-training, teacher at 224 pixels": [
@@ -176,15 +177,15 @@ def _large_settings() -> Settings:
                 f"{mixed} -wls 0 --pseudo-weight {weight} --lr {rate}",
             ]
             for weight in (1, 0.3)
-            for rate in ("1e-3", "5e-4")
+            for rate in solved
         ],
         "EMA teacher": [
-            [f"{mixed} {teacher} -wls 0 --pseudo-weight {weight} --lr {rate}"] for weight in (1, 0.3) for rate in slow
+            [f"{mixed} {teacher} -wls 0 --pseudo-weight {weight} --lr {rate}"] for weight in (1, 0.3) for rate in solved
         ],
         "EMA teacher with SimCLR": [
             [f"{mixed} {contrast} {teacher} -wls 0.1 --pseudo-weight {weight} --lr {rate}"]
             for weight in (1, 0.3)
-            for rate in slow
+            for rate in solved
         ],
     }
     return {method: dict.fromkeys(LARGE, tried) for method, tried in settings.items()}

@@ -26,7 +26,7 @@ from label_efficiency_settings import METHODS, STARTS, TUNING_SEEDS, VARIANTS
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 WORK = ROOT / "output" / "label-efficiency"
-ORIGINAL = "original"  # subfolder of a cell's tables whose paths are those of the photographs, not of small copies
+ORIGINAL = "original"  # subfolder of a cell's tables that name the photographs instead of their small copies
 
 Cell = dict[str, Any]
 Row = dict[str, str]

@@ -23,7 +23,7 @@ def make_tables(data: Path, start: str, fraction: float, seed: int) -> Path:
     - test.csv: the test split
     - all.csv: all rows of the dataset's train.csv, for the classes
 
-    Their paths are those of the small copies; in the subfolder `original`, those of the photographs.
+    They name the small copies. The same tables in the subfolder `original` name the photographs.
     """
     # draw
     folder = WORK / "tables" / start / f"{fraction:g}-{seed}"

@@ -225,7 +225,8 @@ def parse(
 def missing_files(args: argparse.Namespace) -> Iterator[str]:
     """Yield a sentence for each named path that does not exist, so that it is reported before torch is imported."""
     given = vars(args)
-    for folder, split in (("data_dir", "train_split"), ("data", "split")):
+    split = "split" if "split" in given else "train_split"
+    for folder in ("data_dir", "data"):
         # A split may be a file anywhere, and then needs no folder.
         if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given[split]).is_file():
             place = Path(given[folder])

@@ -16,7 +16,7 @@ PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std
 def model_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `serving.loading.load_evaluation_model` besides the checkpoint and the device."""
     return {
-        "use_ema": args.use_ema,
+        "use_ema": getattr(args, "use_ema", False),
         "preprocessing": {name: getattr(args, name) for name in PREPROCESSING},
         "precision": precision_kwargs(args),
         "channels_last": args.channels_last,

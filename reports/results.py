@@ -65,7 +65,7 @@ def score_columns(metrics: Mapping[str, Any]) -> Result:
     }
 
 
-def score_lines(metrics: Mapping[str, Any], images_per_second: float) -> list[str]:
+def score_lines(metrics: Mapping[str, Any], images_per_second: float | None = None) -> list[str]:
     """Return the scores of a checkpoint as lines of a log: a table with a row for each attribute, and the means."""
     width = max(9, *(len(name) for name in metrics["attributes"]))
     multi_valued = f"  {'mAP':>7}" if "map" in metrics else ""
@@ -78,7 +78,8 @@ def score_lines(metrics: Mapping[str, Any], images_per_second: float) -> list[st
         )
     lines += calibration_lines(metrics["attributes"])
     exact, top1, top5 = metrics["exact_match"], metrics["top1"], metrics["top5"]
-    lines.append(f"Every label of an image right (exact match): {exact:.3f}  ({images_per_second:.1f} images/s)")
+    rate = "" if images_per_second is None else f"  ({images_per_second:.1f} images/s)"
+    lines.append(f"Every label of an image right (exact match): {exact:.3f}{rate}")
     lines.append(f" * Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f})")
     return lines
 

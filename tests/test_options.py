@@ -17,6 +17,7 @@ from options import parser as option_parser
 from options.choose import choose_parser, parse_choose_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
+from options.refit import parse_refit_args, refit_parser
 from options.rules import flag
 from options.train import parse_train_args, train_parser
 from options.validate import parse_validate_args, validate_parser
@@ -27,12 +28,14 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "train.py": train_parser,
     "validate.py": validate_parser,
     "inference.py": inference_parser,
+    "refit.py": refit_parser,
     "choose.py": choose_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
+    "refit.py": parse_refit_args,
     "choose.py": parse_choose_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
@@ -145,6 +148,8 @@ def test_a_missing_path_is_reported_before_torch_is_imported(tmp_path: Path) -> 
         ("validate", [there, "--checkpoint", f"{gone}*"], None),
         ("inference", [gone, "--checkpoint", f"{there}/it"], f"no such image, folder or table: {gone}"),
         ("inference", [there, "--checkpoint", gone], f"--checkpoint: no such file: {gone}"),
+        ("refit", [gone, there], f"--checkpoint: no such file: {gone}"),
+        ("refit", [f"{there}/it", gone], f"no such data folder: {gone}"),
     ):
         args = PARSE[f"{script}.py"](words)
         assert next(missing_files(args), None) == sentence
@@ -311,6 +316,7 @@ READERS = {
     "train.py": ["options/train_kwargs*.py", "training/*.py"],
     "validate.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
+    "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
 }
 

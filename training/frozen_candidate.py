@@ -22,8 +22,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import MultiLabelModel
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.evaluate import evaluate
-from timm.task.refit import Features, attribute_metrics, extract_features, refit_heads
-from training.refit import put_heads
+from timm.task.refit import Features, attribute_metrics, extract_features, put_heads, refit_heads
 
 _BATCH = 64
 Rows = npt.NDArray[np.int64]

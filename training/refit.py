@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
 
-from timm.models.multi_label import MultiLabelModel
-from timm.task.refit import Refit, attribute_metrics, extract_features, refit_heads, replace_head
+from timm.task.refit import attribute_metrics, extract_features, put_heads, refit_heads, refit_line
 from timm.utils.model import unwrap_model
 from training.epoch_scores import ema_is_elsewhere, evaluate_epoch, report_unreadable
 from training.run import Run
@@ -90,26 +87,6 @@ def _refit(run: Run, name: str, ema: bool, compare: bool) -> None:
         _logger.info(f"{name}: {refit_line(attribute, result)}")
     solving = time.perf_counter() - start - elapsed
     _logger.info(f"{name}: features in {elapsed:.1f}s, heads in {solving:.1f}s")
-
-
-def put_heads(model: MultiLabelModel, results: Mapping[str, Refit]) -> None:
-    """Replace the heads of a model by the solved ones that are kept."""
-    for name, linear in zip(model.label_space.attributes, model.heads, strict=True):
-        result = results.get(name)
-        if result is not None and result.head is not None and result.kept:
-            replace_head(linear, result.head)  # type: ignore[arg-type]  # a ModuleList names no type
-
-
-def refit_line(attribute: str, result: Refit) -> str:
-    """Return the log line of an attribute's result."""
-    if result.head is None:
-        return f"{attribute}: kept as it is, as the validation split or the training table has no label for it"
-    if math.isnan(result.after):
-        return f"{attribute}: strength {result.strength:g}, chosen by cross-validation"
-    if math.isnan(result.before):
-        return f"{attribute}: {result.metric} {result.after:.3f}, strength {result.strength:g}"
-    scores = f"{result.metric} {result.before:.3f} before, {result.after:.3f} after"
-    return f"{attribute}: {scores}, strength {result.strength:g}: {'refitted' if result.kept else 'kept as trained'}"
 
 
 def _imbalance(run: Run) -> tuple[dict[str, torch.Tensor | None], dict[str, torch.Tensor | None]]:

@@ -185,6 +185,32 @@ class MultiLabelModel(nn.Module):
         balance = [] if self.log_variances is None else [self.log_variances]
         return [*self.heads.parameters(), *balance, *projector]
 
+    @torch.no_grad()
+    def change_label_space(self, label_space: LabelSpace) -> None:
+        """Predict other attributes or classes; a class that was there keeps its weights, and a new one gets zeros.
+
+        Optimizers, averages and wrappers of the model do not follow.
+        """
+        earlier: dict[str, Any] = dict(zip(self.label_space.attributes, self.heads, strict=True))
+        heads = [nn.Linear(self.num_features, count) for count in label_space.num_classes.values()]
+        for (name, classes), head in zip(label_space.classes.items(), heads, strict=True):
+            head.weight.zero_()
+            head.bias.zero_()
+            if name in earlier:
+                known = self.label_space.classes[name]
+                kept = [position for position, kind in enumerate(classes) if kind in known]
+                rows = [known.index(classes[position]) for position in kept]
+                head.weight[kept] = earlier[name].weight[rows].to(head.weight)
+                head.bias[kept] = earlier[name].bias[rows].to(head.bias)
+        parameter = next(self.parameters())
+        self.heads = nn.ModuleList(heads).to(parameter.device, parameter.dtype)
+        if self.log_variances is not None:
+            variances = dict(zip(self.label_space.attributes, self.log_variances.tolist(), strict=True))
+            found = [variances.get(name, 0.0) for name in label_space.attributes]
+            self.log_variances = nn.Parameter(torch.tensor(found).to(self.log_variances))
+        self.label_space = label_space
+        self.config = self.config | {"label_space": label_space.to_dict()}
+
     @classmethod
     def from_checkpoint(
         cls, path: str | Path, use_ema: bool = False, label_space: LabelSpace | None = None

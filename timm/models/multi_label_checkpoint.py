@@ -124,8 +124,9 @@ class Checkpoint:
 
     @property
     def heads_are_untrained(self) -> bool:
-        """Whether its run had no classification loss, which trains the attribute heads."""
-        return self.trained_flags.get("classification_loss_weight") == 0
+        """Whether its run had no classification loss, which trains the attribute heads, and nothing solved them."""
+        flags = self.trained_flags
+        return flags.get("classification_loss_weight") == 0 and not flags.get("refit_heads")
 
     def chosen_for(self, ema: bool, kind: str) -> dict[str, float]:
         """Return the `thresholds` or `temperatures` of the weights, or of the averaged ones, by attribute."""
@@ -173,6 +174,27 @@ def with_temperatures(checkpoint: Checkpoint, temperatures: dict[str, float], em
     content: dict[str, Any] = _load(checkpoint.path)
     key = "temperatures_ema" if ema else "temperatures"
     return content | {key: checkpoint.chosen_for(ema, "temperatures") | temperatures}
+
+
+def refitted_content(
+    checkpoint: Checkpoint,
+    weights: StateDict,
+    averaged: StateDict | None,
+    config: dict[str, Any],
+    chosen: Mapping[str, dict[str, float]],
+) -> dict[str, Any]:
+    """Return the content of a file with refitted heads, without the states of a run, which belong to other heads.
+
+    Args:
+        checkpoint: the checkpoint before.
+        weights: the model's weights.
+        averaged: the averaged weights, or None.
+        config: what rebuilds the model.
+        chosen: what validation chose, as in `Checkpoint.chosen`.
+    """
+    content = {"state_dict": weights, "multi_label": config, "arch": config["arch"], "epoch": checkpoint.epoch}
+    content |= {"version": checkpoint.version, "args": checkpoint.trained_flags | {"refit_heads": True}}
+    return content | ({} if averaged is None else {"state_dict_ema": averaged}) | dict(chosen)
 
 
 def without_auxiliary_norms(weights: StateDict) -> StateDict:

@@ -177,6 +177,26 @@ def replace_head(linear: nn.Linear, head: Head) -> None:
     linear.bias.copy_(head.bias)
 
 
+def put_heads(model: MultiLabelModel, results: Mapping[str, Refit]) -> None:
+    """Replace the heads of a model by the solved ones that are kept."""
+    for name, linear in zip(model.label_space.attributes, model.heads, strict=True):
+        result = results.get(name)
+        if result is not None and result.head is not None and result.kept:
+            replace_head(linear, result.head)  # type: ignore[arg-type]  # a ModuleList names no type
+
+
+def refit_line(attribute: str, result: Refit) -> str:
+    """Return the log line of an attribute's result."""
+    if result.head is None:
+        return f"{attribute}: kept as it is, as the validation split or the training table has no label for it"
+    if math.isnan(result.after):
+        return f"{attribute}: strength {result.strength:g}, chosen by cross-validation"
+    if math.isnan(result.before):
+        return f"{attribute}: {result.metric} {result.after:.3f}, strength {result.strength:g}"
+    scores = f"{result.metric} {result.before:.3f} before, {result.after:.3f} after"
+    return f"{attribute}: {scores}, strength {result.strength:g}: {'refitted' if result.kept else 'kept as trained'}"
+
+
 class _Scorer:
     """Scores one attribute over all processes."""
 

@@ -1,0 +1,61 @@
+"""The flags of refit.py."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from options.parser import Parser, parse
+from options.shared import (
+    loading_flags,
+    precision_flags,
+    preprocessing_flags,
+    shared_conflicts,
+    tta_flag,
+    unreadable_flag,
+)
+from options.values import COUNT
+
+
+def parse_refit_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
+    """Return the options of refit.py; on a mistake, print a sentence and exit with status 2.
+
+    Args:
+        argv: the words after the command's name; None reads them from `sys.argv`.
+        check_paths: whether a missing folder or file is a mistake too.
+    """
+    return parse(refit_parser(), argv, check_paths, _conflicts)
+
+
+def refit_parser() -> Parser:
+    """Return the parser of refit.py."""
+    parser = Parser("refit.py", "Solve a checkpoint's heads anew on a table's labels.", "CHECKPOINT DATA [flags]")
+    group = parser.group("Refitting")
+    add = group.value
+    add("checkpoint", "CHECKPOINT", None, "the trained model, such as model_best.pth.tar of a run", nargs="?")
+    add("data", "DATA", None, "folder that holds train.csv and, if possible, val.csv", nargs="?")
+    add("--checkpoint", "FILE", None, "CHECKPOINT as a flag", dest="checkpoint")
+    add("--data-dir", "DATA", None, "DATA as a flag", dest="data")
+    refitted = "file to write (default: the checkpoint's name with -refitted, beside it)"
+    add("--output -o", "FILE", "", refitted)
+    add("--train-split", "NAME", "train", "split whose labels the heads are solved on")
+    scored = "split that chooses the strengths and calibrates; none chooses them by cross-validation"
+    add("--val-split", "NAME", "validation", scored)
+    attributes = "columns to solve heads for, which may be new to the checkpoint (default: the checkpoint's)"
+    add("--attributes", "NAME", None, attributes, nargs="+")
+    metric = "score that chooses the strengths: top1, balanced_accuracy, macro_f1, loss, ... (default: the run's)"
+    add("--eval-metric", "NAME", None, metric)
+    unreadable_flag(group)
+    add("--batch-size -b", COUNT, 256, "images per process and step")
+    tta_flag(group)
+    preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
+    precision_flags(parser.group("Device and precision"))
+    loading_flags(parser.group("Loading"))
+    return parser
+
+
+def _conflicts(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong between the flags."""
+    if not args.checkpoint:
+        yield "CHECKPOINT is missing: the file that holds the trained model (model_best.pth.tar of a run)"
+    if not args.data:
+        yield "DATA is missing: the folder that holds train.csv"
+    yield from shared_conflicts(args)

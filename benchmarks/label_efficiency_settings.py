@@ -89,6 +89,7 @@ VARIANTS = {
     "joint, weak view": ("joint", "--classify-view weak"),
     "fine-tuning for long": ("fine-tuning", "--times 3"),
     "fine-tuning, frozen batch norm, for long": ("fine-tuning, frozen batch norm", "--times 3"),
+    "from solved heads, for long": ("fine-tuning, frozen batch norm, from solved heads", "--times 3"),
 }
 
 Settings = dict[str, dict[str, list[list[str]]]]  # method -> start -> settings, each a list of stages
@@ -158,6 +159,7 @@ def _large_settings() -> Settings:
         "logistic regression, 128 pixels": [["logistic_regression.py --img-size 128"]],
         "logistic regression, 224 pixels": [["logistic_regression.py --img-size 224"]],
         "fine-tuning": [[f"{alone} --no-freeze-bn --lr {rate} --steps 100"] for rate in rates],
+        "fine-tuning at a low rate": [[f"{alone} --no-freeze-bn --lr 2e-4 --steps 100"]],  # as was common before
         "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn --lr {rate} --steps 100"] for rate in rates],
         "fine-tuning, frozen batch norm, warmed up": [[stage] for stage in gentle],
         "fine-tuning, frozen batch norm, from solved heads": [[stage] for stage in probed],

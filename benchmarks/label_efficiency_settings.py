@@ -155,9 +155,14 @@ def _large_settings() -> Settings:
     pretrained = [f"-b 64 -wls 1 -wlc 0 -t 0.1 --steps 150 {CROPS} --freeze-bn --lr {rate}" for rate in slow]
 
     # methods
+    probe = (
+        f"{LABELS} -b 32 -wls 0 -wlc 1 --freeze-backbone --no-aug --views timm --refit-heads --steps 0 --least-epochs 0"
+    )
     settings = {
         "logistic regression, 128 pixels": [["logistic_regression.py --img-size 128"]],
         "logistic regression, 224 pixels": [["logistic_regression.py --img-size 224"]],
+        "solved heads, 128 pixels": [[probe]],
+        "solved heads, 224 pixels": [[f"{probe} --img-size 224 --original"]],
         "fine-tuning": [[f"{alone} --no-freeze-bn --lr {rate} --steps 100"] for rate in rates],
         "fine-tuning at a low rate": [[f"{alone} --no-freeze-bn --lr 2e-4 --steps 100"]],  # as was common before
         "fine-tuning, frozen batch norm": [[f"{alone} --freeze-bn --lr {rate} --steps 100"] for rate in rates],

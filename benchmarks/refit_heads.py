@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from command import command_parser, run_command
-from scipy.stats import t
+from scipy.stats import t  # type: ignore[attr-defined]  # scipy makes its distributions at run time
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "fashion-product-images"

@@ -28,7 +28,8 @@ def main() -> None:
     if [Path(path).stem for path in photographs] != [Path(path).stem for path in copies]:
         raise SystemExit(f"{args.copies} does not have the photographs of {args.soft} in the same order")
     column = table.schema.get_field_index("image_path")
-    pq.write_table(table.set_column(column, table.schema.field(column), [pa.array(copies)]), args.output)
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(column, field, [pa.array(copies, field.type)]), args.output)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def test_small_copies_get_the_soft_labels_of_their_photographs_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soft, copies = tmp_path / "soft.parquet", tmp_path / "copies.csv"
-    table = pa.table({"image_path": ["large/a.png", "large/b.png"], "article": [[0.9, 0.1], [0.2, 0.8]]})
+    paths = pa.array(["large/a.png", "large/b.png"], pa.large_string())  # as inference.py writes them
+    table = pa.table({"image_path": paths, "article": [[0.9, 0.1], [0.2, 0.8]]})
     pq.write_table(table.replace_schema_metadata({"label_space": "kept"}), soft)
     copies.write_text("image_path,article\nsmall/a.jpg,x\nsmall/b.jpg,\n")
     arguments = ["relabel_copies.py", f"{soft}", f"{copies}", "-o", f"{tmp_path / 'new.parquet'}"]

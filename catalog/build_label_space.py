@@ -16,7 +16,7 @@ from catalog.attribute_column import (
     rows_with_class,
     why_unlearnable,
 )
-from catalog.data_error import DataError, quoted
+from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.label_space import LabelSpace
 from catalog.table import Table
 
@@ -49,6 +49,49 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     for attribute, classes in names.items():
         _warn_of_case(table, attribute, classes)
     return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
+
+
+def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
+    """Return a label space with the attributes and classes that a table adds; log what is new and what is missing.
+
+    An attribute with new classes has all of them sorted by name.
+
+    Args:
+        known: the label space.
+        table: the table, whose columns are attributes, each with a label.
+
+    Raises:
+        DataError: if a column cannot be an attribute, or has several values in a cell where it had one.
+    """
+    new = {name: column for name, column in table.columns.items() if name not in known.attributes}
+    added = build_label_space(replace(table, columns=new)) if new else LabelSpace({})
+    multi_valued = {*known.multi_valued, *added.multi_valued}
+    old = {name: column for name, column in table.columns.items() if name in known.attributes}
+    for name, column in old.items():
+        if name not in multi_valued and (name in table.lists or has_separator(column)):
+            raise DataError(
+                f"{table.path.name} column {name!r} has several values in a cell, and the model knows one: train a new "
+                f"model with multi_valued {shlex.quote(name)}"
+            )
+    check_attributes(replace(table, columns=old, chosen=True), multi_valued)
+
+    classes = {**known.classes, **added.classes}
+    for name, names in added.classes.items():
+        _logger.info(f"{name}: a new attribute with {len(names)} classes")
+    for name, column in old.items():
+        labeled = set(class_names(column, name in multi_valued))
+        fresh, missing = sorted(labeled - set(classes[name])), [one for one in classes[name] if one not in labeled]
+        if fresh:
+            similar = next(filter(None, (did_you_mean(one, known.classes[name]) for one in fresh)), "")
+            _logger.info(f"{name}: new among its classes: {quoted(fresh)}{similar}")
+            classes[name] = tuple(sorted({*classes[name], *fresh}))
+            _warn_of_case(table, name, sorted(labeled))
+        if missing:
+            _logger.warning(
+                f"{name}: {table.path.name} has no label {quoted(missing)}, so these classes will hardly be predicted: "
+                "keep the old labels in the table"
+            )
+    return LabelSpace(classes, multi_valued)
 
 
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:

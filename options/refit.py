@@ -9,10 +9,9 @@ from options.shared import (
     precision_flags,
     preprocessing_flags,
     shared_conflicts,
-    tta_flag,
     unreadable_flag,
 )
-from options.values import COUNT
+from options.values import COUNT, views_at_test
 
 
 def parse_refit_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
@@ -39,15 +38,16 @@ def refit_parser() -> Parser:
     add("--train-split", "NAME", "train", "split whose labels the heads are solved on")
     scored = "split that chooses the strengths and calibrates; none chooses them by cross-validation"
     add("--val-split", "NAME", "validation", scored)
-    attributes = "columns to solve heads for, which may be new to the checkpoint (default: the checkpoint's)"
+    attributes = "columns to solve heads for, new ones included (default: those that the checkpoint trained)"
     add("--attributes", "NAME", None, attributes, nargs="+")
-    metric = "score that chooses the strengths: top1, balanced_accuracy, macro_f1, loss, ... (default: the run's)"
-    add("--eval-metric", "NAME", None, metric)
+    metric = "score that chooses the strengths, map for multi-valued attributes (default: the run's)"
+    add("--eval-metric", ["top1", "balanced_accuracy", "macro_f1", "loss"], None, metric)
     unreadable_flag(group)
     add("--batch-size -b", COUNT, 256, "images per process and step")
-    tta_flag(group)
+    mirrored = "2 solves and scores the heads on the mean features of an image and its mirror image"
+    add("--tta", views_at_test, 0, mirrored)
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
-    precision_flags(parser.group("Device and precision"))
+    precision_flags(parser.group("Device and precision"), compiles=False)
     loading_flags(parser.group("Loading"))
     return parser
 

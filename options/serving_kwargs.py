@@ -20,7 +20,7 @@ def model_kwargs(args: Namespace) -> dict[str, Any]:
         "preprocessing": {name: getattr(args, name) for name in PREPROCESSING},
         "precision": precision_kwargs(args),
         "channels_last": args.channels_last,
-        "compiler": args.torchcompile or None,
+        "compiler": getattr(args, "torchcompile", None) or None,
         "data": getattr(args, "data", None),
     }
 

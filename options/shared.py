@@ -50,8 +50,8 @@ def preprocessing_flags(group: Group, default: str) -> None:
     add("--interpolation", ["", *RESIZES], "", f"how images are resized when scoring (default: {default})")
 
 
-def precision_flags(group: Group) -> None:
-    """Declare the device and the number formats."""
+def precision_flags(group: Group, compiles: bool = True) -> None:
+    """Declare the device, the number formats and, if the command compiles its model, the compiler."""
     add, switch = group.value, group.switch
     add("--device", "NAME", None, "cpu, cuda, cuda:1, mps, ... (default: cuda if there is one, else cpu)")
     switch("--amp --native-amp", "use mixed precision")
@@ -59,7 +59,9 @@ def precision_flags(group: Group) -> None:
     formats = ["float16", "bfloat16"]
     default = "float16 on cuda, bfloat16 on cpu"
     add("--amp-dtype", formats, None, f"number format of mixed precision (default: {default})", needs=needs)
-    add("--torchcompile", "BACKEND", None, "compile the model (with inductor by default)", nargs="?", const="inductor")
+    if compiles:
+        compiler = "compile the model (with inductor by default)"
+        add("--torchcompile", "BACKEND", None, compiler, nargs="?", const="inductor")
     switch("--channels-last", "channels-last memory format: convolutions are faster, others no slower", default=True)
 
 

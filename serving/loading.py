@@ -97,6 +97,7 @@ def load_evaluation_model(
     channels_last: bool,
     compiler: str | None = None,
     data: str | None = None,
+    needs_heads: bool = True,
 ) -> EvaluationModel:
     """Rebuild a checkpoint's model and resolve preprocessing and precision.
 
@@ -110,12 +111,15 @@ def load_evaluation_model(
         channels_last: whether images and convolutions have the channels last in memory.
         compiler: a backend of torch.compile; None does not compile.
         data: a data folder whose table names the classes of a checkpoint of the original, which has no names.
+        needs_heads: whether a model without attributes is an error, and one with untrained heads is warned of.
 
     Raises:
         UsageError: the checkpoint cannot be used, or the settings do not fit it.
     """
     autocast, _, dtype = resolve_precision(device, **precision, training=False)
     model = _rebuild(checkpoint, use_ema, data)
+    if needs_heads:
+        _check_heads(checkpoint, model)
     trained = _trained_preprocessing(model, checkpoint)
     data_config = _override(checkpoint.path, trained, preprocessing)
     if data_config["input_size"] != trained["input_size"]:
@@ -172,14 +176,19 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLa
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = first_line(error)
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
+    return model
+
+
+def _check_heads(checkpoint: Checkpoint, model: MultiLabelModel) -> None:
+    """Raise if a model has no attributes; warn if no labels trained its heads."""
+    path = checkpoint.path
     if not len(model.label_space):
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")
     if checkpoint.heads_are_untrained:
         _logger.warning(
             f"{path} was trained with -wlc 0: its heads learned nothing in that run and guess. Train it further with "
-            "--initial-checkpoint, or see its *_knn20 in summary.csv"
+            "--initial-checkpoint, solve them with refit.py, or see its *_knn20 in summary.csv"
         )
-    return model
 
 
 def _name_classes(model: MultiLabelModel, checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from catalog.attribute_column import class_names
-from catalog.build_label_space import build_label_space
+from catalog.build_label_space import extend_label_space
+from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
 from catalog.table import Table
 from catalog.targets import encode_targets
@@ -23,6 +24,7 @@ from runtime.errors import UsageError
 from runtime.progress import progress_bar
 from serving.checkpoint_files import EXTENSION, stem
 from serving.loading import EvaluationModel
+from serving.scoring import attribute_weights
 from simclr.collectives import rank, world_size
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint, refitted_content
@@ -32,6 +34,27 @@ from timm.task.evaluate import evaluate
 from timm.task.refit import Features, Refit, attribute_metrics, extract_features, put_heads, refit_heads, refit_line
 
 _logger = logging.getLogger("refit")
+
+_BATCH = 4096  # features that are scored at a time
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What heads are solved on.
+
+    Attributes:
+        label_space: the attributes and classes of the refitted model.
+        solved: the attributes whose heads are solved; all others keep theirs.
+        train: labeled images.
+        validation: images that choose the strengths and calibrate; None without any.
+        metrics: by solved attribute, the score that chooses.
+    """
+
+    label_space: LabelSpace
+    solved: tuple[str, ...]
+    train: TwoViewDataset
+    validation: TwoViewDataset | None
+    metrics: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,139 +79,140 @@ def refitted_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{stem(checkpoint)}-refitted{EXTENSION}")
 
 
-def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
-    """Return a checkpoint's label space with the attributes and classes that a table adds, and log what is new.
+def trained_attributes(checkpoint: Checkpoint, known: LabelSpace) -> list[str]:
+    """Return the attributes of a label space that the checkpoint's run did not leave out by a weight of 0."""
+    weights = checkpoint.trained_flags.get("attribute_weights") or {}
+    return [name for name in known.attributes if weights.get(name, 1.0)]
 
-    An attribute with new classes has all of them sorted by name.
+
+def read_labels(
+    known: LabelSpace,
+    train: Table,
+    validation: Table | None,
+    *,
+    eval_metric: str,
+    channels: int,
+    max_unreadable: float,
+) -> Labels:
+    """Return the labels that heads are solved on, and log what is new to the model.
 
     Args:
         known: the checkpoint's label space.
-        table: the table that the heads are solved on, with the attributes to solve heads for.
-
-    Raises:
-        catalog.data_error.DataError: a column cannot be an attribute.
-    """
-    classes, multi_valued = dict(known.classes), set(known.multi_valued)
-    new = {name: column for name, column in table.columns.items() if name not in known.attributes}
-    if new:
-        added = build_label_space(replace(table, columns=new))
-        classes |= added.classes
-        multi_valued |= set(added.multi_valued)
-        for name, names in added.classes.items():
-            _logger.info(f"{name}: a new attribute with {len(names)} classes")
-    for name, column in table.columns.items():
-        if fresh := sorted(set(class_names(column, name in multi_valued)) - set(classes[name])):
-            classes[name] = tuple(sorted({*classes[name], *fresh}))
-            _logger.info(f"{name}: {len(fresh)} new classes: {', '.join(fresh)}")
-    return LabelSpace(classes, multi_valued)
-
-
-def labeled_images(table: Table, label_space: LabelSpace, channels: int, max_unreadable: float) -> TwoViewDataset:
-    """Return the images of a table that have a label.
-
-    Args:
-        table: the table.
-        label_space: the attributes and classes.
+        train: table whose columns are the attributes to solve heads for; a blank column is left out.
+        validation: table of the validation split; None without one.
+        eval_metric: name of the score that chooses; see `attribute_metrics`.
         channels: 3 for color, 1 for gray.
         max_unreadable: largest share of unreadable images, 0-1.
 
     Raises:
-        UsageError: no row has a label.
+        UsageError: a table has no label, or does not fit the label space.
     """
-    targets = encode_targets(table, label_space, strict=False)
+    columns = {name: column for name, column in train.columns.items() if column.null_count < len(column)}
+    if not columns:
+        raise UsageError(f"{train.path} has no label of {', '.join(train.columns)}: label some of its rows")
+    label_space = extend_label_space(known, replace(train, columns=columns))
+    solved = tuple(name for name in label_space.attributes if name in columns)
+    targets = encode_targets(_with_blank_columns(train, label_space), label_space, strict=True)
     rows = np.flatnonzero((targets >= 0).any(axis=1))
-    if not len(rows):
-        raise UsageError(f"{table.path} has no label of {', '.join(label_space.attributes)}: label some of its rows")
-    return TwoViewDataset(table.take(rows), targets[rows], None, channels, max_unreadable=max_unreadable)
+    train_set = TwoViewDataset(train.take(rows), targets[rows], None, channels, max_unreadable=max_unreadable)
+    eval_set = None
+    if validation is not None:
+        try:
+            targets = encode_targets(validation, label_space, strict=False)
+        except DataError as error:
+            raise UsageError(f"{error}; or choose by cross-validation with val_split none") from error
+        eval_set = TwoViewDataset(validation, targets, None, channels, max_unreadable=max_unreadable)
+    counted = [float(name in solved) for name in label_space.attributes]
+    return Labels(label_space, solved, train_set, eval_set, attribute_metrics(eval_metric, label_space, counted))
 
 
 def refit_model(
-    ready: EvaluationModel,
-    checkpoint: Checkpoint,
-    label_space: LabelSpace,
-    train: Any,
-    validation: Any,
-    weights: Sequence[float],
-    *,
-    eval_metric: str,
-    tta: int,
-    distributed: bool,
-    name: str,
+    ready: EvaluationModel, checkpoint: Checkpoint, labels: Labels, train: Any, validation: Any, *, tta: int, name: str
 ) -> RefittedModel:
     """Solve the heads of a model. Every process must make this call.
 
     Args:
         ready: the model; its heads change.
         checkpoint: the checkpoint that it comes from, whose run says how rare classes are weighted.
-        label_space: the attributes and classes that it is to predict.
-        train: loader of labeled images in their evaluation view.
+        labels: the labels.
+        train: loader of the labeled images in their evaluation view.
         validation: loader of the validation split; None chooses the strengths by cross-validation.
-        weights: weight of each attribute in the means; heads of weight 0 stay.
-        eval_metric: name of the score that chooses; see `attribute_metrics`.
         tta: 2 averages the features of an image and its mirror image.
-        distributed: whether the processes of torch.distributed share the work.
         name: name of the model in the log.
     """
     # features
-    model, device, known = ready.model, ready.device, ready.label_space.classes
-    unchanged = [attribute for attribute, names in known.items() if label_space.classes[attribute] == names]
-    model.change_label_space(label_space)
+    model, space, known = ready.model, labels.label_space, ready.label_space.classes
+    model.change_label_space(space)
     start = time.perf_counter()
     features = _features(ready, train, tta, name)
     held_out = None if validation is None else _features(ready, validation, tta, name)
     elapsed = time.perf_counter() - start
 
     # heads
-    targets, flags = train.dataset.targets, checkpoint.trained_flags
-    heads: dict[str, Any] = dict(zip(label_space.attributes, model.heads, strict=True))
-    device = device if device.type != "mps" else torch.device("cpu")  # mps has no float64
-    rarity = class_weights(targets, label_space, flags.get("class_weights") or "none")
-    margins = logit_margins(targets, label_space, flags.get("logit_adjustment") or 0.0)
+    heads: dict[str, Any] = dict(zip(space.attributes, model.heads, strict=True))
+    targets, flags = labels.train.targets, checkpoint.trained_flags
+    device = ready.device if ready.device.type != "mps" else torch.device("cpu")  # mps has no float64
+    rarity = class_weights(targets, space, flags.get("class_weights") or "none")
+    margins = logit_margins(targets, space, flags.get("logit_adjustment") or 0.0)
     results = refit_heads(
         features,
         held_out,
-        label_space,
-        {} if checkpoint.heads_are_untrained else {attribute: heads[attribute] for attribute in unchanged},
-        metrics=attribute_metrics(eval_metric, label_space, weights),
-        weights=_by_attribute(rarity, label_space, device),
-        margins=_by_attribute(margins, label_space, device),
+        space,
+        {} if checkpoint.heads_are_untrained else {attribute: heads[attribute] for attribute in known},
+        metrics=labels.metrics,
+        weights=_by_attribute(rarity, space, device),
+        margins=_by_attribute(margins, space, device),
         device=device,
         cross_validate=True,
+        changed=[attribute for attribute, names in known.items() if space.classes[attribute] != names],
     )
     put_heads(model, results)
     for attribute, result in results.items():
         _logger.info(f"{name}: {refit_line(attribute, result)}")
     _logger.info(f"{name}: features in {elapsed:.1f}s, heads in {time.perf_counter() - start - elapsed:.1f}s")
-    return _scored(ready, results, held_out, weights, distributed)
+    return _scored(ready, results, held_out, attribute_weights(checkpoint, space))
 
 
-def save_refitted(path: Path, checkpoint: Checkpoint, refitted: RefittedModel, averaged: RefittedModel | None) -> None:
+def save_refitted(
+    path: Path, checkpoint: Checkpoint, labels: Labels, refitted: RefittedModel, averaged: RefittedModel | None
+) -> None:
     """Write a checkpoint with refitted heads.
 
     Args:
         path: the file to write.
         checkpoint: the checkpoint before.
+        labels: what the heads were solved on.
         refitted: its model.
         averaged: the model of its averaged weights; None without any.
     """
-    ready = refitted.ready
-    size = ready.data_config["input_size"]
-    config = ready.model.config | {"data_config": dict(ready.data_config), "image_size": list(size)}
+    model, data_config = refitted.ready.model, refitted.ready.data_config
+    config = model.config | {"data_config": dict(data_config), "image_size": list(data_config["input_size"])}
     chosen = {"thresholds": refitted.thresholds, "temperatures": refitted.temperatures}
     if averaged is not None:
         chosen |= {"thresholds_ema": averaged.thresholds, "temperatures_ema": averaged.temperatures}
-    states = [None if one is None else one.ready.model.state_dict() for one in (refitted, averaged)]
-    assert states[0] is not None
-    content = refitted_content(checkpoint, states[0], states[1], config, chosen)
+    content = refitted_content(
+        checkpoint,
+        model.state_dict(),
+        None if averaged is None else averaged.ready.model.state_dict(),
+        config,
+        chosen,
+        trained=not checkpoint.heads_are_untrained or labels.solved == labels.label_space.attributes,
+    )
     with atomic_file(path) as unfinished:
         torch.save(content, unfinished)
+
+
+def _with_blank_columns(table: Table, label_space: LabelSpace) -> Table:
+    """Return a table with a blank column for each attribute that it lacks."""
+    blank = pa.nulls(len(table), pa.string()).dictionary_encode()
+    return replace(table, columns={name: table.columns.get(name, blank) for name in label_space.attributes})
 
 
 def _features(ready: EvaluationModel, loader: Any, tta: int, name: str) -> Features:
     """Return the features of this process's share of a loader's images.
 
     Raises:
-        UsageError: too many images are unreadable.
+        UsageError: too many images are unreadable, or a feature is not finite.
     """
     with progress_bar(len(loader), name, enabled=rank() == 0) as bar:
         found = extract_features(
@@ -212,11 +236,7 @@ def _by_attribute(
 
 
 def _scored(
-    ready: EvaluationModel,
-    results: Mapping[str, Refit],
-    validation: Features | None,
-    weights: Sequence[float],
-    distributed: bool,
+    ready: EvaluationModel, results: Mapping[str, Refit], validation: Features | None, weights: Sequence[float]
 ) -> RefittedModel:
     """Return a model with its scores, thresholds and temperatures; a new head has none without a validation label."""
     model = ready.model
@@ -226,13 +246,13 @@ def _scored(
     if validation is None:
         return RefittedModel(ready, None, thresholds, temperatures)
     evaluator = AttributeEvaluator(model.label_space, weights, ready.device)
-    batches = [(validation.h, validation.target)]
-    dtype = next(model.heads.parameters()).dtype
+    batches = list(zip(validation.h.split(_BATCH), validation.target.split(_BATCH), strict=True))
+    dtype, several = next(model.heads.parameters()).dtype, world_size() > 1
     metrics = evaluate(
-        model, batches, evaluator, ready.autocast, lambda h: h.to(ready.device, dtype), distributed=distributed
+        model, batches, evaluator, ready.autocast, lambda h: h.to(ready.device, dtype), distributed=several
     )
     for name in sorted(model.label_space.multi_valued):
         if metrics["attributes"][name]["count"]:
             thresholds[name] = metrics["attributes"][name]["threshold"]
     assert evaluator.calibration is not None
-    return RefittedModel(ready, metrics, thresholds, temperatures | evaluator.calibration.temperatures(distributed))
+    return RefittedModel(ready, metrics, thresholds, temperatures | evaluator.calibration.temperatures(several))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from catalog.label_space import UNKNOWN, LabelSpace
 from simclr.collectives import rank, world_size
 from timm.task.head_solver import HeadProblem
-from timm.task.refit import STRENGTHS, Features, Refit, attribute_metrics, refit_heads, replace_head
+from timm.task.refit import STRENGTHS, Features, Refit, attribute_metrics, refit_heads, refit_line, replace_head
 
 torch.set_num_threads(1)
 
@@ -77,6 +77,26 @@ def test_an_attribute_without_a_validation_label_is_left_alone_or_cross_validate
     assert not found["empty"].kept
 
 
+def test_with_validation_folds_decide_for_no_head_that_exists_unless_its_classes_changed() -> None:
+    train, validation = drawn(150, 0), drawn(150, 1)
+    validation.target[:, 0] = UNKNOWN
+    given = {"kind": nn.Linear(WIDTH, 3)}
+    assert refitted(train, validation, given=given, cross_validate=True)["kind"].head is None
+    assert refitted(train, validation, cross_validate=True)["kind"].kept
+    assert refitted(train, validation, given=given, cross_validate=True, changed=["kind"])["kind"].kept
+    assert refitted(train, None, given=given, cross_validate=True)["kind"].kept
+
+
+def test_a_head_of_other_classes_is_replaced_whatever_the_scores() -> None:
+    train, validation = drawn(60, 0), drawn(150, 1)
+    good = nn.Linear(WIDTH, 3)
+    replace_head(good, next(HeadProblem(*validation[:1], validation.target[:, 0], 3).solve([1.0])))
+    result = refitted(train, validation, given={"kind": good}, changed=["kind"])["kind"]
+    assert result.after < result.before
+    assert result.kept
+    assert "its classes are other ones" in refit_line("kind", result)
+
+
 def test_folds_choose_the_strength_that_a_fresh_split_agrees_with() -> None:
     train, fresh = drawn(200, 3), drawn(4000, 4)
     strength = refitted(train, None, cross_validate=True)["kind"].strength
@@ -117,6 +137,7 @@ def test_class_weights_and_margins_reach_the_solver() -> None:
     ("metric", "expected"),
     [
         ("top1", {"kind": "top1", "tags": "map"}),
+        ("simclr_loss", {"kind": "top1", "tags": "map"}),
         ("ema_balanced_accuracy", {"kind": "balanced_accuracy", "tags": "balanced_accuracy"}),
         ("eval_loss", {"kind": "loss", "tags": "loss"}),
         ("train_loss", {"kind": "top1", "tags": "map"}),

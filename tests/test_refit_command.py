@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import socket
@@ -21,9 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 
 import refit
+import train
 import validate
+from catalog.label_space import LabelSpace
 from timm.data import create_transform
-from timm.models.multi_label import MultiLabelModel
+from timm.models.multi_label import MultiLabelModel, create_multi_label_model
+from timm.models.multi_label_checkpoint import read_checkpoint
 
 torch.set_num_threads(1)
 
@@ -58,9 +62,14 @@ def write(path: Path, rows: Rows) -> None:
 def copied(data: Path, folder: Path, change: Callable[[int, dict[str, str]], dict[str, str]]) -> Path:
     """Write the tables of a folder into another one with changed rows."""
     for split in ("train", "val"):
-        rows = [row | {"image_path": f"{data / row['image_path']}"} for row in read(data / f"{split}.csv")]
+        rows = absolute(data, split)
         write(folder / f"{split}.csv", [change(number, row) for number, row in enumerate(rows)])
     return folder
+
+
+def absolute(data: Path, split: str) -> Rows:
+    """Return the rows of a table with absolute paths."""
+    return [row | {"image_path": f"{data / row['image_path']}"} for row in read(data / f"{split}.csv")]
 
 
 def run(*argv: object) -> None:
@@ -176,7 +185,10 @@ def test_new_classes_and_attributes_get_heads_and_others_stay(
     torch.testing.assert_close(model.heads[1].weight, before.heads[1].weight)
     assert model.heads[2].weight.abs().sum() > 0
     assert "season: a new attribute with 2 classes" in log
-    assert "color: 1 new classes: amber" in log
+    assert "color: new among its classes: 'amber'" in log
+    assert "refitted, as its classes are other ones" in log
+    assert "blank in every row" not in log
+    assert "Refit: size" not in log
 
 
 def test_columns_that_the_checkpoint_does_not_know_are_ignored(data: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -259,6 +271,88 @@ def test_two_processes_solve_the_heads_of_one(data: Path, checkpoint: Path, tmp_
     assert two["temperatures"] == pytest.approx(one["temperatures"], rel=1e-3)
 
 
+def test_a_head_stays_if_validation_cannot_compare_it(
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = copied(data, tmp_path, lambda number, row: row | {"size": ""})
+    write(tables / "train.csv", absolute(data, "train"))
+    run(checkpoint, tables, "-o", tmp_path / "new.pth.tar")
+    before, after = (MultiLabelModel.from_checkpoint(path) for path in (checkpoint, tmp_path / "new.pth.tar"))
+    torch.testing.assert_close(after.heads[1].weight, before.heads[1].weight)
+    assert "size: kept as it is" in capsys.readouterr().err
+
+
+def test_old_classes_without_a_label_are_named(
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(number: int, row: dict[str, str]) -> dict[str, str]:
+        return row | {"color": "amber" if row["color"] == "red" else row["color"]}
+
+    run(checkpoint, copied(data, tmp_path, change), "-o", tmp_path / "new.pth.tar")
+    assert "color: train.csv has no label 'red'" in capsys.readouterr().err
+
+
+def test_attributes_of_weight_0_stay_unless_they_are_named(data: Path, tmp_path: Path) -> None:
+    flags = {"attribute_weights": {"color": 0.0}}
+    path = save_checkpoint(tmp_path / "a.pth.tar", make_model(), args=flags)
+    tables = copied(data, tmp_path, lambda number, row: row | {"color": "amber" if number % 2 else row["color"]})
+    run(path, tables, "-o", tmp_path / "b.pth.tar")
+    before, left = (MultiLabelModel.from_checkpoint(file) for file in (path, tmp_path / "b.pth.tar"))
+    assert left.label_space == before.label_space
+    torch.testing.assert_close(left.heads[0].weight, before.heads[0].weight)
+    run(path, tables, "--attributes", "color", "-o", tmp_path / "c.pth.tar")
+    assert "amber" in MultiLabelModel.from_checkpoint(tmp_path / "c.pth.tar").label_space.classes["color"]
+
+
+def test_a_network_pretrained_without_labels_gets_its_first_heads(data: Path, tmp_path: Path) -> None:
+    model = create_multi_label_model("test_efficientnet", LabelSpace({}), image_size=(3, 32, 32))
+    path = save_checkpoint(tmp_path / "a.pth.tar", model, args={"classification_loss_weight": 0})
+    run(path, data, "--attributes", *CLASSES, "-o", tmp_path / "b.pth.tar")
+    assert MultiLabelModel.from_checkpoint(tmp_path / "b.pth.tar").label_space.classes == CLASSES
+
+
+def test_guessing_heads_that_were_not_solved_are_still_warned_of(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_checkpoint(tmp_path / "a.pth.tar", make_model(), args={"classification_loss_weight": 0})
+    run(path, data, "--attributes", "color", "-o", tmp_path / "b.pth.tar")
+    scores(capsys, data, tmp_path / "b.pth.tar")
+    assert read_checkpoint(tmp_path / "b.pth.tar").heads_are_untrained
+
+
+def test_the_class_weights_of_the_run_apply(data: Path, tmp_path: Path) -> None:
+    heads = []
+    for kind in ("none", "inverse"):
+        path = save_checkpoint(tmp_path / f"{kind}.pth.tar", make_model(), args={"class_weights": kind})
+        run(path, data, "--val-split", "none", "-o", tmp_path / "new.pth.tar")
+        heads.append(MultiLabelModel.from_checkpoint(tmp_path / "new.pth.tar").heads[0].weight)
+    assert (heads[0] - heads[1]).abs().max() > heads[0].abs().max() / 100
+
+
+def test_the_result_serves_a_new_run_and_is_not_resumed(
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(checkpoint, data, "-o", tmp_path / "new.pth.tar")
+    flags = "--model test_efficientnet --img-size 32 -b 16 -wls 0 -wlc 1 --epochs 1 --device cpu -j 0 --knn-interval 0"
+    with pytest.raises(SystemExit):
+        train.main([str(data), *flags.split(), "--resume", str(tmp_path / "new.pth.tar")])
+    assert "no state of an optimizer" in capsys.readouterr().err
+    train.main(
+        [str(data), *flags.split(), "--initial-checkpoint", str(tmp_path / "new.pth.tar"), "--output", str(tmp_path)]
+    )
+
+
+def test_features_that_are_not_finite_are_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.backbone.conv_stem.weight.fill_(math.inf)
+    path = save_checkpoint(tmp_path / "a.pth.tar", model)
+    assert "not finite" in refusal(capsys, path, data)
+    assert not (tmp_path / "a-refitted.pth.tar").exists()
+
+
 def test_mistakes_are_one_sentence(
     data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,3 +365,11 @@ def test_mistakes_are_one_sentence(
     blank = copied(data, tmp_path, lambda number, row: row | {"color": "", "size": ""})
     assert "has no label of color, size" in refusal(capsys, checkpoint, blank)
     assert "--val-split none" in refusal(capsys, checkpoint, data, "--val-split", "other")
+    write(other / "train.csv", absolute(data, "train"))
+    write(other / "val.csv", [{"image_path": row["image_path"], "price": "1"} for row in absolute(data, "val")])
+    assert "--val-split none" in refusal(capsys, checkpoint, other)
+    sets = copied(data, tmp_path, lambda number, row: row | {"color": "red|blue"})
+    assert "several values in a cell, and the model knows one" in refusal(capsys, checkpoint, sets)
+    ids = copied(data, tmp_path, lambda number, row: row | {"color": f"{number}"})
+    assert "it is an id" in refusal(capsys, checkpoint, ids)
+    assert "--output is the checkpoint" in refusal(capsys, checkpoint, data, "-o", checkpoint)

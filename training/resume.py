@@ -45,6 +45,11 @@ def resume_task(
     Raises:
         UsageError: the checkpoint does not fit the flags.
     """
+    if with_optimizer and resumed.optimizer is None:
+        raise UsageError(
+            f"--resume {resumed.path} has no state of an optimizer, as after refit.py: start a new run from it with "
+            "--initial-checkpoint"
+        )
     asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
     try:
         task.load_checkpoint_state(resumed.state_dict)

@@ -27,6 +27,8 @@ from timm.models.original_checkpoint import OriginalWeights
 from timm.models.pretrained_weights import create_from_file, create_from_hub
 from timm.models.projection_head import projection_head
 
+_NEVER = -1e4  # logit of a class that no weights predict; float16 can hold it
+
 
 class MultiLabelModel(nn.Module):
     """A model that predicts every attribute from one representation h, and projects h for the contrastive loss.
@@ -187,7 +189,7 @@ class MultiLabelModel(nn.Module):
 
     @torch.no_grad()
     def change_label_space(self, label_space: LabelSpace) -> None:
-        """Predict other attributes or classes; a class that was there keeps its weights, and a new one gets zeros.
+        """Predict other attributes or classes; a class that was there keeps its weights, a new one is never predicted.
 
         Optimizers, averages and wrappers of the model do not follow.
         """
@@ -195,7 +197,7 @@ class MultiLabelModel(nn.Module):
         heads = [nn.Linear(self.num_features, count) for count in label_space.num_classes.values()]
         for (name, classes), head in zip(label_space.classes.items(), heads, strict=True):
             head.weight.zero_()
-            head.bias.zero_()
+            head.bias.fill_(_NEVER)
             if name in earlier:
                 known = self.label_space.classes[name]
                 kept = [position for position, kind in enumerate(classes) if kind in known]

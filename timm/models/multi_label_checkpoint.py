@@ -182,6 +182,7 @@ def refitted_content(
     averaged: StateDict | None,
     config: dict[str, Any],
     chosen: Mapping[str, dict[str, float]],
+    trained: bool,
 ) -> dict[str, Any]:
     """Return the content of a file with refitted heads, without the states of a run, which belong to other heads.
 
@@ -191,9 +192,10 @@ def refitted_content(
         averaged: the averaged weights, or None.
         config: what rebuilds the model.
         chosen: what validation chose, as in `Checkpoint.chosen`.
+        trained: whether every head was trained or solved.
     """
     content = {"state_dict": weights, "multi_label": config, "arch": config["arch"], "epoch": checkpoint.epoch}
-    content |= {"version": checkpoint.version, "args": checkpoint.trained_flags | {"refit_heads": True}}
+    content |= {"version": checkpoint.version, "args": checkpoint.trained_flags | {"refit_heads": trained}}
     return content | ({} if averaged is None else {"state_dict_ema": averaged}) | dict(chosen)
 
 

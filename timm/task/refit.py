@@ -8,7 +8,7 @@ it scores no lower on the validation split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from catalog.label_space import LabelSpace
+from runtime.errors import UsageError
 from simclr import gather_rows
-from simclr.collectives import rank, world_size
+from simclr.collectives import rank, sum_over_processes, world_size
 from timm.data.target_codes import by_attribute, label_codes
 from timm.models.multi_label import MultiLabelModel
 from timm.task import evaluation_sample_limit
@@ -56,6 +57,7 @@ class Refit:
         metric: name of the score.
         before: score of the given head on the validation split; NaN without a head or a label.
         after: score of the solved head; NaN without a label.
+        forced: whether the given head has other classes, so that the solved one replaces it whatever the scores.
     """
 
     head: Head | None
@@ -63,13 +65,15 @@ class Refit:
     metric: str
     before: float
     after: float
+    forced: bool = False
 
     @property
     def kept(self) -> bool:
         """Whether the solved head replaces the given one: it scores no lower, or nothing can be compared."""
         lower = -1 if self.metric == "loss" else 1
         comparable = not math.isnan(self.before) and not math.isnan(self.after)
-        return self.head is not None and not (comparable and lower * self.after < lower * self.before)
+        worse = comparable and lower * self.after < lower * self.before
+        return self.head is not None and (self.forced or not worse)
 
 
 @torch.inference_mode()
@@ -91,6 +95,9 @@ def extract_features(
         to_device: function that moves images to the model's device and memory format.
         tta: 2 averages the features of an image and its mirror image, whose head then averages their logits.
         after_batch: callback after each batch, with the number of images so far; what it raises ends the computation.
+
+    Raises:
+        UsageError: a feature is not finite.
     """
     model.eval()
     features, targets = [], []
@@ -104,8 +111,19 @@ def extract_features(
         targets.append(target.cpu())
         after_batch(sum(map(len, targets)))
     limit = evaluation_sample_limit(loader)
-    target = torch.cat(targets)[:limit]
-    return Features(torch.cat(features)[:limit], target, torch.arange(len(target)) * world_size() + rank())
+    h, target = torch.cat(features)[:limit], torch.cat(targets)[:limit]
+    _check_finite(h, next(model.parameters()).device)
+    return Features(h, target, torch.arange(len(target)) * world_size() + rank())
+
+
+def _check_finite(h: Tensor, device: torch.device) -> None:
+    """Raise a UsageError on every process if a feature of any process is not finite."""
+    wrong = sum_over_processes((~h.isfinite().all(dim=1)).sum().to(device))
+    if wrong:
+        raise UsageError(
+            f"the features of {int(wrong)} of the images are not finite: the weights have diverged, or amp needs "
+            "amp_dtype bfloat16"
+        )
 
 
 def refit_heads(
@@ -119,6 +137,7 @@ def refit_heads(
     margins: Mapping[str, Tensor | None],
     device: torch.device,
     cross_validate: bool,
+    changed: Collection[str] = (),
 ) -> dict[str, Refit]:
     """Return the result for each attribute that has a metric. Every process must make this call.
 
@@ -131,7 +150,9 @@ def refit_heads(
         weights: class weights by attribute, [K] or None.
         margins: logit margins by attribute, [K] or None.
         device: device of the arithmetic.
-        cross_validate: whether cross-validation chooses the strength of attributes without a validation label.
+        cross_validate: whether cross-validation chooses the strength of an attribute without a validation label; with a
+            validation split this is for attributes without a given head, since nothing compares the two.
+        changed: attributes whose given head has other classes, which the solved head always replaces.
     """
     results = {}
     train_labels = dict(zip(label_space.attributes, by_attribute(train.target, label_space), strict=True))
@@ -142,14 +163,15 @@ def refit_heads(
         scorer = _Scorer(name, label_space, metric, device)
         before = _of_given(given[name], validation, scorer) if name in given and validation else math.nan
         split = validation if validation and scorer.has_labels(validation) else None
-        if not problem.total or not (split or cross_validate):
+        folds = cross_validate and (validation is None or name not in given or name in changed)
+        if not problem.total or not (split or folds):
             results[name] = Refit(None, math.nan, metric, before, math.nan)
             continue
         strength = _on_split(problem, split, scorer) if split else _by_folds(problem, train, scorer)
         head = next(problem.solve([strength], tol=FINE))
         after = scorer.score([(head.logits(split.h), split.target)]) if split else (math.nan, math.nan)
         sign = -1 if metric == "loss" else 1
-        results[name] = Refit(head, strength, metric, before, sign * after[0])
+        results[name] = Refit(head, strength, metric, before, sign * after[0], name in changed)
     return results
 
 
@@ -162,7 +184,8 @@ def attribute_metrics(eval_metric: str, label_space: LabelSpace, attribute_weigh
         attribute_weights: weight of each attribute in the classification loss.
     """
     known = ("balanced_accuracy", "macro_f1", "loss")
-    measure = next((end for end in known if eval_metric.endswith(end) and "train" not in eval_metric), None)
+    of_training = "train" in eval_metric or eval_metric.endswith(("simclr_loss", "classification_loss", "pseudo_loss"))
+    measure = next((end for end in known if eval_metric.endswith(end) and not of_training), None)
     return {
         name: measure or ("map" if name in label_space.multi_valued else "top1")
         for name, weight in zip(label_space.attributes, attribute_weights, strict=True)
@@ -193,8 +216,10 @@ def refit_line(attribute: str, result: Refit) -> str:
         return f"{attribute}: strength {result.strength:g}, chosen by cross-validation"
     if math.isnan(result.before):
         return f"{attribute}: {result.metric} {result.after:.3f}, strength {result.strength:g}"
-    scores = f"{result.metric} {result.before:.3f} before, {result.after:.3f} after"
-    return f"{attribute}: {scores}, strength {result.strength:g}: {'refitted' if result.kept else 'kept as trained'}"
+    scores = f"{result.metric} {result.before:.3f} before, {result.after:.3f} after, strength {result.strength:g}"
+    if result.forced:
+        return f"{attribute}: {scores}: refitted, as its classes are other ones"
+    return f"{attribute}: {scores}: {'refitted' if result.kept else 'kept as trained'}"
 
 
 class _Scorer:

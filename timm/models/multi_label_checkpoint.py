@@ -51,6 +51,7 @@ from torch import Tensor
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
 from timm.models import clean_state_dict, load_state_dict
+from timm.models.checkpoint_claims import damage_of, false_claim
 
 StateDict = dict[str, Tensor]
 
@@ -153,11 +154,15 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
         bare: accept a file of weights alone too (.safetensors, .pth).
 
     Raises:
-        CheckpointError: no such file, or not a training checkpoint.
+        CheckpointError: no such file, or damaged, or not a training checkpoint, or one that claims what cannot be.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
+    if damage := damage_of(path):
+        raise CheckpointError(
+            f"{path} cannot be used, as {damage}: take another checkpoint of the run, or copy it anew"
+        )
     try:
         content = _load(path)
     except Exception as error:  # on garbage the unpickler raises any type of error
@@ -166,6 +171,8 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
         if bare and isinstance(content, dict):
             return Checkpoint(path, _bare_weights(content))
         raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict")
+    if fault := false_claim(content):
+        raise CheckpointError(f"{path} cannot be used: {fault}")
     return _parse(path, content)
 
 

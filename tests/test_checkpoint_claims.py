@@ -119,9 +119,7 @@ def test_damaged_bytes_are_found_by_the_checksums(tmp_path: Path, content: Conte
     torch.save(content, path)
     sound = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        parts = sorted(
-            (item for item in archive.infolist() if "/data/" in item.filename), key=lambda item: -item.file_size
-        )
+        weights = [item for item in archive.infolist() if "/data/" in item.filename]
     damages: list[Callable[[bytearray, int, int], None]] = [_zero, _flip]
     for part in sorted(weights, key=lambda item: -item.file_size)[:3]:
         for damage in damages:

@@ -6,7 +6,6 @@ without a word, and believes any name, size and path.
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import zipfile
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 MAX_SIDE = 4096  # pixels; a larger input takes gigabytes for a single image
-_MAX_COUNT = 16_384  # of layers, channels, heads and the like
+_MAX_COUNT = 16_384  # layers, channels, heads
 _MAX_EPOCH = 10**9
 _MAX_CLASSES = 10**7
 _ARCH = re.compile(
@@ -231,7 +230,7 @@ _ENTRIES: dict[str, Claim] = {
     "version": _COUNT,
     "optimizer": _DICT,
     "amp_scaler": _DICT,
-    "args": Claim(lambda value: isinstance(value, Mapping | argparse.Namespace), "the flags of a run"),
+    "args": Claim(lambda value: isinstance(value, Mapping) or hasattr(value, "__dict__"), "the flags of a run"),
     "progress": Claim(_is_progress, "a dict with an epoch and a batch"),
     "plateau": _DICT,
     "thresholds": _THRESHOLDS,

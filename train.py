@@ -39,7 +39,7 @@ from typing import Any
 import torch
 
 from catalog.label_space import LabelSpace
-from runtime.atomic_file import check_writable
+from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, leave_process_group, set_up_process
@@ -73,7 +73,8 @@ from training.resume import (
     resumed_freeze_bn,
 )
 from training.run import Run, Settings, Start
-from training.summary import lower_is_better, measured_columns, metric_interval, metric_names, soft_columns
+from training.saver import RunSaver
+from training.summary import drop_rows, lower_is_better, measured_columns, metric_interval, metric_names, soft_columns
 from training.task import compile_task, distribute_task, make_task
 from training.view_sheet import save_view_sheet
 from training.view_warnings import ViewSettings, soft_target_warnings, view_warnings
@@ -290,14 +291,15 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
     continued = resumed_folder(args.resume, args.output, args.experiment)
     if continued:
         folder = continued
-        utils.trim_summary(str(folder / "summary.csv"), run.start["epoch"])  # a resumed run repeats these epochs
+        drop_rows(folder / "summary.csv", run.start["epoch"])  # a resumed run repeats these epochs
     else:
         size = run.data_config["input_size"][-1]
         name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
         folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
     # In a continued folder, args.yaml repeats the whole run, so the flags that resume it are left out.
     text = args_text(args, without=("resume", "no_resume_opt", "start_epoch") if continued else ())
-    (folder / "args.yaml").write_text(text, encoding="utf-8")
+    with atomic_file(folder / "args.yaml") as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
     # checkpoints
     task = run.task
@@ -309,7 +311,7 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
         "progress": lambda: dict(run.progress),
         "plateau": lambda: plateau_memory(run.scheduler),
     }
-    saver = utils.CheckpointSaver(
+    saver = RunSaver(
         model=task.get_trainable_module(),
         optimizer=run.optimizer,
         amp_scaler=run.backward if hasattr(run.backward, "state_dict") else None,

@@ -25,6 +25,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut after the renaming could leave an empty file
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from flag_effects import command, draw_ramps, silence, train_through
 import train
 from timm.models.multi_label_checkpoint import Checkpoint
 from training.resume import restore_saver, resume_ema
+from training.saver import RunSaver
 
 WORDS = ["--model-ema", "--lr", 0.1, "--checkpoint-hist", 2]
 
@@ -66,11 +67,12 @@ def test_a_run_that_had_no_average_starts_it_from_its_weights() -> None:
         assert task.given == [(expected, True)]
 
 
-def test_a_checkpoint_without_history_starts_the_saver_fresh(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_without_history_starts_the_saver_fresh(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     saver: Any = Recorder()
     restore_saver(saver, Checkpoint(Path("a"), {}))
     assert saver.given == []
     assert caplog.messages == ["No checkpoint history in 'a', ranked checkpoints start fresh."]
-    restore_saver(saver, Checkpoint(Path("a"), {}, saver={"best_metric": 1.0}))
-    assert saver.given == [{"best_metric": 1.0}]
+    real: Any = RunSaver(None, None, checkpoint_dir=str(tmp_path))
+    restore_saver(real, Checkpoint(Path("a"), {}, saver={"best_metric": 1.0}))
+    assert real.best_metric == 1.0

@@ -13,7 +13,7 @@ from runtime.errors import UsageError
 from runtime.random_state import RandomState, set_random_state
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.simclr_classification import SimCLRClassificationTask
-from timm.utils import CheckpointSaver
+from training.saver import RunSaver
 
 _logger = logging.getLogger("train")
 
@@ -92,12 +92,12 @@ def resume_ema(task: SimCLRClassificationTask, resumed: Checkpoint) -> None:
     _logger.info(f"Loaded {key} from checkpoint '{resumed.path}'")
 
 
-def restore_saver(saver: CheckpointSaver, resumed: Checkpoint) -> None:
-    """Restore the best metric and the list of kept files."""
+def restore_saver(saver: RunSaver, resumed: Checkpoint) -> None:
+    """Restore the best metric and the list of kept files, and complete what a kill has left undone."""
     if resumed.saver is None:
         _logger.warning(f"No checkpoint history in '{resumed.path}', ranked checkpoints start fresh.")
     else:
-        saver.load_state_dict(resumed.saver)
+        saver.complete(resumed.saver, resumed.path, finished=not resumed.progress.get("batch"))
 
 
 def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomState | None:

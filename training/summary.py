@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
 from simclr import PROJECTION_METRICS
 from timm.task.nearest_neighbors import NEIGHBORS, Accuracies
+
+_logger = logging.getLogger("train")
 
 Row = dict[str, float | int | None]
 
@@ -156,6 +159,21 @@ def write_summary(path: Path, row: Row) -> None:
         writer = csv.DictWriter(file, [*header, *(name for name in row if name not in header)], restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def drop_rows(path: Path, epoch: int) -> None:
+    """Drop the rows of an epoch and of all later ones from summary.csv; without any row left, delete the file."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    kept = [row for row in rows if int(float(row[0])) < epoch]
+    if not kept:
+        path.unlink()
+    elif len(kept) < len(rows):
+        _logger.info(f"{path}: {len(rows) - len(kept)} rows from epoch {epoch} on are dropped, as they are repeated")
+        with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *kept])
 
 
 def is_due(epoch: int, interval: int, epochs: int) -> bool:

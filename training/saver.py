@@ -1,0 +1,94 @@
+"""The checkpoints of a run, which a kill at any moment leaves whole, and which the next resume completes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from timm.utils import CheckpointSaver
+
+_UNFINISHED = ("tmp.pth.tar", "recovery_tmp.pth.tar", ".*.pth.tar.*", ".summary.csv.*", ".args.yaml.*")  # after a kill
+
+
+class RunSaver(CheckpointSaver):
+    """timm's saver, in which each name changes in one step from one whole file to another.
+
+    A kill between two of an epoch's steps leaves later names behind: `checkpoint-N` may be missing, or `model_best` may
+    be that of an earlier epoch. `complete` does what is left.
+    """
+
+    def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
+        super()._save(save_path, epoch, metric)
+        _flush(Path(save_path))  # else a power cut after the renaming could leave an empty file under the new name
+
+    def _replace(self, src: str, dst: str) -> None:
+        os.replace(src, dst)  # noqa: PTH105 - timm's paths are strings
+
+    def _duplicate(self, src: str, dst: str) -> None:
+        source, target = Path(src), Path(dst)
+        if target.exists() and target.samefile(source):
+            return  # renaming a hard link to its own file would leave the unfinished name
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        unfinished.unlink(missing_ok=True)
+        try:
+            try:
+                unfinished.hardlink_to(source)
+            except (OSError, NotImplementedError):  # such as exFAT, SMB and many file systems in user space
+                shutil.copy2(source, unfinished)
+                _flush(unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def complete(self, state: dict[str, Any], resumed: Path, finished: bool) -> None:
+        """Take over the history of a resumed checkpoint, and do what a kill has left undone after it was saved.
+
+        Args:
+            state: the checkpoint's entry `saver`.
+            resumed: its file, in the folder of this saver.
+            finished: whether it was saved after an epoch, not inside one.
+        """
+        self.load_state_dict(state)
+        epoch, metric = state.get("pending") or (None, None)
+        if epoch is not None and finished and self._is_missing(epoch, metric):
+            if len(self.checkpoint_files) >= self.max_history:
+                self._cleanup_checkpoints(1)
+            path = self._checkpoint_path(epoch)
+            self._duplicate(f"{resumed}", path)
+            self._track_checkpoint(path, epoch, metric, update_best_file=False)
+        self._restore_best()
+        for pattern in _UNFINISHED:
+            for torn in Path(self.checkpoint_dir).glob(pattern):
+                torn.unlink()
+
+    def _is_missing(self, epoch: int, metric: float | None) -> bool:
+        """Return whether an epoch has earned a file that does not exist."""
+        if Path(self._checkpoint_path(epoch)).exists():
+            return False
+        if len(self.checkpoint_files) < self.max_history:
+            return True
+        worst = self.checkpoint_files[-1][1]
+        return worst is None or (metric is not None and self.cmp(metric, worst))
+
+    def _restore_best(self) -> None:
+        """Make `model_best` the file of the best epoch, where that one is still kept."""
+        if self.best_epoch is None:
+            return
+        best = Path(self._checkpoint_path(self.best_epoch))
+        saved = Path(self.checkpoint_dir, f"model_best{self.extension}")
+        if best.exists() and not (saved.exists() and _are_equal(best, saved)):
+            self._duplicate(f"{best}", f"{saved}")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    """Return whether two files are one, or have the same size and time, as a copy has."""
+    a, b = one.stat(), other.stat()
+    return one.samefile(other) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from options.parser import Group, Parser, parse
@@ -228,6 +229,8 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags."""
     if not args.data_dir:
         yield "DATA is missing: the folder that holds train.csv (or --data-dir, or data_dir in the YAML file)"
+    if Path(args.experiment).is_absolute() or ".." in Path(args.experiment).parts:
+        yield f"--experiment {args.experiment} lies outside --output: give a plain name, and the folder with --output"
     yield from shared_conflicts(args)
     yield from loss_conflicts(args)
     yield from schedule_conflicts(args)

@@ -166,6 +166,14 @@ def test_a_missing_path_is_reported_before_torch_is_imported(tmp_path: Path) -> 
 MISTAKES = [
     ("--batchsize 3", "unrecognized arguments: --batchsize; did you mean --batch-size?"),
     ("--batch-siz=3", "unrecognized arguments: --batch-siz; did you mean --batch-size?"),
+    (
+        "--experiment ../../x",
+        "--experiment ../../x lies outside --output: give a plain name, and the folder with --output",
+    ),
+    (
+        "--experiment /tmp/x",
+        "--experiment /tmp/x lies outside --output: give a plain name, and the folder with --output",
+    ),
     ("--warm 3", "unrecognized arguments: --warm; did you mean --warmup-epochs?"),
     ("more", "unrecognized arguments: more"),
     ("--reprob 1.5", "--reprob: 1.5 is not a probability in 0..1"),

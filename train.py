@@ -325,7 +325,7 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
         restore_saver(saver, resumed)
 
     # loggers
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"continues": args.on_save_error == "go-on"}
     if args.log_wandb:
         import wandb
 

@@ -174,6 +174,8 @@ def _running_flags(group: Group) -> None:
     add("--eval-metric", "NAME", None, best)
     add("--checkpoint-hist", COUNT, 10, "number of best checkpoints to keep")
     add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")
+    unsaved = "what to do when a file cannot be written, such as on a full disk"
+    add("--on-save-error", ["stop", "go-on"], "stop", unsaved)
     add("--log-interval", COUNT, 200, "steps between log lines")
     sheet = "save a picture of a batch's views, before mixing, at each log line"
     switch("--save-images", sheet, needs=(_LOADED_AGAIN,))

@@ -22,7 +22,8 @@ class Killed(BaseException):
 def make_saver(folder: Path) -> RunSaver:
     folder.mkdir(exist_ok=True)
     model = nn.Linear(2, 2)
-    return RunSaver(model, torch.optim.SGD(model.parameters(), 0.1), checkpoint_dir=str(folder), max_history=2)
+    places = {"checkpoint_dir": str(folder), "recovery_dir": str(folder)}
+    return RunSaver(model, torch.optim.SGD(model.parameters(), 0.1), **places, max_history=2)
 
 
 def save(saver: RunSaver, epoch: int) -> None:
@@ -124,7 +125,6 @@ def resume(folder: Path) -> None:
 def test_a_recovery_file_completes_no_epoch(tmp_path: Path) -> None:
     saver = make_saver(tmp_path)
     save(saver, 0)
-    saver.recovery_dir = str(tmp_path)
     saver.save_recovery(1, 3)
     state = torch.load(tmp_path / "recovery-1-3.pth.tar", weights_only=True)
     again = make_saver(tmp_path)

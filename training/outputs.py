@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ class Outputs(NoOutputs):
         saver: timm's saver of checkpoints.
         metric: --eval-metric, which chooses the best epoch.
         attributes: names of the attributes.
+        continues: whether training continues after a file could not be written; otherwise it stops.
         log_row: function that logs an epoch's row elsewhere.
         draw_views: function that draws a batch's views into a file.
     """
@@ -57,11 +60,12 @@ class Outputs(NoOutputs):
         saver: Any,
         metric: str,
         attributes: Sequence[str],
+        continues: bool = False,
         log_row: LogRow = lambda row: None,
         draw_views: DrawViews = lambda path, images, target: None,
     ) -> None:
         self.folder: Path = folder
-        self.saver, self.metric, self.attributes = saver, metric, attributes
+        self.saver, self.metric, self.attributes, self.continues = saver, metric, attributes, continues
         self.log_row, self.draw_views = log_row, draw_views
         self.rows: list[Row] = []
         self.best: tuple[float | None, int | None] = (None, None)
@@ -77,18 +81,22 @@ class Outputs(NoOutputs):
             last: whether this is the last epoch.
         """
         self.rows.append({name: None if v is None or v != v else v for name, v in row.items()})
-        write_summary(self.folder / "summary.csv", row)
+        with self._explained():
+            write_summary(self.folder / "summary.csv", row)
         self._draw_curves(last)
         self.log_row(row)
-        self.best = self.saver.save_checkpoint(epoch, metric=value)
+        with self._explained():
+            self.best = self.saver.save_checkpoint(epoch, metric=value)
 
     def save_recovery(self, epoch: int, step: int) -> None:
         """Write a checkpoint inside an epoch, after a step."""
-        self.saver.save_recovery(epoch, batch_idx=step)
+        with self._explained():
+            self.saver.save_recovery(epoch, batch_idx=step)
 
     def save_views(self, epoch: int, step: int, images: Tensor, target: Tensor) -> None:
         """Draw the first images of a step's batch [V*B, C, H, W] with their targets [B, C]."""
-        self.draw_views(self.folder / f"train-{epoch}-{step}.png", images, target)
+        with self._explained():
+            self.draw_views(self.folder / f"train-{epoch}-{step}.png", images, target)
 
     def finish(self) -> None:
         """Log the best epoch, and print the last ten rows in the order of the metric."""
@@ -96,6 +104,37 @@ class Outputs(NoOutputs):
             _logger.info(f"*** Best {self.metric}: {self.best[0]:.4f} (epoch {self.best[1]})")
         best_last = ranked(self.rows, self.metric, self.attributes)
         print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn an error of writing into one sentence: what, why, what is needed, what is whole, how to continue.
+
+        Raises:
+            UsageError: a file could not be written, and the run does not continue.
+        """
+        try:
+            yield
+        except (OSError, UsageError) as error:
+            reason = (
+                str(error) if isinstance(error, UsageError) else f"cannot write into {self.folder}: {error.strerror}"
+            )
+            self.saver.remove_unfinished()
+            if self.continues:
+                _logger.error(f"{reason}. Training continues without this file")
+            else:
+                raise UsageError(f"{reason}. {self._way_out()}") from error
+
+    def _way_out(self) -> str:
+        """Return what a user must do after a file could not be written."""
+        last = self.folder / "last.pth.tar"
+        try:
+            free, size = shutil.disk_usage(self.folder).free, last.stat().st_size
+        except OSError:  # no checkpoint yet, or the folder is gone
+            return "No checkpoint is complete: make room or name another --output, and start again"
+        return (
+            f"A checkpoint has {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. {last} is whole: make room, and "
+            f"continue with python train.py -c {self.folder / 'args.yaml'} --resume {last}"
+        )
 
     def _draw_curves(self, last: bool) -> None:
         """Draw the curves after the last epoch, and after others while drawing takes at most 5% of the time."""

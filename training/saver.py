@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from timm.utils import CheckpointSaver
 
+_LITTLE = 100 << 20  # bytes: with less free space, a checkpoint that cannot be written found the disk full
 _UNFINISHED = ("tmp.pth.tar", "recovery_tmp.pth.tar", ".*.pth.tar.*", ".summary.csv.*", ".args.yaml.*")  # after a kill
 
 
@@ -20,7 +24,13 @@ class RunSaver(CheckpointSaver):
     """
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
-        super()._save(save_path, epoch, metric)
+        try:
+            super()._save(save_path, epoch, metric)
+        except RuntimeError as error:  # torch's writer does not say why the system refused
+            if not re.search("PytorchStreamWriter|inline_container|Parent directory", str(error)):
+                raise
+            reason = _likely_reason(Path(self.checkpoint_dir))
+            raise OSError(reason, os.strerror(reason), save_path) from error
         _flush(Path(save_path))  # else a power cut after the renaming could leave an empty file under the new name
 
     def _replace(self, src: str, dst: str) -> None:
@@ -59,9 +69,14 @@ class RunSaver(CheckpointSaver):
             self._duplicate(f"{resumed}", path)
             self._track_checkpoint(path, epoch, metric, update_best_file=False)
         self._restore_best()
+        self.remove_unfinished()
+
+    def remove_unfinished(self) -> None:
+        """Delete the files under temporary names, which a kill or a full disk has left."""
         for pattern in _UNFINISHED:
             for torn in Path(self.checkpoint_dir).glob(pattern):
-                torn.unlink()
+                with suppress(OSError):  # such as a folder that became read-only
+                    torn.unlink()
 
     def _is_missing(self, epoch: int, metric: float | None) -> bool:
         """Return whether an epoch has earned a file that does not exist."""
@@ -80,6 +95,13 @@ class RunSaver(CheckpointSaver):
         saved = Path(self.checkpoint_dir, f"model_best{self.extension}")
         if best.exists() and not (saved.exists() and _are_equal(best, saved)):
             self._duplicate(f"{best}", f"{saved}")
+
+
+def _likely_reason(folder: Path) -> int:
+    """Return the number of the error that most likely ended the writing of a checkpoint."""
+    if not folder.exists():
+        return errno.ENOENT
+    return errno.ENOSPC if shutil.disk_usage(folder).free < _LITTLE else errno.EIO
 
 
 def _flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Decoding of any image file to uint8 [H, W, C], in color or gray.
+"""Decoding of an image file to uint8 [H, W, C], in color or gray.
 
 The pixels are what a screen shows: the image is upright, and transparent parts are white. 16-bit gray is scaled to 8
 bits, not clipped. Only the first frame is read.
@@ -14,7 +14,9 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
+
+from catalog.image_formats import open_image
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -66,8 +68,9 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
 
     Raises:
         ValueError: if `channels` is another number.
-        OSError: if the file is missing, truncated, no image, or too large (Pillow's limit against decompression
-            bombs); the message names the file. A bad file raises no other exception.
+        OSError: if the file is missing, truncated, no image of a format that is read (`catalog.image_formats`), or too
+            large (Pillow's limit against decompression bombs); the message names the file. A bad file raises no other
+            exception.
     """
     if channels not in _MODES:
         raise ValueError(f"channels must be 1 or 3, got {channels}")
@@ -77,7 +80,7 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
     try:
         with warnings.catch_warnings(), _open(path_or_file) as file:
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 image.load()
                 orientation = _orientation(image)
                 converted = _convert(image, mode)
@@ -87,8 +90,7 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
             raise  # the system's errors, such as FileNotFoundError, already name the file
         is_path = isinstance(path_or_file, str | os.PathLike)
         name = str(path_or_file if is_path else getattr(path_or_file, "name", path_or_file))
-        reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise OSError(f"cannot read image {name!r}: {reason or type(error).__name__}") from error
+        raise OSError(f"cannot read image {name!r}: {str(error) or type(error).__name__}") from error
 
     # turn upright
     return converted.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else converted
@@ -104,12 +106,13 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         Width and height in pixels, as stored; an EXIF orientation may swap them.
 
     Raises:
-        OSError: if the file is missing or has no image's header. The pixels behind a sound header may be damaged.
+        OSError: if the file is missing, or has no header of a format that is read. The pixels behind a sound header may
+            be damaged.
     """
     try:
         with warnings.catch_warnings(), _open(path) as file:
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 return image.size
     except Exception as error:  # any type, as in `load_image`
         raise OSError(f"cannot read the header of image {str(path)!r}: {error}") from error

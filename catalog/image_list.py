@@ -10,17 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
-from PIL import Image
 
 from catalog.data_error import DataError
+from catalog.image_formats import image_extensions
 from catalog.image_roots import image_roots
 from catalog.splits import FORMATS
 from catalog.table import read_table
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
-
-# Pillow registers extensions for these formats, but can open them only with rarely installed programs, or not at all.
-_NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,6 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
             lists.append(ImageList(table.image_paths, image_roots(table)))
     _append_files(lists, files)
     return [images for images in lists if len(images.paths)]
-
-
-def image_extensions() -> frozenset[str]:
-    """Return the extensions, in lower case with their dots, that Pillow opens as images."""
-    registered = Image.registered_extensions()
-    openable = {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_PICTURES}
-    return frozenset(openable)
 
 
 def _below(folder: str) -> pa.LargeStringArray:

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 SOURCE_COLUMN = {"article": "articleType", "color": "baseColour"}
 
+# What images are converted from. Pillow would run Ghostscript for EPS, so not every format that it knows.
+_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF")
+
 Labels = dict[str, tuple[str, ...]]  # an image's id -> its class for each attribute, blank where unknown
 Record = tuple[str, tuple[str, ...], bytes | None]  # id, labels, and the image if the source holds it
 
@@ -199,7 +202,7 @@ def save_image(folder: Path, identifier: str, image: bytes | None) -> str:
 
         converted = io.BytesIO()
         try:  # in memory: an error of a full disk must not count as an unreadable image
-            with Image.open(io.BytesIO(image)) as opened:
+            with Image.open(io.BytesIO(image), formats=_FORMATS) as opened:
                 opened.convert("RGB").save(converted, "JPEG", quality=95)
         except (OSError, SyntaxError, ValueError):  # Pillow's errors for broken files
             return "unreadable image"

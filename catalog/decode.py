@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from catalog.image_formats import open_image
+from runtime.regular_file import irregular_kind
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -133,6 +134,8 @@ def as_image(pixels: Pixels) -> Image.Image:
 
 def _jpeg_content(path: str | os.PathLike[str]) -> bytes:
     """Return a file's content, or nothing if it is not a JPEG."""
+    if irregular_kind(path):
+        return b""
     with open(path, "rb") as file:  # noqa: PTH123 - building a Path takes a tenth of a small image's time
         return file.read() if file.peek(3).startswith(b"\xff\xd8\xff") else b""
 
@@ -150,12 +153,14 @@ def _is_plain_jpeg(content: bytes) -> bool:
 
 
 def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
-    """Open a path; leave an open file to the caller.
+    """Open a path that names a regular file; leave an open file to the caller.
 
     Pillow never gets a path, because it would map uncompressed images into memory. That garbles TIFFs that are stored
     sideways (Pillow 13), and kills the process with SIGBUS if the file shrinks meanwhile.
     """
     if isinstance(path_or_file, str | os.PathLike):
+        if kind := irregular_kind(path_or_file):
+            raise OSError(f"it is {kind}, not a regular file: replace it by an image file")
         return open(path_or_file, "rb")  # noqa: PTH123 - building a Path takes a tenth of a small image's time
     return nullcontext(path_or_file)
 

@@ -16,6 +16,7 @@ from catalog.image_formats import image_extensions
 from catalog.image_roots import image_roots
 from catalog.splits import FORMATS
 from catalog.table import read_table
+from runtime.regular_file import irregular_file
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
@@ -42,7 +43,7 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
             it once.
 
     Raises:
-        DataError: if an input is missing, or a folder or table has no images.
+        DataError: if an input is missing, is a pipe or a device, or is a folder or table without images.
     """
     lists: list[ImageList] = []
     files: list[str] = []
@@ -50,6 +51,8 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
         path = Path(text)
         if not path.exists():
             raise DataError(f"no such image, folder or table: {text}")
+        if fault := irregular_file(path, folders=True):
+            raise DataError(fault)
         if path.is_file() and path.suffix.lower() not in FORMATS:
             files.append(text)
             continue

@@ -7,6 +7,7 @@ import numpy as np
 
 from catalog.data_error import DataError
 from catalog.table import Table
+from runtime.regular_file import irregular_file
 
 
 def image_roots(table: Table, limit: int = 100) -> tuple[Path, ...]:
@@ -29,6 +30,8 @@ def image_roots(table: Table, limit: int = 100) -> tuple[Path, ...]:
         found = next(filter(any, ([_is_file(r, table.image_path(i)) for r in roots] for i in range(len(table)))), [])
     if not found:
         tried = f"in {roots[0]}" if len(roots) == 1 else f"in {roots[0]} nor in {roots[1]}"
+        if fault := next(filter(None, (irregular_file(root / table.image_path(0)) for root in roots)), ""):
+            raise DataError(f"{table.path.name}: no readable image at all: {fault}")
         raise DataError(
             f"{table.path.name}: no readable image at all: first path {table.image_path(0)!r} is "
             f"{'not' if len(roots) == 1 else 'neither'} {tried}; write paths relative to the table's folder"

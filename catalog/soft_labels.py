@@ -24,6 +24,7 @@ from catalog.label_space import LabelSpace
 from catalog.table import IMAGE_PATH, Table
 from catalog.unlabeled import join_paths
 from runtime.errors import first_line
+from runtime.regular_file import irregular_file
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
@@ -130,6 +131,8 @@ def _no_image(path: Path, table: Table, paths: pa.LargeStringArray) -> DataError
 
 def _open(path: Path) -> pq.ParquetFile:
     """Open the file; refuse one that is not Parquet or has no image paths."""
+    if fault := irregular_file(path):
+        raise DataError(fault)
     if not path.is_file():
         raise DataError(f"no such file of soft labels: {path}")
     try:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from catalog.data_error import DataError
+from runtime.regular_file import irregular_file
 
 FORMATS = (".csv", ".tsv", ".parquet")
 
@@ -19,7 +20,7 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
             works, relative to the working directory or to `data_dir`.
 
     Raises:
-        DataError: if there is no such table, or there are several.
+        DataError: if there is no such table, there are several, or it is no regular file.
     """
     folder = Path(data_dir)
     for stem in _ALIASES.get(name, (name,)):
@@ -28,6 +29,8 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     for file in (Path(name), folder / name):
         if file.is_file():
             return file
+        if fault := irregular_file(file, folders=True):
+            raise DataError(fault)
     if not folder.is_dir():
         raise DataError(f"no such data folder: {folder}")
     name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"
@@ -39,7 +42,7 @@ def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.Path
     """Return the path of the table that defines the classes: `all` in the data folder, else the training split.
 
     Raises:
-        DataError: if the folder has `all` in several formats.
+        DataError: if the folder has `all` in several formats, or as no regular file.
     """
     return _find(Path(data_dir), "all") or Path(train_path)
 
@@ -53,9 +56,17 @@ def tables_nearby(folder: Path) -> str:
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    """Return the table with this name in a folder; None if there is none."""
+    """Return the table with this name in a folder; None if there is none.
+
+    Raises:
+        DataError: if there are several, or the only one is a pipe, a device or a folder.
+    """
     found = [file for suffix in FORMATS if (file := folder / f"{stem}{suffix}").is_file()]
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise DataError(f"{folder} has several tables called {stem}: name the file you mean ({names})")
+    if not found:
+        faults = filter(None, (irregular_file(folder / f"{stem}{suffix}") for suffix in FORMATS))
+        if fault := next(faults, ""):
+            raise DataError(fault)
     return found[0] if found else None

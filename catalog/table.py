@@ -25,6 +25,7 @@ from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
 from catalog.splits import FORMATS, tables_nearby
 from catalog.text_table import header_line, is_text_table, line_of_row, no_rows, read_text_columns, read_text_header
+from runtime.regular_file import irregular_file
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
@@ -175,6 +176,8 @@ def _check_file(path: Path) -> None:
     """Raise a DataError unless the path is a file with content, in a format that we read."""
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a table: {tables_nearby(path)}")
+    if fault := irregular_file(path):
+        raise DataError(fault)
     if not path.is_file():
         raise DataError(f"no such table: {path} ({tables_nearby(path.parent)})")
     if path.suffix.lower() not in FORMATS:

@@ -44,6 +44,8 @@ def read_source(sources: list[Path], attributes: list[str], output: Path, force:
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
+        if not source.is_dir() and not source.is_file():
+            raise InputError(f"{source} is a pipe, a socket or a device: save its content as a file, and name that")
 
     # Kaggle's folder, or parquet files
     if tables := [source / "styles.csv" for source in sources if (source / "styles.csv").is_file()]:
@@ -145,7 +147,7 @@ def parquet_files(sources: list[Path]) -> list[Path]:
     """Return the sources that are parquet files, and all parquet files inside the folders."""
     files: list[Path] = []
     for source in sources:
-        found = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+        found = sorted(filter(Path.is_file, source.rglob("*.parquet"))) if source.is_dir() else [source]
         if not found:
             raise InputError(f"{source} holds neither styles.csv (Kaggle) nor a .parquet file (Hugging Face)")
         files += found

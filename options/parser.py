@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from options.rules import Declaration, Rules, flag
 from options.values import Mapped, Switch
 from options.yaml_file import YamlWords
+from runtime.regular_file import irregular_file
 
 Kind = Callable[[str], Any] | list[str] | str
 
@@ -223,7 +224,7 @@ def parse(
 
 
 def missing_files(args: argparse.Namespace) -> Iterator[str]:
-    """Yield a sentence for each named path that does not exist, so that it is reported before torch is imported."""
+    """Yield a sentence for each named path that is missing or cannot be read, before torch is imported."""
     given = vars(args)
     split = "split" if "split" in given else "train_split"
     for folder in ("data_dir", "data"):
@@ -233,8 +234,10 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
             if place.is_file():
                 yield f"{place} is a file, and DATA a folder: give {place.parent}, and {flag(split)} {place.stem}"
             else:
-                yield f"no such data folder: {place}"
+                yield irregular_file(place) or f"no such data folder: {place}"
     for path in given.get("input", ()):
+        if fault := irregular_file(path, folders=True):
+            yield fault
         if not Path(path).exists():
             yield f"no such image, folder or table: {path}"
     # A resumed run has its weights from the checkpoint: the files that it started from may be gone.
@@ -245,3 +248,5 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
         for path in [paths] if isinstance(paths, str) else paths or []:
             if path and not Path(path).exists() and not glob.has_magic(path):
                 yield f"{flag(dest)}: no such file: {path}"
+            elif path and (fault := irregular_file(path, folders=True)):
+                yield f"{flag(dest)}: {fault}"

@@ -9,6 +9,7 @@ import yaml
 
 from options.rules import flag
 from options.values import Mapped, Switch, keyword
+from runtime.regular_file import irregular_kind
 
 
 def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
@@ -66,6 +67,8 @@ class YamlWords:
 
     def _parse(self, file: str) -> yaml.Node | None:
         """Return the root of a file."""
+        if kind := irregular_kind(file):
+            self._error(f"this is {kind}, not a regular file: save the flags as a file, and name that")
         try:
             return yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except OSError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import UsageError
+from runtime.regular_file import irregular_file
 
 Row = dict[str, float]  # the finite values of one epoch, by column
 
@@ -39,6 +40,8 @@ def read_summary(path: Path) -> Summary:
     Raises:
         UsageError: if the file cannot be read, lacks a column, has a cell that is not a number, or has no epoch.
     """
+    if fault := irregular_file(path):
+        raise UsageError(fault)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from runtime.regular_file import irregular_file
 from timm.models.multi_label_checkpoint import CheckpointError
 from timm.utils import natural_key
 
@@ -33,6 +34,8 @@ def find_checkpoints(text: str) -> list[Path]:
     path = Path(text)
     if path.is_file():
         return [path]
+    if fault := irregular_file(path, folders=True):
+        raise CheckpointError(fault)
     if path.is_dir():
         places: list[Path] = [path]
     else:

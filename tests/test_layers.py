@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {file.stem for file in ROOT.glob("*.py")}
 ROOMS = {  # what each room may import of ours, besides itself
     "simclr": set(),
-    "options": set(),
+    "options": {"runtime"},
     "runtime": set(),
     "catalog": {"runtime"},
     "timm": {"catalog", "simclr", "runtime"},

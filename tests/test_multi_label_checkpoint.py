@@ -141,8 +141,8 @@ class Burglar:
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(CheckpointError, match="no checkpoint at"):
+    for path, sentence in (tmp_path / "none.pth", "no checkpoint at"), (tmp_path, "is a folder.*: name a file in it"):
+        with pytest.raises(CheckpointError, match=sentence):
             MultiLabelModel.from_checkpoint(path)
 
 

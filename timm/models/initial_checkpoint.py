@@ -7,6 +7,7 @@ from pathlib import Path
 
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
+from runtime.regular_file import irregular_file
 from timm.models.multi_label import MultiLabelModel, build_model
 from timm.models.multi_label_checkpoint import (
     Checkpoint,
@@ -91,6 +92,8 @@ def _unmatched(model: MultiLabelModel, given: StateDict) -> list[str]:
 
 def _read(path: str | Path) -> Checkpoint:
     """Read the file, or say in one sentence why that failed."""
+    if fault := irregular_file(path):
+        raise UsageError(f"initial_checkpoint: {fault}")
     if not Path(path).is_file():
         raise UsageError(f"initial_checkpoint: no file {path}")
     try:

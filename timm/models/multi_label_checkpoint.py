@@ -50,6 +50,7 @@ from torch import Tensor
 
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
+from runtime.regular_file import irregular_file
 from timm.models import clean_state_dict, load_state_dict
 from timm.models.checkpoint_claims import damage_of, false_claim
 
@@ -157,6 +158,8 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
         CheckpointError: no such file, or damaged, or not a training checkpoint, or one that claims what cannot be.
     """
     path = Path(path)
+    if fault := irregular_file(path):
+        raise CheckpointError(fault)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     if damage := damage_of(path):

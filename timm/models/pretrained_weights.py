@@ -13,6 +13,7 @@ from huggingface_hub.errors import HTTPError
 from torch import Tensor, nn
 
 from runtime.errors import UsageError, first_line
+from runtime.regular_file import irregular_file
 from timm.models import load_state_dict
 from timm.models.multi_label_checkpoint import StateDict
 
@@ -41,6 +42,8 @@ def create_from_file(arch: str, path: str, make: Make) -> Any:
     Raises:
         UsageError: the file is missing, cannot be read, or does not fit the backbone.
     """
+    if fault := irregular_file(path):
+        raise UsageError(f"pretrained_path: {fault}")
     if not Path(path).is_file():
         raise UsageError(f"pretrained_path: no file {path}")
     random_state = torch.get_rng_state()

@@ -16,13 +16,14 @@ from catalog.attribute_column import (
     rows_with_class,
     why_unlearnable,
 )
-from catalog.data_error import DataError, did_you_mean, quoted
+from catalog.cell_text import normalized_name
+from catalog.data_error import DataError, did_you_mean, quoted, without_form
 from catalog.label_space import LabelSpace
 from catalog.table import Table
 
 _logger = logging.getLogger(__name__)
 
-_CASE_WARNINGS = 5  # for each attribute; more lines would hide the warnings that follow
+_FORM_WARNINGS = 5  # for each attribute; more lines would hide the warnings that follow
 _WORD_END = r"[_=.:/ -]+"  # ends the common part of one-hot columns' names, as in color_red
 
 
@@ -39,6 +40,7 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     """
     if multi_valued is None:
         multi_valued = [name for name, column in table.columns.items() if name in table.lists or has_separator(column)]
+    multi_valued = [normalized_name(name) for name in multi_valued]
     if unknown := [name for name in multi_valued if name not in table.columns]:
         raise DataError(
             f"{table.path.name} has no attribute {unknown[0]!r}, which multi_valued names; it has "
@@ -47,7 +49,7 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     check_attributes(table, multi_valued)
     names = {name: class_names(column, name in multi_valued) for name, column in table.columns.items()}
     for attribute, classes in names.items():
-        _warn_of_case(table, attribute, classes)
+        _warn_of_form(table, attribute, classes)
     return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
 
 
@@ -79,13 +81,13 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
     for name, names in added.classes.items():
         _logger.info(f"{name}: a new attribute with {len(names)} classes")
     for name, column in old.items():
-        labeled = set(class_names(column, name in multi_valued))
+        labeled = {known.class_of(name, one) or one for one in class_names(column, name in multi_valued)}
         fresh, missing = sorted(labeled - set(classes[name])), [one for one in classes[name] if one not in labeled]
         if fresh:
             similar = next(filter(None, (did_you_mean(one, known.classes[name]) for one in fresh)), "")
             _logger.info(f"{name}: new among its classes: {quoted(fresh)}{similar}")
             classes[name] = tuple(sorted({*classes[name], *fresh}))
-            _warn_of_case(table, name, sorted(labeled))
+            _warn_of_form(table, name, sorted(labeled))
         if missing:
             _logger.warning(
                 f"{name}: {table.path.name} has no label {quoted(missing)}, so these classes will hardly be predicted: "
@@ -139,21 +141,28 @@ def without_unlearnable_attributes(table: Table) -> Table:
     return replace(table, columns={name: column for name, column in table.columns.items() if not faults[name]})
 
 
-def _warn_of_case(table: Table, attribute: str, classes: Sequence[str]) -> None:
-    """Warn of classes that differ only in case, and name the first row with the rarest spelling."""
-    by_lower: dict[str, list[str]] = {}
+def _warn_of_form(table: Table, attribute: str, classes: Sequence[str]) -> None:
+    """Warn of classes that differ only in form, such as case, and name the first row with the rarest spelling."""
+    by_form: dict[str, list[str]] = {}
     for name in classes:
-        by_lower.setdefault(name.casefold(), []).append(name)
-    ambiguous = [spellings for spellings in by_lower.values() if len(spellings) > 1]
-    for spellings in ambiguous[:_CASE_WARNINGS]:
+        by_form.setdefault(without_form(name), []).append(name)
+    ambiguous = [spellings for spellings in by_form.values() if len(spellings) > 1]
+    for spellings in ambiguous[:_FORM_WARNINGS]:
         rows = {name: rows_with_class(table.columns[attribute], name) for name in spellings}
         rare, *_, usual = sorted(spellings, key=lambda name: len(rows[name]))
         _logger.warning(
             f"{table.place(int(rows[rare][0]))}: {attribute} {rare!r} and {usual!r} are two classes that differ only "
-            "in case: use one spelling if they are one class"
+            f"in {_difference(rare, usual)}: use one spelling if they are one class"
         )
-    if others := len(ambiguous[_CASE_WARNINGS:]):
-        _logger.warning(f"{table.path.name} column {attribute!r}: {others} other names differ only in case too")
+    if others := len(ambiguous[_FORM_WARNINGS:]):
+        _logger.warning(f"{table.path.name} column {attribute!r}: {others} other names differ only in form too")
+
+
+def _difference(one: str, other: str) -> str:
+    """Return what two names with the same `without_form` differ in."""
+    if one.casefold() == other.casefold():
+        return "case"
+    return "the form of the number" if re.search("[0-9]", one) and not re.search("[^0-9.,+-]", one) else "form"
 
 
 def _check_one_hot(table: Table) -> None:

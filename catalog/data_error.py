@@ -1,6 +1,8 @@
 """The exception for faults in a user's data, and the wording that its sentences share."""
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from runtime.errors import UsageError
@@ -26,6 +28,23 @@ def quoted(names: Sequence[str], limit: int = 5) -> str:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return "; did you mean 'Teal'?" with the most similar of the names, or "" if none is similar."""
-    by_lower = {other.lower(): other for other in names}
-    near = difflib.get_close_matches(name.lower(), by_lower, 1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    names = list(names)
+    form = without_form(name)
+    similar = next((other for other in names if without_form(other) == form), None)
+    if similar is None and not _number(name):  # a number has no misspelling
+        by_lower = {other.lower(): other for other in names}
+        similar = next((by_lower[near] for near in difflib.get_close_matches(name.lower(), by_lower, 1)), None)
+    return "" if similar is None else f"; did you mean {similar!r}?"
+
+
+def without_form(name: str) -> str:
+    """Return what names that differ in form only have in common: without case and hyphens, 1.50 and 1,5 as 1.5."""
+    if number := _number(name):
+        return repr(float(number.replace(",", ".")))
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def _number(name: str) -> str:
+    """Return a name that is a number in decimal notation, or ""."""
+    found = re.fullmatch(r"\s*([+-]?[0-9]{1,15}([.,][0-9]{1,15})?)\s*", name)
+    return found[1] if found else ""

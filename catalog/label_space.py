@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catalog.cell_text import normalized_cells
 from catalog.data_error import DataError
 
 UNKNOWN = -100  # a blank cell: PyTorch's ignore index, so that it counts in no loss
@@ -60,9 +61,7 @@ class LabelSpace:
         classes = {str(attribute): tuple(map(str, names)) for attribute, names in self.classes.items()}
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "multi_valued", frozenset(map(str, self.multi_valued)))
-        object.__setattr__(
-            self, "_codes", {a: {n: code for code, n in enumerate(names)} for a, names in classes.items()}
-        )
+        object.__setattr__(self, "_codes", {a: _codes_of(names) for a, names in classes.items()})
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "LabelSpace":
@@ -133,6 +132,12 @@ class LabelSpace:
         """Return the attributes with their numbers of classes: "color (47), tags (12, several an image)"."""
         several = dict.fromkeys(self.multi_valued, ", several an image")
         return ", ".join(f"{name} ({k}{several.get(name, '')})" for name, k in self.num_classes.items()) or "none"
+
+    def class_of(self, attribute: str, value: str) -> str | None:
+        """Return the class that a value is a label of, in its own or its normalized form; None if there is none."""
+        codes = self._codes[attribute]
+        code = codes.get(value, codes.get(normalized_cells(pa.array([value], pa.string()))[0].as_py()))
+        return None if code is None else self.classes[attribute][code]
 
     def encode(
         self, attribute: str, column: pa.Array | pa.ChunkedArray | Sequence[str | None]
@@ -213,6 +218,14 @@ def columns_of_set(count: int) -> int:
 def values_of(cell: str) -> list[str]:
     """Return the values in a cell of a multi-valued attribute, each once; a lone `|` has none."""
     return list(dict.fromkeys(filter(None, map(str.strip, cell.split(SEPARATOR)))))
+
+
+def _codes_of(names: Sequence[str]) -> dict[str, int]:
+    """Return the code of each name and of its normalized form, since older label spaces have names as they were."""
+    codes = {name: code for code, name in enumerate(names)}
+    for code, name in enumerate(normalized_cells(pa.array(names, pa.string())).to_pylist()):
+        codes.setdefault(name, code)
+    return codes
 
 
 def _check(attribute: object, names: object, multi_valued: bool) -> None:

@@ -14,6 +14,8 @@ from catalog.data_error import DataError
 from catalog.label_space import SEPARATOR
 from runtime.errors import first_line
 
+_EXACT = 2.0**53  # below it, each whole number is a float64 of its own
+
 _logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
@@ -80,9 +82,7 @@ def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
             return pc.if_else(column, "True", "False")
         if pa.types.is_floating(column.type):
             floats = column.cast(pa.float64())
-            column = pc.if_else(pc.is_nan(floats), None, column)
-            if pc.all(pc.and_(pc.is_finite(floats), pc.equal(floats, pc.floor(floats)))).as_py() is not False:
-                column = column.cast(pa.int64())
+            return _numbers(pc.if_else(pc.is_nan(floats), None, floats), column.type)
         if _is_list(column.type) and _can_name(column.type.value_type):
             return _joined(path, name, column.combine_chunks())
         if not pa.types.is_nested(column.type):
@@ -90,6 +90,13 @@ def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
     except pa.ArrowException:
         pass
     raise DataError(f"{path.name} column {name!r} holds {column.type}, not names: choose other columns as attributes")
+
+
+def _numbers(floats: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return numbers as text, the whole ones without a fraction or an exponent, whatever the other rows have."""
+    whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.less(pc.abs(floats), _EXACT))
+    integers = pc.if_else(whole, floats, None).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, integers, floats.cast(kind).cast(pa.string()))
 
 
 def _is_list(kind: pa.DataType) -> bool:

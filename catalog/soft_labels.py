@@ -170,15 +170,15 @@ def _class_order(path: Path, name: str, saved: LabelSpace, label_space: LabelSpa
         kind = "several values an image" if name in saved.multi_valued else "one class an image"
         raise DataError(f"{path.name}: {name!r} has {kind}, and the table has not: choose it with multi_valued")
     theirs, ours = saved.classes[name], label_space.classes[name]
-    if set(theirs) != set(ours):
-        missing = next((one for one in ours if one not in theirs), None)
-        extra = next((one for one in theirs if one not in ours), None)
+    missing = next((one for one in ours if saved.class_of(name, one) is None), None)
+    extra = next((one for one in theirs if label_space.class_of(name, one) is None), None)
+    if len(theirs) != len(ours) or missing is not None or extra is not None:
         difference = f"lacks {missing!r}" if missing is not None else f"has {extra!r}"
         raise DataError(
             f"{path.name}: {name!r} has other classes than the model: it {difference}; label with a teacher of the "
             "same classes, which all.csv fixes"
         )
-    return np.array([theirs.index(one) for one in ours], dtype=np.int64)
+    return np.array([theirs.index(str(saved.class_of(name, one))) for one in ours], dtype=np.int64)
 
 
 def _match(table: Table, paths: pa.LargeStringArray, file: Path) -> npt.NDArray[np.int64]:

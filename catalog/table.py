@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from catalog.cell_text import normalized_cells, normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
 from catalog.splits import FORMATS, tables_nearby
@@ -123,10 +124,10 @@ def read_table(
 ) -> Table:
     """Read a .csv, .tsv or .parquet table.
 
-    Cells are stripped of surrounding whitespace. An empty cell and Parquet's null are blank; every other text is a
-    class name, even "NA" and "null". Empty lines are ignored. Parquet's cells become the text that CSV has: the whole
-    number 3 is "3", even in a floating-point column, and booleans are "True" and "False". Lists of names are joined
-    by `|`; an empty list is a lone `|`.
+    Cells lose what nobody sees (`normalized_cells`); image paths are only stripped. An empty cell and Parquet's null
+    are blank; every other text is a class name, even "NA" and "null". Empty lines are ignored. Parquet's cells become
+    the text that CSV has: the whole number 3 is "3", even in a floating-point column, and booleans are "True" and
+    "False". Lists of names are joined by `|`; an empty list is a lone `|`.
 
     Args:
         path: the file; its extension gives the format.
@@ -187,8 +188,8 @@ def _check_file(path: Path) -> None:
 
 
 def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
-    """Return a dict from each column's stripped name to its spelling in the file, or raise a DataError."""
-    names = [name.strip() for name in raw_header]
+    """Return a dict from each column's normalized name to its spelling in the file, or raise a DataError."""
+    names = [normalized_name(name) for name in raw_header]
     where = f"{path.name} line {header_line(path)}" if is_text_table(path) else path.name
     if IMAGE_PATH not in names:
         raise DataError(f"{where} has no column {IMAGE_PATH}: {_renaming(names)} (found {quoted(names, 20)})")
@@ -214,6 +215,7 @@ def _renaming(names: list[str]) -> str:
 def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | None, required: bool) -> list[str]:
     """Return the columns to read as attributes, in the header's order."""
     columns = [name for name in header if name != IMAGE_PATH]
+    wanted = None if wanted is None else [normalized_name(name) for name in wanted]
     for name in wanted or ():
         if name not in columns:
             raise DataError(
@@ -233,10 +235,10 @@ def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:
 
 
 def _encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a dictionary-encoded column with stripped cells; empty cells become null."""
+    """Return a dictionary-encoded column with normalized cells; empty cells become null."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
-    names = pc.utf8_trim_whitespace(encoded.dictionary)
-    # Stripping can make two entries equal. Only the few names are encoded again; the many rows' indices map to them.
+    names = normalized_cells(encoded.dictionary.cast(pa.string()))
+    # Normalizing can make two entries equal. Only the few names are encoded again; the many rows' indices map to them.
     names = pc.if_else(pc.equal(names, ""), None, names).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(names.indices.take(encoded.indices), names.dictionary.cast(pa.string()))
+    return pa.DictionaryArray.from_arrays(names.indices.take(encoded.indices), names.dictionary)

@@ -2,17 +2,20 @@
 
 import logging
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.attribute_column import class_names
-from catalog.data_error import DataError, did_you_mean, quoted
+from catalog.data_error import DataError, did_you_mean, quoted, without_form
 from catalog.label_space import BITS, SEPARATOR, UNSEEN, LabelSpace, values_of
 from catalog.table import Table
 
 _logger = logging.getLogger(__name__)
+
+_COMPARED = 5  # unknown classes that are compared with all known ones, which takes long
 
 
 def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.NDArray[np.int64]:
@@ -22,13 +25,15 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
         table: the table; columns that the label space lacks are ignored.
         label_space: the attributes and classes of the model.
         strict: whether an unknown class or a missing attribute is an error, as in training. Otherwise it is logged;
-            the class becomes `UNSEEN`, and the attribute is `UNKNOWN` in every row.
+            the class becomes `UNSEEN`, and the attribute is `UNKNOWN` in every row. An attribute whose labels are all
+            unknown is an error even so, if they differ from known classes in form only: the score would be 0.
 
     Returns:
         int64 [rows, C]: the code of a class, or the bits of a multi-valued attribute's set; `UNKNOWN` for a blank cell.
 
     Raises:
-        DataError: if `strict` and a class or attribute is missing, or if the table has none of the attributes.
+        DataError: if `strict` and a class or attribute is missing, if the table has none of the attributes, or if all
+            labels of an attribute are in another form than the classes.
     """
     _check_attributes(table, label_space, strict)
     blank = pa.nulls(len(table), pa.string())
@@ -42,7 +47,7 @@ def encode_targets(table: Table, label_space: LabelSpace, strict: bool) -> npt.N
         attribute, rows = min(unseen.items(), key=lambda found: found[1][0])
         raise _unseen_class(table, label_space, int(rows[0]), attribute)
     for attribute, rows in unseen.items():
-        _warn_of_unseen(table, label_space, attribute, len(rows))
+        _report_unseen(table, label_space, attribute, len(rows))
     return np.concatenate([np.empty((len(table), 0), dtype=np.int64), *columns.values()], axis=1)
 
 
@@ -75,7 +80,7 @@ def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: st
     known = label_space.classes[attribute]
     remedy = "; correct it, or add it to the table that the classes come from"
     if attribute in label_space.multi_valued:
-        name = next(value for value in values_of(name) if value not in known)
+        name = next(value for value in values_of(name) if label_space.class_of(attribute, value) is None)
         remedy = did_you_mean(name, known) or remedy
     elif SEPARATOR in name:
         remedy = f"; {_multi_valued_remedy(attribute)}"
@@ -84,16 +89,41 @@ def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: st
     return DataError(f"{table.place(row)}: {attribute} {name!r} is not one of {len(known)} known classes{remedy}")
 
 
-def _warn_of_unseen(table: Table, label_space: LabelSpace, attribute: str, count: int) -> None:
-    """Warn of classes that the label space lacks; `count` images have one of them."""
-    multi_valued, known = attribute in label_space.multi_valued, set(label_space.classes[attribute])
-    unseen = [name for name in class_names(table.columns[attribute], multi_valued) if name not in known]
+def _report_unseen(table: Table, label_space: LabelSpace, attribute: str, count: int) -> None:
+    """Report classes that the label space lacks; `count` images have one of them.
+
+    Raises:
+        DataError: if the table has no known class, and one of its classes differs from a known one in form only.
+    """
+    multi_valued, known = attribute in label_space.multi_valued, label_space.classes[attribute]
+    names = class_names(table.columns[attribute], multi_valued)
+    unseen = [name for name in names if label_space.class_of(attribute, name) is None]
     looks_multi_valued = not multi_valued and any(SEPARATOR in name for name in unseen)
-    remedy = f"; {_multi_valued_remedy(attribute)}" if looks_multi_valued else ""
+    remedy = f"; {_multi_valued_remedy(attribute)}" if looks_multi_valued else _similar(unseen, known)
+    if len(unseen) == len(names):
+        forms = {without_form(name) for name in known}
+        message = (
+            f"{table.path.name}: none of the {count} labels of {attribute!r} is a class that the model knows (it has "
+            f"{quoted(unseen)}, the model {quoted(known)})"
+        )
+        if not looks_multi_valued and any(without_form(name) in forms for name in unseen):
+            raise DataError(f"{message}: write them as the model has them, or delete the column{remedy}")
+        _logger.error(f"{message}: all are counted as wrong{remedy}")
+        return
     _logger.warning(
         f"{table.path.name}: {count} images have a class of {attribute!r} that the model does not know "
         f"({quoted(unseen)}): counted as wrong{remedy}"
     )
+
+
+def _similar(unseen: Sequence[str], known: Sequence[str]) -> str:
+    """Return "; did you mean 'Teal' where it has 'teal'?" for the first that is similar to a class, or ""."""
+    forms = {without_form(name) for name in known}
+    first = next((name for name in unseen if without_form(name) in forms), None)
+    tried = [first] if first is not None else unseen[:_COMPARED]
+    found = ((name, did_you_mean(name, known)) for name in tried)
+    name, similar = next(((name, similar) for name, similar in found if similar), ("", ""))
+    return f"{similar[:-1]} where it has {name!r}?" if similar else ""
 
 
 def _multi_valued_remedy(attribute: str) -> str:

@@ -99,7 +99,7 @@ def test_at_most_five_warnings_name_classes_that_differ_only_in_case(tmp_path, c
     rows = [name for letter in "abcdefgh" for name in (letter, letter.upper())]
     build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("color", rows * 2))))
     assert len(caplog.messages) == 6
-    assert caplog.messages[-1] == "train.csv column 'color': 3 other names differ only in case too"
+    assert caplog.messages[-1] == "train.csv column 'color': 3 other names differ only in form too"
 
 
 def test_the_classes_are_those_in_the_rows_that_were_taken(tmp_path):

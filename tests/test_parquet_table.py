@@ -50,3 +50,13 @@ def test_bad_parquet_tables_are_refused_in_one_sentence(tmp_path):
     content = bytearray(path.read_bytes())
     content[4:60] = b"\xff" * 56
     assert "t.parquet is damaged" in refusal(read_table, write_file(path, bytes(content)))
+
+
+def test_a_number_is_the_same_text_in_parquet_and_csv_whatever_the_other_rows_have(tmp_path):
+    values = [1.0, 1.5, 1000000.0, None, -3.0]
+    names = [f"{i}.jpg" for i in range(len(values))]
+    pq.write_table(pa.table({"image_path": names, "size": values}), tmp_path / "t.parquet")
+    text = "\n".join(f"{name},{'' if value is None else value}" for name, value in zip(names, values, strict=True))
+    read = [read_table(tmp_path / "t.parquet"), read_table(write_file(tmp_path / "t.csv", f"image_path,size\n{text}"))]
+    for table in read:
+        assert table.columns["size"].to_pylist() == ["1", "1.5", "1000000", None, "-3"]

@@ -16,7 +16,7 @@ from catalog.targets import encode_targets
 def test_targets_equal_a_look_up_of_each_cell(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "targets.csv"
     table = read_table(write_file(path, numbered("b,a", [",".join(row) for row in rows])))
-    space = LabelSpace({"a": ("NA", "red", "é"), "b": ("Red", "red")})
+    space = LabelSpace({"a": ("NA", "Red", "red"), "b": ("Red", "red")})
     expected = []
     for b, a in rows:
         row = []
@@ -53,6 +53,49 @@ def test_an_unseen_class_is_reported_in_evaluation(tmp_path, caplog):
         "('new 0', 'new 1', 'new 2', 'new 3', 'new 4', ...): counted as wrong",
         "val.csv: 1 images have a class of 'size' that the model does not know ('3'): counted as wrong",
     ]
+
+
+def test_a_table_with_all_labels_in_another_form_is_refused(tmp_path):
+    path = write_file(tmp_path / "val.csv", numbered("flag,size", ["True,1", "False,", ",2"]))
+    space = LabelSpace({"flag": ("FALSE", "TRUE"), "size": ("1", "2")})
+    assert refusal(encode_targets, read_table(path), space, strict=False) == (
+        "val.csv: none of the 2 labels of 'flag' is a class that the model knows (it has 'True', 'False', the model "
+        "'FALSE', 'TRUE'): write them as the model has them, or delete the column; did you mean 'TRUE' where it has "
+        "'True'?"
+    )
+
+
+def test_a_table_with_other_classes_only_is_reported_as_an_error_and_scored(tmp_path, caplog):
+    path = write_file(tmp_path / "val.csv", numbered("color,size", ["teal,1", "plum,2"]))
+    targets = encode_targets(read_table(path), LabelSpace({"color": ("blue", "red"), "size": ("1", "2")}), strict=False)
+    assert targets.tolist() == [[UNSEEN, 0], [UNSEEN, 1]]
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (
+            "ERROR",
+            "val.csv: none of the 2 labels of 'color' is a class that the model knows (it has 'teal', 'plum', the "
+            "model 'blue', 'red'): all are counted as wrong",
+        )
+    ]
+
+
+def test_a_warning_about_unknown_classes_names_the_class_that_is_meant(tmp_path, caplog):
+    path = write_file(tmp_path / "val.csv", numbered("color,size", ["red,1.50", "Navy Blue,2", "xyz,2", "blu,2"]))
+    space = LabelSpace({"color": ("blue", "navy-blue", "red"), "size": ("1.5", "2")})
+    encode_targets(read_table(path), space, strict=False)
+    assert [message.rpartition(": counted as wrong; ")[2] for message in caplog.messages] == [
+        "did you mean 'navy-blue' where it has 'Navy Blue'?",
+        "did you mean '1.5' where it has '1.50'?",
+    ]
+    caplog.clear()
+    encode_targets(read_table(path), LabelSpace({"color": ("blue", "Navy Blue", "red")}), strict=False)
+    assert caplog.messages[0].endswith("; did you mean 'blue' where it has 'blu'?")
+
+
+def test_classes_of_an_older_label_space_match_in_their_normalized_form(tmp_path):
+    path = write_file(tmp_path / "val.csv", numbered("color,size", ["Navy  Blue,1", "Navy Blue,2.0", "red,"]))
+    space = LabelSpace({"color": ("Navy\u00a0Blue", "red"), "size": ("1.0", "2.0")})
+    assert encode_targets(read_table(path), space, strict=True).tolist() == [[0, 0], [0, 1], [1, UNKNOWN]]
+    assert space.class_of("size", "1") == space.class_of("size", "1.0") == "1.0"
 
 
 def test_a_warning_about_a_missing_column_names_a_similar_one(tmp_path, caplog):

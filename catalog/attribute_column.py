@@ -14,6 +14,7 @@ from catalog.label_space import SEPARATOR, values_of
 # With fewer labeled rows, all of them may have different classes by chance.
 FEW_ROWS = 8
 
+_BLANK_WORDS = {"nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "<na>", "nat"}
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 
 
@@ -37,6 +38,18 @@ def rows_with_class(column: pa.DictionaryArray, name: str) -> npt.NDArray[np.int
     """Return the rows whose cell is this class or lists it among its values."""
     codes = [i for i, cell in enumerate(column.dictionary.to_pylist()) if name in (cell, *values_of(cell))]
     return np.flatnonzero(np.isin(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), codes))
+
+
+def words_for_blank(column: pa.DictionaryArray) -> dict[str, int]:
+    """Return the cells that programs write for a missing value, such as "nan", and the number of rows of each."""
+    counts = np.bincount(column.indices.drop_null().to_numpy(), minlength=len(column.dictionary)).tolist()
+    cells = zip(column.dictionary.to_pylist(), counts, strict=True)
+    return {cell: count for cell, count in cells if looks_blank(cell)}
+
+
+def looks_blank(name: str) -> bool:
+    """Return whether a name is one that programs write for a missing value."""
+    return name.lower() in _BLANK_WORDS
 
 
 def why_unlearnable(column: pa.DictionaryArray, multi_valued: bool) -> str | None:

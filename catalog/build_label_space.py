@@ -15,6 +15,7 @@ from catalog.attribute_column import (
     is_flag,
     rows_with_class,
     why_unlearnable,
+    words_for_blank,
 )
 from catalog.cell_text import normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted, without_form
@@ -50,6 +51,7 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     names = {name: class_names(column, name in multi_valued) for name, column in table.columns.items()}
     for attribute, classes in names.items():
         _warn_of_form(table, attribute, classes)
+    _warn_of_words_for_blank(table)
     return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
 
 
@@ -156,6 +158,20 @@ def _warn_of_form(table: Table, attribute: str, classes: Sequence[str]) -> None:
         )
     if others := len(ambiguous[_FORM_WARNINGS:]):
         _logger.warning(f"{table.path.name} column {attribute!r}: {others} other names differ only in form too")
+
+
+def _warn_of_words_for_blank(table: Table) -> None:
+    """Warn once of cells such as "nan", which are classes although they probably mean that nothing is known."""
+    found = {name: words for name, column in table.columns.items() if (words := words_for_blank(column))}
+    if found:
+        counts = "; ".join(
+            f"{name}: " + ", ".join(f"{word!r} in {count} rows" for word, count in words.items())
+            for name, words in found.items()
+        )
+        _logger.warning(
+            f"{table.path.name} has words for a missing value, which are classes like others ({counts}): leave the "
+            "cell blank where the label is unknown"
+        )
 
 
 def _difference(one: str, other: str) -> str:

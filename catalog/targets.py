@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog.attribute_column import class_names
+from catalog.attribute_column import class_names, looks_blank
 from catalog.data_error import DataError, did_you_mean, quoted, without_form
 from catalog.label_space import BITS, SEPARATOR, UNSEEN, LabelSpace, values_of
 from catalog.table import Table
@@ -81,11 +81,10 @@ def _unseen_class(table: Table, label_space: LabelSpace, row: int, attribute: st
     remedy = "; correct it, or add it to the table that the classes come from"
     if attribute in label_space.multi_valued:
         name = next(value for value in values_of(name) if label_space.class_of(attribute, value) is None)
-        remedy = did_you_mean(name, known) or remedy
-    elif SEPARATOR in name:
+    if attribute not in label_space.multi_valued and SEPARATOR in name:
         remedy = f"; {_multi_valued_remedy(attribute)}"
     else:
-        remedy = did_you_mean(name, known) or remedy
+        remedy = _blank_remedy([name]) or did_you_mean(name, known) or remedy
     return DataError(f"{table.place(row)}: {attribute} {name!r} is not one of {len(known)} known classes{remedy}")
 
 
@@ -117,13 +116,21 @@ def _report_unseen(table: Table, label_space: LabelSpace, attribute: str, count:
 
 
 def _similar(unseen: Sequence[str], known: Sequence[str]) -> str:
-    """Return "; did you mean 'Teal' where it has 'teal'?" for the first that is similar to a class, or ""."""
+    """Return the remedy for unknown classes: "; did you mean 'Teal' where it has 'teal'?" for the first similar one."""
     forms = {without_form(name) for name in known}
     first = next((name for name in unseen if without_form(name) in forms), None)
+    if first is None and (remedy := _blank_remedy(unseen)):
+        return remedy
     tried = [first] if first is not None else unseen[:_COMPARED]
     found = ((name, did_you_mean(name, known)) for name in tried)
     name, similar = next(((name, similar) for name, similar in found if similar), ("", ""))
     return f"{similar[:-1]} where it has {name!r}?" if similar else ""
+
+
+def _blank_remedy(unseen: Sequence[str]) -> str:
+    """Return the remedy for the first class that is a word for a missing value, or ""."""
+    word = next(filter(looks_blank, unseen), None)
+    return "" if word is None else f"; leave the cell blank where {word!r} means that the label is unknown"
 
 
 def _multi_valued_remedy(attribute: str) -> str:

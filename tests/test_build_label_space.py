@@ -111,3 +111,13 @@ def test_the_classes_are_those_in_the_rows_that_were_taken(tmp_path):
         "blue",
         "red",
     )
+
+
+def test_one_warning_counts_the_words_for_a_missing_value(tmp_path, caplog):
+    rows = ["red,None,1", "nan,thin,2", "red,thin,1", "NA,None,2", "nan,None,1"]
+    space = build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("color,stripe,size", rows))))
+    assert space.classes["color"] == ("NA", "nan", "red")
+    assert caplog.messages == [
+        "train.csv has words for a missing value, which are classes like others (color: 'nan' in 2 rows, 'NA' in 1 "
+        "rows; stripe: 'None' in 3 rows): leave the cell blank where the label is unknown"
+    ]

@@ -117,3 +117,12 @@ def test_a_missing_attribute_is_an_error_in_training_and_unknown_in_evaluation(t
     text = refusal(encode_targets, table, LabelSpace({"size": ("1", "2")}), strict=False)
     assert "val.csv has no column 'size'" in text
     assert "the table's attributes are 'color'" in text
+
+
+def test_an_unknown_word_for_a_missing_value_is_better_left_blank(tmp_path, caplog):
+    path = write_file(tmp_path / "val.csv", numbered("color", ["red", "n/a"]))
+    space = LabelSpace({"color": ("blue", "red")})
+    encode_targets(read_table(path), space, strict=False)
+    remedy = "; leave the cell blank where 'n/a' means that the label is unknown"
+    assert caplog.messages[0].endswith(f"('n/a'): counted as wrong{remedy}")
+    assert refusal(encode_targets, read_table(path), space, strict=True).endswith(f"2 known classes{remedy}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, BinaryIO, cast
 
@@ -16,11 +17,12 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
-from catalog.image_formats import open_image
+from catalog.image_formats import MAX_DECODED_BYTES, decoded_bytes, open_image
 from runtime.regular_file import irregular_kind
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
+_STRIP = 1 << 20  # pixels of a gray image that are scaled at a time
 _MODES = {1: "L", 3: "RGB"}
 
 # The operation that undoes each EXIF orientation. Pillow's `exif_transpose` also rewrites the metadata, so it fails on
@@ -69,9 +71,9 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
 
     Raises:
         ValueError: if `channels` is another number.
-        OSError: if the file is missing, truncated, no image of a format that is read (`catalog.image_formats`), or too
-            large (Pillow's limit against decompression bombs); the message names the file. A bad file raises no other
-            exception.
+        OSError: if the file is missing, truncated, no image of a format that is read, or larger than
+            `MAX_DECODED_BYTES` (`catalog.image_formats` has both); the message names the file. A bad file raises no
+            other exception.
     """
     if channels not in _MODES:
         raise ValueError(f"channels must be 1 or 3, got {channels}")
@@ -107,8 +109,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         Width and height in pixels, as stored; an EXIF orientation may swap them.
 
     Raises:
-        OSError: if the file is missing, or has no header of a format that is read. The pixels behind a sound header may
-            be damaged.
+        OSError: if the file is missing, has no header of a format that is read, or is too large to decode. The pixels
+            behind a sound header may be damaged.
     """
     try:
         with warnings.catch_warnings(), _open(path) as file:
@@ -133,15 +135,16 @@ def as_image(pixels: Pixels) -> Image.Image:
 
 
 def _jpeg_content(path: str | os.PathLike[str]) -> bytes:
-    """Return a file's content, or nothing if it is not a JPEG."""
+    """Return a file's content, or nothing if it is not a JPEG of usual length."""
     if irregular_kind(path):
         return b""
     with open(path, "rb") as file:  # noqa: PTH123 - building a Path takes a tenth of a small image's time
-        return file.read() if file.peek(3).startswith(b"\xff\xd8\xff") else b""
+        is_jpeg = file.peek(3).startswith(b"\xff\xd8\xff") and os.fstat(file.fileno()).st_size <= MAX_DECODED_BYTES
+        return file.read() if is_jpeg else b""
 
 
 def _is_plain_jpeg(content: bytes) -> bool:
-    """Return whether this is a color JPEG within Pillow's size limit and without an orientation.
+    """Return whether this is a color JPEG within the size limits and without an orientation.
 
     Raises:
         ValueError: if a JPEG's header is damaged.
@@ -149,6 +152,8 @@ def _is_plain_jpeg(content: bytes) -> bool:
     if not content or b"Exif\0\0" in content or b"tiff:Orientation" in content:
         return False
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
+    if decoded_bytes(int(width), int(height), "RGB") > MAX_DECODED_BYTES:
+        return False
     return colorspace == "YCbCr" and int(height) * int(width) <= (Image.MAX_IMAGE_PIXELS or math.inf)
 
 
@@ -195,12 +200,29 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     Integers are scaled from 16 bits. Floats are scaled from the first of these ranges that holds every value: 0 to 1, 0
     to 255, 16 bits. If none does, the smallest value becomes black and the largest white.
     """
-    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = min(0.0, pixels.min()), pixels.max()
+    # the range
+    ranges = [(strip.min(), strip.max()) for _, strip in _strips(image)]
+    low, high = min(0.0, *(lowest for lowest, _ in ranges)), max(highest for _, highest in ranges)
     nominal = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     white = next((top for top in nominal if low == 0.0 and high <= top), high)
-    scaled = (pixels - low) * (255.0 / ((white - low) or 1.0))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+    # the pixels
+    scaled = np.empty((image.height, image.width), np.uint8)
+    for rows, strip in _strips(image):
+        scaled[rows] = np.rint((strip - low) * (255.0 / ((white - low) or 1.0)))
+    return Image.fromarray(scaled)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, np.ndarray[Any, np.dtype[np.float64]]]]:
+    """Yield the rows and values of a gray image strip by strip, since float64 takes four times as much memory.
+
+    Values that are not finite become 0.
+    """
+    height = max(1, _STRIP // image.width)
+    for top in range(0, image.height, height):
+        rows = slice(top, min(top + height, image.height))
+        strip = image.crop((0, rows.start, image.width, rows.stop))
+        yield rows, np.nan_to_num(np.asarray(strip, dtype=np.float64), posinf=0.0, neginf=0.0)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -42,6 +42,12 @@ FORMATS = (
 _CODECS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # parts that a build of Pillow may lack
 _OTHER_NAMES = {"MPO": "JPEG"}  # formats that Pillow registers extensions for, and opens as another
 
+# The bytes that an image may take when it is decoded: 134 million pixels of RGB, 89 million of 16 bits, 67 million of
+# RGBA or float. Pillow's own limit is 179 million pixels of any mode, which may take several times as much.
+MAX_DECODED_BYTES = 1 << 29
+_COLOR_BYTES = 4  # bytes that Pillow keeps for a pixel in color
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # other modes: as in color
+
 _START = 64  # bytes that show a file's format
 _SIGNATURES = {
     b"%PDF": "PDF",
@@ -85,14 +91,40 @@ def open_image(file: BinaryIO) -> Image.Image:
         The image, whose pixels are decoded from the file when they are first used.
 
     Raises:
-        OSError: if the file is not such an image; the message says what it is and what to do, and does not name it.
+        OSError: if the file is not such an image, or decodes to more than `MAX_DECODED_BYTES`; the message says what it
+            is and what to do, and does not name it.
         Exception: any type, if the header is damaged.
     """
     try:
-        return Image.open(file, formats=readable_formats())
+        image = Image.open(file, formats=readable_formats())
     except UnidentifiedImageError:
         file.seek(0)
         raise OSError(_refusal(file.read(_START))) from None
+    except Image.DecompressionBombError as error:
+        reason = str(error).rstrip(".")
+        raise OSError(f"it takes more than the {_mebibytes(MAX_DECODED_BYTES)} allowed ({reason}): shrink it") from None
+    if (needed := decoded_bytes(*image.size, image.mode)) > MAX_DECODED_BYTES:
+        raise OSError(
+            f"its {image.width} x {image.height} pixels of mode {image.mode} take {_mebibytes(needed)} decoded, more "
+            f"than the {_mebibytes(MAX_DECODED_BYTES)} allowed: shrink it"
+        )
+    return image
+
+
+def decoded_bytes(width: int, height: int, mode: str) -> int:
+    """Return the bytes that an image takes when it is decoded, with its copy in color if it has another mode.
+
+    Args:
+        width: pixels in a row.
+        height: number of rows.
+        mode: Pillow's mode, such as "RGB", "L" or "I;16".
+    """
+    copy = 0 if mode == "RGB" else _COLOR_BYTES
+    return width * height * (_PIXEL_BYTES.get(mode, _COLOR_BYTES) + copy)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
 
 
 def _refusal(start: bytes) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import struct
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from packaging.version import Version
 from PIL import Image, ImageChops, ImageFile, PngImagePlugin
 
-from catalog.decode import image_size, load_image
+import catalog.decode as decoding
+import catalog.image_formats as formats
+from catalog.decode import image_size, load_image, load_pixels
 
 UPRIGHT_TO_STORED = {  # the inverse of the turn that each orientation asks for
     1: None,
@@ -245,18 +248,73 @@ def test_a_file_that_is_not_an_image_is_an_os_error_that_names_it(tmp_path):
         load_image(io.BytesIO(b"nonsense"))
 
 
-def bomb(path, width, height):
+def bomb(path, width, height, bits=8, colors=2):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", PngImagePlugin._crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
     return path
 
 
 def test_a_decompression_bomb_is_an_os_error(tmp_path):
-    with pytest.raises(OSError, match=r"bomb\.png.*decompression bomb"):
-        load_image(bomb(tmp_path / "bomb.png", 30_000, 30_000))
+    path = bomb(tmp_path / "bomb.png", 30_000, 30_000)
+    for read in (load_image, load_pixels, image_size):
+        with pytest.raises(OSError, match=r"bomb\.png.*more than the 512 MiB allowed .*900000000 pixels.*: shrink it"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("side", "bits", "colors", "mode", "size"),
+    [
+        (11_600, 8, 2, "RGB", "513 MiB"),
+        (9_500, 16, 0, "I;16", "516 MiB"),
+        (8_200, 8, 6, "RGBA", "513 MiB"),
+        (10_400, 8, 0, "L", "516 MiB"),
+    ],
+)
+def test_an_image_is_refused_for_its_bytes_before_it_is_decoded(tmp_path, side, bits, colors, mode, size):
+    path = bomb(tmp_path / "a.png", side, side, bits, colors)
+    sentence = (
+        f"its {side} x {side} pixels of mode {mode} take {size} decoded, more than the 512 MiB allowed: shrink it"
+    )
+    for read in (load_image, load_pixels, image_size):
+        with pytest.raises(OSError, match=re.escape(f"{str(path)!r}: {sentence}")):
+            read(path)
+    smaller = bomb(tmp_path / "b.png", side - 200, side - 200, bits, colors)
+    assert image_size(smaller) == (side - 200, side - 200)
+
+
+def test_floats_are_refused_for_their_bytes(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.tif", Image.new("F", (6, 4)))
+    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", 6 * 4 * 8)
+    assert load_image(path).size == (6, 4)
+    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", 6 * 4 * 8 - 1)
+    with pytest.raises(OSError, match="its 6 x 4 pixels of mode F take"):
+        load_image(path)
+
+
+def test_a_jpeg_is_refused_for_its_bytes_even_without_pillows_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    content = saved(tmp_path / "a.jpg", colors(height=24, width=24)).read_bytes()
+    content = content.replace(struct.pack(">HH", 24, 24), struct.pack(">HH", 13_000, 13_000))
+    (tmp_path / "a.jpg").write_bytes(content)
+    for read in (load_pixels, image_size):
+        with pytest.raises(OSError, match=r"its 13000 x 13000 pixels of mode RGB take 645 MiB decoded"):
+            read(tmp_path / "a.jpg")
+
+
+def test_a_large_gray_image_is_scaled_in_strips(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(2**16, size=(1500, 1000), dtype=np.uint16)
+    path = saved(tmp_path / "a.tif", Image.fromarray(values))
+    whole = pixels(path, 1)
+    monkeypatch.setattr(decoding, "_STRIP", 1 << 16)
+    tracemalloc.start()
+    try:
+        assert np.array_equal(pixels(path, 1), whole)
+        assert tracemalloc.get_traced_memory()[1] < values.size * 8  # less than one copy of all pixels in float64
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_large_image_is_read_without_a_warning(tmp_path, monkeypatch):

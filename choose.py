@@ -40,7 +40,7 @@ from options.values import duration_text
 from options.yaml_file import recipe_text
 from reports.choice_report import best, choice_lines, standing, wrapped
 from runtime.atomic_file import atomic_file, check_writable
-from runtime.errors import UsageError, report_usage_errors
+from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, set_up_process
 from serving.loading import load_evaluation_model, make_loader
@@ -232,12 +232,12 @@ def report(args: Namespace, choice: Choice, jobs: list[Job]) -> None:
             needed = choice.expected_seconds(Job(name, 0, half=False))
             lines.append(f"Not tried within the budget: {candidate.title}, about {duration_text(needed)} a run.")
     lines.append(f"{duration_text(state.seconds)} spent; {left} of {len(jobs)} runs are left for a larger --budget.")
-    print("\n".join(lines), flush=True)
+    print("\n".join(map(printable, lines)), flush=True)
 
     # the recipe
     winner = tried[best(standings)]
     files = write_recipe(args, choice, winner, lines)
-    print("\n" + "\n".join(train_commands(args, files)), flush=True)
+    print("\n" + "\n".join(map(printable, train_commands(args, files))), flush=True)
 
 
 def train_commands(args: Namespace, files: list[Path]) -> list[str]:

@@ -34,7 +34,7 @@ from options.train_kwargs import process_kwargs
 from reports.predictions import Predictions, check_predictions_path, write_predictions
 from reports.probabilities import write_probabilities
 from runtime.atomic_file import check_writable
-from runtime.errors import UsageError, report_usage_errors
+from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import set_up_process
 from serving.calibration import temperature_line
 from serving.ensemble import Ensemble, make_ensemble
@@ -87,7 +87,7 @@ def inference(args: Namespace) -> None:
     write_predictions(output, predictions, dataset.paths, errors)
     report_unreadable(dataset, errors)
     files = f"{output}, {distribution_path}" if distribution_path else output
-    print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {files}", flush=True)
+    print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {printable(str(files))}", flush=True)
 
 
 def load_ensemble(args: Namespace, device: torch.device) -> Ensemble:

@@ -29,7 +29,7 @@ from options.serving_kwargs import NAMED, loader_kwargs, model_kwargs
 from options.train_kwargs import process_kwargs
 from reports.results import score_lines
 from runtime.atomic_file import check_writable
-from runtime.errors import UsageError, report_usage_errors
+from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
 from serving.refitting import (
@@ -87,7 +87,7 @@ def refit(args: Namespace) -> None:
     # file
     if process.is_primary:
         save_refitted(output, checkpoint, labels, refitted, averaged)
-        print(f"Refitted: {output}", flush=True)
+        print(f"Refitted: {printable(str(output))}", flush=True)
 
 
 def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | None]:

@@ -9,16 +9,7 @@ from runtime.errors import UsageError
 
 
 class DataError(UsageError):
-    """A user's mistake in the data, which scripts print without a traceback.
-
-    The message is one sentence on one line: what is wrong, where (file, line, column), and what to do about it.
-
-    Args:
-        message: the sentence. Line breaks can only come from the user's names; they are shown as escapes.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
+    """A user's mistake in the data; the message says where it is by file, line and column."""
 
 
 def quoted(names: Sequence[str], limit: int = 5) -> str:

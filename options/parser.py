@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from options.rules import Declaration, Rules, flag
 from options.values import Mapped, Switch
 from options.yaml_file import YamlWords
+from runtime.errors import printable
 from runtime.regular_file import irregular_file
 
 Kind = Callable[[str], Any] | list[str] | str
@@ -65,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         """Print one sentence and where to read more, and exit; only rank 0 prints."""
         if os.environ.get("RANK", "0") in ("", "0"):
             text = self._source + message.removeprefix("argument ")
-            self.exit(2, f"{self.prog}: error: {text}\nsee {self.prog} --help\n")
+            self.exit(2, f"{self.prog}: error: {printable(text)}\nsee {self.prog} --help\n")
         time.sleep(3)  # the launcher stops all processes when the first one exits, and rank 0 must print before that
         self.exit(2)
 

@@ -28,7 +28,7 @@ from reports.curve_panels import (
     write_figure,
 )
 from reports.summary_file import Summary, read_summary
-from runtime.errors import report_usage_errors
+from runtime.errors import printable, report_usage_errors
 
 if TYPE_CHECKING:  # matplotlib takes a second to import; a run without pictures does not need it
     from matplotlib.figure import Figure
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with report_usage_errors("curves"):
         for path in draw_curves(args.summary, args.folder or args.summary.parent):
-            print(path)
+            print(printable(str(path)))
 
 
 if __name__ == "__main__":

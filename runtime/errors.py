@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Control characters, line separators, marks of writing direction, and halves of characters. Names of files, columns and
+# classes may hold them. A terminal obeys some, and others make a line look like another.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text as one line for a terminal; characters that would steer it become escapes, as in Python."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class UsageError(ValueError):
-    """A user's mistake; the message says what is wrong, where, and what to do."""
+    """A user's mistake, which scripts print without a traceback.
+
+    Args:
+        message: one sentence on one line: what is wrong, where, and what to do. Control characters can only come from
+            the user's names; they are shown as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UsageError, first_line, report_usage_errors
+from runtime.errors import UsageError, first_line, printable, report_usage_errors
 
 SOURCE = Path(__file__).parents[1] / "runtime/errors.py"
 
@@ -63,3 +63,18 @@ def test_a_script_ends_with_the_status_and_without_a_traceback(error, status):
 )
 def test_an_errors_first_line_is_never_empty(error, line):
     assert first_line(error) == line
+
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\nb\t\x7f\x9b\u202eé漢😀\udcff\\x1b"
+SHOWN = r"a\x1b[2J\x1b]0;title\x07\r\nb\t\x7f\x9b\u202eé漢😀\udcff\x1b"
+
+
+def test_characters_that_steer_a_terminal_become_escapes_and_letters_stay():
+    assert printable(HOSTILE) == SHOWN
+    assert printable(SHOWN) == SHOWN  # so that it may be applied again
+
+
+def test_an_error_names_hostile_files_as_escapes(capsys):
+    with pytest.raises(SystemExit), report_usage_errors("train.py"):
+        raise UsageError(f"no image {HOSTILE}")
+    assert capsys.readouterr().err == f"train.py: error: no image {SHOWN}\n"

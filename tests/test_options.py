@@ -163,6 +163,12 @@ def test_a_missing_path_is_reported_before_torch_is_imported(tmp_path: Path) -> 
 
 # Mistakes
 
+
+@pytest.mark.parametrize("words", [["data", "--\x1b[2Jmodel", "x"], ["data", "-c", "\x1b[2J\r"]])
+def test_a_mistake_shows_control_characters_as_escapes(mistake, words):
+    assert r"\x1b[2J" in mistake(*words)
+
+
 MISTAKES = [
     ("--batchsize 3", "unrecognized arguments: --batchsize; did you mean --batch-size?"),
     ("--batch-siz=3", "unrecognized arguments: --batch-siz; did you mean --batch-size?"),

@@ -92,6 +92,12 @@ def test_a_run_logs_plain_messages_and_a_second_one_logs_them_once(capsys: pytes
     assert capsys.readouterr().err == "Epoch 1\n"
 
 
+def test_a_log_line_shows_control_characters_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_process("cpu")
+    logging.getLogger("train").warning("Unreadable image: %s", "a\x1b[2J\r\nEpoch 9: 100%.jpg")
+    assert capsys.readouterr().err == "Unreadable image: a\\x1b[2J\\r\\nEpoch 9: 100%.jpg\n"
+
+
 def _join(folder: Path) -> dict[str, Any]:
     """Set up a process as torchrun launches it; return its fields, a sum over all processes, and its log levels."""
     rank, processes = dist.get_rank(), dist.get_world_size()

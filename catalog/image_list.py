@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,12 @@ from catalog.splits import FORMATS
 from catalog.table import read_table
 from runtime.regular_file import irregular_file
 
+_logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
+
+# names for what is left out of a folder, beside extensions
+_HIDDEN, _WITHOUT, _CLOSED = "hidden", "without extension", "folders that cannot be opened"
+_NAMED = 10  # extensions of files that are left out
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,8 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
 
     Args:
         inputs: image files, folders, and tables. A folder gives every file below it with an image's extension, except
-            hidden ones. A table gives the image_path of every row. Files and folders that contain the same image give
-            it once.
+            hidden ones; the log counts what is left out. A table gives the image_path of every row. Files and folders
+            that contain the same image give it once.
 
     Raises:
         DataError: if an input is missing, is a pipe or a device, or is a folder or table without images.
@@ -68,31 +75,59 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
 
 def _below(folder: str) -> pa.LargeStringArray:
     """Return the images in a folder and all folders below it, sorted within each."""
-    ends = image_extensions()
+    ends, left_out = image_extensions(), Counter[str]()
     parts = [
         pa.array([_utf8(os.path.join(place, name)) for name in names], pa.large_string())  # noqa: PTH118 - a million
-        for place, names in _walk(folder, ends)
+        for place, names in _walk(folder, ends, left_out)
     ]
+    counts = f"left out: {_counts(left_out)}" if left_out else ""
     if not parts:
+        seen = f"; {counts}" if counts else ""
         raise DataError(
-            f"{folder} has no images: none of its files ends in .jpg, .png, .webp or another image extension"
+            f"{folder} has no images: none of its files ends in .jpg, .png, .webp or another image extension{seen}"
         )
+    if counts:
+        _logger.info(f"{folder}: {counts}")
     return pa.concat_arrays(parts)
 
 
-def _walk(folder: str, ends: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder that has images, and their names; follow links, but visit no folder twice."""
+def _walk(folder: str, ends: frozenset[str], left_out: Counter[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder that has images, and their names; follow links, but visit no folder twice.
+
+    Args:
+        folder: where to begin.
+        ends: the extensions of images.
+        left_out: receives the number of files that are left out, by their extension.
+    """
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=lambda _: left_out.update([_CLOSED]), followlinks=True):
         status = Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        left_out.update(_HIDDEN for name in (*folders, *files) if name.startswith("."))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in ends]
+        names = []
+        for name in files:
+            if name.startswith("."):
+                continue
+            end = Path(name).suffix.lower()
+            if end in ends:
+                names.append(name)
+            else:
+                left_out[end or _WITHOUT] += 1
         if names:
             yield place, sorted(names)
+
+
+def _counts(left_out: Counter[str]) -> str:
+    """Return the numbers of files by extension, as in "12 .heic, 3 .svg", the largest first."""
+    words = [f"{count:,} {end}" for end, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))]
+    if words[_NAMED:]:
+        words[_NAMED:] = [f"{sum(left_out.values()) - sum(sorted(left_out.values())[-_NAMED:]):,} of other extensions"]
+    hint = " (.heic is read after pip install pillow-heif)" if ".heic" in left_out else ""
+    return f"{', '.join(words)}{hint}"
 
 
 def _append_files(lists: list[ImageList], files: list[str]) -> None:

@@ -41,6 +41,9 @@ def label(
         topk: number of classes to keep for each attribute.
         tta: 2 averages the logits of an image and its mirror image.
         log_interval: batches between two lines of the log.
+
+    Raises:
+        DataError: no image could be read.
     """
     start = last = time.perf_counter()
     done = total = 0
@@ -66,6 +69,7 @@ def label(
                 f"Label: [{batch + 1:>4d}/{total}]  "
                 f"Time: {now - before:.3f}s ({(now - start) / (batch + 1):.3f}s, {done / (now - start):>7.2f}/s)"
             )
+    dataset.check_readable()
 
 
 def report_unreadable(dataset: ImageDataset, errors: Mapping[int, str]) -> None:

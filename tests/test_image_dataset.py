@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from catalog.image_list import list_images
+from runtime.errors import UsageError
 from timm.data.image_dataset import ImageDataset
 
 
@@ -41,6 +42,19 @@ def test_an_unreadable_image_is_recorded_with_its_reason(folder: Path) -> None:
     images[0]
     assert list(images.errors()) == [1]
     assert "bad.png" in images.errors()[1]
+
+
+def test_a_list_without_any_readable_image_is_refused(folder: Path) -> None:
+    make_image(folder / "good.png")
+    for name in ("a.png", "b.png"):
+        (folder / name).write_text("no picture")
+    some, none = (ImageDataset(list_images(names)) for names in (["a.png", "good.png"], ["a.png", "b.png"]))
+    for images in (some, none):
+        for row in range(2):
+            images[row]
+    some.check_readable()
+    with pytest.raises(UsageError, match=r"none of the 2 images could be read, the first being a.png \(.*not an image"):
+        none.check_readable()
 
 
 def test_a_file_name_that_is_not_text_is_reported_as_missing(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Listing the images of files, folders and tables."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,8 +79,64 @@ def test_a_missing_input_is_refused(name: str) -> None:
 def test_a_folder_without_images_is_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "empty" / "notes.txt").touch()
-    with pytest.raises(UsageError, match="empty has no images"):
+    (folder / "empty" / "a.heic").touch()
+    with pytest.raises(
+        UsageError, match=r"empty has no images: .*; left out: 1 \.heic, 1 \.txt \(\.heic is read after"
+    ):
         list_images(["empty"])
+
+
+def left_out(caplog: pytest.LogCaptureFixture, *inputs: str) -> str:
+    with caplog.at_level("INFO"):
+        list_images(inputs)
+    return caplog.text
+
+
+def test_files_that_are_left_out_of_a_folder_are_counted_by_extension(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_image(folder / "photos" / "a.png")
+    names = [
+        *(f"sub/{number}.HEIC" for number in range(12)),
+        "a.svg",
+        "sub/b.svg",
+        "sub/c.svg",
+        "README",
+        ".hidden.jpg",
+    ]
+    for name in names:
+        (folder / "photos" / name).parent.mkdir(exist_ok=True)
+        (folder / "photos" / name).touch()
+    counts = "12 .heic, 3 .svg, 1 hidden, 1 without extension (.heic is read after pip install pillow-heif)"
+    assert f"photos: left out: {counts}\n" in left_out(caplog, "photos")
+
+
+def test_rare_extensions_are_counted_together(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_image(folder / "photos" / "a.png")
+    for number in range(13):
+        (folder / "photos" / f"a.x{number:02}").touch()
+    assert left_out(caplog, "photos").endswith("1 .x09, 3 of other extensions\n")
+
+
+def test_a_folder_that_cannot_be_opened_is_counted(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image(folder / "photos" / "a.png")
+    (folder / "photos" / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert "left out: 1 folders that cannot be opened" in left_out(caplog, "photos")
+
+
+def test_a_folder_of_images_alone_is_silent(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_image(folder / "photos" / "a.png")
+    assert left_out(caplog, "photos") == ""
 
 
 def test_a_table_without_any_image_file_is_refused(folder: Path) -> None:

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,20 @@ def test_unreadable_images_keep_their_rows(
     assert "2 of 5 images unreadable" in captured.err
     assert "Unreadable image: images/val-4.png" in captured.err
     assert "5 images, " in captured.out
+
+
+def test_a_folder_without_any_readable_image_is_an_error_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    os.mkfifo(tmp_path / "photos" / "b.jpg")
+    soft = tmp_path / "soft.parquet"
+    words = (tmp_path / "photos", "--checkpoint", checkpoint, "-o", tmp_path / "p.csv", "--probabilities", soft)
+    sentence = refusal(capsys, *words)
+    assert "none of the 2 images could be read, the first being" in sentence
+    assert "it is EPS, a format that is not read: save it as JPEG or PNG" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 @pytest.mark.parametrize(

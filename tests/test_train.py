@@ -597,6 +597,15 @@ def test_broken_images_are_named_replaced_and_past_the_limit_end_the_run(
     assert "--max-unreadable" in sentence
 
 
+def test_a_table_without_any_readable_image_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = draw_catalog(tmp_path / "data", train=8, blanks=False)
+    for row in read_rows(data / "train.csv"):
+        (data / row["image_path"]).write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    sentence = refusal(capsys, data, *SHORT, "--output", tmp_path / "out")
+    assert "8 of the 8 images could not be read so far" in sentence
+    assert "it is EPS, a format that is not read: save it as JPEG or PNG" in sentence
+
+
 def test_a_class_met_only_in_validation_counts_as_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = draw_catalog(tmp_path / "data", blanks=False)
     rows = read_rows(data / "val.csv")

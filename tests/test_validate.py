@@ -241,6 +241,17 @@ def test_an_unreadable_image_counts_in_nothing(
     assert "images/missing.png" in line
 
 
+def test_a_split_without_any_readable_image_is_an_error(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    make_data(tmp_path, rows=3)
+    for path in (tmp_path / "images").iterdir():
+        path.write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    sentence = refusal(capsys, tmp_path, "--checkpoint", checkpoint)
+    assert "3 of the 3 images could not be read so far" in sentence
+    assert "it is EPS, a format that is not read: save it as JPEG or PNG" in sentence
+
+
 def test_a_class_that_the_model_does_not_know_is_wrong_and_has_a_row(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from catalog.data_error import DataError
 from catalog.decode import Pixels, load_pixels
 from catalog.image_list import ImageList
 from timm.data.view_maker import ViewMaker
@@ -71,6 +72,18 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
             except FileNotFoundError:
                 continue
         return load_pixels(images.roots[-1] / path, self.channels)
+
+    def check_readable(self) -> None:
+        """Raise if no image at all could be read; call it after all were.
+
+        Raises:
+            DataError: every image is unreadable.
+        """
+        if self.unreadable.all():
+            first = f"{self.paths[0].as_py()} ({self._reason(0)})"
+            raise DataError(
+                f"none of the {len(self)} images could be read, the first being {first}: fix the files, or name others"
+            )
 
     def errors(self) -> dict[int, str]:
         """Return the reason of each unreadable image, by row."""

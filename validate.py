@@ -26,6 +26,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from catalog.repeated_images import warn_of_repeated_images
 from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
@@ -99,6 +100,9 @@ def score_all(
             checkpoint = read_checkpoint(file)
             if not is_wanted(args.model, checkpoint, several):
                 continue
+            if not (results or failed):
+                space = checkpoint.label_space
+                warn_of_repeated_images(table, table.attributes if space is None else space.attributes)
             folder = per_class_folder(args, file, name, table, several)
             results = best_first([*results, score(args, process, table, checkpoint, folder)])
         except UsageError as error:

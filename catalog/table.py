@@ -25,7 +25,15 @@ from catalog.cell_text import normalized_cells, normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
 from catalog.splits import FORMATS, tables_nearby
-from catalog.text_table import header_line, is_text_table, line_of_row, no_rows, read_text_columns, read_text_header
+from catalog.text_table import (
+    header_line,
+    is_text_table,
+    line_of_row,
+    lines_of_rows,
+    no_rows,
+    read_text_columns,
+    read_text_header,
+)
 from runtime.regular_file import irregular_file
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
@@ -104,16 +112,27 @@ class Table:
         Raises:
             ValueError: if the row was added and is not in the file.
         """
-        file_row = row if self.file_rows is None else int(self.file_rows[row])
-        if file_row == _ADDED:
-            raise ValueError(f"row {row} was added to the table and has no line in {self.path.name}")
-        return line_of_row(self.path, file_row) if is_text_table(self.path) else file_row + 1
+        return self._lines([row])[row]
 
     def place(self, row: int) -> str:
         """Return a row's place for a message: "train.csv line 7", or the path of an image that was added."""
-        if self.file_rows is not None and self.file_rows[row] == _ADDED:
-            return self.image_path(row)
-        return f"{self.path.name} {'line' if is_text_table(self.path) else 'row'} {self.line(row)}"
+        return self.places([row])[row]
+
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return several rows' places for a message, by row, with one pass through the file."""
+        added = {row for row in rows if self.file_rows is not None and self.file_rows[row] == _ADDED}
+        kind = "line" if is_text_table(self.path) else "row"
+        lines = self._lines({*rows} - added)
+        return {row: f"{self.path.name} {kind} {lines[row]}" if row in lines else self.image_path(row) for row in rows}
+
+    def _lines(self, rows: Collection[int]) -> dict[int, int]:
+        file_rows = {row: row if self.file_rows is None else int(self.file_rows[row]) for row in rows}
+        if added := [row for row, file_row in file_rows.items() if file_row == _ADDED]:
+            raise ValueError(f"row {added[0]} was added to the table and has no line in {self.path.name}")
+        if not (is_text_table(self.path) and rows):
+            return {row: file_row + 1 for row, file_row in file_rows.items()}
+        lines = lines_of_rows(self.path, set(file_rows.values()))
+        return {row: lines[file_row] for row, file_row in file_rows.items()}
 
     def _indices(self) -> npt.NDArray[np.int64]:
         return np.arange(len(self)) if self.file_rows is None else self.file_rows

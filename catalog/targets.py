@@ -107,7 +107,7 @@ def _report_unseen(table: Table, label_space: LabelSpace, attribute: str, count:
         )
         if not looks_multi_valued and any(without_form(name) in forms for name in unseen):
             raise DataError(f"{message}: write them as the model has them, or delete the column{remedy}")
-        _logger.error(f"{message}: all are counted as wrong{remedy}")
+        _logger.warning(f"ATTENTION: {message}: all are counted as wrong{remedy}")
         return
     _logger.warning(
         f"{table.path.name}: {count} images have a class of {attribute!r} that the model does not know "

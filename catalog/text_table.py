@@ -4,10 +4,14 @@ Arrow reads the cells. Python's slow csv module reads the file again when a mess
 not be closed: Arrow accepts such a quote silently and loses the rows behind it.
 """
 
+import codecs
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
@@ -92,7 +96,30 @@ def header_line(path: Path) -> int:
 
 def line_of_row(path: Path, row: int) -> int:
     """Return the line number, from 1, on which a row of a text table starts; row 0 follows the header."""
-    return next(start for i, (start, _) in enumerate(_rows(path)) if i == row + 1)
+    return lines_of_rows(path, [row])[row]
+
+
+def lines_of_rows(path: Path, rows: Collection[int]) -> dict[int, int]:
+    """Return the line numbers, from 1, on which rows of a text table start, by row; row 0 follows the header."""
+    if (quick := _lines_without_quotes(path)) is not None:
+        return {row: int(quick[row + 1]) for row in rows}
+    starts = enumerate((start for start, _ in islice(_rows(path), max(rows) + 2)), -1)
+    return {row: start for row, start in starts if row in rows}
+
+
+def _lines_without_quotes(path: Path) -> npt.NDArray[np.int64] | None:
+    """Return the line of each row, header first, from 1; None if rows and lines may differ in more than empty lines."""
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if b'"' in data or data.count(b"\r") != data.count(b"\r\n"):
+        return None
+    ends = np.flatnonzero(np.frombuffer(data + b"\n", np.uint8) == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    # Whitespace is a control character, a space, or not ASCII, so few lines must be looked at.
+    first = np.frombuffer(data + b"\n", np.uint8)[starts]
+    kept = np.ones(len(starts), dtype=bool)
+    for line in np.flatnonzero((first <= ord(" ")) | (first >= 0x80)):
+        kept[line] = bool(data[starts[line] : ends[line]].decode(errors="replace").strip())
+    return np.flatnonzero(kept) + 1
 
 
 def no_rows(path: Path) -> DataError:

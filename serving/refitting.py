@@ -17,6 +17,7 @@ from torch import Tensor
 from catalog.build_label_space import extend_label_space
 from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
+from catalog.repeated_images import warn_of_repeated_images
 from catalog.table import Table
 from catalog.targets import encode_targets
 from runtime.atomic_file import atomic_file
@@ -115,12 +116,15 @@ def read_labels(
     targets = encode_targets(_with_blank_columns(train, label_space), label_space, strict=True)
     rows = np.flatnonzero((targets >= 0).any(axis=1))
     train_set = TwoViewDataset(train.take(rows), targets[rows], None, channels, max_unreadable=max_unreadable)
+    if validation is None:
+        warn_of_repeated_images(train_set.table, solved)
     eval_set = None
     if validation is not None:
         try:
             targets = encode_targets(validation, label_space, strict=False)
         except DataError as error:
             raise UsageError(f"{error}; or choose by cross-validation with val_split none") from error
+        warn_of_repeated_images(train_set.table, label_space.attributes, validation)
         eval_set = TwoViewDataset(validation, targets, None, channels, max_unreadable=max_unreadable)
     counted = [float(name in solved) for name in label_space.attributes]
     return Labels(label_space, solved, train_set, eval_set, attribute_metrics(eval_metric, label_space, counted))

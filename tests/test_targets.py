@@ -65,16 +65,13 @@ def test_a_table_with_all_labels_in_another_form_is_refused(tmp_path):
     )
 
 
-def test_a_table_with_other_classes_only_is_reported_as_an_error_and_scored(tmp_path, caplog):
+def test_a_table_with_other_classes_only_is_reported_loudly_and_scored(tmp_path, caplog):
     path = write_file(tmp_path / "val.csv", numbered("color,size", ["teal,1", "plum,2"]))
     targets = encode_targets(read_table(path), LabelSpace({"color": ("blue", "red"), "size": ("1", "2")}), strict=False)
     assert targets.tolist() == [[UNSEEN, 0], [UNSEEN, 1]]
-    assert [(record.levelname, record.message) for record in caplog.records] == [
-        (
-            "ERROR",
-            "val.csv: none of the 2 labels of 'color' is a class that the model knows (it has 'teal', 'plum', the "
-            "model 'blue', 'red'): all are counted as wrong",
-        )
+    assert caplog.messages == [
+        "ATTENTION: val.csv: none of the 2 labels of 'color' is a class that the model knows (it has 'teal', 'plum', "
+        "the model 'blue', 'red'): all are counted as wrong"
     ]
 
 

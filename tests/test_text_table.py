@@ -15,6 +15,7 @@ from catalog.build_label_space import build_label_space
 from catalog.label_space import UNKNOWN, LabelSpace
 from catalog.table import read_table
 from catalog.targets import encode_targets
+from catalog.text_table import lines_of_rows
 
 
 def test_empty_lines_are_ignored_but_counted_in_line_numbers(tmp_path):
@@ -174,3 +175,25 @@ def test_a_bad_tsv_is_refused_with_its_line(tmp_path):
     assert "its cells seem to be separated by ','" in refusal(
         read_table, write_file(tmp_path / "t.tsv", "image_path,a\nx,1\n")
     )
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from(["a,1", " ", "", ",", "\u00a0", " b,2", "\u00e9,3", "\t", "\x1c", ",,"]), max_size=9
+    ),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    quoted=st.booleans(),
+    bom=st.booleans(),
+)
+def test_lines_of_rows_equal_the_csv_modules(tmp_path_factory, lines, end, quoted, bom):
+    path = tmp_path_factory.getbasetemp() / "lines.csv"
+    text = end.join(["image_path,size", *lines, 'z,"9"' if quoted else "z,9"])
+    path.write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        starts, start, reader = [], 1, csv.reader(file)
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():
+                starts.append(start)
+            start = reader.line_num + 1
+    rows = range(len(starts) - 1)
+    assert lines_of_rows(path, rows) == dict(zip(rows, starts[1:], strict=True))

@@ -484,6 +484,22 @@ def test_a_table_without_labels_pretrains_a_backbone_that_others_start_from(
                 assert torch.equal(probed["state_dict"][name], value)
 
 
+def test_a_run_without_validation_labels_says_so_first_and_leaves_a_best_model(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = tmp_path / "blank"
+    blank.mkdir()
+    rows = [row | {"image_path": str(data / row["image_path"])} for row in read_rows(data / "train.csv")]
+    write_table(blank / "train.csv", rows)
+    write_table(blank / "val.csv", [row | {"color": "", "shape": ""} for row in rows[:4]])
+    folder = run(blank, tmp_path, "--epochs", 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"{blank / 'val.csv'}: no row has a label, so no epoch can be scored")
+    assert lines[1].startswith("val.csv: 4 of its 4 images are also in train.csv (val.csv line 2 is train.csv line 2;")
+    assert "No epoch has a value of top1: model_best.pth.tar is the last epoch" in lines
+    assert load(folder / "model_best.pth.tar")["epoch"] == 1
+
+
 def test_pretraining_leaves_out_columns_that_could_not_be_learned(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from catalog.build_label_space import build_label_space
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.label_space import LabelSpace
+from catalog.repeated_images import warn_of_repeated_images
 from catalog.split_tables import Split, make_splits
 from catalog.splits import find_label_table, find_split
 from catalog.table import Table, read_table
@@ -95,6 +96,7 @@ def read_choice_data(
     label_table = table if label_path == path else read_table(label_path, table.attributes)
     label_space = build_label_space(replace(label_table, chosen=table.chosen), multi_valued)
     targets = encode_targets(table, label_space, strict=True)
+    warn_of_repeated_images(table, label_space.attributes)
     made = make_splits(table, label_space, groups, splits, seed)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return ChoiceData(table, label_table, label_space, targets, made, digest)

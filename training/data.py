@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalog.build_label_space import build_label_space, without_unlearnable_attributes
-from catalog.label_space import LabelSpace
+from catalog.label_space import UNKNOWN, LabelSpace
+from catalog.repeated_images import warn_of_repeated_images
 from catalog.splits import find_label_table, find_split
 from catalog.table import Table, read_table
 from catalog.targets import encode_targets
@@ -101,11 +102,18 @@ def read_data(
     train_set = make_train_set(settings, plan, train_table, label_space)
     check_blank_cells(settings, train_set, label_space)
     if not len(label_space):
+        warn_of_repeated_images(train_set.table, ())
         return label_space, train_set, None
 
     # the validation table
     eval_table = read_table(find_split(settings.data_dir, settings.val_split), None, require_attributes=False)
     targets = encode_targets(eval_table, label_space, strict=False)
+    if (targets == UNKNOWN).all():
+        _logger.warning(
+            f"{eval_table.path}: no row has a label, so no epoch can be scored, and model_best.pth.tar is the last "
+            "one: label some of its rows"
+        )
+    warn_of_repeated_images(train_set.table, label_space.attributes, eval_table)
     if shared := shared_images(train_set.table, eval_table):
         _logger.warning(
             f"--unlabeled: {shared} of the images are also in {eval_table.path.name}. They train the model "

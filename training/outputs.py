@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from reports.curves import draw_curves
+from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
 from training.summary import Row, ranked, write_summary
 
@@ -99,10 +100,17 @@ class Outputs(NoOutputs):
             self.draw_views(self.folder / f"train-{epoch}-{step}.png", images, target)
 
     def finish(self) -> None:
-        """Log the best epoch, and print the last ten rows in the order of the metric."""
+        """Log the best epoch, and print the last ten rows in the order of the metric.
+
+        If no epoch has a value of the metric, the last one becomes `model_best`.
+        """
         if self.best[0] is not None:
             _logger.info(f"*** Best {self.metric}: {self.best[0]:.4f} (epoch {self.best[1]})")
-        best_last = ranked(self.rows, self.metric, self.attributes)
+        elif self.rows:
+            with atomic_file(self.folder / "model_best.pth.tar") as unfinished:
+                shutil.copyfile(self.folder / "last.pth.tar", unfinished)
+            _logger.warning(f"No epoch has a value of {self.metric}: model_best.pth.tar is the last epoch")
+        best_last = ranked(self.rows, self.metric, self.attributes) or self.rows
         print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
 
     @contextmanager

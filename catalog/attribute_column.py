@@ -3,6 +3,7 @@
 A column is a dictionary-encoded Arrow array: each distinct cell once, and for every row an index into these.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from catalog.label_space import SEPARATOR, values_of
 # With fewer labeled rows, all of them may have different classes by chance.
 FEW_ROWS = 8
 
+_OTHER_SEPARATORS = (";", ",")
+_COMPARED = 10_000  # distinct cells that are searched for another separator
+_FEWEST_SETS = 3  # distinct cells with several values; fewer may be names with a comma
 _BLANK_WORDS = {"nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "<na>", "nat"}
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 
@@ -32,6 +36,21 @@ def count_classes(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, 
 def has_separator(column: pa.DictionaryArray) -> bool:
     """Return whether any cell contains `|`, which separates the values of a multi-valued attribute."""
     return any(SEPARATOR in cell for cell in column.dictionary.to_pylist())
+
+
+def other_separator(column: pa.DictionaryArray) -> tuple[str, int] | None:
+    """Return a separator other than `|` that cells seem to have, and the number of values if it is one; or None.
+
+    Most values of a set occur in other sets too; a name with a comma, such as a place, does not repeat its parts.
+    """
+    cells = column.dictionary[:_COMPARED].to_pylist()
+    for separator in _OTHER_SEPARATORS:
+        sets = [{value.strip() for value in cell.split(separator)} for cell in cells]
+        occurs = Counter(value for values in sets for value in values if value)
+        several = sum(len(values) > 1 for values in sets)
+        if several >= _FEWEST_SETS and 2 * sum(n > 1 for n in occurs.values()) >= len(occurs):
+            return separator, len(occurs)
+    return None
 
 
 def rows_with_class(column: pa.DictionaryArray, name: str) -> npt.NDArray[np.int64]:

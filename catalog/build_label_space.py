@@ -13,6 +13,7 @@ from catalog.attribute_column import (
     count_classes,
     has_separator,
     is_flag,
+    other_separator,
     rows_with_class,
     why_unlearnable,
     words_for_blank,
@@ -47,6 +48,7 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
             f"{table.path.name} has no attribute {unknown[0]!r}, which multi_valued names; it has "
             f"{quoted(table.attributes) or 'none'}"
         )
+    _warn_of_other_separators(table, multi_valued)
     check_attributes(table, multi_valued)
     names = {name: class_names(column, name in multi_valued) for name, column in table.columns.items()}
     for attribute, classes in names.items():
@@ -158,6 +160,20 @@ def _warn_of_form(table: Table, attribute: str, classes: Sequence[str]) -> None:
         )
     if others := len(ambiguous[_FORM_WARNINGS:]):
         _logger.warning(f"{table.path.name} column {attribute!r}: {others} other names differ only in form too")
+
+
+def _warn_of_other_separators(table: Table, multi_valued: Collection[str]) -> None:
+    """Warn of columns whose cells seem to hold several values, separated by something other than `|`."""
+    for name, column in table.columns.items():
+        if name not in multi_valued and (found := other_separator(column)):
+            _logger.warning(
+                f"{table.path.name} column {name!r}: its cells seem to hold several of {found[1]} values, separated by "
+                f"{found[0]!r}, and each whole cell is one class: {_separator_remedy(found[0])}"
+            )
+
+
+def _separator_remedy(separator: str) -> str:
+    return f"write '|' instead of {separator!r} if an image has several values"
 
 
 def _warn_of_words_for_blank(table: Table) -> None:

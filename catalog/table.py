@@ -9,6 +9,7 @@ share the buffers; a list's pages would be copied, because reading it changes re
 """
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Collection
@@ -23,6 +24,7 @@ import pyarrow.compute
 
 from catalog.cell_text import normalized_cells, normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
+from catalog.list_text import joined_lists
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
 from catalog.splits import FORMATS, tables_nearby
 from catalog.text_table import (
@@ -36,6 +38,7 @@ from catalog.text_table import (
 )
 from runtime.regular_file import irregular_file
 
+_logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
 IMAGE_PATH = "image_path"
@@ -146,7 +149,7 @@ def read_table(
     Cells lose what nobody sees (`normalized_cells`); image paths are only stripped. An empty cell and Parquet's null
     are blank; every other text is a class name, even "NA" and "null". Empty lines are ignored. Parquet's cells become
     the text that CSV has: the whole number 3 is "3", even in a floating-point column, and booleans are "True" and
-    "False". Lists of names are joined by `|`; an empty list is a lone `|`.
+    "False". Lists of names are joined by `|`, also lists in Python's or JSON's notation; an empty list is a lone `|`.
 
     Args:
         path: the file; its extension gives the format.
@@ -188,8 +191,14 @@ def read_table(
 
     # attributes
     columns = {name: _encode(cells[header[name]]) for name in names if header[name] in cells}
-    joined = frozenset(name for name in columns if header[name] in lists)
-    return Table(path, image_paths, columns, chosen=attributes is not None, lists=joined)
+    joined = {name for name in columns if header[name] in lists}
+    for name, column in columns.items():
+        sets = joined_lists(path, name, column.dictionary)
+        if sets is not None and name not in joined:
+            columns[name] = _encode(pa.DictionaryArray.from_arrays(column.indices, sets))
+            joined.add(name)
+            _logger.info(f"{path.name} column {name!r}: its cells are lists, which are read as several values")
+    return Table(path, image_paths, columns, chosen=attributes is not None, lists=frozenset(joined))
 
 
 def _check_file(path: Path) -> None:
@@ -253,10 +262,11 @@ def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pc.index_in(column.indices, value_set=used), column.dictionary.take(used))
 
 
-def _encode(column: pa.ChunkedArray) -> pa.DictionaryArray:
+def _encode(column: pa.ChunkedArray | pa.DictionaryArray) -> pa.DictionaryArray:
     """Return a dictionary-encoded column with normalized cells; empty cells become null."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = encoded.unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
     names = normalized_cells(encoded.dictionary.cast(pa.string()))
     # Normalizing can make two entries equal. Only the few names are encoded again; the many rows' indices map to them.
     names = pc.if_else(pc.equal(names, ""), None, names).dictionary_encode()

@@ -121,3 +121,14 @@ def test_one_warning_counts_the_words_for_a_missing_value(tmp_path, caplog):
         "train.csv has words for a missing value, which are classes like others (color: 'nan' in 2 rows, 'NA' in 1 "
         "rows; stripe: 'None' in 3 rows): leave the cell blank where the label is unknown"
     ]
+
+
+def test_a_column_with_another_separator_is_pointed_out_and_names_with_commas_are_not(tmp_path, caplog):
+    tags = ["a;b", "b;c", "a", "c;a", "a;b", "b"]
+    places = ["Paris, France", "Rome, Italy", "Bern, Switzerland", "Lyon", "Rome, Italy", "Lyon"]
+    rows = [f'{tag},"{place}"' for tag, place in zip(tags, places, strict=True)]
+    build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("tags,place", rows))))
+    assert caplog.messages == [
+        "train.csv column 'tags': its cells seem to hold several of 3 values, separated by ';', and each whole cell is "
+        "one class: write '|' instead of ';' if an image has several values"
+    ]

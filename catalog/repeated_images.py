@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from catalog.data_error import DataError
 from catalog.image_roots import image_roots
 from catalog.label_space import SEPARATOR, values_of
 from catalog.table import Table
@@ -31,12 +32,12 @@ def file_paths(table: Table) -> pa.LargeStringArray:
     """Return each image's absolute path, the same for all spellings of one file, below the table's first root.
 
     Args:
-        table: the table.
-
-    Raises:
-        DataError: if no row's image exists.
+        table: the table; without any image that exists, paths are relative to its folder.
     """
-    root = str(image_roots(table)[0])
+    try:
+        root = str(image_roots(table)[0])
+    except DataError:
+        root = str(table.path.parent.resolve())
     nothing = pa.scalar("", pa.large_string())
     folders, names = _split(table.image_paths)
     folders = folders.dictionary_encode()
@@ -68,9 +69,6 @@ def warn_of_repeated_images(table: Table, attributes: Collection[str], scored: T
         attributes: the attributes whose labels are compared; a table may lack some.
         scored: the table of another split, which is checked too and compared with the first. Images that `with_images`
             added to the first are not compared.
-
-    Raises:
-        DataError: if no row's image of a table exists.
     """
     paths = file_paths(table)
     _warn_of_repeated_rows(table, attributes, paths)

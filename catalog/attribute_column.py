@@ -89,6 +89,12 @@ def why_unlearnable(column: pa.DictionaryArray, multi_valued: bool) -> str | Non
     return None
 
 
+def is_one_image_per_class(column: pa.DictionaryArray, multi_valued: bool) -> bool:
+    """Return whether no class of a single-valued column with several classes has a second image."""
+    classes, labeled = count_classes(column, multi_valued)
+    return not multi_valued and 1 < classes == labeled
+
+
 def is_flag(column: pa.DictionaryArray) -> bool:
     """Return whether all cells are yes or no, in one of their usual spellings, and at least one is yes."""
     names = {name.lower() for name in column.dictionary.to_pylist()} if len(column.dictionary) <= 4 else set("?")

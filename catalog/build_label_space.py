@@ -13,6 +13,7 @@ from catalog.attribute_column import (
     count_classes,
     has_separator,
     is_flag,
+    is_one_image_per_class,
     other_separator,
     rows_with_class,
     why_unlearnable,
@@ -103,6 +104,8 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
     """Check that a table's attributes make a label space, and warn of those that look like free text.
 
+    A class for each image is an error in a column that the header chose, and a warning in one that the user named.
+
     Call this only for the table that defines the classes; a validation table may have a single class.
 
     Args:
@@ -117,10 +120,19 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
     faults = {name: why_unlearnable(column, name in multi_valued) for name, column in table.columns.items()}
     learnable = [attribute for attribute, fault in faults.items() if not fault]
     for attribute, fault in faults.items():
+        one_image_each = is_one_image_per_class(table.columns[attribute], attribute in multi_valued)
+        if fault and one_image_each and table.chosen:
+            _logger.warning(
+                f"{table.path.name} column {attribute!r} has one image for each of its classes: the heads learn each "
+                "image by heart, so score them on other images of the same classes, or choose another column"
+            )
+            continue
         if fault:
             remedy = "it has no other to learn"
             if learnable:
                 remedy = f"leave it out and choose attributes {shlex.join(learnable)}"
+            elif one_image_each:
+                remedy = f"choose attributes {shlex.quote(attribute)} if each image is a class of its own"
             raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
         classes, labeled = count_classes(table.columns[attribute], attribute in multi_valued)
         if labeled >= FEW_ROWS and classes > labeled / 2:

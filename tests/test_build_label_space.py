@@ -132,3 +132,17 @@ def test_a_column_with_another_separator_is_pointed_out_and_names_with_commas_ar
         "train.csv column 'tags': its cells seem to hold several of 3 values, separated by ';', and each whole cell is "
         "one class: write '|' instead of ';' if an image has several values"
     ]
+
+
+def test_a_column_with_one_image_per_class_is_refused_unless_the_user_named_it(tmp_path, caplog):
+    path = write_file(tmp_path / "train.csv", numbered("sku,color", [f"s{i},{'rg'[i % 2]}" for i in range(8)]))
+    assert "choose attributes color" in refusal(build_label_space, read_table(path))
+    alone = write_file(tmp_path / "alone.csv", numbered("sku", [f"s{i}" for i in range(8)]))
+    assert refusal(build_label_space, read_table(alone)).endswith(
+        "not an attribute: choose attributes sku if each image is a class of its own"
+    )
+    assert build_label_space(read_table(path, ["sku", "color"])).num_classes == {"sku": 8, "color": 2}
+    assert caplog.messages == [
+        "train.csv column 'sku' has one image for each of its classes: the heads learn each image by heart, so score "
+        "them on other images of the same classes, or choose another column"
+    ]

@@ -1,13 +1,15 @@
 """The tables of a data folder: `train`, `val`, `test` and optionally `all`, as .csv, .tsv or .parquet."""
 
+import glob
 import os
 from pathlib import Path
 
 from catalog.data_error import DataError
 from runtime.regular_file import irregular_file
 
-FORMATS = (".csv", ".tsv", ".parquet")
+FORMATS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 
+JOINING = "write one file, with pandas.concat(map(pandas.read_parquet, PARTS)).to_parquet(FILE)"
 _ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
 
 
@@ -31,11 +33,21 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
             return file
         if fault := irregular_file(file, folders=True):
             raise DataError(fault)
+    for parts in (folder / name, folder / f"{name}.parquet"):
+        if parts.is_dir() and any(parts.glob("*.parquet")):
+            raise DataError(f"{parts} is a folder of Parquet parts: {JOINING}")
+    if any(folder.glob(f"{glob.escape(name)}-[0-9]*.parquet")):
+        raise DataError(f"{folder} has {name} in several Parquet parts: {JOINING}")
     if not folder.is_dir():
         raise DataError(f"no such data folder: {folder}")
     name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"
     expected = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
     raise DataError(f"{folder} has no {expected}: {tables_nearby(folder)}")
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table, by its name."""
+    return path.name.lower().endswith(FORMATS)
 
 
 def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.PathLike[str]) -> Path:
@@ -51,7 +63,7 @@ def tables_nearby(folder: Path) -> str:
     """Return which tables a folder has, for an error message."""
     if not folder.is_dir():
         return f"there is no folder {folder}"
-    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in FORMATS)
+    names = sorted(file.name for file in folder.iterdir() if is_table(file))
     return f"found {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else f"no tables in {folder}"
 
 

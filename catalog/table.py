@@ -26,7 +26,7 @@ from catalog.cell_text import normalized_cells, normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.list_text import joined_lists
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
-from catalog.splits import FORMATS, tables_nearby
+from catalog.splits import JOINING, is_table, tables_nearby
 from catalog.text_table import (
     header_line,
     is_text_table,
@@ -144,7 +144,7 @@ class Table:
 def read_table(
     path: str | os.PathLike[str], attributes: Collection[str] | None = None, require_attributes: bool = True
 ) -> Table:
-    """Read a .csv, .tsv or .parquet table.
+    """Read a .csv, .tsv or .parquet table, or one that ends in .csv.gz or .tsv.gz.
 
     Cells lose what nobody sees (`normalized_cells`); image paths are only stripped. An empty cell and Parquet's null
     are blank; every other text is a class name, even "NA" and "null". Empty lines are ignored. Parquet's cells become
@@ -204,13 +204,19 @@ def read_table(
 def _check_file(path: Path) -> None:
     """Raise a DataError unless the path is a file with content, in a format that we read."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a table: {tables_nearby(path)}")
+        parts = any(path.glob("*.parquet"))
+        raise DataError(f"{path} is a folder, not a table: {JOINING if parts else tables_nearby(path)}")
     if fault := irregular_file(path):
         raise DataError(fault)
     if not path.is_file():
         raise DataError(f"no such table: {path} ({tables_nearby(path.parent)})")
-    if path.suffix.lower() not in FORMATS:
+    if not is_table(path):
         raise DataError(f"{path.name} is not a table we read: save it as .csv, .tsv or .parquet")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): allow this user to read it") from None
     if not path.stat().st_size:
         raise DataError(f"{path.name} is empty: its first line must be a header with {IMAGE_PATH}")
 

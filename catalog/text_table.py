@@ -6,9 +6,14 @@ not be closed: Arrow accepts such a quote silently and loses the rows behind it.
 
 import codecs
 import csv
+import gzip
+import io
+import re
+import zlib
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +24,12 @@ from catalog.data_error import DataError
 from runtime.errors import first_line
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_CONVERTING = 'save it as UTF-8 (in Excel, "CSV UTF-8"), or convert it with iconv -f {} -t UTF-8'
 
 
 def is_text_table(path: Path) -> bool:
     """Return whether a file is a CSV or TSV table by its extension."""
-    return path.suffix.lower() in _DELIMITERS
+    return _ending(path) in _DELIMITERS
 
 
 def read_text_header(path: Path) -> list[str]:
@@ -32,10 +38,13 @@ def read_text_header(path: Path) -> list[str]:
     Raises:
         DataError: if the file is no text table, is not UTF-8, or has no header.
     """
-    with path.open("rb") as file:
-        start = file.read(1 << 16)
+    try:
+        with _open(path) as file:
+            start = file.read(1 << 16)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name} is damaged ({first_line(error)}): compress it again") from None
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path.name} is UTF-16: save it as UTF-8")
+        raise DataError(f"{path.name} is UTF-16: {_CONVERTING.format('UTF-16')}")
     if b"\0" in start:
         raise _not_text(path)
     try:
@@ -59,7 +68,7 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
         DataError: if rows have another number of cells than the header, a quote is not closed, or there are no rows.
     """
     # the bytes
-    data = path.read_bytes()
+    data = _read(path)
     if b"\0" in data:
         raise _not_text(path)
 
@@ -71,7 +80,7 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
             # Arrow skips empty lines above the header by itself, but not lines of whitespace.
             read_options=pa_csv.ReadOptions(skip_rows=header_line(path) - 1),
             parse_options=pa_csv.ParseOptions(
-                delimiter=_DELIMITERS[path.suffix.lower()],
+                delimiter=_delimiter(path),
                 newlines_in_values=True,
                 invalid_row_handler=lambda row: "skip" if _is_empty(row.actual_columns, row.text) else "error",
             ),
@@ -109,7 +118,7 @@ def lines_of_rows(path: Path, rows: Collection[int]) -> dict[int, int]:
 
 def _lines_without_quotes(path: Path) -> npt.NDArray[np.int64] | None:
     """Return the line of each row, header first, from 1; None if rows and lines may differ in more than empty lines."""
-    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    data = _read(path).removeprefix(codecs.BOM_UTF8)
     if b'"' in data or data.count(b"\r") != data.count(b"\r\n"):
         return None
     ends = np.flatnonzero(np.frombuffer(data + b"\n", np.uint8) == ord("\n"))
@@ -119,7 +128,8 @@ def _lines_without_quotes(path: Path) -> npt.NDArray[np.int64] | None:
     kept = np.ones(len(starts), dtype=bool)
     for line in np.flatnonzero((first <= ord(" ")) | (first >= 0x80)):
         kept[line] = bool(data[starts[line] : ends[line]].decode(errors="replace").strip())
-    return np.flatnonzero(kept) + 1
+    lines = np.flatnonzero(kept) + 1
+    return lines[1:] if _named_delimiter(path) else lines
 
 
 def no_rows(path: Path) -> DataError:
@@ -136,11 +146,14 @@ def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator
         errors: the treatment of bytes that are not UTF-8, as `open` takes it; another check reports them.
     """
     start = 1
-    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
-        reader = csv.reader(file, delimiter=_DELIMITERS[path.suffix.lower()], strict=strict)
+    names_delimiter = bool(_named_delimiter(path))
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors=errors, newline="") as file:
+        reader = csv.reader(file, delimiter=_delimiter(path), strict=strict)
         try:
             for row in reader:
-                if not _is_empty(len(row), "".join(row)):
+                if names_delimiter:
+                    names_delimiter = False
+                elif not _is_empty(len(row), "".join(row)):
                     yield start, row
                 start = reader.line_num + 1
         except csv.Error:
@@ -148,6 +161,40 @@ def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator
                 f"{path.name} line {start}: a quote in this row is never closed: close it, and double every quote "
                 "inside a quoted cell"
             ) from None
+
+
+def _ending(path: Path) -> str:
+    """Return the ending of a file's name, without the one of gzip, in lower-case letters."""
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, decompressed if it ends in .gz."""
+    return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's bytes, decompressed if it ends in .gz.
+
+    Raises:
+        DataError: if the compressed data is damaged.
+    """
+    try:
+        with _open(path) as file:
+            return file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path.name} is damaged ({first_line(error)}): compress it again") from None
+
+
+def _named_delimiter(path: Path) -> str:
+    """Return the delimiter that the first line names for Excel, as in "sep=;"; "" if it names none."""
+    with _open(path) as file:
+        first = file.readline(16).decode("utf-8-sig", errors="replace").strip("\r\n")
+    return first[4:] if re.fullmatch('(?i)sep=[^\\w"]', first) else ""
+
+
+def _delimiter(path: Path) -> str:
+    return _named_delimiter(path) or _DELIMITERS[_ending(path)]
 
 
 def _is_empty(cells: int, text: str) -> bool:
@@ -178,13 +225,13 @@ def _refusal(path: Path, width: int, error: Exception) -> DataError:
 
 def _check_utf8(path: Path) -> None:
     """Raise a DataError for the first line that is not UTF-8."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
             except UnicodeDecodeError:
-                message = f'{path.name} line {number} is not UTF-8: save it as UTF-8 (in Excel, "CSV UTF-8")'
-                raise DataError(message) from None
+                remedy = _CONVERTING.format("WINDOWS-1252")
+                raise DataError(f"{path.name} line {number} is not UTF-8: {remedy}") from None
 
 
 def _not_text(path: Path) -> DataError:

@@ -135,3 +135,13 @@ def test_any_order_of_taking_and_adding_rows_equals_the_same_on_a_list(tmp_path_
             expected = [expected[row] for row in rows]
     found = [(*cells(table)[row], table.place(row), bool(table.added[row])) for row in range(len(table))]
     assert found == expected
+
+
+def test_a_table_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    path = write_file(tmp_path / "train.csv", "image_path,color\na.jpg,red\n")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", denied)
+    assert refusal(read_table, path) == f"{path} cannot be read (Permission denied): allow this user to read it"

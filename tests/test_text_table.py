@@ -1,6 +1,7 @@
 """Reading of CSV and TSV tables: quotes, empty lines, line numbers, and refusals of bad files."""
 
 import csv
+import gzip
 import io
 import pickle
 import re
@@ -197,3 +198,31 @@ def test_lines_of_rows_equal_the_csv_modules(tmp_path_factory, lines, end, quote
             start = reader.line_num + 1
     rows = range(len(starts) - 1)
     assert lines_of_rows(path, rows) == dict(zip(rows, starts[1:], strict=True))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
+def test_the_separator_of_excels_first_line_counts_and_its_line_too(tmp_path, separator):
+    text = "sep=,\r\nimage_path,color\r\na.jpg,red\r\nb.jpg,blue\r\n".replace(",", separator)
+    for content in (text, text.replace("red", '"red"'), "\ufeff" + text):
+        table = read_table(write_file(tmp_path / "train.csv", content))
+        assert cells(table) == [["a.jpg", "red"], ["b.jpg", "blue"]]
+        assert [table.line(row) for row in range(2)] == [3, 4]
+
+
+def test_compressed_tables_are_read_and_keep_their_lines(tmp_path):
+    text = 'image_path,color\na.jpg,"red"\n\nb.jpg,blue\n'
+    for ending, content in ((".csv.gz", text), (".tsv.gz", text.replace(",", "\t"))):
+        table = read_table(write_file(tmp_path / f"train{ending}", gzip.compress(content.encode())))
+        assert cells(table) == [["a.jpg", "red"], ["b.jpg", "blue"]]
+        assert table.place(1) == f"train{ending} line 4"
+    for damaged in (b"no gzip", gzip.compress(text.encode() * 999)[:40]):
+        path = write_file(tmp_path / "damaged.csv.gz", damaged)
+        assert refusal(read_table, path).startswith("damaged.csv.gz is damaged (")
+
+
+def test_text_in_another_encoding_is_refused_with_the_line_and_the_conversion(tmp_path):
+    path = write_file(tmp_path / "train.csv", "image_path,color\na.jpg,red\nb.jpg,türkis\n".encode("cp1252"))
+    assert refusal(read_table, path) == (
+        'train.csv line 3 is not UTF-8: save it as UTF-8 (in Excel, "CSV UTF-8"), or convert it with iconv -f '
+        "WINDOWS-1252 -t UTF-8"
+    )

@@ -10,6 +10,7 @@ from runtime.regular_file import irregular_file
 FORMATS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 
 JOINING = "write one file, with pandas.concat(map(pandas.read_parquet, PARTS)).to_parquet(FILE)"
+_TABLE_FOLDERS = ("annotations", "tables", "labels", "splits")
 _ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
 
 
@@ -38,11 +39,23 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
             raise DataError(f"{parts} is a folder of Parquet parts: {JOINING}")
     if any(folder.glob(f"{glob.escape(name)}-[0-9]*.parquet")):
         raise DataError(f"{folder} has {name} in several Parquet parts: {JOINING}")
+    below = [
+        table for place in _subfolders(folder) for stem in _ALIASES.get(name, (name,)) if (table := _find(place, stem))
+    ]
+    if len(below) == 1:
+        return below[0]
+    if below:
+        raise DataError(f"{folder} has no table {name}, and its folders have several: name the file ({below[0]}, ...)")
     if not folder.is_dir():
         raise DataError(f"no such data folder: {folder}")
     name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"
     expected = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
     raise DataError(f"{folder} has no {expected}: {tables_nearby(folder)}")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a data folder that may hold its tables."""
+    return [place for name in _TABLE_FOLDERS if (place := folder / name).is_dir()]
 
 
 def is_table(path: Path) -> bool:
@@ -56,7 +69,9 @@ def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.Path
     Raises:
         DataError: if the folder has `all` in several formats, or as no regular file.
     """
-    return _find(Path(data_dir), "all") or Path(train_path)
+    folder = Path(data_dir)
+    found = (_find(place, "all") for place in (folder, *_subfolders(folder)))
+    return next(filter(None, found), Path(train_path))
 
 
 def tables_nearby(folder: Path) -> str:

@@ -124,8 +124,8 @@ def read_labels(
             targets = encode_targets(validation, label_space, strict=False)
         except DataError as error:
             raise UsageError(f"{error}; or choose by cross-validation with val_split none") from error
-        warn_of_repeated_images(train_set.table, label_space.attributes, validation)
         eval_set = TwoViewDataset(validation, targets, None, channels, max_unreadable=max_unreadable)
+        warn_of_repeated_images(train_set.table, label_space.attributes, eval_set.table)
     counted = [float(name in solved) for name in label_space.attributes]
     return Labels(label_space, solved, train_set, eval_set, attribute_metrics(eval_metric, label_space, counted))
 

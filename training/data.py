@@ -113,13 +113,13 @@ def read_data(
             f"{eval_table.path}: no row has a label, so no epoch can be scored, and model_best.pth.tar is the last "
             "one: label some of its rows"
         )
-    warn_of_repeated_images(train_set.table, label_space.attributes, eval_table)
     if shared := shared_images(train_set.table, eval_table):
         _logger.warning(
             f"--unlabeled: {shared} of the images are also in {eval_table.path.name}. They train the model "
             "without their labels: to score images that were never seen, name others"
         )
     eval_set = TwoViewDataset(eval_table, targets, None, settings.channels, max_unreadable=settings.max_unreadable)
+    warn_of_repeated_images(train_set.table, label_space.attributes, eval_set.table)
     return label_space, train_set, eval_set
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch.utils.data import Dataset
 
 from catalog.data_error import DataError
 from catalog.decode import Pixels, load_pixels
+from catalog.find_images import with_found_images
 from catalog.image_cache import ImageCache
-from catalog.image_roots import image_roots
 from catalog.label_space import UNKNOWN
 from catalog.table import Table
 from timm.data.device_views import CachedImage, CachedSizes
@@ -61,13 +60,12 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         views: ViewMaker | None = None,
         max_unreadable: float = 0.01,
     ) -> None:
-        self.table = table
         self.targets = torch.from_numpy(targets)
         self.plan = plan
         self.channels = channels
         self.views = views
         self.max_unreadable = max_unreadable
-        self.roots: tuple[Path, ...] = image_roots(table)
+        self.table, self.roots = with_found_images(table)
         self.cache: ImageCache | None = None
         self.features: Tensor | None = None
         self.on_device: CachedSizes | None = None

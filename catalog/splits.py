@@ -27,6 +27,9 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     """
     folder = Path(data_dir)
     for stem in _ALIASES.get(name, (name,)):
+        for parts in (folder / stem, folder / f"{stem}.parquet"):
+            if parts.is_dir() and any(parts.glob("*.parquet")):
+                raise DataError(f"{parts} is a folder of Parquet parts: {JOINING}")
         if table := _find(folder, stem):
             return table
     for file in (Path(name), folder / name):
@@ -34,9 +37,6 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
             return file
         if fault := irregular_file(file, folders=True):
             raise DataError(fault)
-    for parts in (folder / name, folder / f"{name}.parquet"):
-        if parts.is_dir() and any(parts.glob("*.parquet")):
-            raise DataError(f"{parts} is a folder of Parquet parts: {JOINING}")
     if any(folder.glob(f"{glob.escape(name)}-[0-9]*.parquet")):
         raise DataError(f"{folder} has {name} in several Parquet parts: {JOINING}")
     below = [

@@ -174,8 +174,8 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
         if bare and isinstance(content, dict):
             return Checkpoint(path, _bare_weights(content))
         raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict")
-    if fault := false_claim(content):
-        raise CheckpointError(f"{path} cannot be used: {fault}")
+    if wrong := false_claim(content):
+        raise CheckpointError(f"{path} cannot be used: {wrong}")
     return _parse(path, content)
 
 

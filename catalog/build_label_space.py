@@ -80,7 +80,8 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
                 f"{table.path.name} column {name!r} has several values in a cell, and the model knows one: train a new "
                 f"model with multi_valued {shlex.quote(name)}"
             )
-    check_attributes(replace(table, columns=old, chosen=True), multi_valued)
+        if fault := why_unlearnable(column, name in multi_valued):
+            raise DataError(f"{table.path.name} column {name!r} {fault}: correct it, or leave its cells blank")
 
     classes = {**known.classes, **added.classes}
     for name, names in added.classes.items():

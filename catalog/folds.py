@@ -64,7 +64,9 @@ def stratified_folds(
     fold_of_group = np.full(len(shares), NOT_IN_A_FOLD)
     for group in order[by_group[order, -1] > 0]:
         present = np.flatnonzero(shares[group])
-        fold = int(np.argmin(filled[:, present] @ shares[group, present]))
+        # rounded, since the last bits of a product, which depend on the processor, would decide ties
+        cost = np.round(filled[:, present] @ shares[group, present], 12)
+        fold = int(np.argmin(cost))
         filled[fold, present] += shares[group, present]
         fold_of_group[group] = fold
     assigned: npt.NDArray[np.int64] = fold_of_group[groups]

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from table_files import COLORS, SHAPES, draw_catalog, read_rows, write_table
 
+import inference
 import train
 from runtime.random_state import seed_all
 from timm.models.multi_label import MultiLabelModel, create_multi_label_model
@@ -710,4 +711,9 @@ def test_every_recipe_runs(data: Path, tmp_path: Path) -> None:
     for recipe in recipes:
         words = ["-c", recipe, *TINY, "--no-pretrained", "-j", 0, "--epochs", 1, "--warmup-epochs", 0]
         words += ["--unlabeled", data / "images"] if "unlabeled-ratio" in recipe.read_text() else []
+        if "pseudo-labels" in recipe.read_text():  # whose teacher is the first recipe's network
+            soft, teacher = tmp_path / "soft.parquet", next((tmp_path / "from-pretrained").rglob("last.pth.tar"))
+            labeling = f"{data / 'images'} --checkpoint {teacher} --probabilities {soft} -o {tmp_path / 'labels.csv'}"
+            inference.main([*labeling.split(), "-j", "0", "--device", "cpu"])
+            words += ["--pseudo-labels", soft, "--unlabeled-ratio", 1]
         assert len(summary(run(data, tmp_path / recipe.stem, flags=[*map(str, words)]))) == 1

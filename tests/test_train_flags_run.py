@@ -182,6 +182,12 @@ def test_recovery_checkpoints_are_written_between_steps(plain: Outcome, busy: Ou
     assert written == [4, 6, 10]  # the first update at or after every third step, without the last
 
 
+@shows("on_save_error")
+def test_a_run_may_continue_after_a_file_could_not_be_written(prepare: Prepare) -> None:
+    assert not prepare().outputs.continues
+    assert prepare("--on-save-error", "go-on").outputs.continues  # tests/test_outputs.py has what follows
+
+
 @shows("log_interval")
 def test_steps_are_logged_at_intervals(plain: Outcome, busy: Outcome) -> None:
     assert plain[1].count("Train: 0 [") == 2  # the first and the last

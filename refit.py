@@ -7,8 +7,8 @@
 
 DATA/train.csv has all labels, old and new. The backbone stays as it is and represents each labeled image once. The best
 heads for these features are a convex problem, which is solved exactly; DATA/val.csv chooses how strongly each head is
-regularized. A head is replaced where val.csv scores the new one no lower, or where classes are new. The file written is
-a checkpoint for validate.py, inference.py and train.py --initial-checkpoint.
+regularized. A new head replaces the old one if it scores at least as well on val.csv, or if there are new classes. The
+file written is a checkpoint for validate.py, inference.py and train.py --initial-checkpoint.
 """
 
 from options.refit import parse_refit_args, refit_parser
@@ -50,7 +50,7 @@ _logger = logging.getLogger("refit")
 def main(argv: list[str] | None = None) -> None:
     """Refit as the command line says."""
     args = parse_refit_args(argv)
-    settings = (*NAMED, "max_unreadable", "attributes", "val_split")
+    settings = (*NAMED, "max_unreadable", "val_split")
     with leave_process_group(), report_usage_errors("refit.py"), naming_flags(*settings):
         refit(args)
 
@@ -74,7 +74,8 @@ def refit(args: Namespace) -> None:
     train, validation = read_tables(args, trained_attributes(checkpoint, ready.label_space))
     metric = args.eval_metric or checkpoint.trained_flags.get("eval_metric") or "top1"
     settings = {"eval_metric": metric, "channels": ready.channels, "max_unreadable": args.max_unreadable}
-    labels = read_labels(ready.label_space, train, validation, **settings)
+    with naming_flags("attributes"):
+        labels = read_labels(ready.label_space, train, validation, **settings)
     _logger.info(f"{train.path}: {len(labels.train)} labeled images; {ready.arch}, {ready.data_config}")
 
     # heads

@@ -25,7 +25,7 @@ from runtime.errors import UsageError
 from runtime.progress import progress_bar
 from serving.checkpoint_files import EXTENSION, stem
 from serving.loading import EvaluationModel
-from serving.scoring import attribute_weights
+from serving.scoring import attribute_weights, settle_unreadable
 from simclr.collectives import rank, world_size
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint, refitted_content
@@ -222,11 +222,7 @@ def _features(ready: EvaluationModel, loader: Any, tta: int, name: str) -> Featu
         found = extract_features(
             ready.model, loader, ready.autocast, ready.to_device, tta=tta, after_batch=lambda images: bar.update()
         )
-    if world_size() > 1:
-        loader.dataset.share_unreadable(ready.device)
-    if rank() == 0:
-        loader.dataset.report_unreadable()
-    loader.dataset.check_readable()
+    settle_unreadable(loader.dataset, ready)
     return found
 
 

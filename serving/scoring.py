@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.distributed as dist
-
 from catalog.label_space import LabelSpace
 from catalog.table import Table
 from catalog.targets import encode_targets
 from reports.per_class import Matrix
 from serving.loading import EvaluationModel
+from simclr.collectives import rank, world_size
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
@@ -88,8 +87,7 @@ def score_model(
     Raises:
         UsageError: too many images are unreadable.
     """
-    distributed = dist.is_available() and dist.is_initialized()
-    primary = not distributed or dist.get_rank() == 0
+    distributed = world_size() > 1
     evaluator = AttributeEvaluator(
         ready.label_space, weights, ready.device, confusion=confusion, thresholds=ready.thresholds
     )
@@ -107,11 +105,7 @@ def score_model(
     )
     rate = len(dataset) / (time.perf_counter() - start)
     # images that could not be read
-    if distributed:
-        dataset.share_unreadable(ready.device)
-    if primary:
-        dataset.report_unreadable()
-    dataset.check_readable()
+    settle_unreadable(dataset, ready)
     matrices = evaluator.confusion_matrices(distributed=distributed) if confusion else {}
     # calibration
     assert evaluator.calibration is not None
@@ -121,6 +115,19 @@ def score_model(
     fitted = {name: values["temperature"] for name, values in measured.items() if "temperature" in values}
     confusions = {attribute: matrix.numpy() for attribute, matrix in matrices.items()}
     return Scores(metrics, rate, confusions, fitted if calibrate else {})
+
+
+def settle_unreadable(dataset: TwoViewDataset, ready: EvaluationModel) -> None:
+    """Log each unreadable image once, whichever process found it.
+
+    Raises:
+        UsageError: too many images are unreadable.
+    """
+    if world_size() > 1:
+        dataset.share_unreadable(ready.device)
+    if rank() == 0:
+        dataset.report_unreadable()
+    dataset.check_readable()
 
 
 def _progress(interval: int, batches: int) -> Callable[[int, AttributeEvaluator], None]:

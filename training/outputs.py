@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from reports.curves import draw_curves
-from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
 from training.summary import Row, ranked, write_summary
 
@@ -106,9 +105,9 @@ class Outputs(NoOutputs):
         """
         if self.best[0] is not None:
             _logger.info(f"*** Best {self.metric}: {self.best[0]:.4f} (epoch {self.best[1]})")
-        elif self.rows:
-            with atomic_file(self.folder / "model_best.pth.tar") as unfinished:
-                shutil.copyfile(self.folder / "last.pth.tar", unfinished)
+        elif (self.folder / "last.pth.tar").exists() and self.rows:
+            with self._explained():
+                self.saver.make_last_the_best()
             _logger.warning(f"No epoch has a value of {self.metric}: model_best.pth.tar is the last epoch")
         best_last = ranked(self.rows, self.metric, self.attributes) or self.rows
         print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")

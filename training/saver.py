@@ -71,6 +71,11 @@ class RunSaver(CheckpointSaver):
         self._restore_best()
         self.remove_unfinished()
 
+    def make_last_the_best(self) -> None:
+        """Give `last` the name `model_best` too, for a run that has no value of its metric."""
+        last, best = (Path(self.checkpoint_dir, f"{name}{self.extension}") for name in ("last", "model_best"))
+        self._duplicate(f"{last}", f"{best}")
+
     def remove_unfinished(self) -> None:
         """Delete the files under temporary names, which a kill or a full disk has left."""
         for pattern in _UNFINISHED:

@@ -14,7 +14,11 @@ call has its own process group. After a failure all processes are stopped, and t
 
 import atexit
 import multiprocessing
+import os
 import pickle
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -134,3 +138,36 @@ def _run_job(
             return function(*args)
     finally:
         dist.destroy_process_group()
+
+
+def run_script_on_processes(world_size: int, *words: object, timeout: float = 120) -> list[tuple[str, str]]:
+    """Run a script of the checkout as a launcher would, and return each rank's stdout and stderr.
+
+    Args:
+        world_size: number of processes.
+        words: the script and its arguments.
+        timeout: seconds that each process may take.
+    """
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    world = {
+        "WORLD_SIZE": f"{world_size}",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": f"{port}",
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, words)],
+            cwd=Path(__file__).resolve().parent.parent,
+            env=os.environ | world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    ends = [process.communicate(timeout=timeout) for process in processes]
+    assert [process.returncode for process in processes] == [0] * world_size, ends
+    return ends

@@ -3,11 +3,7 @@
 import csv
 import json
 import math
-import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distributed import run_script_on_processes
 from original_checkpoint import save_as_original
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -246,24 +243,8 @@ def test_heads_that_were_never_trained_are_not_compared(
 
 def test_two_processes_solve_the_heads_of_one(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, data, "-o", tmp_path / "one.pth.tar")
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "refit.py", checkpoint, data, "-o", tmp_path / "two.pth.tar", "--device", "cpu"]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": f"{port}", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [*map(str, command), "-j", "0", "-b", "8"],
-            cwd=ROOT,
-            env=os.environ | world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], ends
+    command = [checkpoint, data, "-o", tmp_path / "two.pth.tar", "--device", "cpu", "-j", "0", "-b", "8"]
+    ends = run_script_on_processes(2, "refit.py", *command)
     assert ("Refitted" in ends[0][0], ends[1][0]) == (True, "")
     one, two = (torch.load(tmp_path / f"{name}.pth.tar", weights_only=True) for name in ("one", "two"))
     for name, value in one["state_dict"].items():

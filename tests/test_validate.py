@@ -1,7 +1,6 @@
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from argparse import Namespace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distributed import run_script_on_processes
 from PIL import Image
 from tiny_checkpoint import CLASSES, ROWS, make_data, make_model, save_checkpoint
 
@@ -346,25 +346,9 @@ def test_several_processes_count_like_one(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     one, _ = run(capsys, data, "--checkpoint", checkpoint, "--per-class", tmp_path / "one")
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "validate.py", data, "--checkpoint", checkpoint, "--device", "cpu", "-j", "0", "-b", "5"]
-    command += ["--no-latency", "--per-class", tmp_path / "two", "--results-file", tmp_path / "two.json"]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [str(word) for word in command],
-            cwd=ROOT,
-            env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], ends
+    command = [data, "--checkpoint", checkpoint, "--device", "cpu", "-j", "0", "-b", "5", "--no-latency"]
+    command += ["--per-class", tmp_path / "two", "--results-file", tmp_path / "two.json"]
+    ends = run_script_on_processes(2, "validate.py", *command)
     assert "--result" in ends[0][0]
     assert ends[1][0] == ""
     two = json.loads((tmp_path / "two.json").read_text())

@@ -32,9 +32,10 @@ from pathlib import Path
 
 import numpy as np
 
+from catalog.splits import find_split
 from catalog.table import read_table
-from options.candidates import usable
-from options.choose import choice_settings, data_kwargs, recipes, train_args, trained_weights, trial
+from options.candidates import SOFT_LABELS, Candidate, usable
+from options.choose import choice_settings, data_kwargs, labeling_words, recipes, train_args, trained_weights, trial
 from options.train_kwargs import model_kwargs, precision_kwargs
 from options.values import duration_text
 from options.yaml_file import recipe_text
@@ -47,6 +48,7 @@ from serving.loading import load_evaluation_model, make_loader
 from serving.scoring import score_model, scored_dataset
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
+from timm.models.backbone import own_size
 from timm.models.multi_label_checkpoint import read_checkpoint
 from timm.task.refit import Features
 from training.child_process import interrupted_by_signals
@@ -103,8 +105,9 @@ def make_choice(args: Namespace, process: Process, began: float, start_up: float
         budget=args.budget,
         data=data,
         candidates=candidates,
-        recipes=partial(recipes, args, data.columns),
+        recipes=partial(recipes, args, data.columns, own_size(args.model)),
         trial=partial(trial, args),
+        labeling=partial(labeling_words, args),
         score=partial(score_checkpoint, args, process),
         script=Path(__file__).with_name("train.py"),
         state=state,
@@ -124,6 +127,7 @@ def measure(args: Namespace, choice: Choice, process: Process, jobs: list[Job]) 
     plan = plan_views(contrast=False, classify_view=None, mixing=False, aug_splits=0)
     kwargs = model_kwargs(train_args(choice.recipes(first, len(data.labeled), len(data.table))[0]))
     model = make_model(plan, data.label_space, process.device, fresh=True, freeze_bn=False, **kwargs).to(process.device)
+    choice.img_size = model.config["data_config"]["input_size"][-1]
     autocast, _, _ = resolve_precision(process.device, **precision_kwargs(args))
     frozen = any(candidate.frozen for candidate in choice.candidates.values())
     sample = np.unique(np.linspace(0, len(data.labeled) - 1, _SAMPLE, dtype=np.int64))
@@ -237,16 +241,23 @@ def report(args: Namespace, choice: Choice, jobs: list[Job]) -> None:
     # the recipe
     winner = tried[best(standings)]
     files = write_recipe(args, choice, winner, lines)
-    print("\n" + "\n".join(map(printable, train_commands(args, files))), flush=True)
+    print("\n" + "\n".join(map(printable, train_commands(args, choice.candidates[winner], files))), flush=True)
 
 
-def train_commands(args: Namespace, files: list[Path]) -> list[str]:
-    """Return the commands that train with the winner, a line for each stage."""
-    words = [["python", "train.py", args.data_dir, "-c", str(file)] for file in files]
-    for index, stage in enumerate(words):
-        stage += ["--initial-checkpoint", f"output/train/stage-{index}/last.pth.tar"] if index else []
-        stage += ["--experiment", f"stage-{index + 1}" if index + 1 < len(words) else "mine"]
-    return [shlex.join(stage) for stage in words]
+def train_commands(args: Namespace, candidate: Candidate, files: list[Path]) -> list[str]:
+    """Return the commands that train with the winner, a line for each stage, and for what a teacher labels."""
+    commands = []
+    for number, file in enumerate(files, start=1):
+        words = ["python", "train.py", args.data_dir, "-c", str(file)]
+        before = f"output/train/stage-{number - 1}/last.pth.tar"
+        if number > 1 and candidate.teaches:
+            table = str(find_split(args.data_dir, args.train_split))
+            labels = ["--checkpoint", before, "--probabilities", str(file.with_name(SOFT_LABELS))]
+            commands.append(["python", "inference.py", *labeling_words(args, table), *labels])
+        elif number > 1:
+            words += ["--initial-checkpoint", before]
+        commands.append([*words, "--experiment", f"stage-{number}" if number < len(files) else "mine"])
+    return [shlex.join(words) for words in commands]
 
 
 def write_recipe(args: Namespace, choice: Choice, name: str, lines: list[str]) -> list[Path]:
@@ -260,7 +271,7 @@ def write_recipe(args: Namespace, choice: Choice, name: str, lines: list[str]) -
         head = [
             f"{which}{candidate.title}: the choice of choose.py for {choice.data.table.path}, {date.today()}.",
             "",
-            *(f"    {command}" for command in train_commands(args, files)),
+            *(f"    {command}" for command in train_commands(args, candidate, files)),
             "",
             *lines,
             *(["", "Score and label with --use-ema: the figures are of the averaged weights."] * candidate.averaged),

@@ -3,9 +3,10 @@
 import argparse
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from options.candidates import CANDIDATES, Stage, fitted
+from options.candidates import CANDIDATES, SOFT_LABELS, Stage, fitted, reads_unlabeled
 from options.parser import Parser, parse
 from options.rules import Implied, off
 from options.shared import precision_flags, processes, unreadable_flag
@@ -111,12 +112,20 @@ def choice_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def recipes(args: argparse.Namespace, columns: dict[str, list[str]], name: str, labeled: int, rows: int) -> list[Stage]:
+def recipes(
+    args: argparse.Namespace,
+    columns: dict[str, list[str]],
+    own_size: int | None,
+    name: str,
+    labeled: int,
+    rows: int,
+) -> list[Stage]:
     """Return a candidate's stages as recipes for train.py, with the model, the weights and the columns.
 
     Args:
         args: the options.
         columns: `attributes` and `multi-valued`, the columns to learn.
+        own_size: side of the images that the model was made for, in pixels; None if it is not known.
         name: name of the candidate.
         labeled: number of labeled rows to train on.
         rows: number of all rows to train on.
@@ -125,13 +134,26 @@ def recipes(args: argparse.Namespace, columns: dict[str, list[str]], name: str, 
     defaults = choose_parser().defaults
     given = {dest: getattr(args, dest) for dest in _SHARED}
     shared = {dest: value for dest, value in given.items() if value != defaults[dest] or dest in ("model", "seed")}
-    stages = []
-    for index, stage in enumerate(CANDIDATES[name].stages):
-        idle = set(_WEIGHTS if index else ())  # a later stage starts from the checkpoint of the one before
-        idle |= set() if stage["simclr-loss-weight"] or "pseudo" in stage else {"unlabeled"}
+    candidate, stages = CANDIDATES[name], []
+    for index, stage in enumerate(candidate.stages):
+        # a later stage starts from the checkpoint of the one before, a student from the weights
+        idle = set(_WEIGHTS if index and not candidate.teaches else ())
+        idle |= set() if reads_unlabeled(stage) else {"unlabeled"}
         kept = {dest.replace("_", "-"): value for dest, value in shared.items() if dest not in idle}
+        if candidate.teaches and not index and args.img_size and own_size:
+            kept["img-size"] = max(args.img_size, own_size)
         stages.append({**kept, **columns, **fitted(stage, args.steps, labeled, unlabeled)})
+        if "pseudo-labels" in stage:
+            stages[-1]["pseudo-labels"] = str(Path(args.output, SOFT_LABELS))
     return stages
+
+
+def labeling_words(args: argparse.Namespace, table: str) -> list[str]:
+    """Return the words of inference.py with which a teacher labels the images of a table and of --unlabeled."""
+    words = [table, *(args.unlabeled or ()), "-j", str(args.workers)]
+    words += ["--device", args.device] if args.device else []
+    words += ["--amp"] if args.amp else []
+    return words + (["--amp-dtype", args.amp_dtype] if args.amp_dtype else [])
 
 
 def trial(args: argparse.Namespace, stage: Stage, tables: str, table: str) -> Stage:

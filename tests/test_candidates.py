@@ -1,12 +1,13 @@
 """The candidates are recipes that train.py accepts, and their sizes follow the rows."""
 
+import math
 from pathlib import Path
 
 import pytest
 import yaml
 
 from options.candidates import CANDIDATES, fitted, images_trained, usable, work
-from options.choose import parse_choose_args, recipes, trial
+from options.choose import labeling_words, parse_choose_args, recipes, trial
 from options.train import parse_train_args
 from options.yaml_file import recipe_text
 
@@ -21,14 +22,16 @@ def test_each_stage_is_a_recipe_of_train_py(tmp_path: Path, name: str, rows: tup
     args = parse_choose_args(
         ["data", "--budget", "1h", "--model", "resnet18", "--img-size", "64", "--steps", "7", *start]
     )
-    for index, stage in enumerate(recipes(args, COLUMNS, name, *rows)):
+    candidate = CANDIDATES[name]
+    for index, stage in enumerate(recipes(args, COLUMNS, 96, name, *rows)):
         file = tmp_path / "recipe.yaml"
         file.write_text(recipe_text(trial(args, stage, "tables", "trial")))
         assert yaml.safe_load(file.read_text())["attributes"] == COLUMNS["attributes"]
-        later = ["--initial-checkpoint", "first.pth.tar"] if index else []
+        later = ["--initial-checkpoint", "first.pth.tar"] if index and not candidate.teaches else []
         trained = parse_train_args(["-c", str(file), *later])
         assert (trained.data_dir, trained.train_split, trained.val_split) == ("tables", "trial", "trial-validation")
-        assert (trained.model, trained.img_size, trained.multi_valued) == ("resnet18", 64, [])
+        size = 96 if candidate.teaches and not index else 64
+        assert (trained.model, trained.img_size, trained.multi_valued) == ("resnet18", size, [])
         assert trained.initial_checkpoint == (later or start or ["", ""])[1]
 
 
@@ -52,6 +55,11 @@ def test_a_stage_is_fitted_to_the_rows() -> None:
     assert fitted(joint, 50, 1000, 1000) == joint | {"steps": 50}
     assert fitted(joint, None, 9, 1000) == joint | {"batch-size": 9}
     assert "unlabeled-ratio" not in fitted(joint, None, 1000, joint["batch-size"] - 1)
+    assert fitted(joint, None, 32000, math.inf)["steps"] == 10000  # ten epochs
+    student = CANDIDATES["self-train"].stages[1]
+    assert fitted(student, None, 340, 2700) == student | {"steps": 106}
+    assert fitted(student, None, 340, 27000) == student | {"steps": 843}  # two visits
+    assert fitted(student, None, 340, math.inf) == student | {"steps": 106}
     pretrain = CANDIDATES["pretrain"].stages[0]
     assert fitted(pretrain, 50, 9, 1000) == pretrain  # it reads no label
     frozen = CANDIDATES["frozen"].stages[0]
@@ -69,3 +77,14 @@ def test_steps_are_rounded_up_to_epochs_as_train_py_does() -> None:
     assert images_trained(CANDIDATES["frozen"].stages[0], labeled=100, rows=500) == 100
     assert work(stage, 100, 500) == 3 * 102 * 32
     assert work(mixed, 100, 500) == 2 * 3 * 102 * 96
+
+
+def test_a_student_sees_the_unlabeled_images_and_its_teacher_labels_more_folders() -> None:
+    stage = CANDIDATES["self-train"].stages[1]
+    assert images_trained({"unlabeled-ratio": 0} | stage, labeled=340, rows=3400) == 100 * 96
+    args = parse_choose_args(["data", "--budget", "1h", "--unlabeled", "more", "other", "-j", "3", "--amp"])
+    assert labeling_words(args, "t.csv") == ["t.csv", "more", "other", "-j", "3", "--amp"]
+    first, second = recipes(args, COLUMNS, 96, "self-train", 340, 3400)
+    assert "unlabeled" not in first
+    assert second["unlabeled"] == ["more", "other"]
+    assert second["pseudo-labels"] == "output/choose/soft.parquet"

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from table_files import draw_catalog, read_rows, write_table
 from tiny_checkpoint import make_model, save_checkpoint
 
 import choose
+import inference
 import train
 from catalog.table import read_table
 from training import choice_state, trials
@@ -122,6 +124,48 @@ def test_candidates_are_compared_and_the_winner_becomes_a_recipe_that_trains(
     monkeypatch.setattr(trials, "run_child", None)
     run(data, output, "--splits", "1", "--candidates", "frozen", "fine-tune", *weights)
     assert report(capsys) == shown
+
+
+def test_a_teacher_labels_the_training_images_alone_and_the_commands_of_the_winner_run(
+    data: Path,
+    weights: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripts = {"train.py": train.main, "inference.py": inference.main}
+    calls: list[str] = []
+    labeled: list[str] = []
+
+    def work(words: list[str], log: Path, seconds: float) -> int:
+        name = Path(words[1]).name
+        calls.append(name)
+        if name == "inference.py":
+            labeled.extend(read_table(words[2]).image_paths.to_pylist())
+        scripts[name](words[2:])
+        return 0
+
+    monkeypatch.setattr(trials, "run_child", work)
+    rows = [row | {"image_path": str(data / row["image_path"])} for row in read_rows(data / "train.csv")]
+    blank = dict.fromkeys(("color", "shape"), "")
+    folder = tmp_path / "few"
+    folder.mkdir()
+    write_table(folder / "train.csv", [row | (blank if index % 2 else {}) for index, row in enumerate(rows)])
+    output = tmp_path / "out"
+    run(folder, output, "--splits", "1", "--candidates", "self-train", *weights)
+    assert calls == ["train.py", "inference.py", "train.py"] * 2  # with all labels and with half of them
+    assert 0 < len(labeled) < 2 * len(rows)  # held-out rows are not among them
+
+    # the printed commands, in another folder for the runs
+    printed = report(capsys).partition("\n\n")[2].split("\n\n")[-1].splitlines()
+    assert [line.split()[1] for line in printed] == ["train.py", "inference.py", "train.py"]
+    write_table(folder / "val.csv", rows)
+    runs = tmp_path / "runs"
+    for line in printed:
+        words = [word.replace("output/train", str(runs)) for word in shlex.split(line)[1:]]
+        extra = ["--output", str(runs)] if words[0] == "train.py" else ["-o", str(tmp_path / "labels.csv")]
+        scripts[words[0]]([*words[1:], *extra, "-j", "0"])
+    assert (runs / "mine" / "model_best.pth.tar").exists()
 
 
 def test_a_stopped_choice_continues_to_the_same_answer(

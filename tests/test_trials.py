@@ -40,6 +40,25 @@ def test_each_stage_starts_from_the_checkpoint_of_the_one_before(script: Path, t
     assert not (folder / "old").exists()
 
 
+def test_a_teacher_labels_images_for_the_next_stage_which_starts_from_its_own_weights(
+    script: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "inference.py").write_text(
+        "import pathlib, sys; pathlib.Path(sys.argv[sys.argv.index('--probabilities') + 1]).write_text(repr(sys.argv))"
+    )
+    folder = tmp_path / "runs"
+    student = {"lr": 2, "initial-checkpoint": "weights", "pseudo-labels": "x"}
+    last = run_stages(script, [{"lr": 1}, student], folder, 60, ["table.csv", "-j", "3"])
+    flags = yaml.safe_load((last / "last.pth.tar").read_text())
+    assert flags["initial-checkpoint"] == "weights"
+    words = Path(flags["pseudo-labels"]).read_text()
+    assert "'table.csv', '-j', '3', '--checkpoint'" in words
+    assert str(folder / "stage-1" / "last.pth.tar") in words
+    (tmp_path / "inference.py").write_text("raise SystemExit('inference.py: error: no image')")
+    with pytest.raises(UsageError, match="no image"):
+        run_stages(script, [{"lr": 1}, student], folder, 60, ["table.csv"])
+
+
 def test_the_stages_share_the_time(script: Path, tmp_path: Path) -> None:
     with pytest.raises(OutOfTime):
         run_stages(script, [{"lr": 1}, {"sleep": 60}], tmp_path / "runs", 3)

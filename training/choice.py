@@ -27,6 +27,7 @@ _ENOUGH_SPLITS = 3  # splits that the budget of an error message has time for
 
 Recipes = Callable[[str, int, int], list[Stage]]
 Trial = Callable[[Stage, str, str], Stage]
+Labeling = Callable[[str], list[str]]
 Score = Callable[[Path, Path, bool], dict[str, float]]
 
 
@@ -41,6 +42,7 @@ class Choice:
         candidates: the candidates by name.
         recipes: function of a candidate's name, the number of labeled rows and that of all rows; returns its stages.
         trial: function of a stage, a folder of tables and the name of one there; returns the stage for these tables.
+        labeling: function of a table; returns the words of inference.py with which a teacher labels its images.
         score: function of a checkpoint, a table, and whether to score the averaged weights; returns the score of each
             attribute in percent.
         script: train.py.
@@ -48,6 +50,7 @@ class Choice:
         counted: when this session began, or when its last run finished, on the monotonic clock.
         start_up: seconds that a process needs before it trains.
         image_seconds: seconds to read an image and pass it through the backbone.
+        img_size: side in pixels of the images that were timed.
         failed: why a candidate is not tried any more, by name.
     """
 
@@ -57,12 +60,14 @@ class Choice:
     candidates: Mapping[str, Candidate]
     recipes: Recipes
     trial: Trial
+    labeling: Labeling
     score: Score
     script: Path
     state: ChoiceState
     counted: float
     start_up: float = 0.0
     image_seconds: float = 0.0
+    img_size: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -83,8 +88,14 @@ class Choice:
             return 0.0  # the features are computed, and the time limit ends the rest
         labeled, rows = self.rows(job)
         stages = self.recipes(job.candidate, labeled, rows)
-        passes = [work(stage, labeled, rows) + len(self.data.labeled) for stage in stages]
+        passes = [self._pixels(stage) * work(stage, labeled, rows) + len(self.data.labeled) for stage in stages]
+        if self.candidates[job.candidate].teaches:
+            passes.append(self._pixels(stages[0]) * rows)
         return self.state.mean_seconds(job, sum(self.start_up + self.image_seconds * count for count in passes))
+
+    def _pixels(self, stage: Stage) -> float:
+        """Return how many times as many pixels a stage's images have as the images that were timed."""
+        return float((stage.get("img-size", self.img_size) / self.img_size) ** 2) if self.img_size else 1.0
 
     def check_budget(self, jobs: Sequence[Job], first: float = 0.0) -> None:
         """Raise unless the rest of the budget is enough for a job.
@@ -162,7 +173,8 @@ def _run_trained(choice: Choice, job: Job) -> FinishedRun:
     trials = [choice.trial(stage, str(tables), "trial") for stage in stages]
 
     # training and scores
-    run = run_stages(choice.script, trials, choice.folder / "runs", choice.seconds_left)
+    labeling = choice.labeling(str(tables / "trial.csv")) if candidate.teaches else ()
+    run = run_stages(choice.script, trials, choice.folder / "runs", choice.seconds_left, labeling)
     with time_limit(choice.seconds_left):
         scores = choice.score(run / "last.pth.tar", tables / "trial-held-out.csv", candidate.averaged)
     images = sum(images_trained(stage, labeled, rows) for stage in stages)

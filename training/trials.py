@@ -1,4 +1,4 @@
-"""A trial of choose.py: the stages of a candidate, each in a process of train.py."""
+"""A trial of choose.py: the stages of a candidate, each in a process of train.py, and a teacher's labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from training.child_process import run_child
 from training.time_limit import OutOfTime
 
 
-def run_stages(script: Path, stages: Sequence[Mapping[str, Any]], folder: Path, seconds: float) -> Path:
-    """Train stage after stage, each from the checkpoint of the one before; return the folder of the last.
+def run_stages(
+    script: Path, stages: Sequence[Mapping[str, Any]], folder: Path, seconds: float, labeling: Sequence[str] = ()
+) -> Path:
+    """Train stage after stage; return the folder of the last.
+
+    A stage starts from the checkpoint of the one before. With `labeling`, each stage labels images for the next one.
 
     Args:
-        script: train.py.
+        script: train.py; inference.py lies beside it.
         stages: flags of each stage, without the output folder.
         folder: folder for the recipes, the logs and the runs; emptied first.
         seconds: time that all stages may take.
+        labeling: inputs and flags of inference.py if stages teach the next one; otherwise empty.
 
     Raises:
         OutOfTime: the time is up; the running stage was stopped.
@@ -34,20 +39,35 @@ def run_stages(script: Path, stages: Sequence[Mapping[str, Any]], folder: Path, 
     start: dict[str, str] = {}
     for index, stage in enumerate(stages):
         # the stage as a recipe
-        recipe, log = folder / f"stage-{index + 1}.yaml", folder / f"stage-{index + 1}.log"
-        run = folder / f"stage-{index + 1}"
+        recipe, run = folder / f"stage-{index + 1}.yaml", folder / f"stage-{index + 1}"
         flags = {**stage, **start, "output": str(folder), "experiment": run.name}
         with atomic_file(recipe) as unfinished:
             unfinished.write_text(recipe_text(flags), encoding="utf-8")
 
-        # its process
-        status = run_child([sys.executable, str(script), "-c", str(recipe)], log, end - time.monotonic())
-        if status is None:
-            raise OutOfTime
-        if status:
-            raise UsageError(_last_error(log, script.name))
-        start = {"initial-checkpoint": str(run / "last.pth.tar")}
+        # its process, and what it leaves to the next one
+        _run(script, ["-c", str(recipe)], run.with_suffix(".log"), end)
+        last = str(run / "last.pth.tar")
+        if not labeling:
+            start = {"initial-checkpoint": last}
+        elif index + 1 < len(stages):
+            start = {"pseudo-labels": str(run.with_suffix(".parquet"))}
+            words = ["--checkpoint", last, "--probabilities", start["pseudo-labels"], "-o", f"{run}.csv"]
+            _run(script.with_name("inference.py"), [*labeling, *words], folder / f"labels-{index + 1}.log", end)
     return run
+
+
+def _run(script: Path, words: Sequence[str], log: Path, end: float) -> None:
+    """Run a script to its end, or until the clock is at `end`.
+
+    Raises:
+        OutOfTime: the time is up; the script was stopped.
+        UsageError: the script failed.
+    """
+    status = run_child([sys.executable, str(script), *words], log, end - time.monotonic())
+    if status is None:
+        raise OutOfTime
+    if status:
+        raise UsageError(_last_error(log, script.name))
 
 
 def _last_error(log: Path, script: str) -> str:

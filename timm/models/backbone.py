@@ -49,6 +49,12 @@ def create_backbone(arch: str, *, pretrained: bool = False, **kwargs: Any) -> An
         raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
 
 
+def own_size(arch: str) -> int | None:
+    """Return the side of the images that an architecture's weights were made for, in pixels; None if timm has none."""
+    cfg = get_pretrained_cfg(arch) or get_pretrained_cfg(arch.partition(".")[0])
+    return None if cfg is None else int(cfg.input_size[-1])
+
+
 def size_kwargs(arch: str, image_size: tuple[int, int, int]) -> dict[str, Any]:
     """Return the arguments that set the image size where weights depend on it (ViT, Swin, MaxViT, ...)."""
     cfg = get_pretrained_cfg(arch.partition(".")[0])  # the tag of the weights is irrelevant, and may be misspelled

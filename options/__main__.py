@@ -4,6 +4,7 @@ import re
 import signal
 
 from options.choose import choose_parser
+from options.export import export_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
@@ -26,8 +27,8 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 def reference() -> str:
     """Return the page."""
-    parsers = (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser())
-    return "\n".join([_HEAD, *map(_command, parsers)])
+    parsers = (train_parser, validate_parser, inference_parser, refit_parser, export_parser, choose_parser)
+    return "\n".join([_HEAD, *(_command(parser()) for parser in parsers)])
 
 
 def _command(parser: Parser) -> str:

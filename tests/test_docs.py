@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
 from options.choose import choose_parser, parse_choose_args
+from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
 from options.train import parse_train_args, train_parser
@@ -33,6 +34,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
+    "export.py": parse_export_args,
     "choose.py": parse_choose_args,
 }
 
@@ -120,7 +122,14 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("page", [README, *MANUAL], ids=names)
 def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
-    for parser in (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser()):
+    for parser in (
+        train_parser(),
+        validate_parser(),
+        inference_parser(),
+        refit_parser(),
+        export_parser(),
+        choose_parser(),
+    ):
         known |= parser.flags.keys()
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "fashion-product-images").glob("*.py")]
     for script in scripts:

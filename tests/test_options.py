@@ -15,6 +15,7 @@ import yaml
 import options
 from options import parser as option_parser
 from options.choose import choose_parser, parse_choose_args
+from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
@@ -29,6 +30,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "validate.py": validate_parser,
     "inference.py": inference_parser,
     "refit.py": refit_parser,
+    "export.py": export_parser,
     "choose.py": choose_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
@@ -36,6 +38,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
+    "export.py": parse_export_args,
     "choose.py": parse_choose_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
@@ -330,6 +333,7 @@ READERS = {
     "train.py": ["options/train_kwargs*.py", "training/*.py"],
     "validate.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
+    "export.py": ["options/serving_kwargs.py", "serving/*.py"],
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
 }

@@ -122,8 +122,22 @@ class MultiLabelModel(nn.Module):
         return features
 
     def forward_heads(self, h: Tensor) -> dict[str, Tensor]:
-        """Return each attribute's logits [B, K] for representations h [B, D]; each head has its own dropout."""
-        return {name: head(self.drop(h)) for name, head in zip(self.label_space.attributes, self.heads, strict=True)}
+        """Return each attribute's logits [B, K] for representations h [B, D].
+
+        In training each head has its own dropout. In evaluation all heads are one product of matrices, so that an
+        exported model, whose classifier is the heads stacked, has the same logits to the last bit.
+        """
+        names: Any = self.label_space.attributes
+        if self.training or len(self.heads) < 2:
+            return {name: head(self.drop(h)) for name, head in zip(names, self.heads, strict=True)}
+        weight, bias = self.stacked_heads()
+        logits = nn.functional.linear(h, weight, bias)
+        return dict(zip(names, logits.split(list(self.label_space.num_classes.values()), dim=1), strict=True))
+
+    def stacked_heads(self) -> tuple[Tensor, Tensor]:
+        """Return weight [K of all attributes, D] and bias [K of all attributes] of the heads below each other."""
+        heads: Any = list(self.heads)
+        return torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
 
     def forward_projection(self, h: Tensor) -> Tensor:
         """Return the projections z [B, P] of representations h [B, D]."""

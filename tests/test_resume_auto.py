@@ -169,9 +169,7 @@ def test_inside_an_epoch_the_table_may_not_have_changed(data: Path, output: Path
     rows = (longer / "train.csv").read_text().splitlines()
     (longer / "train.csv").write_text("\n".join([*rows, *rows[1:9]]))
     sentence = refused(longer, output, "--resume", "auto")
-    assert (
-        "recovery-1-2.pth.tar is inside epoch 1, after step 3 of 6, and the table or the flags now make 8 s" in sentence
-    )
+    assert "-1-2.pth.tar is inside epoch 1, after step 3 of 6, and the table or flags now make 8 steps" in sentence
     assert sentence.endswith("or repeat this one from these weights with --start-epoch 1")
     assert prepare(longer, output, *WORDS, "--resume", "auto", "--start-epoch", 1).start == {"epoch": 1, "batch": 0}
 

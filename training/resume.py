@@ -69,7 +69,8 @@ def resume_task(
             ) from error
     if with_optimizer and resumed.amp_scaler is not None and hasattr(backward, "state_dict"):
         backward.load_state_dict(resumed.amp_scaler)
-    return {"epoch": resumed.next_epoch, "batch": 0} | resumed.progress
+    saved = {key: resumed.progress[key] for key in ("epoch", "batch", "random") if key in resumed.progress}
+    return {"epoch": resumed.next_epoch, "batch": 0} | saved
 
 
 def resumed_freeze_bn(asked: bool | None, resumed: Checkpoint | None) -> bool | None:
@@ -195,7 +196,7 @@ def restore_schedule(
 
 
 def _restore_fallen_rate(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Lower the learning rates as far as those of the checkpoint have fallen, which no flag says.
+    """Lower the learning rates as far as the rates of the checkpoint have fallen, which no flag says.
 
     Args:
         groups: parameter groups of the optimizer; their rates are set.

@@ -37,7 +37,7 @@ class RunSaver(CheckpointSaver):
         return best
 
     def save_recovery(self, epoch: int, batch_idx: int = 0) -> None:
-        """Save the state inside an epoch, and keep the newest two such files, those of earlier attempts included.
+        """Save the state inside an epoch, and keep the newest two such files, also from earlier attempts.
 
         Args:
             epoch: index of the epoch, from 0.

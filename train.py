@@ -142,11 +142,7 @@ def prepare(args: Namespace) -> Run:
     chunks = chunks_per_step(batch_size, args.contrastive_batch_size)
     lr = learning_rate(batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
 
-    changed = []
-    if resumed:
-        changed = changed_flags(args, process, resumed, eval_metric=metric, lr=lr)
-        for line in change_lines(resumed.path, changed):
-            _logger.info(line)
+    changed = changed_flags(args, process, resumed, eval_metric=metric, lr=lr) if resumed else []
 
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
@@ -168,6 +164,8 @@ def prepare(args: Namespace) -> Run:
     updates = math.ceil(steps / args.grad_accum_steps)
     if resumed:
         check_position(start, resumed, steps, updates if args.steps else None)
+        for line in change_lines(resumed.path, changed):
+            _logger.info(line)
     scoring = flags.val_interval(args, updates)
     interval = metric_interval(metric, label_space.attributes, scoring, args.knn_interval)
     scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **flags.schedule_kwargs(args))
@@ -369,7 +367,7 @@ def open_outputs(
     # folder
     if continued:
         folder = continued
-        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / "args.yaml")
         drop_rows(folder / "summary.csv", run.start["epoch"])  # a resumed run repeats these epochs
     else:
         size = run.data_config["input_size"][-1]

@@ -157,6 +157,12 @@ def test_a_fresh_start_needs_what_any_start_needs(
     assert "train.py: error: --no-resume-opt needs --resume: there is no optimizer state" in capsys.readouterr().err
 
 
+def test_a_file_under_the_name_of_the_folder_is_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match=f"cannot make the folder {tmp_path / 'run'}"):
+        prepare(data, tmp_path, *WORDS, "--resume", "auto")
+
+
 def refused(data: Path, output: Path, *words: object) -> str:
     """Prepare a run that is resumed with other flags; return the sentence that refuses them."""
     with pytest.raises(ValueError, match=r"^--resume ") as error:

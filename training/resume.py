@@ -52,7 +52,7 @@ def resume_task(
     try:
         task.load_checkpoint_state(resumed.state_dict)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[:2][-1].strip()  # the first entry where it is a list of tensors
+        reason = str(error).strip().splitlines()[:2][-1].strip(" \t.")  # the first entry where it is a list of tensors
         fit = f"does not fit {changed}, which makes another network" if changed else "does not fit these flags"
         raise UsageError(
             f"--resume {resumed.path} {fit}: {reason}; resume with the flags of its run, or start a new run from its "

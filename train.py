@@ -3,13 +3,15 @@
 
     python train.py DATA --model efficientnet_b0 -b 32 --sched cosine --epochs 100 --opt adamp --lr .016
     ./distributed_train.sh 2 DATA ...           the same on two processes
-    python train.py -c output/train/RUN/args.yaml --resume output/train/RUN/last.pth.tar
+    python train.py DATA ... --experiment RUN --resume auto    the same command, started again after any end
 
 DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time>-<model>-<size>/ with
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
 from options import train_kwargs as flags
+from options.resumed_flags import Change, change_lines, changes, check_resumed, network_changes, other_images
+from options.run_folder import AUTO, DEFAULT_OUTPUT, auto_folder, resumed_folder
 from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.train_optimizer import GENTLE_RATE, is_adaptive
 from options.train_pseudo import has_soft_labels, has_teacher
@@ -43,7 +45,7 @@ from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, leave_process_group, set_up_process
-from runtime.random_state import seed_all
+from runtime.random_state import gather_objects, seed_all
 from timm import utils
 from timm.data.mixed_sampler import MixedSampler
 from timm.data.view_plan import ViewPlan, plan_views, with_teacher
@@ -61,15 +63,17 @@ from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import make_model
+from training.newest_state import newest_state, position
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
+from training.optimizer_state import parameter_names
 from training.outputs import Outputs
 from training.pseudo import blank_line, read_pseudo_labels, set_teacher
 from training.resume import (
+    check_position,
     restore_saver,
     restore_schedule,
     resume_ema,
     resume_task,
-    resumed_folder,
     resumed_freeze_bn,
 )
 from training.run import Run, Settings, Start
@@ -81,8 +85,6 @@ from training.view_warnings import ViewSettings, soft_target_warnings, view_warn
 
 _logger = logging.getLogger("train")
 
-DEFAULT_OUTPUT = "./output/train"
-
 
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
@@ -92,9 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         report_usage_errors("train.py"),
         naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable"),
     ):
-        run = prepare(args)
-        log_start(args, run)
-        train(run)
+        train(prepare(args))
 
 
 def train(run: Run) -> None:
@@ -114,7 +114,7 @@ def prepare(args: Namespace) -> Run:
     with naming_flags("device", "dist_backend"):
         process = set_up_process(**flags.process_kwargs(args))
     device = process.device
-    resumed = read_checkpoint(args.resume) if args.resume else None
+    args, resumed, folder = find_resumed(args, process)
     plan = plan_views(
         contrast=args.simclr_loss_weight > 0,
         classify_view=args.classify_view,
@@ -142,6 +142,8 @@ def prepare(args: Namespace) -> Run:
     chunks = chunks_per_step(batch_size, args.contrastive_batch_size)
     lr = learning_rate(batch_size * chunks * process.world_size * args.grad_accum_steps, **flags.rate_kwargs(args))
 
+    changed = changed_flags(args, process, resumed, eval_metric=metric, lr=lr) if resumed else []
+
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
     freeze_bn = resumed_freeze_bn(flags.freeze_bn(args, lr), resumed)
@@ -156,16 +158,20 @@ def prepare(args: Namespace) -> Run:
     # task, optimizer and schedule
     task = make_task(model, plan, train_set.targets, device, dtype, **flags.task_kwargs(args))
     optimizer = make_optimizer(model, device, lr, cached_gradients=chunks > 1, **flags.optimizer_kwargs(args))
-    start = prepare_task(args, process, task, optimizer, backward, resumed)
+    start = prepare_task(args, process, task, optimizer, backward, resumed, network_changes(changed))
     decreasing = lower_is_better(metric, label_space.attributes)
-    updates = math.ceil(steps_per_epoch(len(train_loader), chunks) / args.grad_accum_steps)
+    steps = steps_per_epoch(len(train_loader), chunks)
+    updates = math.ceil(steps / args.grad_accum_steps)
+    if resumed:
+        check_position(start, resumed, steps, updates if args.steps else None)
+        for line in change_lines(resumed.path, changed):
+            _logger.info(line)
     scoring = flags.val_interval(args, updates)
     interval = metric_interval(metric, label_space.attributes, scoring, args.knn_interval)
     scheduler, num_epochs = make_scheduler(optimizer, updates, decreasing, interval, **flags.schedule_kwargs(args))
     if has_teacher(args):
-        steps = num_epochs * steps_per_epoch(len(train_loader), chunks)
         state = resumed.pseudo if resumed else None
-        set_teacher(task, train_set.targets, steps, state, **flags.pseudo_kwargs(args))
+        set_teacher(task, train_set.targets, num_epochs * steps, state, **flags.pseudo_kwargs(args))
     elif soft_labels is not None:
         task.soft_source = SoftLabelSource(soft_labels, label_space, device)
 
@@ -184,8 +190,73 @@ def prepare(args: Namespace) -> Run:
     restored = None if args.no_resume_opt else resumed
     restore_schedule(optimizer, scheduler, start, done, restored, **flags.resumed_schedule_kwargs(args, updates))
     if process.is_primary:
-        run.outputs = open_outputs(args, run, lr, decreasing, resumed)
+        run.outputs = open_outputs(args, run, lr, decreasing, resumed, folder)
+    log_start(args, run)
     return run
+
+
+def find_resumed(args: Namespace, process: Process) -> tuple[Namespace, Checkpoint | None, Path | None]:
+    """Return the flags, with a file where --resume was auto, the checkpoint, and the folder in which the run continues.
+
+    Raises:
+        UsageError: the checkpoint cannot be used, or not with these flags.
+    """
+    if args.resume != AUTO:
+        resumed = read_checkpoint(args.resume) if args.resume else None
+        folder = resumed_folder(args.resume, args.output, args.experiment)
+    else:
+        folder = auto_folder(args) or Path(args.output or DEFAULT_OUTPUT)  # the parser has refused that there is none
+        resumed = find_newest(args, process, folder)
+        args = Namespace(**vars(args) | {"resume": f"{resumed.path}" if resumed else ""})
+        if mistake := next(train_parser().rules.mistakes(args), None):  # a fresh start may lack what a flag needs
+            raise UsageError(mistake)
+    if resumed:
+        epoch, step = position(resumed)
+        check_resumed(resumed.path, resumed.trained_flags, args, process.world_size, epoch if step else None)
+    return args, resumed, folder
+
+
+def find_newest(args: Namespace, process: Process, folder: Path) -> Checkpoint | None:
+    """Return the newest state of the run's folder, the same on every process, and log what is passed over and why."""
+
+    def why_not(state: Checkpoint) -> str | None:
+        moved, epoch = other_images(changed_flags(args, process, state)), position(state)[0]
+        if state.optimizer is None and not args.no_resume_opt:
+            return f"{state.path} has no state of an optimizer, as after refit.py"
+        if position(state)[1] and moved and args.start_epoch is None:
+            return f"{state.path} is inside epoch {epoch}, and {moved} gives its other steps other images"
+        return None
+
+    found, passed = newest_state(folder, why_not) if process.is_primary else (None, [])
+    path = gather_objects(found and found.path, process.world_size)[0]  # every process takes the first one's choice
+    for reason in passed:
+        _logger.warning(f"--resume auto, passed over: {reason}")
+    if path is None:
+        _logger.info(f"--resume auto: {folder} has no state of training that can be used: a fresh start")
+        return None
+    found = found or read_checkpoint(path)
+    epoch, step = position(found)
+    _logger.info(f"--resume auto: {path}, which continues with epoch {epoch}" + (f" after step {step}" if step else ""))
+    return found
+
+
+def changed_flags(args: Namespace, process: Process, resumed: Checkpoint, **settled: Any) -> list[Change]:
+    """Return the flags that differ from the resumed run's.
+
+    Args:
+        args: flags as typed.
+        process: this process; the number of processes is compared too.
+        resumed: the checkpoint.
+        settled: flags whose values follow from others, as the checkpoint has them.
+    """
+    now = vars(args) | {"world_size": process.world_size} | settled
+    # Without the flag the resumed run decides; and where --lr-base decides, --lr is unused.
+    unsettled = {
+        "freeze_bn": args.freeze_bn is None,
+        "eval_metric": "eval_metric" not in settled,
+        "lr": "lr" not in settled,
+    }
+    return changes(resumed.trained_flags, {dest: value for dest, value in now.items() if not unsettled.get(dest)})
 
 
 def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: ViewPlan, metric: str) -> None:
@@ -221,15 +292,18 @@ def prepare_task(
     optimizer: torch.optim.Optimizer,
     backward: Any,
     resumed: Checkpoint | None,
+    changed: str,
 ) -> Start:
     """Resume, average, compile and distribute a task; return where to start.
+
+    `changed` names the flags of the network that differ from the resumed run's.
 
     Only this order works. The EMA copies resumed weights. Compiling wraps the module, DDP wraps the compiled one, and
     the EMA must copy neither wrapper.
     """
     start = {"epoch": 0, "batch": 0}
     if resumed:
-        start = resume_task(task, optimizer, backward, resumed, with_optimizer=not args.no_resume_opt)
+        start = resume_task(task, optimizer, backward, resumed, not args.no_resume_opt, changed)
     task.chosen = resumed.chosen if resumed else {}
     if args.start_epoch is not None:
         start = {"epoch": args.start_epoch, "batch": 0}
@@ -277,8 +351,10 @@ def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> 
     )
 
 
-def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed: Checkpoint | None) -> Outputs:
-    """Make the output folder, or continue in the folder of the resumed checkpoint.
+def open_outputs(
+    args: Namespace, run: Run, lr: float, decreasing: bool, resumed: Checkpoint | None, continued: Path | None
+) -> Outputs:
+    """Make the output folder, or continue in one.
 
     Args:
         args: flags as typed.
@@ -286,18 +362,19 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
         lr: learning rate, computed from the flags.
         decreasing: whether a lower metric is better.
         resumed: checkpoint that the run resumes; None for none.
+        continued: folder in which the run continues, or starts fresh after --resume auto; None for a new one.
     """
     # folder
-    continued = resumed_folder(args.resume, args.output, args.experiment)
     if continued:
         folder = continued
+        check_writable(folder / "args.yaml")
         drop_rows(folder / "summary.csv", run.start["epoch"])  # a resumed run repeats these epochs
     else:
         size = run.data_config["input_size"][-1]
         name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
         folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
     # In a continued folder, args.yaml repeats the whole run, so the flags that resume it are left out.
-    text = args_text(args, without=("resume", "no_resume_opt", "start_epoch") if continued else ())
+    text = args_text(args, without=("resume", "no_resume_opt", "start_epoch") if continued and resumed else ())
     with atomic_file(folder / "args.yaml") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -306,9 +383,13 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
     settled = {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(run.process.device)}
     settled["freeze_bn"] = utils.model.unwrap_model(task.get_trainable_module()).keeps_statistics
     recorded = vars(args) | vars(run.process) | settled
+    steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
+    epoch = {"steps": steps, "updates": math.ceil(steps / args.grad_accum_steps)}
+    names = parameter_names(run.optimizer, utils.model.unwrap_model(task.get_trainable_module()))
     task.checkpoint_extras |= {
         "args": lambda: dict(recorded),
-        "progress": lambda: dict(run.progress),
+        "progress": lambda: run.progress | epoch,
+        "parameter_names": lambda: names,
         "plateau": lambda: plateau_memory(run.scheduler),
     }
     saver = RunSaver(
@@ -322,7 +403,9 @@ def open_outputs(args: Namespace, run: Run, lr: float, decreasing: bool, resumed
         task=task,
     )
     if continued and resumed:
-        restore_saver(saver, resumed)
+        restore_saver(saver, resumed, run.settings.eval_metric)
+    elif continued:
+        saver.remove_unfinished()
 
     # loggers
     options: dict[str, Any] = {"continues": args.on_save_error == "go-on"}

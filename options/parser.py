@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from options.rules import Declaration, Rules, flag
+from options.run_folder import AUTO
 from options.values import Mapped, Switch
 from options.yaml_file import YamlWords
 from runtime.errors import printable
@@ -242,7 +243,9 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
         if not Path(path).exists():
             yield f"no such image, folder or table: {path}"
     # A resumed run has its weights from the checkpoint: the files that it started from may be gone.
-    weights = ("resume",) if given.get("resume") else ("checkpoint", "initial_checkpoint", "pretrained_path")
+    # --resume auto names no file, and whether it finds one decides what else is needed.
+    resumed = () if given.get("resume") == AUTO else ("resume",)
+    weights = resumed if given.get("resume") else ("checkpoint", "initial_checkpoint", "pretrained_path")
     soft = ("pseudo_labels",) if given.get("pseudo_weight") else ()
     for dest in (*weights, *soft):
         paths = given.get(dest)

@@ -9,6 +9,7 @@ from typing import Any
 
 from options.parser import Group, Parser, parse
 from options.rules import Need, above, among, on
+from options.run_folder import AUTO, auto_folder
 from options.shared import (
     APEX_REFUSED,
     ON_GPU,
@@ -29,7 +30,7 @@ from options.train_model import batch_norm_flags, ema_flags, model_conflicts, mo
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
 from options.train_pseudo import has_soft_labels, has_teacher, pseudo_conflicts, pseudo_flags
 from options.train_views import augmentation_flags, mixes_images, mixing_flags, view_conflicts, view_flags
-from options.values import COUNT, POSITIVE, WHOLE
+from options.values import COUNT, POSITIVE, WHOLE, steps_or_time
 
 _LOADED_AGAIN = Need(
     "--freeze-backbone together with --no-aug",
@@ -173,7 +174,8 @@ def _running_flags(group: Group) -> None:
     )
     add("--eval-metric", "NAME", None, best)
     add("--checkpoint-hist", COUNT, 10, "number of best checkpoints to keep")
-    add("--recovery-interval", WHOLE, 0, "steps between recovery checkpoints; 0 writes none")
+    between = "steps between recovery checkpoints, or the time since the last checkpoint, such as 10m; 0 writes none"
+    add("--recovery-interval", steps_or_time, 0, between)
     unsaved = "what to do when a file cannot be written, such as on a full disk"
     add("--on-save-error", ["stop", "go-on"], "stop", unsaved)
     add("--log-interval", COUNT, 200, "steps between log lines")
@@ -233,6 +235,11 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "DATA is missing: the folder that holds train.csv (or --data-dir, or data_dir in the YAML file)"
     if Path(args.experiment).is_absolute() or ".." in Path(args.experiment).parts:
         yield f"--experiment {args.experiment} lies outside --output: give a plain name, and the folder with --output"
+    if args.resume == AUTO and auto_folder(args) is None:
+        yield (
+            "--resume auto needs --experiment NAME, the name of the run's folder, or -c FOLDER/args.yaml of a run: "
+            "otherwise it does not know where to look"
+        )
     yield from shared_conflicts(args)
     yield from loss_conflicts(args)
     yield from schedule_conflicts(args)

@@ -10,6 +10,7 @@ from typing import Any
 from options.train_optimizer import GENTLE_RATE, is_adaptive, warmup_steps
 from options.train_pseudo import has_soft_labels, has_teacher
 from options.train_views import mixes_images
+from options.values import duration
 
 
 def process_kwargs(args: Namespace) -> dict[str, Any]:
@@ -282,6 +283,7 @@ def val_interval(args: Namespace, updates: int) -> int:
 
 def loop_kwargs(args: Namespace, updates: int) -> dict[str, Any]:
     """Return the fields of `training.run.Settings` that are flags, given the updates of an epoch."""
+    timed = isinstance(args.recovery_interval, str)
     return {
         "seed": args.seed,
         "grad_accum_steps": args.grad_accum_steps,
@@ -295,7 +297,8 @@ def loop_kwargs(args: Namespace, updates: int) -> dict[str, Any]:
         "knn_interval": args.knn_interval,
         "tta": args.tta,
         "log_interval": args.log_interval,
-        "recovery_interval": args.recovery_interval,
+        "recovery_interval": 0 if timed else args.recovery_interval,
+        "recovery_seconds": duration(args.recovery_interval) if timed else 0.0,
         "log_weights": args.balance != "fixed",
         "synchronize": args.synchronize_step,
         "refit_heads": args.refit_heads,

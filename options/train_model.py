@@ -59,7 +59,11 @@ def model_flags(group: Group) -> None:
     add("--pretrained-path", "FILE", "", path, implies=named, needs=(overwritten, _STARTING))
     start = "start the model from a checkpoint of this project or of the original, or from timm's weights"
     add("--initial-checkpoint", "FILE", "", start, needs=(_STARTING,))
-    add("--resume", "FILE", "", "checkpoint of a run to resume, with its weights, optimizer, epoch and best score")
+    again = (
+        "checkpoint of a run to resume, with its weights, optimizer, epoch and best score; auto: the newest in the "
+        "folder of --experiment that can be used, or a fresh start"
+    )
+    add("--resume", "FILE", "", again)
     switch("--freeze-backbone", "train only the heads (a linear probe); with --no-aug features are computed only once")
     nothing = with_contrast("nothing else would train the backbone (--freeze-backbone trains only the heads)")
     needs: tuple[Need, ...] = (nothing, with_labels("without the classification loss nothing trains the heads"))

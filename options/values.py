@@ -53,6 +53,18 @@ def duration(text: str) -> float:
     return seconds
 
 
+def steps_or_time(text: str) -> int | str:
+    """Return a number of steps, or the text of a time, such as `10m`; a saved run repeats the text."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        duration(text)
+    except argparse.ArgumentTypeError:
+        rule = "a number of steps, such as 500, or a time with its unit, such as 90s, 30m or 2h"
+        raise argparse.ArgumentTypeError(f"'{text}' is not {rule}") from None
+    return text
+
+
 def duration_text(seconds: float) -> str:
     """Return seconds as one types a duration, rounded up to two digits: 90s, 12m, 3h."""
     unit, size = next(((unit, size) for unit, size in _UNITS.items() if seconds >= 2 * size), ("s", 1))

@@ -140,3 +140,43 @@ def test_what_a_kill_left_unfinished_is_removed(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "last.pth.tar", weights_only=True)
     make_saver(tmp_path).complete(state["saver"], tmp_path / "last.pth.tar", finished=True)
     assert set(contents(tmp_path)) == {"checkpoint-0.pth.tar", "last.pth.tar", "model_best.pth.tar"}
+
+
+def recoveries(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("recovery*"))
+
+
+def test_the_newest_two_recovery_files_are_kept_whatever_earlier_attempts_left(tmp_path: Path) -> None:
+    for attempt in range(3):  # each is killed, and the next one begins with the newest file
+        saver = make_saver(tmp_path)
+        for step in range(attempt, attempt + 3):
+            saver.save_recovery(0, step)
+            assert f"recovery-0-{step}.pth.tar" in recoveries(tmp_path)
+            assert len(recoveries(tmp_path)) <= 2
+    assert recoveries(tmp_path) == ["recovery-0-3.pth.tar", "recovery-0-4.pth.tar"]
+    make_saver(tmp_path).save_recovery(0, 10)  # 10 comes after 4, which is no order of the alphabet
+    assert recoveries(tmp_path) == ["recovery-0-10.pth.tar", "recovery-0-4.pth.tar"]
+
+
+def test_recovery_files_of_an_attempt_that_was_given_up_are_deleted_by_the_next_state(tmp_path: Path) -> None:
+    saver = make_saver(tmp_path)
+    for epoch, step in (0, 7), (2, 1), (2, 3):
+        saver.save_recovery(epoch, step)
+    (tmp_path / "recovery-mine.pth.tar").write_text("of the user")
+    again = make_saver(tmp_path)  # as after --resume checkpoint-0.pth.tar
+    again.save_recovery(1, 1)
+    assert recoveries(tmp_path) == ["recovery-1-1.pth.tar", "recovery-mine.pth.tar"]
+    again.save_recovery(1, 3)
+    save(make_saver(tmp_path), 0)
+    assert recoveries(tmp_path) == ["recovery-mine.pth.tar"]
+
+
+def test_a_recovery_file_does_not_rank_the_epoch_of_an_attempt_that_was_given_up(tmp_path: Path) -> None:
+    saver = make_saver(tmp_path)
+    save(saver, 0)
+    saver.save_recovery(1, 3)
+    state = torch.load(tmp_path / "recovery-1-3.pth.tar", weights_only=True)["saver"]
+    save(saver, 1)
+    again = make_saver(tmp_path)
+    again.complete(state, tmp_path / "recovery-1-3.pth.tar", finished=False)
+    assert [Path(file).name for file, _ in again.checkpoint_files] == ["checkpoint-0.pth.tar"]

@@ -179,6 +179,7 @@ def test_recovery_checkpoints_are_written_between_steps(plain: Outcome, busy: Ou
     written: list[int] = []
     run.outputs.saver.save_recovery = lambda epoch, batch_idx: written.append(batch_idx + 1)
     gradients_of(run)
+    assert prepare("--recovery-interval", "10m").settings.recovery_seconds == 600  # tests/test_recovery.py has when
     assert written == [4, 6, 10]  # the first update at or after every third step, without the last
 
 

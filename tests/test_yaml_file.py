@@ -46,7 +46,7 @@ SAMPLES = """
 --model-ema --model-ema-force-cpu --model-ema-decay 0.99 --no-model-ema-warmup | --batch-size 7
 --validation-batch-size-multiplier 2 | --grad-accum-steps 2 | --seed 0 | --output=-o | --experiment 007
 --experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss
---knn-interval 3 | --knn-images 500
+--knn-interval 3 | --knn-images 500 | --recovery-interval 10m | --resume auto --experiment a
 --val-interval 2 | --tta 2 | --checkpoint-hist 1 | --recovery-interval 5 | --log-interval 1 | --save-images
 --log-wandb | --log-wandb --wandb-project yes | --local_rank 1 | --dist-backend gloo | --no-ddp-bb
 --synchronize-step | --use-multi-epochs-loader | --worker-seeding part | --device cuda:1 | --amp

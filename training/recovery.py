@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from runtime.random_state import RandomState, gather_objects, get_random_state
 from training.resume import restore_random_state
 from training.run import Run, Start
@@ -19,7 +21,8 @@ class Recovery:
 
     def __init__(self, run: Run, epoch: int, steps: int, resumed: Start | None) -> None:
         self.run, self.epoch, self.steps, self.resumed = run, epoch, steps, resumed
-        self.interval = run.settings.recovery_interval
+        self.interval, seconds = run.settings.recovery_interval, run.settings.recovery_seconds
+        self.clock = SharedClock(seconds, run.process.world_size) if seconds else None
         self.previous: RandomState | None = None  # the random state after the last step
 
     def is_done(self, step: int) -> bool:
@@ -31,14 +34,49 @@ class Recovery:
 
     def save_if_due(self, step: int) -> None:
         """Write a checkpoint at the interval. Call it only after updates, because gradients are not saved."""
-        last = step + 1 == self.steps
-        if self.interval and not last and (step + 1) % self.interval < self.run.settings.grad_accum_steps:
+        if step + 1 < self.steps and self._is_due(step):
             world_size = self.run.process.world_size
             random = [gather_objects(state, world_size) for state in (self.previous, get_random_state())]
             self.run.progress = {"epoch": self.epoch, "batch": step + 1, "random": random}
             self.run.outputs.save_recovery(self.epoch, step)
 
+    def _is_due(self, step: int) -> bool:
+        if self.clock:
+            return self.clock.is_due(step)
+        return self.interval > 0 and (step + 1) % self.interval < self.run.settings.grad_accum_steps
+
     def end_step(self) -> None:
         """Keep the random state for a checkpoint after the next step."""
-        if self.interval:
+        if self.interval or self.clock:
             self.previous = get_random_state()
+
+
+class SharedClock:
+    """Says when a time has passed, after the same step on every process: by the first process's clock.
+
+    Several processes compare only now and then, because each comparison waits for all of them: the next one comes
+    halfway to the step at which the time should have passed.
+
+    Args:
+        seconds: the time, from now and from each step at which it has passed.
+        processes: number of processes, which all ask after the same steps.
+    """
+
+    def __init__(self, seconds: float, processes: int) -> None:
+        self.seconds, self.processes = seconds, processes
+        self.start = time.monotonic()
+        self.asked = self.next = 0  # steps since the start, and the step number of the next comparison
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the time has passed after a step, by its number."""
+        self.asked += 1
+        if step < self.next:
+            return False
+        elapsed: float = gather_objects(time.monotonic() - self.start, self.processes)[0]
+        if elapsed >= self.seconds:
+            self.start, self.asked = time.monotonic(), 0
+            return True
+        if self.processes > 1:
+            left = (self.seconds - elapsed) * self.asked / max(elapsed, 1e-6)
+            self.next = step + max(1, int(left / 2))
+        return False

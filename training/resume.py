@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from runtime.errors import UsageError
+from runtime.errors import UsageError, first_line
 from runtime.random_state import RandomState, set_random_state
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.simclr_classification import SimCLRClassificationTask
-from training.saver import RunSaver
+from timm.utils.model import unwrap_model
+from training.optimizer_state import parameter_names, restore_optimizer
+from training.saver import RunSaver, unranked
 
 _logger = logging.getLogger("train")
-
-# The flags set these; they win over the values in the checkpoint's optimizer.
-_HYPERPARAMETERS = ("lr", "lr_scale", "weight_decay", "momentum", "betas", "eps")
 
 
 def resume_task(
@@ -27,10 +24,11 @@ def resume_task(
     backward: Any,
     resumed: Checkpoint,
     with_optimizer: bool,
+    changed: str = "",
 ) -> dict[str, Any]:
     """Load weights, optimizer and loss scaler; return where training continues.
 
-    The flags win over the hyperparameters in the checkpoint, so that a resumed run can have another learning rate.
+    The flags win over the settings of the checkpoint's optimizer, so that a resumed run can have another learning rate.
 
     Args:
         task: receives the weights.
@@ -38,6 +36,7 @@ def resume_task(
         backward: the function that scales the loss; a loss scaler receives its state.
         resumed: the checkpoint.
         with_optimizer: whether the states of the optimizer and of the loss scaler are loaded too.
+        changed: the flags of the network that differ from the run's, for an error; "" for none.
 
     Returns:
         `epoch` and `batch` to continue with, and inside an epoch `random`.
@@ -50,19 +49,28 @@ def resume_task(
             f"--resume {resumed.path} has no state of an optimizer, as after refit.py: start a new run from it with "
             "--initial-checkpoint"
         )
-    asked = [{name: group[name] for name in _HYPERPARAMETERS if name in group} for group in optimizer.param_groups]
     try:
         task.load_checkpoint_state(resumed.state_dict)
-        if with_optimizer:
-            _restore_optimizer(optimizer, backward, resumed)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[:2][-1].strip()  # the first entry where it is a list of tensors
-        raise UsageError(f"--resume {resumed.path} does not fit these flags: {reason}") from error
-    for group, values in zip(optimizer.param_groups, asked, strict=True):
-        group.pop("initial_lr", None)  # the schedule starts from --lr, and restore_schedule sets it to the epoch
-        group.pop("lr_scale", None)  # set by --layer-decay or --backbone-lr-scale, which may be absent now
-        group |= values
-    return {"epoch": resumed.next_epoch, "batch": 0} | resumed.progress
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[:2][-1].strip(" \t.")  # the first entry where it is a list of tensors
+        fit = f"does not fit {changed}, which makes another network" if changed else "does not fit these flags"
+        raise UsageError(
+            f"--resume {resumed.path} {fit}: {reason}; resume with the flags of its run, or start a new run from its "
+            "weights with --initial-checkpoint"
+        ) from error
+    if with_optimizer and resumed.optimizer is not None:
+        names = parameter_names(optimizer, unwrap_model(task.get_trainable_module()))
+        try:
+            restore_optimizer(optimizer, names, resumed.optimizer, resumed.parameter_names)
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise UsageError(
+                f"--resume {resumed.path}: the state of its optimizer does not fit these flags ({first_line(error)}): "
+                "keep the run's flags, or start the optimizer anew with --no-resume-opt"
+            ) from error
+    if with_optimizer and resumed.amp_scaler is not None and hasattr(backward, "state_dict"):
+        backward.load_state_dict(resumed.amp_scaler)
+    saved = {key: resumed.progress[key] for key in ("epoch", "batch", "random") if key in resumed.progress}
+    return {"epoch": resumed.next_epoch, "batch": 0} | saved
 
 
 def resumed_freeze_bn(asked: bool | None, resumed: Checkpoint | None) -> bool | None:
@@ -77,14 +85,6 @@ def resumed_freeze_bn(asked: bool | None, resumed: Checkpoint | None) -> bool | 
     return bool(resumed.trained_flags.get("freeze_bn"))
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, backward: Any, resumed: Checkpoint) -> None:
-    """Load the states of the optimizer and of the loss scaler, where the checkpoint and the run have them."""
-    if resumed.optimizer is not None:
-        optimizer.load_state_dict(resumed.optimizer)
-    if resumed.amp_scaler is not None and hasattr(backward, "state_dict"):
-        backward.load_state_dict(resumed.amp_scaler)
-
-
 def resume_ema(task: SimCLRClassificationTask, resumed: Checkpoint) -> None:
     """Load the moving average; a run that had none starts it from its weights."""
     key = "state_dict" if resumed.state_dict_ema is None else "state_dict_ema"
@@ -92,12 +92,22 @@ def resume_ema(task: SimCLRClassificationTask, resumed: Checkpoint) -> None:
     _logger.info(f"Loaded {key} from checkpoint '{resumed.path}'")
 
 
-def restore_saver(saver: RunSaver, resumed: Checkpoint) -> None:
-    """Restore the best metric and the list of kept files, and complete what a kill has left undone."""
-    if resumed.saver is None:
+def restore_saver(saver: RunSaver, resumed: Checkpoint, metric: str | None = None) -> None:
+    """Restore the best metric and the list of kept files, and complete what a kill has left undone.
+
+    Args:
+        saver: saver of the run.
+        resumed: the checkpoint.
+        metric: metric that ranks the checkpoints, None for the checkpoint's. By another one, the ranking starts anew.
+    """
+    history, before = resumed.saver, resumed.trained_flags.get("eval_metric", metric)
+    if history is None:
         _logger.warning(f"No checkpoint history in '{resumed.path}', ranked checkpoints start fresh.")
-    else:
-        saver.complete(resumed.saver, resumed.path, finished=not resumed.progress.get("batch"))
+        return
+    if metric is not None and before != metric:
+        _logger.warning(f"The epochs so far are ranked by {before}, not {metric}: the best one is among the next")
+        history = unranked(history)
+    saver.complete(history, resumed.path, finished=not resumed.progress.get("batch"))
 
 
 def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomState | None:
@@ -119,20 +129,31 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
     return state
 
 
-def resumed_folder(resume: str, output: str, experiment: str) -> Path | None:
-    """Return the folder of the resumed checkpoint if the run continues in it; None where the flags name another.
+def check_position(start: dict[str, Any], resumed: Checkpoint, steps: int, updates: int | None) -> None:
+    """Check that the epoch inside which a run continues has the steps that it had, and warn if updates count anew.
 
     Args:
-        resume: file of the checkpoint; "" for none.
-        output: folder for runs; "" for any.
-        experiment: name of the run's folder; "" for any.
+        start: where training continues.
+        resumed: the checkpoint.
+        steps: steps per epoch.
+        updates: updates per epoch in a run whose length is a number of updates, else None.
+
+    Raises:
+        UsageError: it has more or fewer, so the remaining steps would have other images.
     """
-    if not resume:
-        return None
-    folder = Path(resume).resolve().parent
-    numbered = re.fullmatch(rf"{re.escape(experiment)}(-\d+)?", folder.name)
-    elsewhere = (output and Path(output).resolve() != folder.parent) or (experiment and not numbered)
-    return None if elsewhere or not (folder / "summary.csv").is_file() else folder
+    epoch, step, before = start["epoch"], start["batch"], resumed.progress.get("steps", steps)
+    if step and (before != steps or step >= steps):
+        raise UsageError(
+            f"--resume {resumed.path} is inside epoch {epoch}, after step {step} of {before}, and the table or flags "
+            f"now make {steps} steps: change them back, resume the end of an epoch, or repeat this one from these "
+            f"weights with --start-epoch {epoch}"
+        )
+    had = resumed.progress.get("updates", updates)
+    if updates is not None and had != updates and epoch:
+        _logger.warning(
+            f"An epoch has {updates} updates here and had {had}: --steps counts {epoch * updates} updates as done, not "
+            f"{epoch * had}"
+        )
 
 
 def restore_schedule(
@@ -166,10 +187,30 @@ def restore_schedule(
         scheduler.step(start["epoch"])
     elif resumed and resumed.plateau and resumed.optimizer:
         scheduler.lr_scheduler.load_state_dict(resumed.plateau)
-        for group, saved in zip(optimizer.param_groups, resumed.optimizer["param_groups"], strict=True):
-            group["lr"] = saved["lr"]  # no flag says how far it has fallen
+        _restore_fallen_rate(optimizer.param_groups, resumed.optimizer["param_groups"])
     elif start["epoch"] < warmup_epochs:
         scheduler.step(start["epoch"])
     else:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * group.get("lr_scale", 1.0)
+
+
+def _restore_fallen_rate(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
+    """Lower the learning rates as far as the rates of the checkpoint have fallen, which no flag says.
+
+    Args:
+        groups: parameter groups of the optimizer; their rates are set.
+        saved: parameter groups in the checkpoint, which may be others, with other rates.
+    """
+    started = [_first_rate(group) for group in saved]
+    if started == [_first_rate(group) for group in groups]:
+        rates = [group["lr"] for group in saved]  # without a rounding error
+    else:
+        rates = [_first_rate(group) * saved[0]["lr"] / started[0] for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _first_rate(group: dict[str, Any]) -> float:
+    """Return the learning rate from which a schedule starts."""
+    return float(group.get("initial_lr", group["lr"]) * group.get("lr_scale", 1.0))

@@ -41,6 +41,7 @@ class Settings:
         tta: predictions averaged per image when scoring; 0 for none.
         log_interval: steps between log lines.
         recovery_interval: steps between recovery checkpoints; 0 for none.
+        recovery_seconds: time between recovery checkpoints, instead of steps; 0 for none.
         log_weights: whether the loss weights change and are logged.
         synchronize: whether each update waits for the GPU.
         refit_heads: whether the heads are solved after the last epoch.
@@ -63,6 +64,7 @@ class Settings:
     tta: int
     log_interval: int
     recovery_interval: int
+    recovery_seconds: float
     log_weights: bool
     synchronize: bool
     refit_heads: bool

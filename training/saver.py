@@ -13,6 +13,8 @@ from typing import Any
 from timm.utils import CheckpointSaver
 
 _LITTLE = 100 << 20  # bytes: with less free space, a checkpoint that cannot be written found the disk full
+_RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\.pth\.tar")
+_KEPT = 2  # recovery files, as in timm: the newest, and the one before, in case the newest is damaged
 _UNFINISHED = ("tmp.pth.tar", "recovery_tmp.pth.tar", ".*.pth.tar.*", ".summary.csv.*", ".args.yaml.*")  # after a kill
 
 
@@ -22,6 +24,36 @@ class RunSaver(CheckpointSaver):
     A kill between two of an epoch's steps leaves later names behind: `checkpoint-N` may be missing, or `model_best` may
     be that of an earlier epoch. `complete` does what is left.
     """
+
+    def save_checkpoint(self, epoch: int, metric: float | None = None) -> tuple[float | None, int | None]:
+        """Save an epoch's state, and delete recovery files of later epochs: they are of an attempt that was given up.
+
+        Args:
+            epoch: index of the finished epoch, from 0.
+            metric: value of the metric that ranks the checkpoint; None ranks it by its age.
+        """
+        best: tuple[float | None, int | None] = super().save_checkpoint(epoch, metric)
+        self._prune_recovery_files((epoch + 1, 0))
+        return best
+
+    def save_recovery(self, epoch: int, batch_idx: int = 0) -> None:
+        """Save the state inside an epoch, and keep the newest two such files, also from earlier attempts.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            batch_idx: index of the last finished step.
+        """
+        self.prev_recovery_file = ""  # timm would delete this one, even when it was just written again
+        super().save_recovery(epoch, batch_idx)
+        self._prune_recovery_files((epoch, batch_idx))
+
+    def _prune_recovery_files(self, position: tuple[int, int]) -> None:
+        """Delete the recovery files beyond a position (epoch, step), and all but the newest two before it."""
+        files = recovery_files(Path(self.recovery_dir))
+        given_up = [file for place, file in files if place > position]
+        for file in [*given_up, *[file for place, file in files if place <= position][_KEPT:]]:
+            with suppress(OSError):  # such as a folder that became read-only
+                file.unlink()
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
         try:
@@ -60,7 +92,8 @@ class RunSaver(CheckpointSaver):
             resumed: its file, in the folder of this saver.
             finished: whether it was saved after an epoch, not inside one.
         """
-        self.load_state_dict(state)
+        # A recovery file has no place among the checkpoints, even if an attempt that was given up finished its epoch.
+        self.load_state_dict(state if finished else {**state, "pending": (None, None)})
         epoch, metric = state.get("pending") or (None, None)
         if epoch is not None and finished and self._is_missing(epoch, metric):
             if len(self.checkpoint_files) >= self.max_history:
@@ -100,6 +133,19 @@ class RunSaver(CheckpointSaver):
         saved = Path(self.checkpoint_dir, f"model_best{self.extension}")
         if best.exists() and not (saved.exists() and _are_equal(best, saved)):
             self._duplicate(f"{best}", f"{saved}")
+
+
+def unranked(history: dict[str, Any]) -> dict[str, Any]:
+    """Return a saver's history without the values of the metric and without a best epoch."""
+    epoch, _ = history.get("pending") or (None, None)
+    files = [(name, None) for name, _ in history.get("checkpoint_files", [])]
+    return {"checkpoint_files": files, "best_epoch": None, "best_metric": None, "pending": (epoch, None)}
+
+
+def recovery_files(folder: Path) -> list[tuple[tuple[int, int], Path]]:
+    """Return the recovery files of a folder, the newest first, each with its epoch and its last step, from 0."""
+    found = [(name, file) for file in folder.glob("recovery-*") if (name := _RECOVERY.fullmatch(file.name))]
+    return sorted((((int(name[1]), int(name[2])), file) for name, file in found), reverse=True)
 
 
 def _likely_reason(folder: Path) -> int:

@@ -108,9 +108,15 @@ def _is_weights(value: Any) -> bool:
     )
 
 
+def _are_lists_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(names, list) and all(map(_is_text, names)) for names in value)
+
+
 def _is_progress(value: Any) -> bool:
     counts = _is_whole(0, _MAX_EPOCH)
-    return isinstance(value, Mapping) and all(counts(value.get(key, 0)) for key in ("epoch", "batch"))
+    return isinstance(value, Mapping) and all(
+        counts(value.get(key, 0)) for key in ("epoch", "batch", "steps", "updates")
+    )
 
 
 def _by_attribute(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -229,6 +235,7 @@ _ENTRIES: dict[str, Claim] = {
     "epoch": _COUNT,
     "version": _COUNT,
     "optimizer": _DICT,
+    "parameter_names": Claim(_are_lists_of_text, "lists of the names of weights"),
     "amp_scaler": _DICT,
     "args": Claim(lambda value: isinstance(value, Mapping) or hasattr(value, "__dict__"), "the flags of a run"),
     "progress": Claim(_is_progress, "a dict with an epoch and a batch"),

@@ -17,9 +17,12 @@ brackets its readers:
     epoch              int                 index of the finished or interrupted epoch, from 0. [resume, results]
     version            int                 2 where `epoch` is that index, below 2 where it is the next one. [resume]
     optimizer          dict                state of the optimizer. [resume]
+    parameter_names    [[str]]             names of the optimizer's weights, by group; older files lack it. [resume]
     amp_scaler         dict                state of timm's loss scaler; only with float16. [resume]
     args               dict                flags of the run; a Namespace in files of timm and of the original. [serving]
     progress           {epoch, batch}      where training continues; older files lack it. [resume]
+        steps          int                 steps per epoch; older files lack it. [resume]
+        updates        int                 updates per epoch; older files lack it. [resume]
         random         list                inside an epoch the random states by process. [resume]
     plateau            dict or None        state of a plateau schedule. [resume]
     thresholds         {attribute: float}  thresholds of multi-valued attributes. [resume, rebuilding]
@@ -77,6 +80,7 @@ class Checkpoint:
         epoch: index of the epoch in which the file was saved, or None.
         version: timm's version of the meaning of `epoch`.
         optimizer: the optimizer's state, or None.
+        parameter_names: names of the optimizer's weights, by parameter group; None in older files.
         amp_scaler: the loss scaler's state, or None.
         trained_flags: the flags of the run; empty where the file has none.
         progress: `epoch` and `batch` where training continues, and inside an epoch `random`; empty in older files.
@@ -96,6 +100,7 @@ class Checkpoint:
     epoch: int | None = None
     version: int = 1
     optimizer: dict[str, Any] | None = None
+    parameter_names: list[list[str]] | None = None
     amp_scaler: dict[str, Any] | None = None
     trained_flags: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
@@ -232,7 +237,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Return the entries of a file by their names here."""
     averaged, args = content.get("state_dict_ema"), content.get("args")
     flags = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
-    names = ("epoch", "optimizer", "amp_scaler", "plateau", "pseudo", "saver")
+    names = ("epoch", "optimizer", "amp_scaler", "parameter_names", "plateau", "pseudo", "saver")
     return Checkpoint(
         path,
         clean_state_dict(content["state_dict"]),

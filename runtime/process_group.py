@@ -19,11 +19,11 @@ from timm.utils.distributed import is_distributed_env, world_info_from_env
 _PATIENCE = 300.0  # seconds until all processes have started
 _WAIT = 1800.0  # seconds that a process waits for the others in an operation
 _SLOW = 10  # seconds until the log says what this process waits for
-_BACKENDS = {"cuda": "nccl", "xpu": "ccl", "hpu": "hccl", "npu": "hccl"}  # of other devices: gloo
+_BACKENDS = {"cuda": "nccl", "xpu": "ccl", "hpu": "hccl", "npu": "hccl"}  # other devices use gloo
 
 
 class Place(NamedTuple):
-    """The place of this process among those of the run.
+    """The place of this process in the run.
 
     Attributes:
         local_rank: index among the processes of its machine.

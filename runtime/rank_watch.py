@@ -1,6 +1,6 @@
 """The other processes of a run: waiting for them at the start, and noticing when one is dead or stopped.
 
-Each rank writes a number that grows every second into the store of the process group, and reads those of the others. A
+Each rank writes a number that grows every second into the store of the process group, and reads the others' numbers. A
 thread does this, because the main thread may wait for another rank in code that nothing can interrupt.
 """
 
@@ -28,7 +28,7 @@ _SILENT = 60  # ticks without a new number, after which a rank is lost
 _SILENT_AFTER_ERROR = 5  # the same where a collective operation has failed
 _GONE = 2  # ticks until a rank without a process is lost: it may have said goodbye just now
 _NO_STORE = 10  # ticks without the store
-_FAILED = 20  # ticks that this process may go on after another has failed
+_FAILED = 20  # ticks that this process may continue after another has failed
 _SLOW = 10  # seconds of waiting at the start until the log names the missing ranks
 
 
@@ -192,7 +192,7 @@ class RankWatch:
                     self._end_process()
 
     def _listen(self, count: int) -> None:
-        """Send this rank's number, hear those of the others, and judge."""
+        """Send this rank's number, hear the others, and judge."""
         if self.without_store:  # a broken connection stays broken, and torch prints pages about each attempt
             self.without_store += 1
             if self.without_store >= _NO_STORE:
@@ -251,7 +251,7 @@ class RankWatch:
                     os.kill(self.ranks[number].pid, signal.SIGKILL)
 
 
-_watches: list[RankWatch] = []  # of this process: none or one
+_watches: list[RankWatch] = []  # at most one, this process's
 
 
 def start_watch(watch: RankWatch) -> None:

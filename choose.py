@@ -46,6 +46,7 @@ from runtime.precision import resolve_precision
 from runtime.process import Process, set_up_process
 from serving.loading import load_evaluation_model, make_loader
 from serving.scoring import score_model, scored_dataset
+from timm.data.loader_workers import explained_workers
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 from timm.models.backbone import own_size
@@ -69,7 +70,12 @@ def main(argv: list[str] | None = None) -> None:
     """Choose as the command line says."""
     began, start_up = time.monotonic(), time.process_time()
     args = parse_choose_args(argv)
-    with report_usage_errors("choose.py"), interrupted_by_signals(), naming_flags("budget", "max_unreadable"):
+    with (
+        report_usage_errors("choose.py"),
+        interrupted_by_signals(),
+        naming_flags("budget", "max_unreadable", "workers", "batch_size"),
+        explained_workers(),
+    ):
         with naming_flags("device"):
             process = set_up_process(args.device)
         choice = make_choice(args, process, began, start_up)

@@ -36,13 +36,15 @@ from reports.probabilities import write_probabilities
 from runtime.atomic_file import check_writable
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import set_up_process
+from runtime.process_group import launched_place
+from runtime.stop_signals import stop_signals
 from serving.calibration import temperature_line
 from serving.ensemble import Ensemble, make_ensemble
 from serving.labeling import label, report_unreadable
 from serving.loading import load_evaluation_model
 from timm.data.image_dataset import ImageDataset
+from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import read_checkpoint
-from timm.utils.distributed import is_distributed_env
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("inference")
@@ -51,14 +53,21 @@ _logger = logging.getLogger("inference")
 def main(argv: list[str] | None = None) -> None:
     """Label as the command line says."""
     args = parse_inference_args(argv)
-    with report_usage_errors("inference.py"), naming_flags(*NAMED):
+    with (
+        report_usage_errors("inference.py"),
+        naming_flags(*NAMED, "workers", "batch_size"),
+        explained_workers(),
+        stop_signals("inference.py"),
+    ):
         inference(args)
 
 
 def inference(args: Namespace) -> None:
     """Label the images: find them, load the model, predict, write the file."""
-    if is_distributed_env():
-        raise UsageError("several processes would write one file: start a single one, without torchrun")
+    if launched_place() is not None:
+        raise UsageError(
+            "several processes would write one file: start a single one, without torchrun, or with srun --ntasks=1"
+        )
     output = check_predictions_path(args.output)
     distribution_path = Path(args.probabilities) if args.probabilities else None
     if distribution_path:

@@ -31,6 +31,8 @@ from reports.results import score_lines
 from runtime.atomic_file import check_writable
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
+from runtime.rank_watch import explained_ranks
+from runtime.stop_signals import stop_signals
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
 from serving.refitting import (
     Labels,
@@ -41,6 +43,7 @@ from serving.refitting import (
     save_refitted,
     trained_attributes,
 )
+from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from training.flag_names import naming_flags
 
@@ -51,7 +54,14 @@ def main(argv: list[str] | None = None) -> None:
     """Refit as the command line says."""
     args = parse_refit_args(argv)
     settings = (*NAMED, "max_unreadable", "val_split")
-    with leave_process_group(), report_usage_errors("refit.py"), naming_flags(*settings):
+    with (
+        leave_process_group(),
+        report_usage_errors("refit.py"),
+        naming_flags(*settings, "workers", "batch_size"),
+        explained_workers(),
+        explained_ranks(),
+        stop_signals("refit.py"),
+    ):
         refit(args)
 
 

@@ -46,7 +46,10 @@ from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, leave_process_group, set_up_process
 from runtime.random_state import gather_objects, seed_all
+from runtime.rank_watch import explained_ranks
+from runtime.stop_signals import StopSignals, stop_signals
 from timm import utils
+from timm.data.loader_workers import explained_workers
 from timm.data.mixed_sampler import MixedSampler
 from timm.data.view_plan import ViewPlan, plan_views, with_teacher
 from timm.models.multi_label import MultiLabelModel
@@ -66,7 +69,7 @@ from training.model import make_model
 from training.newest_state import newest_state, position
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
 from training.optimizer_state import parameter_names
-from training.outputs import Outputs
+from training.outputs import NoOutputs, Outputs, way_to_resume
 from training.pseudo import blank_line, read_pseudo_labels, set_teacher
 from training.resume import (
     check_position,
@@ -78,6 +81,7 @@ from training.resume import (
 )
 from training.run import Run, Settings, Start
 from training.saver import RunSaver
+from training.stop_vote import StopVote
 from training.summary import drop_rows, lower_is_better, measured_columns, metric_interval, metric_names, soft_columns
 from training.task import compile_task, distribute_task, make_task
 from training.view_sheet import save_view_sheet
@@ -92,24 +96,31 @@ def main(argv: list[str] | None = None) -> None:
     with (
         leave_process_group(),
         report_usage_errors("train.py"),
-        naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable"),
+        naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable", "workers", "batch_size", "dist_timeout"),
+        explained_workers(),
+        explained_ranks(),
+        stop_signals("train.py") as signals,
     ):
-        train(prepare(args))
+        train(prepare(args, signals))
 
 
 def train(run: Run) -> None:
-    """Train to the end; after Ctrl-C name the checkpoint to resume from."""
+    """Train to the end; if the machine or a signal ends the run, name the command that resumes it."""
     try:
-        loop(run)
+        with explained_workers(run.outputs.way_to_resume), explained_ranks(run.outputs.way_to_resume):
+            loop(run)
     except KeyboardInterrupt:
-        last = run.outputs.folder and run.outputs.folder / "last.pth.tar"
-        if last and last.exists():
-            _logger.info(f"Interrupted. Resume with the same flags and --resume {last}")
+        _logger.info(f"Interrupted. {run.outputs.way_to_resume()}")
         raise
 
 
-def prepare(args: Namespace) -> Run:
-    """Return a run that is ready to train, with its data, model, task, schedule and output folder."""
+def prepare(args: Namespace, signals: StopSignals | None = None) -> Run:
+    """Return a run that is ready to train, with its data, model, task, schedule and output folder.
+
+    Args:
+        args: the flags.
+        signals: the signals that may stop the run; None if nothing handles them.
+    """
     # tables and views
     with naming_flags("device", "dist_backend"):
         process = set_up_process(**flags.process_kwargs(args))
@@ -180,9 +191,10 @@ def prepare(args: Namespace) -> Run:
     loss_guard = NonFiniteLossGuard(lag=8 if device.type == "cuda" else 0)
     warmup = flags.warmup_epochs(args, updates)
     health_check = make_health_check(args, process, settings, plan, train_loader, warmup)
+    stop = StopVote(signals or StopSignals("train.py"), process)
     run = Run(
         process, settings, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
-        num_epochs, backward, autocast, loss_guard, health_check, start, clean_loader,
+        num_epochs, backward, autocast, loss_guard, health_check, start, stop, clean_loader,
     )  # fmt: skip
     if args.freeze_backbone:
         cache_frozen_features(args, run, model)
@@ -191,6 +203,9 @@ def prepare(args: Namespace) -> Run:
     restore_schedule(optimizer, scheduler, start, done, restored, **flags.resumed_schedule_kwargs(args, updates))
     if process.is_primary:
         run.outputs = open_outputs(args, run, lr, decreasing, resumed, folder)
+    output = gather_objects(run.outputs.folder, process.world_size)[0]
+    if not process.is_primary:  # this process may be the one that reports the death of the first
+        run.outputs = NoOutputs(partial(way_to_resume, launch_words(process), output))
     log_start(args, run)
     return run
 
@@ -408,7 +423,7 @@ def open_outputs(
         saver.remove_unfinished()
 
     # loggers
-    options: dict[str, Any] = {"continues": args.on_save_error == "go-on"}
+    options: dict[str, Any] = {"continues": args.on_save_error == "go-on", "launch": launch_words(run.process)}
     if args.log_wandb:
         import wandb
 
@@ -422,6 +437,14 @@ def open_outputs(
             describe=task.label_space.describe,
         )
     return Outputs(folder, saver, run.settings.eval_metric, task.label_space.attributes, **options)
+
+
+def launch_words(process: Process) -> str:
+    """Return the words that start train.py as this process was started, for its user to repeat."""
+    if process.world_size == 1:
+        return "python train.py"
+    here = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun sets it
+    return f"./distributed_train.sh {here}" if here else "srun python train.py"
 
 
 def log_frozen_statistics(args: Namespace, lr: float) -> None:

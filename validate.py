@@ -43,11 +43,14 @@ from reports.results import (
 )
 from runtime.errors import UsageError, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
+from runtime.rank_watch import explained_ranks
+from runtime.stop_signals import stop_signals
 from serving.calibration import check_calibrated_path, save_temperatures
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 from serving.cost import cost_line, measure_cost
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
 from serving.scoring import Scores, attribute_weights, score_model, scored_dataset
+from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from training.flag_names import naming_flags
 
@@ -57,7 +60,14 @@ _logger = logging.getLogger("validate")
 def main(argv: list[str] | None = None) -> None:
     """Score as the command line says; exit with 1 if one of several checkpoints cannot be scored."""
     args = parse_validate_args(argv)
-    with leave_process_group(), report_usage_errors("validate.py"), naming_flags("results_file", "calibrate"):
+    with (
+        leave_process_group(),
+        report_usage_errors("validate.py"),
+        naming_flags("results_file", "calibrate", "workers", "batch_size"),
+        explained_workers(),
+        explained_ranks(),
+        stop_signals("validate.py"),
+    ):
         validate(args)
 
 

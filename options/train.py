@@ -197,6 +197,8 @@ def _process_flags(group: Group) -> None:
     add("--local_rank --local-rank", WHOLE, 0, "set by the launcher")
     backend = "backend of the process group: nccl, gloo, ... (default: by device)"
     add("--dist-backend", "NAME", None, backend, needs=(SEVERAL,))
+    waits = "minutes that a process waits for the others before the run ends, as while one fills a --cache"
+    add("--dist-timeout", POSITIVE, 30.0, waits, needs=(SEVERAL,))
     switch("--no-ddp-bb", "do not broadcast buffers from rank 0 before each step", needs=(SEVERAL,))
 
 

@@ -15,7 +15,9 @@ from options.values import duration
 
 def process_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `runtime.process.set_up_process`; the three scripts share them."""
-    return {"device": args.device, "dist_backend": getattr(args, "dist_backend", None)}
+    shared = {"device": args.device, "dist_backend": getattr(args, "dist_backend", None)}
+    minutes = getattr(args, "dist_timeout", None)
+    return shared | {"dist_timeout": minutes and 60 * minutes}
 
 
 def precision_kwargs(args: Namespace) -> dict[str, Any]:

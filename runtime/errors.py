@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -31,6 +32,26 @@ class UsageError(ValueError):
         super().__init__(printable(message))
 
 
+class LocalError(UsageError):
+    """What has ended one process of a run, and not the others: that process reports it at once."""
+
+
+class LostRank(LocalError):
+    """Another process of the run is dead, stopped or missing."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has asked this process to end.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, to be quoted in a sentence; its type if the message is empty."""
     if "weights_only" in str(error):  # torch's message advises to load the file unsafely, which could run code in it
@@ -41,7 +62,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def report_usage_errors(script: str) -> Iterator[None]:
-    """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
+    """Turn a UsageError into a line on stderr and exit status 2, and a signal into one and status 128 plus its number.
 
     Args:
         script: the script's name, with which the line begins.
@@ -50,10 +71,13 @@ def report_usage_errors(script: str) -> Iterator[None]:
         yield
     except UsageError as error:
         # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
-        if int(os.environ.get("RANK", "0")) > 0:
+        if int(os.environ.get("RANK", "0")) > 0 and not isinstance(error, LocalError):
             time.sleep(10)
         print(f"{script}: error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        print(f"\n{script}: interrupted", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+        how = "\n{}: interrupted" if number == signal.SIGINT else f"{{}}: ended by {signal.Signals(number).name}"
+        if os.environ.get("RANK", "0") == "0":
+            print(how.format(script), file=sys.stderr, flush=True)
+        raise SystemExit(128 + number) from None

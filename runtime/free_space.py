@@ -1,4 +1,4 @@
-"""The memory and the disk space that are still available to a process."""
+"""The memory, the shared memory and the disk space that are still available to a process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps the memory that processes share
 _ROOT = Path("/")
 # For each version of Linux's control groups: the mount point, the files with limit and usage, the reclaimable field.
 _V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -30,6 +31,11 @@ def available_disk(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def available_shared_memory(folder: Path = SHARED_MEMORY) -> int | None:
+    """Return the bytes that processes can still share; None where the system has no such limit."""
+    return shutil.disk_usage(folder).free if folder.is_dir() else None
 
 
 def gib(count: int) -> str:

@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from runtime.errors import UsageError, first_line, printable
 from runtime.host_memory import keep_freed_memory
-from timm.utils.distributed import init_distributed_device_so
+from runtime.process_group import join_process_group, launched_place
+from runtime.rank_watch import end_watch
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,12 @@ class Process:
 @contextmanager
 def leave_process_group() -> Iterator[None]:
     """Leave the process group in the end, also after an error: its running threads would abort the exit."""
+    failed = True
     try:
         yield
+        failed = False
     finally:
+        end_watch(failed)
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -55,17 +59,25 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def set_up_process(device: str | None = None, dist_backend: str | None = None, dist_url: str | None = None) -> Process:
+def set_up_process(
+    device: str | None = None,
+    dist_backend: str | None = None,
+    dist_url: str | None = None,
+    dist_timeout: float | None = None,
+) -> Process:
     """Join the process group if there is one, open the device, and let only the primary process log.
 
     Args:
         device: name of a PyTorch device; None or "" for the GPU if there is one, else the CPU.
         dist_backend: PyTorch's backend of the process group; None for the usual one of the device.
         dist_url: where the processes meet; None for the launcher's environment variables.
+        dist_timeout: seconds that a process waits for the others in an operation; None for the usual 30 minutes.
 
     Raises:
         UsageError: the device is unavailable, or the processes cannot join.
     """
+    place = launched_place()
+
     # the device, before any process waits for the others
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda"):
@@ -77,18 +89,20 @@ def set_up_process(device: str | None = None, dist_backend: str | None = None, d
             raise UsageError(f"device {device}: PyTorch cannot use it here; try cpu, or leave it out") from error
 
     # the process group
-    try:
-        joined = init_distributed_device_so(device, dist_backend, dist_url)
-    except (RuntimeError, ValueError, AssertionError) as error:
-        backend = f" dist_backend {dist_backend}" if dist_backend else ""
-        raise UsageError(f"device {device}{backend}: {first_line(error)}") from error
-    process = Process(
-        torch.device(joined["device"]),
-        joined["global_rank"],
-        joined["local_rank"],
-        joined["world_size"],
-        joined["distributed"],
-    )
+    process = Process(torch.device(device))
+    if place is not None:
+        kind = device.partition(":")[0]
+        try:
+            join_process_group(place, kind, dist_backend, dist_url, dist_timeout)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if isinstance(error, UsageError):
+                raise
+            backend = f" dist_backend {dist_backend}" if dist_backend else ""
+            raise UsageError(f"device {device}{backend}: {first_line(error)}") from error
+        own = torch.device(kind if kind == "cpu" else f"{kind}:{place.local_rank}")
+        process = Process(own, place.rank, place.local_rank, place.world_size, distributed=True)
+    if process.device.index is not None and process.device.type in ("cuda", "npu"):
+        torch.get_device_module(process.device).set_device(process.device)
 
     # what is faster there, and the log
     if process.device.type == "cpu":

@@ -71,10 +71,11 @@ class Ensemble:
         kinds = [(str(one.data_config), one.dtype) for one in self.members]
         first = [kinds.index(kind) for kind in kinds]  # for each member, the member whose loader it reads
         loaders = {}
-        for index in dict.fromkeys(first):
+        read = dict.fromkeys(first)
+        for index in read:
             rows = copy(dataset)
             rows.channels = self.members[index].channels
-            loaders[index] = make_loader(self.members[index], rows, **loading)
+            loaders[index] = make_loader(self.members[index], rows, together=len(read), **loading)
         for parts in zip(*loaders.values(), strict=True):
             images = {index: part[0] for index, part in zip(loaders, parts, strict=True)}
             yield [images[index] for index in first], parts[0][1]

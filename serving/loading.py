@@ -139,6 +139,7 @@ def make_loader(
     pin_memory: bool,
     prefetcher: bool,
     distributed: bool = False,
+    together: int = 1,
 ) -> Any:
     """Return timm's evaluation loader; with several processes each reads its share.
 
@@ -150,6 +151,7 @@ def make_loader(
         pin_memory: whether batches are loaded into page-locked memory.
         prefetcher: whether images are normalized on the device.
         distributed: whether there is a process group.
+        together: number of loaders that this process reads at the same time.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
     usable = usable_workers(workers, processes)
@@ -162,6 +164,7 @@ def make_loader(
         device=ready.device,
         img_dtype=ready.dtype,
         use_prefetcher=prefetcher,
+        sharers=processes * together,
     )
     return create_eval_loader(dataset, ready.data_config, batch_size, settings)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UsageError, first_line, printable, report_usage_errors
+from runtime.errors import Interrupted, LostRank, UsageError, first_line, printable, report_usage_errors
 
 SOURCE = Path(__file__).parents[1] / "runtime/errors.py"
 
@@ -46,6 +46,23 @@ def test_rank_0_prints_its_error_before_the_others(monkeypatch, capsys):
             raise UsageError("no such color")
     assert len(naps) == 1
     assert capsys.readouterr().err == "train.py: error: no such color\n" * 2
+
+
+def test_an_error_of_one_process_alone_does_not_wait_for_rank_0(monkeypatch, capsys):
+    naps = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit), report_usage_errors("train.py"):
+        raise LostRank("rank 0 is dead")
+    assert not naps
+    assert capsys.readouterr().err == "train.py: error: rank 0 is dead\n"
+
+
+def test_a_signal_becomes_128_plus_its_number(capsys):
+    with pytest.raises(SystemExit) as caught, report_usage_errors("train.py"):
+        raise Interrupted(15)
+    assert caught.value.code == 143
+    assert capsys.readouterr() == ("", "train.py: ended by SIGTERM\n")
 
 
 @pytest.mark.parametrize(("error", "status"), [("UsageError('no such color')", 2), ("KeyboardInterrupt", 130)])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.free_space import available_disk, available_memory, gib
+from runtime.free_space import available_disk, available_memory, available_shared_memory, gib
 
 MEMINFO = "MemTotal:  1000 kB\nMemAvailable:    500 kB\n"
 
@@ -67,3 +67,8 @@ def test_this_machine_has_memory_and_disk(tmp_path: Path) -> None:
 
 def test_bytes_are_shown_in_gib() -> None:
     assert gib(3 * 2**29) == "1.50 GiB"
+
+
+def test_shared_memory_is_limited_only_where_the_system_has_its_folder(tmp_path: Path) -> None:
+    assert available_shared_memory(tmp_path / "none") is None
+    assert available_shared_memory(tmp_path) == available_disk(tmp_path)

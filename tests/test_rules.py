@@ -157,8 +157,9 @@ def test_a_flag_of_the_originals_command_without_effect_is_named(monkeypatch: py
         "--decay-epochs has no effect here: this schedule does not decay at intervals",
         "--decay-rate has no effect here: this schedule does not decay by a factor",
     ]
-    words = ["--dist-bn", "reduce", "--no-ddp-bb", "--dist-backend", "gloo"]
-    assert [note.split()[0] for note in notes(train(*words))] == ["--dist-bn", "--dist-backend", "--no-ddp-bb"]
+    words = ["--dist-bn", "reduce", "--no-ddp-bb", "--dist-backend", "gloo", "--dist-timeout", "90"]
+    flags = ["--dist-bn", "--dist-backend", "--dist-timeout", "--no-ddp-bb"]
+    assert [note.split()[0] for note in notes(train(*words))] == flags
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert notes(train(*words)) == []
     (note,) = notes(train("--initial-checkpoint", "a", "--resume", "b"))

@@ -283,6 +283,52 @@ def test_a_resumed_run_keeps_its_statistics_frozen_without_the_flag(data: Path, 
     assert not again["args"]["freeze_bn"]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_the_step_that_it_interrupts_and_names_the_command_that_resumes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    whole = run(data, tmp_path / "whole", "--epochs", 2)
+    number, steps = getattr(signal, name), 0
+
+    def ask(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 5:  # the second of three steps of epoch 1
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NonFiniteLossGuard, "check", ask)
+        with pytest.raises(SystemExit) as end:
+            run(data, tmp_path / "stopped", "--epochs", 2)
+    assert end.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    folder = tmp_path / "stopped" / "run"
+    recovery = folder / "recovery-1-1.pth.tar"
+    log = capsys.readouterr().err
+    assert f"Resume with python train.py -c {folder / 'args.yaml'} --resume {recovery}" in log
+    train.main(["-c", str(folder / "args.yaml"), "--resume", str(recovery)])
+    one, other = load(whole / "last.pth.tar"), load(folder / "last.pth.tar")
+    for key in ("state_dict", "optimizer"):
+        assert_same(one[key], other[key], key)
+
+
+def test_a_signal_during_validation_ends_the_run_after_the_epoch_is_saved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = train_loop.validate
+
+    def asked(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    monkeypatch.setattr(train_loop, "validate", asked)
+    with pytest.raises(SystemExit) as end:
+        run(data, tmp_path, "--epochs", 3)
+    assert end.value.code == 143
+    assert load(tmp_path / "run" / "last.pth.tar")["epoch"] == 0
+
+
 @pytest.mark.parametrize("words", [PLAIN, RICH, JOINT, TAUGHT], ids=["plain", "rich", "joint", "taught"])
 def test_a_recovery_checkpoint_resumes_in_the_middle_of_its_epoch(
     data: Path, tmp_path: Path, words: list[object]
@@ -544,6 +590,26 @@ def test_ctrl_c_on_two_processes_ends_them_without_a_traceback(data: Path, tmp_p
         assert run.wait(60) == 130
     assert not any("Traceback" in line for line in lines)
     assert (tmp_path / "run" / "last.pth.tar").exists()
+
+
+def test_a_killed_process_of_two_is_named_by_the_other(data: Path, tmp_path: Path) -> None:
+    flags = [data, *SHORT, "-b", "4", "--epochs", "500", "--output", tmp_path, "--experiment", "run"]
+    words = ["./distributed_train.sh", "2", *map(str, flags)]
+    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        lines = [next(line for line in run.stderr if line.startswith("Train: 1"))]
+        ranks = sorted(int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split())
+        os.kill(ranks[1], signal.SIGKILL)
+        lines += run.stderr.readlines()
+        assert run.wait(60) == 2
+    (sentence,) = [line for line in lines if "error" in line]
+    assert sentence.startswith(f"train.py: error: rank 1 (process {ranks[1]} on ")
+    assert "is dead" in sentence
+    assert f"--resume {tmp_path / 'run' / 'last.pth.tar'}" in sentence
+    assert not any("Traceback" in line for line in lines)
 
 
 # Mistakes

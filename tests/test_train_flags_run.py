@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,9 +42,10 @@ from catalog import image_cache
 from catalog.label_space import UNKNOWN
 from options import train as options
 from options.train_kwargs import process_kwargs
-from runtime.errors import UsageError
-from runtime.process import set_up_process
+from runtime.errors import LostRank, UsageError
+from runtime.process import leave_process_group, set_up_process
 from runtime.random_state import seed_all
+from runtime.rank_watch import explained_ranks
 from timm.data import two_view_dataset
 from training.epoch_scores import evaluate_epoch
 
@@ -315,15 +317,30 @@ def launched(port: str) -> Iterator[None]:
 
 def backend_of_one_of_two(port: str, words: list[str]) -> str:
     """Return the backend that a command line chooses, or why there is none."""
-    with launched(port), warnings.catch_warnings():
+    with launched(port), warnings.catch_warnings(), leave_process_group():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch warns about a backend that it does not know
         try:
             set_up_process(**process_kwargs(options.parse_train_args(words)))
         except UsageError as error:
             return str(error)
         backend: str = dist.get_backend()
-        dist.destroy_process_group()
         return backend
+
+
+def late_in_one_of_two(port: str, words: list[str]) -> str:
+    """Return what the first process says about the second, which comes too late to an operation."""
+    with launched(port), leave_process_group(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.rank_watch._TICK", 0.1)
+        process = set_up_process(**process_kwargs(options.parse_train_args(words)))
+        try:
+            if process.rank:
+                time.sleep(4)
+            else:
+                with explained_ranks():
+                    dist.all_reduce(torch.ones(1))
+        except LostRank as error:
+            return str(error)
+        return ""
 
 
 @shows("dist_backend")
@@ -334,6 +351,14 @@ def test_the_process_group_has_the_backend_asked_for(data: Path, tmp_path: Path)
     assert backends() == backends("--dist-backend", "gloo") == ["gloo", "gloo"]
     for sentence in backends("--dist-backend", "pigeon"):
         assert sentence.startswith("device cpu dist_backend pigeon: ")
+
+
+@shows("dist_timeout")
+def test_a_process_waits_for_the_others_as_long_as_asked_for(data: Path, tmp_path: Path) -> None:
+    words = command(data, tmp_path, "--dist-timeout", 0.02)
+    sentence, silence = run_on_processes(2, late_in_one_of_two, free_port(), words)
+    late = "rank 1 did not come to the other processes within 0.02 minutes: raise dist_timeout if it needs longer"
+    assert (sentence, silence) == (late, "")
 
 
 def train_as_one_of_two(port: str, words: list[str]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from runtime.errors import Interrupted
+
 _PATIENCE = 5  # seconds between asking a process to end and ending it
 
 
@@ -49,7 +51,7 @@ def interrupted_by_signals() -> Iterator[None]:
     """Treat a request to end and a closed terminal like Ctrl-C, so that children are stopped first."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Interrupted(number)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}

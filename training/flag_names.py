@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runtime.errors import UsageError
+from runtime.errors import LocalError, UsageError
 
 _WORD = re.compile(r"(?<![\w/.-])\w+(?![\w/-]|\.\w)")  # not inside a path
 
@@ -24,4 +24,4 @@ def naming_flags(*settings: str, **flags: str) -> Iterator[None]:
     except UsageError as error:
         names = {name: f"--{name.replace('_', '-')}" for name in settings} | flags
         message = _WORD.sub(lambda word: names.get(word[0], word[0]), str(error))
-        raise UsageError(message) from error
+        raise (LocalError if isinstance(error, LocalError) else UsageError)(message) from error

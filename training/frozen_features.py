@@ -81,6 +81,7 @@ def _features_by_row(loader: Any, extract: Extract) -> tuple[Tensor, Tensor]:
         Subset(loader.dataset, local.tolist()),
         batches.batch_size,
         num_workers=batches.num_workers,
+        prefetch_factor=batches.prefetch_factor,
         collate_fn=batches.collate_fn,
         worker_init_fn=batches.worker_init_fn,
         pin_memory=batches.pin_memory,

@@ -144,8 +144,12 @@ def make_loaders(
     workers = usable_workers(settings.workers, processes)
     if workers < settings.workers:
         _logger.info(f"--workers {settings.workers}: {workers} CPUs for each process here, so {workers} workers")
+    # Loaders that keep their workers share the memory; others work one after the other.
+    kept = settings.train_loader.get("use_multi_epochs_loader") or settings.loader.get("use_multi_epochs_loader")
+    together = 1 + (eval_set is not None) + (settings.neighbor_images > 0) + settings.solves_heads if kept else 1
     common = LoaderSettings(
         num_workers=workers,
+        sharers=processes * together,
         distributed=process.distributed,
         device=process.device,
         img_dtype=dtype,

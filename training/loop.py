@@ -33,7 +33,11 @@ _logger = logging.getLogger("train")
 
 
 def loop(run: Run) -> None:
-    """Train and evaluate epoch by epoch, from `run.start`."""
+    """Train and evaluate epoch by epoch, from `run.start`.
+
+    Raises:
+        Interrupted: a signal asked for an end, and the run's state after the last step is saved.
+    """
     settings, task, first = run.settings, run.task, run.start["epoch"]
     attributes = task.label_space.attributes
     columns = measured_columns(attributes, run.plan.contrast is not None, settings.knn_interval > 0)
@@ -63,7 +67,11 @@ def loop(run: Run) -> None:
         value = metric_value(row, settings.eval_metric)
         run.progress = {"epoch": epoch + 1, "batch": 0}
         run.scheduler.step(epoch + 1, value)
-        run.outputs.save_epoch(epoch, row, value, last=epoch + 1 == run.num_epochs)
+        last = epoch + 1 == run.num_epochs
+        run.outputs.save_epoch(epoch, row, value, last)
+        if not last or settings.refit_heads:
+            run.stop.leave_if_asked()
+    run.stop.defer(False)
     if settings.refit_heads and first <= run.num_epochs:
         refit_epoch(run)
     run.outputs.finish()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,44 @@ LogRow = Callable[[Row], None]
 DrawViews = Callable[[Path, Tensor, Tensor], None]
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint in a run's folder from which the fewest steps are repeated; None before the first one."""
+    files = [folder / "last.pth.tar", *folder.glob("recovery-*.pth.tar")]
+    return max((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime_ns, default=None)
+
+
+def resume_command(launch: str, checkpoint: Path) -> str:
+    """Return the command that resumes from a checkpoint in the folder of its run.
+
+    Args:
+        launch: words that start train.py as the run was started.
+        checkpoint: the file.
+    """
+    words = ["-c", str(checkpoint.with_name("args.yaml")), "--resume", str(checkpoint)]
+    return f"{launch} {shlex.join(words)}"
+
+
+def way_to_resume(launch: str, folder: Path) -> str:
+    """Return a sentence with the command that continues from the newest checkpoint; "" on a host without the folder."""
+    if not folder.exists():
+        return ""
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return "No checkpoint is complete yet: start again"
+    return f"Resume with {resume_command(launch, newest)}"
+
+
 class NoOutputs:
-    """The outputs of a process that writes nothing."""
+    """The outputs of a process that writes nothing.
+
+    Args:
+        way_to_resume: function that returns a sentence on how to continue the run; "" if that is unknown.
+    """
 
     folder: Path | None = None
+
+    def __init__(self, way_to_resume: Callable[[], str] = lambda: "") -> None:
+        self.way_to_resume = way_to_resume
 
     def save_epoch(self, epoch: int, row: Row, value: float | None, last: bool) -> None:
         """Write nothing after an epoch."""
@@ -49,6 +85,7 @@ class Outputs(NoOutputs):
         saver: timm's saver of checkpoints.
         metric: --eval-metric, which chooses the best epoch.
         attributes: names of the attributes.
+        launch: words that start train.py as this run was started.
         continues: whether training continues after a file could not be written; otherwise it stops.
         log_row: function that logs an epoch's row elsewhere.
         draw_views: function that draws a batch's views into a file.
@@ -60,12 +97,15 @@ class Outputs(NoOutputs):
         saver: Any,
         metric: str,
         attributes: Sequence[str],
+        launch: str = "python train.py",
         continues: bool = False,
         log_row: LogRow = lambda row: None,
         draw_views: DrawViews = lambda path, images, target: None,
     ) -> None:
         self.folder: Path = folder
         self.saver, self.metric, self.attributes, self.continues = saver, metric, attributes, continues
+        super().__init__(partial(way_to_resume, launch, folder))
+        self.launch = launch
         self.log_row, self.draw_views = log_row, draw_views
         self.rows: list[Row] = []
         self.best: tuple[float | None, int | None] = (None, None)
@@ -133,14 +173,16 @@ class Outputs(NoOutputs):
 
     def _way_out(self) -> str:
         """Return what a user must do after a file could not be written."""
-        last = self.folder / "last.pth.tar"
+        newest = newest_checkpoint(self.folder)
         try:
-            free, size = shutil.disk_usage(self.folder).free, last.stat().st_size
-        except OSError:  # no checkpoint yet, or the folder is gone
+            free, size = shutil.disk_usage(self.folder).free, newest.stat().st_size if newest else 0
+        except OSError:  # the folder is gone
+            newest = None
+        if newest is None:
             return "No checkpoint is complete: make room or name another --output, and start again"
         return (
-            f"A checkpoint has {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. {last} is whole: make room, and "
-            f"continue with python train.py -c {self.folder / 'args.yaml'} --resume {last}"
+            f"A checkpoint has {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. {newest} is whole: make room, "
+            f"and continue with {resume_command(self.launch, newest)}"
         )
 
     def _draw_curves(self, last: bool) -> None:

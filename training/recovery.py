@@ -28,17 +28,29 @@ class Recovery:
     def is_done(self, step: int) -> bool:
         """Return whether the interrupted run had done a step, and restore the random state after it."""
         if not self.resumed or step >= self.resumed["batch"]:
+            self.run.stop.defer(True)  # from now on, there is something to save
             return False
         self.previous = restore_random_state(self.resumed, self.resumed["batch"] - step, self.run.process.rank)
         return True
 
     def save_if_due(self, step: int) -> None:
-        """Write a checkpoint at the interval. Call it only after updates, because gradients are not saved."""
-        if step + 1 < self.steps and self._is_due(step):
+        """Write a checkpoint at the interval, or end the run with one if a signal has asked for it.
+
+        Call it only after updates, because gradients are not saved. The last step has the checkpoint of its epoch.
+
+        Raises:
+            Interrupted: a signal has asked a process to end.
+        """
+        signal = self.run.stop.after_update()
+        if step + 1 == self.steps:
+            return
+        if self._is_due(step) or signal:
             world_size = self.run.process.world_size
             random = [gather_objects(state, world_size) for state in (self.previous, get_random_state())]
             self.run.progress = {"epoch": self.epoch, "batch": step + 1, "random": random}
             self.run.outputs.save_recovery(self.epoch, step)
+        if signal:
+            self.run.stop.leave(signal)
 
     def _is_due(self, step: int) -> bool:
         if self.clock:
@@ -47,8 +59,7 @@ class Recovery:
 
     def end_step(self) -> None:
         """Keep the random state for a checkpoint after the next step."""
-        if self.interval or self.clock:
-            self.previous = get_random_state()
+        self.previous = get_random_state()
 
 
 class SharedClock:

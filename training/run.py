@@ -16,6 +16,7 @@ from timm.task.simclr_classification import SimCLRClassificationTask
 from training.health_check import HealthCheck
 from training.loss_meter import NonFiniteLossGuard
 from training.outputs import NoOutputs, Outputs
+from training.stop_vote import StopVote
 
 Start = dict[str, Any]  # `epoch` and `batch` to start with, and inside an epoch `random`, the states by process
 
@@ -92,6 +93,7 @@ class Run:
         loss_guard: guard against losses that are not finite.
         health_check: check of each epoch's numbers.
         start: epoch and batch to start with.
+        stop: the agreement of all processes to stop.
         clean_loader: loader of the labeled training images in their evaluation view; None if no head is solved.
         outputs: files that this process writes.
         progress: where the run stands, for its checkpoints.
@@ -113,6 +115,7 @@ class Run:
     loss_guard: NonFiniteLossGuard
     health_check: HealthCheck
     start: Start
+    stop: StopVote
     clean_loader: Any = None
     outputs: Outputs | NoOutputs = field(default_factory=NoOutputs)
     progress: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from runtime.free_space import available_memory, gib
 from runtime.progress import progress_bar
 from timm.data.device_view_ops import ImageStore
 from timm.data.device_views import CachedSizes
+from timm.data.loader_workers import start_worker
+from timm.data.shared_memory import Prefetch, fitting_prefetch
 from timm.data.two_view_dataset import TwoViewDataset
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +53,9 @@ def load_onto_device(
     sizes = torch.zeros(len(rows), 2, dtype=torch.int64)
     first = areas.cumsum(0) - areas
     unreadable = np.zeros(len(rows), dtype=bool)
+    prefetch = fitting_prefetch(workers, int(areas.max()) * dataset.channels, processes)
     with progress_bar(len(rows), "Decoding images", "image", show) as bar:
-        for number, image in enumerate(_decoded(dataset, rows, workers)):
+        for number, image in enumerate(_decoded(dataset, rows, prefetch)):
             if image is not None and image.shape[0] * image.shape[1] == int(areas[number]):
                 sizes[number] = torch.tensor(image.shape[:2])
                 begin = int(first[number])
@@ -100,11 +104,14 @@ class _Images(Dataset[Tensor | None]):
             return None
 
 
-def _decoded(dataset: TwoViewDataset, rows: Any, workers: int) -> Any:
+def _decoded(dataset: TwoViewDataset, rows: Any, prefetch: Prefetch) -> Any:
+    """Return a loader of the decoded images of some rows."""
     return DataLoader(
         _Images(dataset, rows),
         batch_size=None,
-        num_workers=workers,
+        num_workers=prefetch.workers,
+        prefetch_factor=prefetch.ahead if prefetch.workers else None,
+        worker_init_fn=partial(start_worker, seeding="part"),
         collate_fn=_same,
         generator=torch.Generator(),  # a separate one: a run draws the same numbers with and without a cache
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -15,14 +17,17 @@ from timm.data.collate import collate_bytes, collate_views
 from timm.data.device_view_ops import ImageStore
 from timm.data.device_views import CachedSizes, DeviceViewsLoader, DrawViews, collate_drawn
 from timm.data.distributed_sampler import OrderedDistributedSampler, RepeatAugSampler
-from timm.data.loader import MultiEpochsDataLoader, _worker_init
+from timm.data.loader import MultiEpochsDataLoader
+from timm.data.loader_workers import start_worker
 from timm.data.mixed_sampler import MixedSampler
 from timm.data.prefetch_loader import RowPrefetchLoader, make_erasing
 from timm.data.preprocessing import DataConfig
+from timm.data.shared_memory import fitting_prefetch
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_maker import Augmentation, ViewMaker, evaluation_view, simclr_view, training_views
 
 _CPU = torch.device("cpu")
+_SAMPLE = 16  # images that are decoded to estimate the size of all
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class LoaderSettings:
         worker_seeding: "all" seeds NumPy in the workers too, "part" leaves it as it is.
         use_multi_epochs_loader: keep the workers from epoch to epoch.
         num_aug_repeats: number of ranks that see each image in an epoch; 0 means one.
+        sharers: number of loaders that work at the same time on this machine, and share its memory.
     """
 
     num_workers: int = 0
@@ -50,6 +56,7 @@ class LoaderSettings:
     worker_seeding: str = "all"
     use_multi_epochs_loader: bool = False
     num_aug_repeats: int = 0
+    sharers: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def create_train_loader(
         return _create_device_loader(dataset, config, batch_size, source, settings, mixed)
     views = training_views(dataset.plan, config, source.augmentation, settings.use_prefetcher, source.simclr_policy)
     collate = collate_bytes if settings.use_prefetcher else collate_views
-    loader = _training_batches(dataset.with_views(views), batch_size, collate, settings, mixed)
+    row_bytes = len(dataset.plan) * _image_bytes(config, settings)
+    loader = _training_batches(dataset.with_views(views), batch_size, collate, settings, mixed, row_bytes)
     if not settings.use_prefetcher:
         return loader
     erasing = make_erasing(source.augmentation, dataset.plan, settings.device)
@@ -117,6 +125,7 @@ def create_eval_loader(dataset: ImageRows, config: DataConfig, batch_size: int, 
         rows,
         batch_size,
         settings,
+        _image_bytes(config, settings),
         sampler=OrderedDistributedSampler(rows) if settings.distributed else None,
         collate_fn=collate_bytes if settings.use_prefetcher else None,
     )
@@ -140,15 +149,21 @@ def _create_device_loader(
     full = simclr_view(config, source.augmentation, source.simclr_policy)
     light = simclr_view(config, source.augmentation, {"distort": False}, light=True)
     rows = dataset.with_views(DrawViews(dataset.plan, full, light), sizes)
-    loader = _training_batches(rows, batch_size, collate_drawn, settings, mixed)
+    row_bytes = 0 if sizes is not None else _decoded_bytes(dataset)
+    loader = _training_batches(rows, batch_size, collate_drawn, settings, mixed, row_bytes)
     erasing = make_erasing(source.augmentation, dataset.plan, settings.device)
     return DeviceViewsLoader(loader, config, settings.device, settings.img_dtype, erasing, view=full, images=images)
 
 
 def _training_batches(
-    dataset: TwoViewDataset, batch_size: int, collate: Any, settings: LoaderSettings, mixed: MixedSampler | None
+    dataset: TwoViewDataset,
+    batch_size: int,
+    collate: Any,
+    settings: LoaderSettings,
+    mixed: MixedSampler | None,
+    row_bytes: int,
 ) -> DataLoader[Any]:
-    """Return torch's loader of full training batches, in the order of a sampler.
+    """Return torch's loader of full training batches, in the order of a sampler; `row_bytes` is the size of a row.
 
     Raises:
         UsageError: there is no full batch.
@@ -161,6 +176,7 @@ def _training_batches(
         dataset,
         batch_size + (mixed.extra if mixed is not None else 0),
         settings,
+        row_bytes,
         sampler=sampler,
         shuffle=sampler is None,
         collate_fn=collate,
@@ -176,19 +192,37 @@ def _training_batches(
     return loader
 
 
-def _torch_loader(dataset: Any, batch_size: int, settings: LoaderSettings, **options: Any) -> DataLoader[Any]:
-    """Return torch's loader with timm's seeding of workers.
+def _image_bytes(config: DataConfig, settings: LoaderSettings) -> int:
+    """Return the size of an image that a worker sends: bytes for the prefetcher, else float32."""
+    return math.prod(config["input_size"]) * (1 if settings.use_prefetcher else 4)
+
+
+def _decoded_bytes(dataset: TwoViewDataset) -> int:
+    """Return the size of the larger ones of a table's decoded images, which workers send whole."""
+    sizes = [0]
+    for row in range(0, len(dataset), math.ceil(len(dataset) / _SAMPLE)):
+        with suppress(OSError):  # an unreadable image
+            sizes.append(dataset.decode(row).nbytes)
+    return sorted(sizes)[-max(1, len(sizes) // 4)]
+
+
+def _torch_loader(
+    dataset: Any, batch_size: int, settings: LoaderSettings, row_bytes: int, **options: Any
+) -> DataLoader[Any]:
+    """Return torch's loader with timm's seeding of workers, as many as shared memory has room for.
 
     Workers start anew each epoch, unless the loader keeps them. Their random numbers then follow from the epoch, and a
     resumed run draws what the uninterrupted run would.
     """
     kind = MultiEpochsDataLoader if settings.use_multi_epochs_loader else DataLoader
+    prefetch = fitting_prefetch(settings.num_workers, batch_size * row_bytes, settings.sharers)
     return kind(
         dataset,
         batch_size=batch_size,
-        num_workers=settings.num_workers,
+        num_workers=prefetch.workers,
+        prefetch_factor=prefetch.ahead if prefetch.workers else None,
         pin_memory=settings.pin_memory,
-        worker_init_fn=partial(_worker_init, worker_seeding=settings.worker_seeding),
+        worker_init_fn=partial(start_worker, seeding=settings.worker_seeding),
         **options,
     )
 

@@ -93,6 +93,7 @@ class Parser(argparse.ArgumentParser):
 
     def _nearest(self, name: str) -> str:
         """Return "; did you mean --lr?" for an unknown flag, or "" if no flag resembles it."""
+        name = shortened(name)
         if short := self.flags.get("-" + name.lstrip("-")):
             return f"; did you mean {short.option_strings[0]}?"
         names = [flag for flag in self.flags if flag.startswith("--")]

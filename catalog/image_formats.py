@@ -45,7 +45,7 @@ _CODECS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # parts that
 _OTHER_NAMES = {"MPO": "JPEG"}  # formats that Pillow registers extensions for, and opens as another
 
 # The bytes that decoding an image may take at its peak: 134 million pixels of a color JPEG, 167 million of a PNG, 55
-# million of a WebP. Pillow's own limit is 179 million pixels, of which a WebP takes 4 GiB.
+# million of a WebP. Pillow allows 179 million pixels, and a WebP of that size takes 4 GiB.
 MAX_DECODED_BYTES = 5 << 28
 RAISED_BY = "SIMCLR_MAX_IMAGE_MIB"  # the environment variable, which loader processes inherit
 

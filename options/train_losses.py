@@ -64,8 +64,8 @@ def simclr_flags(group: Group) -> None:
     add("--simclr-loss-weight -wls", NONNEGATIVE, 0.5, "weight of the SimCLR loss; 0 leaves it out")
     add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "weight of the classification loss; 0 trains no heads")
     length = "dimension of the projections that the SimCLR loss compares"
-    add("--projection-dim", COUNT.to(65_536), 64, length, needs=(_PROJECTED,))
-    add("--projection-layers", COUNT.to(100), 2, "linear layers of the projection head", needs=(_PROJECTED,))
+    add("--projection-dim", COUNT.to(16_384), 64, length, needs=(_PROJECTED,))
+    add("--projection-layers", COUNT.to(64), 2, "linear layers of the projection head", needs=(_PROJECTED,))
     between = (_PROJECTED, above(1, "projection_layers", "a single layer has nothing to normalize between"))
     norms = ["none", "batch", "layer"]
     add("--projection-norm", norms, "none", "normalization between the layers of the projection head", needs=between)

@@ -63,7 +63,7 @@ class Number:
 
     @property
     def span(self) -> str:
-        """The bounds in words: "1 to 8,192", "above 0, up to 1,000" or "0 to below 1"."""
+        """The bounds in words: "1 to 4,096", "above 0, up to 1,000" or "0 to below 1"."""
         low, high = _figure(self.low), _figure(self.high)
         return f"above {low}, up to {high}" if self.above else f"{low} to {'below ' * self.below}{high}"
 
@@ -86,7 +86,7 @@ COUNT = Number(int, 1, 1_000_000, "a whole number")
 WHOLE = replace(COUNT, low=0)
 STEPS = COUNT.to(10**9)
 BATCH = COUNT.to(2**20)
-SIDE = COUNT.to(8192)
+SIDE = COUNT.to(4096)  # checkpoints with larger images are not loaded
 SEED = WHOLE.to(2**32 - 1)
 WORKERS = WHOLE.to(1024)
 POSITIVE = Number(float, 0, 1000, above=True)

@@ -95,7 +95,7 @@ def test_a_default_lies_in_the_range_and_the_help_states_it() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "sentence"),
     [
-        (SIDE, "20000", "20000 is not a whole number from 1 to 8,192"),
+        (SIDE, "20000", "20000 is not a whole number from 1 to 4,096"),
         (COUNT, "1000000000000", "1000000000000 is not a whole number from 1 to 1,000,000"),
         (COUNT, "1.5", "1.5 is not a whole number from 1 to 1,000,000"),
         (POSITIVE, "0", "0 is not a number above 0, up to 1,000"),
@@ -116,7 +116,7 @@ def test_both_ends_of_a_range_are_numbers_of_it_unless_it_says_otherwise() -> No
     assert NONNEGATIVE("1e-320") == 0
     with pytest.raises(argparse.ArgumentTypeError, match="1e-320 is not a number above 0"):
         POSITIVE("1e-320")
-    assert (SIDE("1"), SIDE("8192"), POSITIVE("1000"), RATE("0"), POSITIVE.since(2)("2")) == (1, 8192, 1000, 0, 2)
+    assert (SIDE("1"), SIDE("4096"), POSITIVE("1000"), RATE("0"), POSITIVE.since(2)("2")) == (1, 4096, 1000, 0, 2)
 
 
 @pytest.mark.parametrize("value", ["(" * 5000, "-" * 9000 + "1", "[" * 9000, "{[]: 1}", "9" * 9000, "9**9**9", "\0"])

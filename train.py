@@ -43,6 +43,7 @@ from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, leave_process_group, set_up_process
+from runtime.progress import announced
 from runtime.random_state import seed_all
 from timm import utils
 from timm.data.mixed_sampler import MixedSampler
@@ -145,9 +146,11 @@ def prepare(args: Namespace) -> Run:
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
     freeze_bn = resumed_freeze_bn(flags.freeze_bn(args, lr), resumed)
-    model = make_model(
-        plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
-    ).to(device, dtype)
+    outputs = sum(label_space.num_classes.values())
+    with announced(f"Building {args.model} with heads for {outputs:,} classes", _logger.info):
+        model = make_model(
+            plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
+        ).to(device, dtype)
     data_config = model.config["data_config"]
     train_loader, eval_loader, index_loader, clean_loader = make_loaders(
         loading, process, dtype, data_config, train_set, eval_set

@@ -26,6 +26,7 @@ from catalog.data_error import DataError
 from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, loader_kwargs, model_kwargs
+from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.results import score_lines
 from runtime.atomic_file import check_writable
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     """Refit as the command line says."""
     args = parse_refit_args(argv)
     settings = (*NAMED, "max_unreadable", "val_split")
-    with leave_process_group(), report_usage_errors("refit.py"), naming_flags(*settings):
+    with leave_process_group(), report_usage_errors("refit.py", SMALLER), naming_flags(*settings):
         refit(args)
 
 

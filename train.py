@@ -10,6 +10,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 """
 
 from options import train_kwargs as flags
+from options.shared import SMALLER_TRAINING
 from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.train_optimizer import GENTLE_RATE, is_adaptive
 from options.train_pseudo import has_soft_labels, has_teacher
@@ -40,6 +41,7 @@ import torch
 
 from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file, check_writable
+from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, leave_process_group, set_up_process
@@ -90,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_train_args(argv)
     with (
         leave_process_group(),
-        report_usage_errors("train.py"),
+        report_usage_errors("train.py", SMALLER_TRAINING),
         naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable"),
     ):
         run = prepare(args)
@@ -152,6 +154,8 @@ def prepare(args: Namespace) -> Run:
             plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
         ).to(device, dtype)
     data_config = model.config["data_config"]
+    with naming_flags("batch_size", "img_size"):
+        check_batch_fits(batch_size, tuple(model.config["image_size"]), plan.forwarded, device.type == "cpu")
     train_loader, eval_loader, index_loader, clean_loader = make_loaders(
         loading, process, dtype, data_config, train_set, eval_set
     )

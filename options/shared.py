@@ -8,6 +8,10 @@ from options.parser import Group
 from options.rules import Need, flag, on
 from options.values import FRACTION, POSITIVE, SIDE, WORKERS, views_at_test
 
+# what to do when memory is exhausted
+SMALLER = "use a smaller --batch-size or --img-size"
+SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keeps the number of images per update"
+
 RESIZES = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CROPS = ["center", "squash", "border"]
 

@@ -14,6 +14,15 @@ from contextlib import contextmanager
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+# PyTorch raises RuntimeError for the memory of a CPU, a GPU and a loader's workers, and where a size overflows.
+_WORDS = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|unable to allocate|"
+    r"(size|multiplication|storage).{0,40}overflow|insufficient shared memory",
+    re.IGNORECASE,
+)
+_BYTES = re.compile(r"tried to allocate (\d+) bytes|tried to allocate ([\d.]+ [KMG]iB)", re.IGNORECASE)
+
+
 def printable(text: str) -> str:
     """Return a text as one line for a terminal; characters that would steer it become escapes, as in Python."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
@@ -39,21 +48,41 @@ def first_line(error: Exception) -> str:
     return f"{line} {others[0].strip()}" if others and line.endswith(":") else line
 
 
+def exhausted(error: BaseException) -> str:
+    """Return "memory is exhausted, at an allocation of 8.00 GiB" for an error that says so, and "" for another."""
+    text = str(error)
+    if not (isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _WORDS.search(text))):
+        return ""
+    asked = _BYTES.search(text)
+    size = (f"{int(asked[1]) / 2**30:.2f} GiB" if asked[1] else asked[2]) if asked else ""
+    return "memory is exhausted" + (f", at an allocation of {size}" if size else "")
+
+
 @contextmanager
-def report_usage_errors(script: str) -> Iterator[None]:
-    """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
+def report_usage_errors(script: str, remedy: str = "use a smaller batch") -> Iterator[None]:
+    """Turn a UsageError and the end of memory into a line on stderr and exit status 2, and Ctrl-C into status 130.
 
     Args:
         script: the script's name, with which the line begins.
+        remedy: what to do when memory is exhausted.
     """
     try:
         yield
     except UsageError as error:
-        # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
-        if int(os.environ.get("RANK", "0")) > 0:
-            time.sleep(10)
-        print(f"{script}: error: {error}", file=sys.stderr, flush=True)
+        _print(f"{script}: error: {error}")
         raise SystemExit(2) from error
+    except (MemoryError, RuntimeError) as error:
+        if not (reason := exhausted(error)):
+            raise
+        _print(f"{script}: error: {reason}: {remedy}")
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(f"\n{script}: interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+
+
+def _print(line: str) -> None:
+    """Print an error. Usually all ranks raise the same: rank 0 prints it first, and the launcher ends the others."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(10)
+    print(line, file=sys.stderr, flush=True)

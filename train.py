@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     with (
         leave_process_group(),
         report_usage_errors("train.py", SMALLER_TRAINING),
-        naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable"),
+        naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable", "batch_size", "img_size"),
     ):
         run = prepare(args)
         log_start(args, run)
@@ -148,14 +148,16 @@ def prepare(args: Namespace) -> Run:
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
     freeze_bn = resumed_freeze_bn(flags.freeze_bn(args, lr), resumed)
+    check_fits = partial(check_batch_fits, batch_size, views=plan.forwarded, on_host=device.type == "cpu")
+    if size := flags.model_kwargs(args)["image_size"]:
+        check_fits(size)  # before a model for such images is built
     outputs = sum(label_space.num_classes.values())
     with announced(f"Building {args.model} with heads for {outputs:,} classes", _logger.info):
         model = make_model(
             plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
         ).to(device, dtype)
     data_config = model.config["data_config"]
-    with naming_flags("batch_size", "img_size"):
-        check_batch_fits(batch_size, tuple(model.config["image_size"]), plan.forwarded, device.type == "cpu")
+    check_fits(tuple(model.config["image_size"]))
     train_loader, eval_loader, index_loader, clean_loader = make_loaders(
         loading, process, dtype, data_config, train_set, eval_set
     )

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     began, start_up = time.monotonic(), time.process_time()
     args = parse_choose_args(argv)
     with (
-        report_usage_errors("choose.py"),
+        report_usage_errors("choose.py", "use a smaller --img-size or --model"),
         interrupted_by_signals(),
         naming_flags("budget", "max_unreadable", "workers", "batch_size"),
         explained_workers(),

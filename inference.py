@@ -30,6 +30,7 @@ import torch
 
 from catalog.image_list import list_images
 from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
+from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.predictions import Predictions, check_predictions_path, write_predictions
 from reports.probabilities import write_probabilities
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     """Label as the command line says."""
     args = parse_inference_args(argv)
     with (
-        report_usage_errors("inference.py"),
+        report_usage_errors("inference.py", SMALLER),
         naming_flags(*NAMED, "workers", "batch_size"),
         explained_workers(),
         stop_signals("inference.py"),

@@ -26,6 +26,7 @@ from catalog.data_error import DataError
 from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, loader_kwargs, model_kwargs
+from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.results import score_lines
 from runtime.atomic_file import check_writable
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = (*NAMED, "max_unreadable", "val_split")
     with (
         leave_process_group(),
-        report_usage_errors("refit.py"),
+        report_usage_errors("refit.py", SMALLER),
         naming_flags(*settings, "workers", "batch_size"),
         explained_workers(),
         explained_ranks(),

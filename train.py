@@ -12,6 +12,7 @@ args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_bes
 from options import train_kwargs as flags
 from options.resumed_flags import Change, change_lines, changes, check_resumed, network_changes, other_images
 from options.run_folder import AUTO, DEFAULT_OUTPUT, auto_folder, resumed_folder
+from options.shared import SMALLER_TRAINING
 from options.train import parse_train_args, resolve_eval_metric, train_parser
 from options.train_optimizer import GENTLE_RATE, is_adaptive
 from options.train_pseudo import has_soft_labels, has_teacher
@@ -42,9 +43,11 @@ import torch
 
 from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file, check_writable
+from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
 from runtime.process import Process, leave_process_group, set_up_process
+from runtime.progress import announced
 from runtime.random_state import gather_objects, seed_all
 from runtime.rank_watch import explained_ranks
 from runtime.stop_signals import StopSignals, stop_signals
@@ -95,8 +98,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_train_args(argv)
     with (
         leave_process_group(),
-        report_usage_errors("train.py"),
-        naming_flags("amp", "amp_dtype", "model_dtype", "max_unreadable", "workers", "batch_size", "dist_timeout"),
+        report_usage_errors("train.py", SMALLER_TRAINING),
+        naming_flags(
+            *("amp", "amp_dtype", "model_dtype", "max_unreadable", "workers", "batch_size", "img_size", "dist_timeout")
+        ),
         explained_workers(),
         explained_ranks(),
         stop_signals("train.py") as signals,
@@ -158,10 +163,16 @@ def prepare(args: Namespace, signals: StopSignals | None = None) -> Run:
     # model and loaders
     seed_all(args.seed)  # the same on every process: an EMA copies the first weights before DDP broadcasts them
     freeze_bn = resumed_freeze_bn(flags.freeze_bn(args, lr), resumed)
-    model = make_model(
-        plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
-    ).to(device, dtype)
+    check_fits = partial(check_batch_fits, batch_size, views=plan.forwarded, on_host=device.type == "cpu")
+    if size := flags.model_kwargs(args)["image_size"]:
+        check_fits(size)  # before a model for such images is built
+    outputs = sum(label_space.num_classes.values())
+    with announced(f"Building {args.model} with heads for {outputs:,} classes", _logger.info):
+        model = make_model(
+            plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
+        ).to(device, dtype)
     data_config = model.config["data_config"]
+    check_fits(tuple(model.config["image_size"]))
     train_loader, eval_loader, index_loader, clean_loader = make_loaders(
         loading, process, dtype, data_config, train_set, eval_set
     )

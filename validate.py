@@ -30,6 +30,7 @@ from catalog.repeated_images import warn_of_repeated_images
 from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
+from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.per_class import file_stems, write_per_class
 from reports.results import (
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_validate_args(argv)
     with (
         leave_process_group(),
-        report_usage_errors("validate.py"),
+        report_usage_errors("validate.py", SMALLER),
         naming_flags("results_file", "calibrate", "workers", "batch_size"),
         explained_workers(),
         explained_ranks(),

@@ -23,6 +23,7 @@ from catalog.cell_text import normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted, without_form
 from catalog.label_space import LabelSpace
 from catalog.table import Table
+from catalog.table_size import MAX_CLASSES
 
 _logger = logging.getLogger(__name__)
 
@@ -70,10 +71,10 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
     Raises:
         DataError: if a column cannot be an attribute, or has several values in a cell where it had one.
     """
-    new = {name: column for name, column in table.columns.items() if name not in known.attributes}
+    new = {name: column for name, column in table.columns.items() if name not in known.classes}
     added = build_label_space(replace(table, columns=new)) if new else LabelSpace({})
     multi_valued = {*known.multi_valued, *added.multi_valued}
-    old = {name: column for name, column in table.columns.items() if name in known.attributes}
+    old = {name: column for name, column in table.columns.items() if name in known.classes}
     for name, column in old.items():
         if name not in multi_valued and (name in table.lists or has_separator(column)):
             raise DataError(
@@ -136,6 +137,12 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
                 remedy = f"choose attributes {shlex.quote(attribute)} if each image is a class of its own"
             raise DataError(f"{table.path.name} column {attribute!r} {fault}: {remedy}")
         classes, labeled = count_classes(table.columns[attribute], attribute in multi_valued)
+        if classes > MAX_CLASSES and not table.chosen:
+            others = f" {shlex.join(rest)}" if (rest := [name for name in learnable if name != attribute]) else ""
+            raise DataError(
+                f"{table.path.name} column {attribute!r} has {classes:,} classes, more than {MAX_CLASSES:,}, and the "
+                f"model an output for each: leave it out and choose attributes{others}, or name it there if it is meant"
+            )
         if labeled >= FEW_ROWS and classes > labeled / 2:
             _logger.warning(
                 f"{table.path.name} column {attribute!r} has {classes} classes in {labeled} labeled rows: "

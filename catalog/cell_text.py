@@ -35,7 +35,13 @@ def normalized_cells(cells: pa.StringArray) -> pa.StringArray:
 
 def normalized_name(name: str) -> str:
     """Return the tidy form of a column's name, which may look like a number."""
-    return str(_tidied(pa.array([name], pa.string()))[0].as_py())
+    return normalized_names([name])[0]
+
+
+def normalized_names(names: list[str]) -> list[str]:
+    """Return the tidy forms of columns' names."""
+    tidy: list[str] = _tidied(pa.array(names, pa.string())).to_pylist()
+    return tidy
 
 
 def _where_untidy(cells: pa.StringArray, change: Any) -> pa.StringArray:

@@ -6,23 +6,24 @@ bits, not clipped. Only the first frame is read.
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
-from catalog.image_formats import MAX_DECODED_BYTES, decoded_bytes, open_image
+from catalog.image_formats import decoded_bytes, max_decoded_bytes, open_image
 from runtime.regular_file import irregular_kind
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-_STRIP = 1 << 20  # pixels of a gray image that are scaled at a time
+_STRIP = 1 << 20  # pixels that are converted at a time, so that no step holds a third copy of an image
+_LONGEST_JPEG = 1 << 29  # bytes of a file that is read at once
 _MODES = {1: "L", 3: "RGB"}
 
 # The operation that undoes each EXIF orientation. Pillow's `exif_transpose` also rewrites the metadata, so it fails on
@@ -71,8 +72,8 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
 
     Raises:
         ValueError: if `channels` is another number.
-        OSError: if the file is missing, truncated, no image of a format that is read, or larger than
-            `MAX_DECODED_BYTES` (`catalog.image_formats` has both); the message names the file. A bad file raises no
+        OSError: if the file is missing, truncated, no image of a format that is read, or takes more memory than
+            `max_decoded_bytes` (`catalog.image_formats` has both); the message names the file. A bad file raises no
             other exception.
     """
     if channels not in _MODES:
@@ -83,10 +84,7 @@ def load_image(path_or_file: str | os.PathLike[str] | BinaryIO, channels: int = 
     try:
         with warnings.catch_warnings(), _open(path_or_file) as file:
             warnings.simplefilter("ignore")
-            with open_image(file) as image:
-                image.load()
-                orientation = _orientation(image)
-                converted = _convert(image, mode)
+            converted, orientation = _decoded(file, mode)
     # Decoders raise SyntaxError, ValueError, struct.error and more on damaged files; callers catch one type.
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
@@ -123,8 +121,13 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def as_pixels(image: Image.Image) -> Pixels:
     """Return a copy of a Pillow image of mode "RGB" or "L" as uint8 [H, W, C]."""
-    pixels = np.array(image)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if image.width * image.height <= _STRIP:
+        pixels = np.array(image)
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    for rows, strip in _strips(image):
+        pixels[rows] = np.asarray(strip).reshape(-1, *pixels.shape[1:])
+    return pixels
 
 
 def as_image(pixels: Pixels) -> Image.Image:
@@ -139,7 +142,7 @@ def _jpeg_content(path: str | os.PathLike[str]) -> bytes:
     if irregular_kind(path):
         return b""
     with open(path, "rb") as file:  # noqa: PTH123 - building a Path takes a tenth of a small image's time
-        is_jpeg = file.peek(3).startswith(b"\xff\xd8\xff") and os.fstat(file.fileno()).st_size <= MAX_DECODED_BYTES
+        is_jpeg = file.peek(3).startswith(b"\xff\xd8\xff") and os.fstat(file.fileno()).st_size <= _LONGEST_JPEG
         return file.read() if is_jpeg else b""
 
 
@@ -152,9 +155,7 @@ def _is_plain_jpeg(content: bytes) -> bool:
     if not content or b"Exif\0\0" in content or b"tiff:Orientation" in content:
         return False
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
-    if decoded_bytes(int(width), int(height), "RGB") > MAX_DECODED_BYTES:
-        return False
-    return colorspace == "YCbCr" and int(height) * int(width) <= (Image.MAX_IMAGE_PIXELS or math.inf)
+    return colorspace == "YCbCr" and decoded_bytes(int(width), int(height), "RGB", "JPEG") <= max_decoded_bytes()
 
 
 def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
@@ -168,6 +169,13 @@ def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextMan
             raise OSError(f"it is {kind}, not a regular file: replace it by an image file")
         return open(path_or_file, "rb")  # noqa: PTH123 - building a Path takes a tenth of a small image's time
     return nullcontext(path_or_file)
+
+
+def _decoded(file: BinaryIO, mode: str) -> tuple[Image.Image, int | None]:
+    """Return a file's image in a mode, as it is stored, and its EXIF orientation."""
+    with open_image(file) as image:
+        image.load()
+        return _convert(image, mode), _orientation(image)
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -185,44 +193,55 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     """Return the image in a mode, unchanged if it has that mode already, as most JPEGs do."""
+    change: Callable[[Image.Image], Image.Image] | None = None
     if image.mode[0] in "IF":  # "I", "F", and "I;16" in its byte orders
-        image = _to_8_bits(image)
+        change = partial(_to_8_bits, extent=_extent(image))
     elif image.has_transparency_data:
-        image = _over_white(image)
+        change = _over_white
     elif image.mode == "LAB":
-        image = image.convert("RGB")  # Pillow cannot convert LAB to "L"
-    return image if image.mode == mode else image.convert(mode)
+        change = partial(Image.Image.convert, mode="RGB")  # Pillow cannot convert LAB to "L"
+    elif image.mode == mode:
+        return image
+
+    # a small image at once, a large one strip by strip
+    if image.width * image.height <= _STRIP:
+        changed = change(image) if change else image
+        return changed if changed.mode == mode else changed.convert(mode)
+    converted = Image.new(mode, image.size)
+    for rows, strip in _strips(image):
+        converted.paste((change(strip) if change else strip).convert(mode), (0, rows.start))
+    return converted
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale a gray image of more than 8 bits to 8; Pillow's conversion of "I" and "F" clips at 255.
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield the rows and the content of an image, strip by strip."""
+    height = max(1, _STRIP // image.width)
+    for top in range(0, image.height, height):
+        rows = slice(top, min(top + height, image.height))
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
+
+
+def _extent(image: Image.Image) -> tuple[float, float]:
+    """Return the values that become black and white in a gray image of more than 8 bits.
 
     Integers are scaled from 16 bits. Floats are scaled from the first of these ranges that holds every value: 0 to 1, 0
     to 255, 16 bits. If none does, the smallest value becomes black and the largest white.
     """
-    # the range
-    ranges = [(strip.min(), strip.max()) for _, strip in _strips(image)]
+    ranges = [(values.min(), values.max()) for values in (_values(strip) for _, strip in _strips(image))]
     low, high = min(0.0, *(lowest for lowest, _ in ranges)), max(highest for _, highest in ranges)
     nominal = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    white = next((top for top in nominal if low == 0.0 and high <= top), high)
-
-    # the pixels
-    scaled = np.empty((image.height, image.width), np.uint8)
-    for rows, strip in _strips(image):
-        scaled[rows] = np.rint((strip - low) * (255.0 / ((white - low) or 1.0)))
-    return Image.fromarray(scaled)
+    return low, next((top for top in nominal if low == 0.0 and high <= top), high)
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[slice, np.ndarray[Any, np.dtype[np.float64]]]]:
-    """Yield the rows and values of a gray image strip by strip, since float64 takes four times as much memory.
+def _to_8_bits(image: Image.Image, extent: tuple[float, float]) -> Image.Image:
+    """Scale a gray image of more than 8 bits to 8; Pillow's conversion of "I" and "F" clips at 255."""
+    low, white = extent
+    return Image.fromarray(np.rint((_values(image) - low) * (255.0 / ((white - low) or 1.0))).astype(np.uint8))
 
-    Values that are not finite become 0.
-    """
-    height = max(1, _STRIP // image.width)
-    for top in range(0, image.height, height):
-        rows = slice(top, min(top + height, image.height))
-        strip = image.crop((0, rows.start, image.width, rows.stop))
-        yield rows, np.nan_to_num(np.asarray(strip, dtype=np.float64), posinf=0.0, neginf=0.0)
+
+def _values(image: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the values of a gray image, [H, W]; those that are not finite become 0."""
+    return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

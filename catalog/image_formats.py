@@ -14,6 +14,7 @@ Photographs are kept in these formats. Pillow opens some thirty others, which ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -22,6 +23,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 from PIL.features import check
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 # In the order in which they are tried: TGA is last, because its files have no signature.
 FORMATS = (
@@ -42,11 +44,16 @@ FORMATS = (
 _CODECS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # parts that a build of Pillow may lack
 _OTHER_NAMES = {"MPO": "JPEG"}  # formats that Pillow registers extensions for, and opens as another
 
-# The bytes that an image may take when it is decoded: 134 million pixels of RGB, 89 million of 16 bits, 67 million of
-# RGBA or float. Pillow's own limit is 179 million pixels of any mode, which may take several times as much.
-MAX_DECODED_BYTES = 1 << 29
-_COLOR_BYTES = 4  # bytes that Pillow keeps for a pixel in color
-_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # other modes: as in color
+# The bytes that decoding an image may take at its peak: 134 million pixels of a color JPEG, 167 million of a PNG, 55
+# million of a WebP. Pillow allows 179 million pixels, and a WebP of that size takes 4 GiB.
+MAX_DECODED_BYTES = 5 << 28
+RAISED_BY = "SIMCLR_MAX_IMAGE_MIB"  # the environment variable, which loader processes inherit
+
+# Bytes for each pixel: Pillow keeps 4 for a pixel in color, and one copy at a time is made of them.
+_COLOR_BYTES = 4
+_PIXEL_BYTES = 2 * _COLOR_BYTES
+_CODEC_BYTES = {"WEBP": 24, "AVIF": 20, "HEIF": 20, "JPEG2000": 28}  # measured: these decoders hold copies of their own
+_READ_WHOLE = ("WEBP", "AVIF", "HEIF", "TIFF")  # formats whose decoders hold the file too
 
 _START = 64  # bytes that show a file's format
 _SIGNATURES = {
@@ -91,36 +98,65 @@ def open_image(file: BinaryIO) -> Image.Image:
         The image, whose pixels are decoded from the file when they are first used.
 
     Raises:
-        OSError: if the file is not such an image, or decodes to more than `MAX_DECODED_BYTES`; the message says what it
-            is and what to do, and does not name it.
+        OSError: if the file is not such an image, or takes more than `max_decoded_bytes`; the message says what it is
+            and what to do, and does not name it.
         Exception: any type, if the header is damaged.
     """
+    limit = max_decoded_bytes()
+    if limit > MAX_DECODED_BYTES:
+        Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is lower
+    if (size := file.seek(0, os.SEEK_END)) > limit:  # some decoders read the whole file at once
+        raise _too_large(f"its file has {_mebibytes(size)}", limit, size)
+    file.seek(0)
     try:
         image = Image.open(file, formats=readable_formats())
     except UnidentifiedImageError:
         file.seek(0)
         raise OSError(_refusal(file.read(_START))) from None
     except Image.DecompressionBombError as error:
-        reason = str(error).rstrip(".")
-        raise OSError(f"it takes more than the {_mebibytes(MAX_DECODED_BYTES)} allowed ({reason}): shrink it") from None
-    if (needed := decoded_bytes(*image.size, image.mode)) > MAX_DECODED_BYTES:
-        raise OSError(
-            f"its {image.width} x {image.height} pixels of mode {image.mode} take {_mebibytes(needed)} decoded, more "
-            f"than the {_mebibytes(MAX_DECODED_BYTES)} allowed: shrink it"
-        )
+        raise _too_large(str(error).rstrip("."), limit, 2 * limit) from None
+    stored = sum(image.tag_v2.get(BITSPERSAMPLE, (8,))) // 8 if isinstance(image, TiffImageFile) else 0
+    needed = decoded_bytes(*image.size, image.mode, image.format or "", stored)
+    if (needed := needed + (size if image.format in _READ_WHOLE else 0)) > limit:
+        pixels = f"{image.width} x {image.height} pixels of mode {image.mode}"
+        raise _too_large(f"decoding its {pixels} takes {_mebibytes(needed)}", limit, needed)
     return image
 
 
-def decoded_bytes(width: int, height: int, mode: str) -> int:
-    """Return the bytes that an image takes when it is decoded, with its copy in color if it has another mode.
+def decoded_bytes(width: int, height: int, mode: str, image_format: str, stored: int = 0) -> int:
+    """Return the bytes that decoding an image takes at its peak, with the copies in other modes.
 
     Args:
         width: pixels in a row.
         height: number of rows.
         mode: Pillow's mode, such as "RGB", "L" or "I;16".
+        image_format: Pillow's name of the format, such as "PNG".
+        stored: bytes of a pixel in the file, where the decoder may hold them all at once.
     """
-    copy = 0 if mode == "RGB" else _COLOR_BYTES
-    return width * height * (_PIXEL_BYTES.get(mode, _COLOR_BYTES) + copy)
+    each = _CODEC_BYTES.get(image_format, max(_PIXEL_BYTES, _COLOR_BYTES + stored))
+    if image_format in ("JPEG", "MPO"):  # a progressive one holds coefficients of 16 bits
+        each = max(_PIXEL_BYTES, _COLOR_BYTES + 2 * len(Image.getmodebandnames(mode)))
+    return width * height * each
+
+
+def max_decoded_bytes() -> int:
+    """Return the bytes that decoding an image may take, in which an environment variable may raise the default.
+
+    Raises:
+        OSError: if the variable is not a number.
+    """
+    text = os.environ.get(RAISED_BY, "")
+    if not text:
+        return MAX_DECODED_BYTES
+    if not (text.isdecimal() and 1 <= len(text) <= 7):
+        raise OSError(f"{RAISED_BY}={text[:20]} is not a whole number of MiB below 10,000,000: correct it, or unset it")
+    return int(text) << 20
+
+
+def _too_large(reason: str, limit: int, needed: int) -> OSError:
+    """Return the error for an image above the limit; `needed` is the limit in bytes that it would take."""
+    raised = f"set {RAISED_BY}={-(-needed >> 20)}" if needed < 2**40 else f"raise {RAISED_BY}"
+    return OSError(f"{reason}, more than the {_mebibytes(limit)} allowed: shrink it, or {raised}")
 
 
 def _mebibytes(count: int) -> str:

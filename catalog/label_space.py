@@ -13,8 +13,10 @@ An image has any number of a multi-valued attribute's classes at once, such as i
     striped|wool     0b1010   wool is not a class: the bit behind the classes is set
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,7 +84,7 @@ class LabelSpace:
             raise DataError(
                 f"the saved label space has {len(attributes)} attributes, but classes for {len(classes)}: it is damaged"
             )
-        if twice := [name for i, name in enumerate(attributes) if name in attributes[:i]]:
+        if twice := [name for name, count in Counter(map(str, attributes)).items() if count > 1]:
             raise DataError(f"the label space names attribute {twice[0]!r} twice: attribute names must differ")
         return cls(dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ())))
 
@@ -113,7 +115,7 @@ class LabelSpace:
         """The number of classes of each attribute, in order."""
         return {attribute: len(names) for attribute, names in self.classes.items()}
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, slice]:
         """The target columns of each attribute: one, or as many as a multi-valued attribute's bits need."""
         slices, start = {}, 0

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from catalog.data_error import DataError
 from catalog.label_space import SEPARATOR
+from catalog.table_size import check_bytes, check_cells, max_table_bytes
 from runtime.errors import first_line
 
+_BATCH = 1 << 16  # rows that are read at a time
 _EXACT = 2.0**53  # below it, each whole number is a float64 of its own
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def read_parquet_columns(
     # the file
     try:
         # ParquetFile, because read_table would make columns of folders called "a=b".
-        cells = pq.ParquetFile(path).read(columns=names)
+        cells = _read(path, names)
     except (pa.ArrowException, OSError) as error:
         if int(pa.__version__.split(".")[0]) < 26 and "Expected all lists to be of size" in str(error):
             raise DataError(
@@ -66,6 +68,8 @@ def read_parquet_columns(
     for name in names:
         try:
             columns[name] = _as_strings(path, name, cells[name])
+            if name == names[0]:
+                columns[name] = _plain(path, columns[name])
         except DataError as error:
             if not lenient or name == names[0]:
                 raise
@@ -73,10 +77,46 @@ def read_parquet_columns(
     return columns, frozenset(name for name in columns if _is_list(cells[name].type))
 
 
+def _read(path: Path, names: list[str]) -> pa.Table:
+    """Return columns of a table in memory, strings as dictionaries, while they stay below the bound.
+
+    A column of few distinct values takes almost nothing in the file, whatever number of rows it has.
+    """
+    strings = [field.name for field in pq.read_schema(path) if field.name in names and _is_text(field.type)]
+    file = pq.ParquetFile(path, read_dictionary=strings)
+    check_cells(path, file.metadata.num_rows, len(names))
+    limit, before = max_table_bytes(), pa.total_allocated_bytes()
+    batches = []
+    rows = max(1, min(_BATCH, limit // _largest_list(file.metadata, names)))
+    for batch in file.iter_batches(batch_size=rows, columns=names):
+        batches.append(batch)
+        check_bytes(path, pa.total_allocated_bytes() - before, "bytes of cells in memory")
+    return pa.Table.from_batches(batches) if batches else file.read(columns=names)
+
+
+def _largest_list(metadata: Any, names: list[str]) -> int:
+    """Return the bytes that a row with a list may take: what a column of lists takes in a group of rows."""
+    largest = 1
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            root, dot, _ = column.path_in_schema.partition(".")
+            if dot and root in names:
+                largest = max(largest, column.total_uncompressed_size)
+    return largest
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cast a Parquet column to the strings that CSV would have."""
+    """Cast a Parquet column to the strings that CSV would have; a dictionary stays one."""
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)  # also drops pandas' categories that no row has
+        cells = pa.concat_arrays(column.unify_dictionaries().chunks) if column.num_chunks else column.combine_chunks()
+        used = cells.indices.unique().drop_null()  # pandas' categories need not have a row
+        values = _as_strings(path, name, pa.chunked_array([cells.dictionary.take(used)])).combine_chunks()
+        indices = pc.index_in(cells.indices, value_set=used)
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, values)])
     try:
         if pa.types.is_boolean(column.type):
             return pc.if_else(column, "True", "False")
@@ -90,6 +130,17 @@ def _as_strings(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArr
     except pa.ArrowException:
         pass
     raise DataError(f"{path.name} column {name!r} holds {column.type}, not names: choose other columns as attributes")
+
+
+def _plain(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of strings without a dictionary, if they stay below the bound."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    cells = column.combine_chunks()
+    cells = cells.chunk(0) if isinstance(cells, pa.ChunkedArray) else cells
+    lengths = pc.cast(pc.binary_length(cells.dictionary), pa.int64()).take(cells.indices)
+    check_bytes(path, pc.sum(lengths).as_py() or 0, "bytes of image paths")
+    return column.cast(pa.large_string())
 
 
 def _numbers(floats: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

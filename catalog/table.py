@@ -12,6 +12,7 @@ import difflib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from catalog.cell_text import normalized_cells, normalized_name
+from catalog.cell_text import normalized_cells, normalized_names
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.list_text import joined_lists
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
 from catalog.splits import JOINING, is_table, tables_nearby
+from catalog.table_size import check_lengths
 from catalog.text_table import (
     header_line,
     is_text_table,
@@ -36,6 +38,7 @@ from catalog.text_table import (
     read_text_columns,
     read_text_header,
 )
+from runtime.progress import announced
 from runtime.regular_file import irregular_file
 
 _logger = logging.getLogger(__name__)
@@ -160,9 +163,15 @@ def read_table(
     Raises:
         DataError: if the file is missing or is no such table, or a row has no image path.
     """
-    # header
     path = Path(path)
     _check_file(path)
+    with announced(f"Reading {path.name}", _logger.info):
+        return _read_table(path, attributes, require_attributes)
+
+
+def _read_table(path: Path, attributes: Collection[str] | None, require_attributes: bool) -> Table:
+    """Read a table that exists, as `read_table` does."""
+    # header
     is_text = is_text_table(path)
     raw_header = read_text_header(path) if is_text else read_parquet_header(path)
     header = _check_header(path, raw_header)
@@ -191,6 +200,8 @@ def read_table(
 
     # attributes
     columns = {name: _encode(cells[header[name]]) for name in names if header[name] in cells}
+    for name, values in (IMAGE_PATH, image_paths), *((name, column.dictionary) for name, column in columns.items()):
+        check_lengths(path, name, values)
     joined = {name for name in columns if header[name] in lists}
     for name, column in columns.items():
         sets = joined_lists(path, name, column.dictionary)
@@ -223,7 +234,7 @@ def _check_file(path: Path) -> None:
 
 def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
     """Return a dict from each column's normalized name to its spelling in the file, or raise a DataError."""
-    names = [normalized_name(name) for name in raw_header]
+    names = normalized_names(raw_header)
     where = f"{path.name} line {header_line(path)}" if is_text_table(path) else path.name
     if IMAGE_PATH not in names:
         raise DataError(f"{where} has no column {IMAGE_PATH}: {_renaming(names)} (found {quoted(names, 20)})")
@@ -232,7 +243,7 @@ def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
             f"{where}: column {names.index('') + 1} has no name: name it or delete it "
             "(pandas writes such a column without index=False)"
         )
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where}: column {twice[0]!r} is there twice: rename or delete one")
     return dict(zip(names, raw_header, strict=True))
 
@@ -249,9 +260,10 @@ def _renaming(names: list[str]) -> str:
 def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | None, required: bool) -> list[str]:
     """Return the columns to read as attributes, in the header's order."""
     columns = [name for name in header if name != IMAGE_PATH]
-    wanted = None if wanted is None else [normalized_name(name) for name in wanted]
+    wanted = None if wanted is None else dict.fromkeys(normalized_names(list(wanted)))
+    known = set(columns)
     for name in wanted or ():
-        if name not in columns:
+        if name not in known:
             raise DataError(
                 f"{path.name} has no attribute {name!r}{did_you_mean(name, columns)}"
                 f" (its attributes are {quoted(columns, 20) or 'none'})"

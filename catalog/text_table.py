@@ -21,8 +21,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from catalog.data_error import DataError
+from catalog.table_size import MAX_CELL, check_bytes, check_cells
 from runtime.errors import first_line
 
+_CHUNK = 1 << 24  # bytes that are decompressed at a time
+_LONGEST_LINE = 1 << 20  # bytes; Arrow reads no longer row
+_LONGEST_HEADER = 1 << 22
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _CONVERTING = 'save it as UTF-8 (in Excel, "CSV UTF-8"), or convert it with iconv -f {} -t UTF-8'
 
@@ -47,6 +51,7 @@ def read_text_header(path: Path) -> list[str]:
         raise DataError(f"{path.name} is UTF-16: {_CONVERTING.format('UTF-16')}")
     if b"\0" in start:
         raise _not_text(path)
+    _check_first_line(path)
     try:
         return next(_rows(path, errors="strict"))[1]
     except StopIteration:
@@ -71,6 +76,7 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
     data = _read(path)
     if b"\0" in data:
         raise _not_text(path)
+    check_cells(path, data.count(b"\n") or data.count(b"\r"), len(names))
 
     # the cells
     types = {name: pa.dictionary(pa.int32(), pa.string()) for name in names} | {names[0]: pa.large_string()}
@@ -89,6 +95,7 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
             ),
         )
     except pa.ArrowInvalid as error:
+        _check_lines(path, data)
         raise _refusal(path, len(header), error) from None
 
     # unclosed quotes: a table can have one only if its quotes are odd in number, or its lines outnumber its rows
@@ -118,7 +125,7 @@ def lines_of_rows(path: Path, rows: Collection[int]) -> dict[int, int]:
 
 def _lines_without_quotes(path: Path) -> npt.NDArray[np.int64] | None:
     """Return the line of each row, header first, from 1; None if rows and lines may differ in more than empty lines."""
-    data = _read(path).removeprefix(codecs.BOM_UTF8)
+    data = bytes(_read(path).removeprefix(codecs.BOM_UTF8))
     if b'"' in data or data.count(b"\r") != data.count(b"\r\n"):
         return None
     ends = np.flatnonzero(np.frombuffer(data + b"\n", np.uint8) == ord("\n"))
@@ -156,10 +163,11 @@ def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator
                 elif not _is_empty(len(row), "".join(row)):
                     yield start, row
                 start = reader.line_num + 1
-        except csv.Error:
+        except csv.Error as error:
+            long = f", or a cell has more than {MAX_CELL:,} characters" if "limit" in str(error) else ""
             raise DataError(
-                f"{path.name} line {start}: a quote in this row is never closed: close it, and double every quote "
-                "inside a quoted cell"
+                f"{path.name} line {start}: a quote in this row is never closed{long}: close it, and double every "
+                "quote inside a quoted cell"
             ) from None
 
 
@@ -173,17 +181,48 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> bytearray:
     """Return a file's bytes, decompressed if it ends in .gz.
 
     Raises:
-        DataError: if the compressed data is damaged.
+        DataError: if the compressed data is damaged, or a table has too many bytes.
     """
+    check_bytes(path, path.stat().st_size)
+    data = bytearray()
     try:
         with _open(path) as file:
-            return file.read()
+            while chunk := file.read(_CHUNK):
+                data += chunk
+                check_bytes(path, len(data))
+        return data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path.name} is damaged ({first_line(error)}): compress it again") from None
+
+
+def _check_first_line(path: Path) -> None:
+    """Raise a DataError if the first line has no end within the longest header: it could fill all memory."""
+    with _open(path) as file:
+        start = file.read(_LONGEST_HEADER + 1)
+    if len(start) > _LONGEST_HEADER and b"\n" not in start and b"\r" not in start:
+        raise DataError(
+            f"{path.name} line 1 has no end within {_LONGEST_HEADER >> 20} MiB, and it should be a header with "
+            "image_path: export the table as .csv"
+        )
+
+
+def _check_lines(path: Path, data: bytearray) -> None:
+    """Raise a DataError for the first line that is longer than Arrow reads."""
+    start = number = 0
+    while start < len(data):
+        number += 1
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        if end - start > _LONGEST_LINE and b"\r" not in data[start:end]:
+            raise DataError(
+                f"{path.name} line {number} has more than {_LONGEST_LINE >> 20} MiB: shorten its cells, which are "
+                "paths and names of classes"
+            )
+        start = end + 1
 
 
 def _named_delimiter(path: Path) -> str:
@@ -202,7 +241,7 @@ def _is_empty(cells: int, text: str) -> bool:
     return cells <= 1 and not text.replace('"', "").strip()
 
 
-def _count_lines(data: bytes) -> int:
+def _count_lines(data: bytearray) -> int:
     ends = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
     return ends + (not data.endswith((b"\n", b"\r")))
 

@@ -11,6 +11,7 @@ from options.refit import refit_parser
 from options.rules import Declaration, flag
 from options.train import train_parser
 from options.validate import validate_parser
+from options.values import Number
 
 _HEAD = """# Flags
 
@@ -21,7 +22,8 @@ Every flag of the commands, by group. `make flags` writes this page from `option
   them, or that they leave without effect, are ignored.
 - A flag that would have no effect is refused with the reason. Where its needs say "else logged", the run starts and
   logs the reason.
-- The default `-` means off, unless the meaning names a default. Square brackets list the choices.
+- The default `-` means off, unless the meaning names a default. Square brackets list the choices,
+  or the range of a number.
 """
 
 
@@ -54,11 +56,17 @@ def _row(parser: Parser, rule: Declaration) -> str:
     if rule.refused:
         cells = [spelled, rule.refused]
     else:
-        action = parser.flags.get(rule.spellings[0])
-        choices = ", ".join(filter(None, action.choices)) if action and action.choices else ""
-        meaning = f"{rule.help} [{choices}]" if choices else rule.help
+        meaning = f"{rule.help} [{allowed}]" if (allowed := _allowed(parser, rule)) else rule.help
         cells = [spelled, default_text(rule.default) or "-", _quoted(meaning), _needs(rule)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _allowed(parser: Parser, rule: Declaration) -> str:
+    """Return the choices of a flag, or the range of its number; "" for neither."""
+    action = parser.flags.get(rule.spellings[0])
+    if action and isinstance(action.type, Number):
+        return action.type.span
+    return ", ".join(filter(None, action.choices)) if action and action.choices else ""
 
 
 def _needs(rule: Declaration) -> str:

@@ -11,7 +11,7 @@ from options.parser import Parser, parse
 from options.rules import Implied, off
 from options.shared import precision_flags, processes, unreadable_flag
 from options.train import train_parser
-from options.values import COUNT, WHOLE, duration
+from options.values import COUNT, SEED, SIDE, STEPS, WORKERS, duration
 
 # what every training of a choice shares
 _SHARED = (
@@ -42,19 +42,19 @@ def choose_parser() -> Parser:
     add("--budget", duration, None, "time to spend, in all sessions together: 90s, 30m or 2h", metavar="TIME")
     same = "column of train.csv that says which rows belong together: a product, a contributor; none is divided"
     add("--group", "COLUMN", None, same)
-    add("--splits", COUNT, 5, "largest number of splits; the candidates share each")
+    add("--splits", COUNT.to(1000), 5, "largest number of splits; the candidates share each")
     names = "candidates to try (default: all that the weights and the images allow)"
     add("--candidates", list(CANDIDATES), None, names, nargs="+")
     steps = "updates of each fine-tuning (default: the candidate's own)"
-    add("--steps", COUNT, None, steps)
-    add("--seed", WHOLE, 0, "seed of the splits and of all training")
+    add("--steps", STEPS, None, steps)
+    add("--seed", SEED, 0, "seed of the splits and of all training")
     folder = "folder for the recipe and for the state, from which the same command continues"
     add("--output", "FOLDER", "output/choose", folder)
     _data_flags(parser)
     _model_flags(parser)
     precision_flags(parser.group("Device and precision"))
     loading = parser.group("Loading").value
-    loading("--workers -j", WHOLE, 4, "worker processes that load images; 0 loads in the main process")
+    loading("--workers -j", WORKERS, 4, "worker processes that load images; 0 loads in the main process")
     return parser
 
 
@@ -80,7 +80,7 @@ def _model_flags(parser: Parser) -> None:
     path = "local file of pretrained backbone weights: timm's, or a checkpoint of this project; implies --pretrained"
     add("--pretrained-path", "FILE", "", path, implies=named, needs=(overwritten,))
     add("--initial-checkpoint", "FILE", "", "checkpoint of this project to start from, such as a pretrained one")
-    add("--img-size", COUNT, None, "side of the square RGB input in pixels (default: the model's own)")
+    add("--img-size", SIDE, None, "side of the square RGB input in pixels (default: the model's own)")
 
 
 def _conflicts(args: argparse.Namespace) -> Iterator[str]:

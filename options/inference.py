@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import loading_flags, precision_flags, preprocessing_flags, shared_conflicts, tta_flag
-from options.values import COUNT, predictions_file, probabilities_file
+from options.values import BATCH, COUNT, STEPS, predictions_file, probabilities_file
 
 
 def parse_inference_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
@@ -35,9 +35,9 @@ def inference_parser() -> Parser:
     all_classes = "also write the probability of every class, as Parquet: the soft labels of a teacher"
     add("--probabilities", probabilities_file, "", all_classes, metavar="FILE.parquet")
     add("--topk", COUNT, 1, "number of most probable classes to write for each attribute")
-    add("--batch-size -b", COUNT, 64, "images per step")
+    add("--batch-size -b", BATCH, 64, "images per step")
     tta_flag(group)
-    add("--log-freq", COUNT, 10, "batches between log lines")
+    add("--log-freq", STEPS, 10, "batches between log lines")
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
     precision_flags(parser.group("Device and precision"))
     loading_flags(parser.group("Loading"))

@@ -21,12 +21,14 @@ from typing import Any, NoReturn
 
 from options.rules import Declaration, Rules, flag
 from options.run_folder import AUTO
-from options.values import Mapped, Switch
+from options.values import Mapped, Number, Switch, shortened
 from options.yaml_file import YamlWords
 from runtime.errors import printable
 from runtime.regular_file import irregular_file
 
 Kind = Callable[[str], Any] | list[str] | str
+
+_LONGEST_MESSAGE = 4000  # characters of a message; one that repeats a longer input loses its middle
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,7 +68,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one sentence and where to read more, and exit; only rank 0 prints."""
         if os.environ.get("RANK", "0") in ("", "0"):
-            text = self._source + message.removeprefix("argument ")
+            text = shortened(self._source + message.removeprefix("argument "), _LONGEST_MESSAGE)
             self.exit(2, f"{self.prog}: error: {printable(text)}\nsee {self.prog} --help\n")
         time.sleep(3)  # the launcher stops all processes when the first one exits, and rank 0 must print before that
         self.exit(2)
@@ -76,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_args(words, argparse.Namespace())
         if unknown:
             # A value after a misspelled flag is unknown too, but the name is what to correct.
-            names = [word.split("=")[0] for word in unknown if word.startswith("-")] or unknown
+            names = [shortened(word.split("=")[0]) for word in unknown if word.startswith("-")] or unknown
             self.error(f"unrecognized arguments: {' '.join(names)}{self._nearest(names[0])}")
         given = vars(namespace)
         for mistake in self.rules.contradictions(given):
@@ -92,6 +94,7 @@ class Parser(argparse.ArgumentParser):
 
     def _nearest(self, name: str) -> str:
         """Return "; did you mean --lr?" for an unknown flag, or "" if no flag resembles it."""
+        name = shortened(name)
         if short := self.flags.get("-" + name.lstrip("-")):
             return f"; did you mean {short.option_strings[0]}?"
         names = [flag for flag in self.flags if flag.startswith("--")]
@@ -154,7 +157,7 @@ class Group:
             settings["choices"] = kind
         else:
             settings["type"] = kind
-            settings.setdefault("metavar", "X" if getattr(kind, "kind", None) is float else "N")
+            settings.setdefault("metavar", "X" if isinstance(kind, Number) and kind.kind is float else "N")
         self._declare(names, default, help, **settings)
 
     def switch(self, names: str, help: str, default: bool | None = False, **rules: Any) -> None:
@@ -178,8 +181,9 @@ class Group:
 
     def _declare(self, names: str, default: Any, help: str, **settings: Any) -> None:
         rules = {name: settings.pop(name) for name in _RULES & settings.keys()}
-        text = default_text(default)
-        shown = f"{help} (default: {text})" if text else help
+        notes = [f"range: {number.span}"] if isinstance(number := settings.get("type"), Number) else []
+        notes += [f"default: {text}"] if (text := default_text(default)) else []
+        shown = f"{help} ({'; '.join(notes)})" if notes else help
         action = self.arguments.add_argument(*names.split(), help=shown, default=argparse.SUPPRESS, **settings)
         self.parser.flags.update(dict.fromkeys(action.option_strings, action))
         declared = self.parser.rules.declared

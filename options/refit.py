@@ -11,7 +11,7 @@ from options.shared import (
     shared_conflicts,
     unreadable_flag,
 )
-from options.values import COUNT, views_at_test
+from options.values import BATCH, views_at_test
 
 
 def parse_refit_args(argv: Sequence[str] | None = None, check_paths: bool = False) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def refit_parser() -> Parser:
     metric = "score that chooses the strengths, map for multi-valued attributes (default: the run's)"
     add("--eval-metric", ["top1", "balanced_accuracy", "macro_f1", "loss"], None, metric)
     unreadable_flag(group)
-    add("--batch-size -b", COUNT, 256, "images per process and step")
+    add("--batch-size -b", BATCH, 256, "images per process and step")
     mirrored = "2 solves and scores the heads on the mean features of an image and its mirror image"
     add("--tta", views_at_test, 0, mirrored)
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")

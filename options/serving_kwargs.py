@@ -9,7 +9,16 @@ from typing import Any
 from options.train_kwargs import precision_kwargs
 
 # Settings that errors about a checkpoint name; the scripts replace them with their flags.
-NAMED = ("amp", "amp_dtype", "model_dtype", "model_ema", "initial_checkpoint", "pretrained_path")
+NAMED = (
+    "amp",
+    "amp_dtype",
+    "model_dtype",
+    "model_ema",
+    "initial_checkpoint",
+    "pretrained_path",
+    "batch_size",
+    "img_size",
+)
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 
 

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 from options.parser import Group
 from options.rules import Need, flag, on
-from options.values import COUNT, FRACTION, POSITIVE, REAL, WHOLE, views_at_test
+from options.values import FRACTION, POSITIVE, SIDE, WORKERS, views_at_test
+
+# what to do when memory is exhausted
+SMALLER = "use a smaller --batch-size or --img-size"
+SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keeps the number of images per update"
 
 RESIZES = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CROPS = ["center", "squash", "border"]
@@ -41,12 +45,14 @@ def preprocessing_flags(group: Group, default: str) -> None:
     """Declare the flags of the model's input; `default` names whose settings apply without them."""
     add = group.value
     size = ("input_size", "both set the image size, and --input-size sets the channels too")
-    add("--img-size", COUNT, None, f"side of the square RGB input in pixels (default: {default})", excludes=size)
-    add("--input-size", COUNT, None, f"channels (1 or 3), height and width (default: {default})", nargs=3)
-    add("--crop-pct", POSITIVE, None, f"share of each side that the center crop keeps in scoring (default: {default})")
+    add("--img-size", SIDE, None, f"side of the square RGB input in pixels (default: {default})", excludes=size)
+    add("--input-size", SIDE, None, f"channels (1 or 3), height and width (default: {default})", nargs=3)
+    kept = f"share of each side that the center crop keeps in scoring (default: {default})"
+    add("--crop-pct", POSITIVE.since(0.05).to(20), None, kept)
     add("--crop-mode", CROPS, None, f"fit images to the input when scoring: cut, squeeze, or pad (default: {default})")
-    add("--mean", REAL, None, f"channel means to subtract, in 0..1 (default: {default})", nargs="+")
-    add("--std", POSITIVE, None, f"channel standard deviations to divide by (default: {default})", nargs="+")
+    add("--mean", FRACTION, None, f"channel means to subtract (default: {default})", nargs="+")
+    divisors = f"channel standard deviations to divide by (default: {default})"
+    add("--std", FRACTION.since(1e-4), None, divisors, nargs="+")
     add("--interpolation", ["", *RESIZES], "", f"how images are resized when scoring (default: {default})")
 
 
@@ -73,7 +79,8 @@ def model_dtype_flag(group: Group) -> None:
 
 def loading_flags(group: Group) -> None:
     """Declare how images are loaded."""
-    group.value("--workers -j", WHOLE, 4, "worker processes of each rank that load images; 0 loads in the main process")
+    workers = "worker processes of each rank that load images; 0 loads in the main process"
+    group.value("--workers -j", WORKERS, 4, workers)
     pinned = "load into page-locked memory, from which copies to a GPU are faster"
     group.switch("--pin-mem", pinned, needs=(ON_GPU,))
     group.switch("--no-prefetcher", "normalize on the CPU instead of the device, and copy no batch ahead")
@@ -81,7 +88,7 @@ def loading_flags(group: Group) -> None:
 
 def unreadable_flag(group: Group) -> None:
     """Declare how many images may fail to open."""
-    unreadable = "fraction of a table's images, 0..1, that may be unreadable before the run fails; 10 images always may"
+    unreadable = "fraction of a table's images that may be unreadable before the run fails; 10 images always may"
     group.value("--max-unreadable", FRACTION, 0.01, unreadable)
 
 

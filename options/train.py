@@ -30,7 +30,7 @@ from options.train_model import batch_norm_flags, ema_flags, model_conflicts, mo
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
 from options.train_pseudo import has_soft_labels, has_teacher, pseudo_conflicts, pseudo_flags
 from options.train_views import augmentation_flags, mixes_images, mixing_flags, view_conflicts, view_flags
-from options.values import COUNT, POSITIVE, WHOLE, steps_or_time
+from options.values import BATCH, COUNT, POSITIVE, SEED, STEPS, WHOLE, steps_or_time
 
 _LOADED_AGAIN = Need(
     "--freeze-backbone together with --no-aug",
@@ -148,11 +148,11 @@ def _running_flags(group: Group) -> None:
     add, switch = group.value, group.switch
     # batches and scores
     size = "images per process and step; with --contrastive-batch-size, images in memory at a time"
-    add("--batch-size -b", COUNT, 32, size)
-    add("--validation-batch-size-multiplier -vb", COUNT, 1, "factor on --batch-size when scoring")
+    add("--batch-size -b", BATCH, 32, size)
+    add("--validation-batch-size-multiplier -vb", COUNT.to(1000), 1, "factor on --batch-size when scoring")
     steps = "steps that accumulate gradients for one update; unlike --contrastive-batch-size, it adds no negatives"
     add("--grad-accum-steps", COUNT, 1, steps)
-    add("--seed", WHOLE, 42, "seed of all random numbers; each process adds its rank")
+    add("--seed", SEED, 42, "seed of all random numbers; each process adds its rank")
     often = "epochs between scorings (default: 1; with --steps as many as make about 20 scorings)"
     add("--val-interval", COUNT, None, often)
     knn = (
@@ -178,7 +178,7 @@ def _running_flags(group: Group) -> None:
     add("--recovery-interval", steps_or_time, 0, between)
     unsaved = "what to do when a file cannot be written, such as on a full disk"
     add("--on-save-error", ["stop", "go-on"], "stop", unsaved)
-    add("--log-interval", COUNT, 200, "steps between log lines")
+    add("--log-interval", STEPS, 200, "steps between log lines")
     sheet = "save a picture of a batch's views, before mixing, at each log line"
     switch("--save-images", sheet, needs=(_LOADED_AGAIN,))
     switch("--log-wandb", "send the scores to Weights & Biases")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from options.parser import Group
 from options.rules import Implied, above, among, off, with_contrast, with_labels
-from options.values import COUNT, NONNEGATIVE, POSITIVE, RATE, weight
+from options.values import BATCH, COUNT, NONNEGATIVE, POSITIVE, RATE, weight
 
 CLASSIFIED = ["first", "both", "weak"]
 CONTRASTIVE = ["ntxent", "dcl", "supcon", "none"]
@@ -59,12 +59,13 @@ def simclr_flags(group: Group) -> None:
     masked = "images whose known labels all agree are not each other's negatives (ntxent, dcl)"
     group.switch("--mask-false-negatives", masked, needs=negatives)
     needs = (with_contrast("weight 0 turns the contrastive loss off"),)
-    add("--temperature -t", POSITIVE, 0.5, "divisor of the similarities in the SimCLR loss", needs=needs)
+    divisor = "divisor of the similarities in the SimCLR loss"
+    add("--temperature -t", POSITIVE.since(1e-4), 0.5, divisor, needs=needs)
     add("--simclr-loss-weight -wls", NONNEGATIVE, 0.5, "weight of the SimCLR loss; 0 leaves it out")
     add("--classification-loss-weight -wlc", NONNEGATIVE, 0.5, "weight of the classification loss; 0 trains no heads")
     length = "dimension of the projections that the SimCLR loss compares"
-    add("--projection-dim", COUNT, 64, length, needs=(_PROJECTED,))
-    add("--projection-layers", COUNT, 2, "linear layers of the projection head", needs=(_PROJECTED,))
+    add("--projection-dim", COUNT.to(16_384), 64, length, needs=(_PROJECTED,))
+    add("--projection-layers", COUNT.to(64), 2, "linear layers of the projection head", needs=(_PROJECTED,))
     between = (_PROJECTED, above(1, "projection_layers", "a single layer has nothing to normalize between"))
     norms = ["none", "batch", "layer"]
     add("--projection-norm", norms, "none", "normalization between the layers of the projection head", needs=between)
@@ -74,7 +75,7 @@ def simclr_flags(group: Group) -> None:
         "(default: --batch-size)"
     )
     needs = (with_contrast("at weight 0 no images are contrasted; --grad-accum-steps makes larger updates"),)
-    add("--contrastive-batch-size", COUNT, None, joint, needs=needs)
+    add("--contrastive-batch-size", BATCH, None, joint, needs=needs)
 
 
 def loss_conflicts(args: argparse.Namespace) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """The flags of train.py about the optimizer and the learning rate schedule."""
 
 import argparse
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 from options.parser import Group
 from options.rules import Need, above, among, off, on, repeated
-from options.values import COUNT, FRACTION, NONNEGATIVE, POSITIVE, RATE, WHOLE, keyword
+from options.values import COUNT, FRACTION, NONNEGATIVE, POSITIVE, RATE, STEPS, WHOLE, keyword
 
 SCHEDULES = ["cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant", "none"]
 DECAYS = ["linear", "1-sqrt", "cosine", "power", "exp"]
@@ -24,6 +25,8 @@ _ARGUMENTS = {
 GENTLE_RATE = 5e-4  # up to this rate of Adam's family, a pretrained backbone keeps its batch norm statistics by default
 _CYCLIC = ("cosine", "tanh", "poly")
 _PHASED = ("wsd", "rsqrt")
+_LONGEST = 1_000_000  # epochs
+_EPOCHS = POSITIVE.to(_LONGEST)  # a number of epochs, or a fraction of one
 
 
 def _scheduled(because: str) -> Need:
@@ -47,7 +50,7 @@ def optimizer_flags(group: Group) -> None:
     add("--opt-betas", RATE, None, "the optimizer's betas (default: its own)", nargs="+")
     add("--momentum", RATE, 0.9, "momentum, for optimizers that have one")
     add("--weight-decay", NONNEGATIVE, 1e-4, "weight decay")
-    add("--clip-grad", POSITIVE, None, "threshold of gradient clipping (default: no clipping)")
+    add("--clip-grad", POSITIVE.to(1_000_000), None, "threshold of gradient clipping (default: no clipping)")
     modes = "clip the norm of all gradients, each entry, or each unit adaptively"
     needs: tuple[Need, ...] = (on("clip_grad", "nothing is clipped without a threshold"),)
     add("--clip-mode", ["norm", "value", "agc"], "norm", modes, needs=needs)
@@ -56,11 +59,11 @@ def optimizer_flags(group: Group) -> None:
     slower = "factor on the learning rate of the backbone, but not of the heads"
     add("--backbone-lr-scale", POSITIVE, 1.0, slower, needs=_SCALED)
     layers = "factor by which the learning rate falls from each layer to the one before it"
-    add("--layer-decay", POSITIVE, None, layers, needs=_SCALED)
+    add("--layer-decay", POSITIVE.to(1), None, layers, needs=_SCALED)
     needs = (on("layer_decay", "it limits that decay"),)
-    add("--layer-decay-min-scale", NONNEGATIVE, 0.0, "smallest factor that the layer decay may reach", needs=needs)
+    add("--layer-decay-min-scale", FRACTION, 0.0, "smallest factor that the layer decay may reach", needs=needs)
     needs = (on("layer_decay", "only that decay gives layers a factor"),)
-    add("--layer-decay-no-opt-scale", NONNEGATIVE, None, "freeze layers whose factor is below this one", needs=needs)
+    add("--layer-decay-no-opt-scale", FRACTION, None, "freeze layers whose factor is below this one", needs=needs)
     group.pairs("--opt-kwargs", keyword, "NAME=VALUE", "further arguments of the optimizer, such as nesterov=False")
     group.switch("--opt-foreach", "update many tensors at a time (default: PyTorch's choice)", default=None)
 
@@ -120,7 +123,7 @@ def _warmup_flags(group: Group) -> None:
     )
     add("--epochs", WHOLE, 200, length)
     total = "instead of --epochs: updates of the weights in the whole run, rounded up to whole epochs"
-    add("--steps", COUNT, None, total, excludes=("epochs", "each is the length of the run; leave one of them out"))
+    add("--steps", STEPS, None, total, excludes=("epochs", "each is the length of the run; leave one of them out"))
     add("--start-epoch", WHOLE, None, "index of the first epoch (default: 0, or where the resumed run stopped)")
     counted = off("steps", "--steps counts warm-up in updates: use --warmup-steps")
     add("--warmup-epochs", WHOLE, 3, "epochs of warm-up", off=(0,), needs=(_UNTOUCHED, counted))
@@ -128,7 +131,7 @@ def _warmup_flags(group: Group) -> None:
         "--steps", ("steps", "epochs"), lambda args: args.steps is not None, "--epochs counts warm-up in epochs"
     )
     share = "updates of warm-up (default: a tenth of --steps)"
-    add("--warmup-steps", WHOLE, None, share, off=(0,), needs=(_UNTOUCHED, stepped))
+    add("--warmup-steps", WHOLE.to(10**9), None, share, off=(0,), needs=(_UNTOUCHED, stepped))
     begins = Need(
         "--warmup-epochs or --warmup-steps above 0",
         ("warmup_epochs", "warmup_steps", "steps"),
@@ -161,8 +164,8 @@ def _cycle_flags(group: Group) -> None:
     cyclic = among("sched", _CYCLIC, "the other schedules have no cycles")
     repeated = (cyclic, above(1, "lr_cycle_limit", "a single cycle has no next one"))
     whole = off("steps", "--steps is the length of the whole run, and --epochs that of a cycle")
-    add("--lr-cycle-limit", COUNT, 1, "number of cycles (cosine, tanh, poly)", needs=(cyclic, whole))
-    add("--lr-cycle-mul", POSITIVE, 1.0, "factor on the length from one cycle to the next", needs=repeated)
+    add("--lr-cycle-limit", COUNT.to(1000), 1, "number of cycles (cosine, tanh, poly)", needs=(cyclic, whole))
+    add("--lr-cycle-mul", POSITIVE.to(100), 1.0, "factor on the length from one cycle to the next", needs=repeated)
     add("--lr-cycle-decay", POSITIVE, 0.5, "factor on the learning rate from one cycle to the next", needs=repeated)
     shaped = (among("sched", ("cosine", "poly"), "timm's other schedules have no such exponent"),)
     add("--lr-k-decay", POSITIVE, 1.0, "exponent on the completed fraction of the run (cosine, poly)", needs=shaped)
@@ -176,7 +179,7 @@ def _decay_flags(group: Group) -> None:
     # noted, because the original's documented command gives both with --sched cosine
     timed = (among("sched", ("step", *_PHASED), "this schedule does not decay at intervals", noted=True),)
     spans = "epochs between decays (step), or in the final decay (wsd, rsqrt; below 1, a fraction of the run)"
-    add("--decay-epochs", POSITIVE, 30.0, spans, needs=timed)
+    add("--decay-epochs", _EPOCHS, 30.0, spans, needs=timed)
     powers = ("step", "multistep", "plateau", "poly")
     factor = (among("sched", powers, "this schedule does not decay by a factor", noted=True),)
     add("--decay-rate --dr", POSITIVE, 0.1, "factor of each decay, or the power (poly)", needs=factor)
@@ -188,12 +191,23 @@ def _decay_flags(group: Group) -> None:
     needs = (among("sched", _PHASED, "the other schedules have a shape of their own"),)
     add("--lr-decay-fn", DECAYS, None, "shape of the decay (default: 1-sqrt for wsd, linear for rsqrt)", needs=needs)
     needs = (among("sched", ("rsqrt",), "it belongs to the reciprocal square root"),)
-    add("--lr-stable-timescale", POSITIVE, None, "time scale of rsqrt in epochs (default: the warm-up)", needs=needs)
+    add("--lr-stable-timescale", _EPOCHS, None, "time scale of rsqrt in epochs (default: the warm-up)", needs=needs)
+
+
+def _log_of_length(args: argparse.Namespace) -> float:
+    """Return the logarithm of the last cycle's end in epochs, or a little less: the number itself may overflow."""
+    cycles, growth = args.lr_cycle_limit, math.log(args.lr_cycle_mul)
+    return math.log(max(args.epochs, 1)) + (math.log(cycles) if growth == 0 else max(0.0, (cycles - 1) * growth))
 
 
 def schedule_conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags of this file."""
     yield from repeated(args, "opt_kwargs", _ARGUMENTS)
+    if args.sched in _CYCLIC and _log_of_length(args) > math.log(_LONGEST):
+        yield (
+            f"--lr-cycle-limit {args.lr_cycle_limit} with --lr-cycle-mul {args.lr_cycle_mul:g} and --epochs "
+            f"{args.epochs} makes a run of more than {_LONGEST:,} epochs: lower one of them"
+        )
     if args.decay_milestones != sorted(set(args.decay_milestones)):
         yield "--decay-milestones must increase: each is the epoch of one more decay"
     if not args.epochs:

@@ -84,7 +84,7 @@ def view_flags(group: Group) -> None:
     )
     add("--augment-on", ["cpu", "device"], "cpu", place, needs=needs)
     strong = (among("views", _SIMCLR_VIEWS, "other flags set timm's views"), _FULL)
-    add("--view-strength", POSITIVE, 1.0, "strength of the color distortion in SimCLR's views", needs=strong)
+    add("--view-strength", POSITIVE.to(100), 1.0, "strength of the color distortion in SimCLR's views", needs=strong)
 
 
 def augmentation_flags(group: Group) -> None:
@@ -95,9 +95,9 @@ def augmentation_flags(group: Group) -> None:
     crop = "rrc: random resized crop; rkrc, rkrr: keep the aspect ratio and crop the center or at random (default: rrc)"
     add("--train-crop-mode", TRAIN_CROPS, None, crop, needs=_CHANGED)
     area = "smallest and largest crop, as a fraction of the image's area"
-    add("--scale", POSITIVE, [0.08, 1.0], area, nargs=2, needs=(_AUGMENTED, _FULL))
+    add("--scale", POSITIVE.to(1), [0.08, 1.0], area, nargs=2, needs=(_AUGMENTED, _FULL))
     sides = "smallest and largest aspect ratio of a crop"
-    add("--ratio", POSITIVE, [3 / 4, 4 / 3], sides, nargs=2, needs=(_AUGMENTED,))
+    add("--ratio", POSITIVE.since(0.01).to(100), [3 / 4, 4 / 3], sides, nargs=2, needs=(_AUGMENTED,))
     add("--hflip", PROBABILITY, 0.5, "probability of a horizontal flip", off=(0.0,), needs=(_AUGMENTED,))
     add("--vflip", PROBABILITY, 0.0, "probability of a vertical flip", needs=(_AUGMENTED,))
     add("--train-interpolation", ["random", *RESIZES], "random", "how images are resized for training")
@@ -106,7 +106,7 @@ def augmentation_flags(group: Group) -> None:
     jitter = "strength of brightness, contrast and saturation changes: 1 value, 3, or 4 with hue; --aa replaces it"
     nothing = (0.0, [0.0] * 3, [0.0] * 4)
     needs = (*_CHANGED, _POLICY)
-    add("--color-jitter", NONNEGATIVE, 0.4, jitter, nargs="+", action=OneOrMany, off=nothing, needs=needs)
+    add("--color-jitter", NONNEGATIVE.to(100), 0.4, jitter, nargs="+", action=OneOrMany, off=nothing, needs=needs)
     jittered = "probability of the color jitter (default: always)"
     add("--color-jitter-prob", PROBABILITY, None, jittered, off=(0.0,), needs=(*needs, _JITTERED))
     colored = Need(
@@ -121,10 +121,11 @@ def augmentation_flags(group: Group) -> None:
     add("--aa", auto_augment, None, policy, metavar="POLICY", needs=_CHANGED)
 
     # several copies of an image
-    add("--aug-repeats", WHOLE, 0, "augmented copies of each image in an epoch, spread over the processes; 0 is off")
+    copies = "augmented copies of each image in an epoch, spread over the processes; 0 is off"
+    add("--aug-repeats", WHOLE.to(1000), 0, copies)
     splits = "copies of each image to classify: one clean, the others augmented; 0 is off"
     read = with_labels("the splits go to the attribute heads, which only that loss trains")
-    add("--aug-splits", WHOLE, 0, splits, needs=(*_CHANGED, read))
+    add("--aug-splits", WHOLE.to(100), 0, splits, needs=(*_CHANGED, read))
     divergence = "add to the loss the Jensen-Shannon divergence between the predictions of the splits"
     compared = on("aug_splits", "the loss compares at least two splits (--aug-splits 3)")
     switch("--jsd", divergence, needs=(compared,))
@@ -133,7 +134,7 @@ def augmentation_flags(group: Group) -> None:
     add("--reprob", PROBABILITY, 0.0, "probability of erasing a rectangle", needs=(_AUGMENTED, _FULL))
     fill = "fill of the rectangle: zeros, one random color, or a random color per pixel"
     add("--remode", ["const", "rand", "pixel"], "const", fill, needs=(_ERASING,))
-    add("--recount", COUNT, 1, "maximum number of rectangles per image", needs=(_ERASING,))
+    add("--recount", COUNT.to(1000), 1, "maximum number of rectangles per image", needs=(_ERASING,))
     batched = off("no_prefetcher", "without the prefetcher, workers erase image by image and cannot spare a view")
     spared = "erase nothing in the first full view of each image; with a single view, in half of the batch"
     switch("--resplit", spared, needs=(_ERASING, batched))

@@ -17,7 +17,7 @@ from options.shared import (
     tta_flag,
     unreadable_flag,
 )
-from options.values import COUNT
+from options.values import BATCH, COUNT, STEPS
 
 _NO_POOLING = Need("", (), lambda args: False, "there is no pooling over larger images to turn off", noted=True)
 
@@ -52,9 +52,9 @@ def validate_parser() -> Parser:
     )
     add("--calibrate", "FILE", "", calibrated)
     unreadable_flag(group)
-    add("--batch-size -b", COUNT, 256, "images per process and step")
+    add("--batch-size -b", BATCH, 256, "images per process and step")
     tta_flag(group)
-    add("--log-freq", COUNT, 10, "batches between log lines")
+    add("--log-freq", STEPS, 10, "batches between log lines")
     group.switch("--no-latency", "do not time the model on single images")
     pooling = "no effect; accepted because older commands give it"
     group.bare("--no-test-pool", pooling, needs=(_NO_POOLING,))

@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from options.rules import flag
-from options.values import Mapped, Switch, keyword
+from options.values import Mapped, Switch, keyword, shortened
+from options.yaml_nodes import YamlError, read_nodes
 from runtime.regular_file import irregular_kind
 
 
@@ -62,7 +62,9 @@ class YamlWords:
             self._error("this is not a list of keys with values, such as batch-size: 64")
         words, seen = [], {"config"}  # the file itself, so that it cannot name another
         for key, value in root.value if root else []:
-            words += self._words(str(key.value), value, seen)
+            if not isinstance(key, yaml.ScalarNode):
+                self._error(f"line {key.start_mark.line + 1}: a key is the name of a flag, not a list")
+            words += self._words(shortened(str(key.value)), value, seen)
         return words
 
     def _parse(self, file: str) -> yaml.Node | None:
@@ -70,15 +72,9 @@ class YamlWords:
         if kind := irregular_kind(file):
             self._error(f"this is {kind}, not a regular file: save the flags as a file, and name that")
         try:
-            return yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except OSError as error:
-            self._error(error.strerror or str(error))
-        except UnicodeDecodeError:
-            self._error("this is not a text file in UTF-8")
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f"line {mark.line + 1}: " if mark else ""
-            self._error(f"{place}this is not YAML ({getattr(error, 'problem', None) or 'unreadable characters'})")
+            return read_nodes(file)
+        except YamlError as error:
+            self._error(str(error))
 
     def _words(self, key: str, node: yaml.Node, seen: set[str]) -> list[str]:
         """Return what one would type for a key and its value."""

@@ -15,6 +15,15 @@ from contextlib import contextmanager
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+# PyTorch raises RuntimeError for the memory of a CPU, a GPU and a loader's workers, and where a size overflows.
+_WORDS = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|unable to allocate|"
+    r"(size|multiplication|storage).{0,40}overflow|insufficient shared memory",
+    re.IGNORECASE,
+)
+_BYTES = re.compile(r"tried to allocate (\d+) bytes|tried to allocate ([\d.]+ [KMG]iB)", re.IGNORECASE)
+
+
 def printable(text: str) -> str:
     """Return a text as one line for a terminal; characters that would steer it become escapes, as in Python."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
@@ -60,24 +69,47 @@ def first_line(error: Exception) -> str:
     return f"{line} {others[0].strip()}" if others and line.endswith(":") else line
 
 
+def exhausted(error: BaseException) -> str:
+    """Return "memory is exhausted, at an allocation of 8.00 GiB" for an error that says so, and "" for another."""
+    text = str(error)
+    if not (isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _WORDS.search(text))):
+        return ""
+    asked = _BYTES.search(text)
+    size = (f"{int(asked[1]) / 2**30:.2f} GiB" if asked[1] else asked[2]) if asked else ""
+    return "memory is exhausted" + (f", at an allocation of {size}" if size else "")
+
+
 @contextmanager
-def report_usage_errors(script: str) -> Iterator[None]:
-    """Turn a UsageError into a line on stderr and exit status 2, and a signal into one and status 128 plus its number.
+def report_usage_errors(script: str, remedy: str = "use a smaller batch") -> Iterator[None]:
+    """Turn a UsageError, a signal and the end of memory into a line on stderr.
+
+    The exit status is 2, or 128 plus the number of the signal.
 
     Args:
         script: the script's name, with which the line begins.
+        remedy: what to do when memory is exhausted.
     """
     try:
         yield
     except UsageError as error:
         # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
-        if int(os.environ.get("RANK", "0")) > 0 and not isinstance(error, LocalError):
-            time.sleep(10)
-        print(f"{script}: error: {error}", file=sys.stderr, flush=True)
+        _print(f"{script}: error: {error}", waits=not isinstance(error, LocalError))
         raise SystemExit(2) from error
+    except (MemoryError, RuntimeError) as error:
+        if not (reason := exhausted(error)):
+            raise
+        _print(f"{script}: error: {reason}: {remedy}", waits=True)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:
         number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
         how = "\n{}: interrupted" if number == signal.SIGINT else f"{{}}: ended by {signal.Signals(number).name}"
         if os.environ.get("RANK", "0") == "0":
             print(how.format(script), file=sys.stderr, flush=True)
         raise SystemExit(128 + number) from None
+
+
+def _print(line: str, waits: bool) -> None:
+    """Print an error; a rank that waits leaves the first one time to print the same."""
+    if waits and int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(10)
+    print(line, file=sys.stderr, flush=True)

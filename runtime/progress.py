@@ -1,8 +1,11 @@
-"""A progress bar for a terminal."""
+"""What a long step says: a progress bar on a terminal, or one line in the log."""
 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -19,3 +22,21 @@ def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = Tr
     """
     shown = enabled and sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=not shown, dynamic_ncols=True)
+
+
+@contextmanager
+def announced(text: str, say: Callable[[str], object], seconds: float = 2.0) -> Iterator[None]:
+    """Say what a step does if it takes long, so that no process is silent for minutes.
+
+    Args:
+        text: what the step does.
+        say: what is called with the text, such as a logger's `info`, in another thread. The step may not fork.
+        seconds: the time until then.
+    """
+    timer = threading.Timer(seconds, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -17,7 +17,8 @@ from catalog.label_space import LabelSpace
 from catalog.splits import find_label_table, find_split
 from catalog.table import read_table
 from options.serving_kwargs import PREPROCESSING
-from runtime.errors import UsageError, first_line
+from runtime.batch_memory import check_batch_fits
+from runtime.errors import UsageError, exhausted, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
 from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
@@ -153,6 +154,7 @@ def make_loader(
         distributed: whether there is a process group.
         together: number of loaders that this process reads at the same time.
     """
+    check_batch_fits(batch_size, tuple(ready.data_config["input_size"]), on_host=ready.device.type == "cpu")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
     usable = usable_workers(workers, processes)
     if usable < workers:
@@ -177,6 +179,8 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLa
         if checkpoint.is_original:
             model = _name_classes(model, checkpoint, use_ema, data)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        if exhausted(error):
+            raise
         reason = first_line(error)
         raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
     return model

@@ -114,6 +114,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, content: Conten
     assert "backbone.conv_stem.weight are not finite" in refusal(tmp_path, content | {key: weights})
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [torch.zeros(1).expand(10**6, 10**6), torch.zeros(3, device="meta")],
+    ids=["expanded", "meta"],
+)
+def test_a_tensor_that_the_file_does_not_hold_is_refused_before_it_takes_memory(
+    tmp_path: Path, content: Content, weight: torch.Tensor
+) -> None:
+    wrong = content | {"state_dict": content["state_dict"] | {"a": weight}}
+    assert "state_dict" in refusal(tmp_path, wrong)
+
+
 def test_damaged_bytes_are_found_by_the_checksums(tmp_path: Path, content: Content) -> None:
     path = tmp_path / "a.pth.tar"
     torch.save(content, path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import struct
 import tracemalloc
@@ -260,23 +261,28 @@ def bomb(path, width, height, bits=8, colors=2):
 def test_a_decompression_bomb_is_an_os_error(tmp_path):
     path = bomb(tmp_path / "bomb.png", 30_000, 30_000)
     for read in (load_image, load_pixels, image_size):
-        with pytest.raises(OSError, match=r"bomb\.png.*more than the 512 MiB allowed .*900000000 pixels.*: shrink it"):
+        with pytest.raises(OSError, match=r"bomb\.png.*900000000 pixels.*, more than the 1,280 MiB allowed: "):
             read(path)
 
 
 @pytest.mark.parametrize(
     ("side", "bits", "colors", "mode", "size"),
     [
-        (11_600, 8, 2, "RGB", "513 MiB"),
-        (9_500, 16, 0, "I;16", "516 MiB"),
-        (8_200, 8, 6, "RGBA", "513 MiB"),
-        (10_400, 8, 0, "L", "516 MiB"),
+        (13_000, 8, 2, "RGB", "1,289 MiB"),
+        (13_000, 16, 2, "RGB", "1,289 MiB"),
+        (13_000, 16, 0, "I;16", "1,289 MiB"),
+        (13_000, 16, 6, "RGBA", "1,289 MiB"),
+        (13_000, 8, 4, "LA", "1,289 MiB"),
+        (13_000, 8, 3, "P", "1,289 MiB"),
+        (13_000, 8, 0, "L", "1,289 MiB"),
+        (13_000, 1, 0, "1", "1,289 MiB"),
     ],
 )
 def test_an_image_is_refused_for_its_bytes_before_it_is_decoded(tmp_path, side, bits, colors, mode, size):
     path = bomb(tmp_path / "a.png", side, side, bits, colors)
     sentence = (
-        f"its {side} x {side} pixels of mode {mode} take {size} decoded, more than the 512 MiB allowed: shrink it"
+        f"decoding its {side} x {side} pixels of mode {mode} takes {size}, more than the 1,280 MiB allowed: shrink it, "
+        "or set SIMCLR_MAX_IMAGE_MIB=1290"
     )
     for read in (load_image, load_pixels, image_size):
         with pytest.raises(OSError, match=re.escape(f"{str(path)!r}: {sentence}")):
@@ -287,9 +293,10 @@ def test_an_image_is_refused_for_its_bytes_before_it_is_decoded(tmp_path, side, 
 
 def test_floats_are_refused_for_their_bytes(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.tif", Image.new("F", (6, 4)))
-    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", 6 * 4 * 8)
+    needed = 6 * 4 * 8 + path.stat().st_size  # the decoder holds the file too
+    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", needed)
     assert load_image(path).size == (6, 4)
-    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", 6 * 4 * 8 - 1)
+    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", needed - 1)
     with pytest.raises(OSError, match="its 6 x 4 pixels of mode F take"):
         load_image(path)
 
@@ -300,8 +307,63 @@ def test_a_jpeg_is_refused_for_its_bytes_even_without_pillows_limit(tmp_path, mo
     content = content.replace(struct.pack(">HH", 24, 24), struct.pack(">HH", 13_000, 13_000))
     (tmp_path / "a.jpg").write_bytes(content)
     for read in (load_pixels, image_size):
-        with pytest.raises(OSError, match=r"its 13000 x 13000 pixels of mode RGB take 645 MiB decoded"):
+        with pytest.raises(OSError, match=r"its 13000 x 13000 pixels of mode RGB takes 1,612 MiB, more than"):
             read(tmp_path / "a.jpg")
+
+
+def test_a_photograph_of_100_megapixels_is_allowed_and_a_webp_of_60_is_not():
+    for name in ("JPEG", "PNG", "TIFF", "BMP"):
+        assert formats.decoded_bytes(12_000, 8_400, "RGB", name, stored=3) < formats.MAX_DECODED_BYTES
+    assert formats.decoded_bytes(9_000, 7_000, "RGB", "WEBP") > formats.MAX_DECODED_BYTES
+
+
+def test_an_environment_variable_raises_the_bound(tmp_path, monkeypatch):
+    path = bomb(tmp_path / "a.png", 20_000, 20_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setenv("SIMCLR_MAX_IMAGE_MIB", "3051")
+    with pytest.raises(OSError, match=r"takes 3,052 MiB, more than the 3,051 MiB .* or set SIMCLR_MAX_IMAGE_MIB=3052"):
+        image_size(path)
+    monkeypatch.setenv("SIMCLR_MAX_IMAGE_MIB", "3052")
+    assert image_size(path) == (20_000, 20_000)
+    for wrong in ("-1", "2G", "1e9", "9" * 5000):
+        monkeypatch.setenv("SIMCLR_MAX_IMAGE_MIB", wrong)
+        with pytest.raises(OSError, match="is not a whole number of MiB below 10,000,000: correct it, or unset it"):
+            image_size(path)
+
+
+def test_a_huge_file_is_refused_without_being_read(tmp_path):
+    path = saved(tmp_path / "a.webp", colors())
+    os.truncate(path, 1 << 40)
+    for read in (load_image, load_pixels, image_size):
+        with pytest.raises(OSError, match=r"its file has 1,048,576 MiB, more than the 1,280 MiB allowed: shrink it"):
+            read(path)
+
+
+def test_a_tiff_is_refused_for_the_bytes_of_its_strip(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.tif", Image.new("RGB", (6, 4)))
+    content = path.read_bytes()
+    monkeypatch.setattr(formats, "MAX_DECODED_BYTES", 6 * 4 * 8 + len(content))
+    assert load_image(path).size == (6, 4)
+    assert formats.decoded_bytes(6, 4, "RGBA", "TIFF", stored=8) == 6 * 4 * 12
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "LAB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_image_is_converted_strip_by_strip_to_the_same_pixels(tmp_path, monkeypatch, mode, channels):
+    extension = "tif" if mode in ("CMYK", "I", "F", "LAB") else "png"
+    random = np.random.default_rng(0)
+    if mode[0] in "IF":
+        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        image = Image.fromarray(random.integers(0, 3000, (40, 30)).astype(dtype))
+    else:
+        image = Image.fromarray(random.integers(0, 256, (40, 30, 4), dtype=np.uint8), "RGBA")
+        image = image if mode == "RGBA" else image.convert("L" if mode in ("1",) else "RGB").convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    path = saved(tmp_path / f"a.{extension}", image, **options)
+    whole = pixels(path, channels)
+    monkeypatch.setattr(decoding, "_STRIP", 7 * 30)
+    assert np.array_equal(pixels(path, channels), whole)
+    assert np.array_equal(load_pixels(path, channels), whole.reshape(40, 30, channels))
 
 
 def test_a_large_gray_image_is_scaled_in_strips(tmp_path, monkeypatch):

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import Interrupted, LostRank, UsageError, first_line, printable, report_usage_errors
+from runtime.errors import (
+    Interrupted,
+    LostRank,
+    UsageError,
+    exhausted,
+    first_line,
+    printable,
+    report_usage_errors,
+)
 
 SOURCE = Path(__file__).parents[1] / "runtime/errors.py"
 
@@ -95,3 +103,55 @@ def test_an_error_names_hostile_files_as_escapes(capsys):
     with pytest.raises(SystemExit), report_usage_errors("train.py"):
         raise UsageError(f"no image {HOSTILE}")
     assert capsys.readouterr().err == f"train.py: error: no image {SHOWN}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried "
+                "to allocate 8589934592 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "memory is exhausted, at an allocation of 8.00 GiB",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139 GiB"),
+            "memory is exhausted, at an allocation of 20.00 GiB",
+        ),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9, 9]"), "memory is exhausted"),
+        (MemoryError(), "memory is exhausted"),
+    ],
+)
+def test_exhausted_memory_is_one_line_with_the_remedy(capsys, error, reason):
+    with pytest.raises(SystemExit) as caught, report_usage_errors("train.py", "use a smaller --batch-size"):
+        raise error
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", f"train.py: error: {reason}: use a smaller --batch-size\n")
+
+
+def test_another_runtime_error_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shapes differ"), report_usage_errors("train.py"):
+        raise RuntimeError("shapes differ")
+
+
+def test_what_torch_raises_for_too_large_a_tensor_is_recognized():
+    code = (
+        "import resource, torch\n"
+        "from runtime.errors import report_usage_errors\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))\n"
+        "with report_usage_errors('train.py', 'use less'):\n"
+        "    torch.zeros(2**30)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=SOURCE.parents[1], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (
+        2,
+        "train.py: error: memory is exhausted, at an allocation of 4.00 GiB: use less\n",
+    )
+
+
+def test_an_interrupt_is_not_taken_for_the_end_of_memory():
+    assert exhausted(KeyboardInterrupt("out of memory")) == ""

@@ -655,7 +655,9 @@ def test_a_checkpoint_that_does_not_fit_the_flags_is_refused_in_a_sentence(
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = refusal(capsys, data, *SHORT, "--lr", "1e30", "--epochs", "3", "--output", tmp_path)
+    sentence = refusal(
+        capsys, data, *SHORT, "--lr", "1000", "--weight-decay", "1000", "--epochs", "3", "--output", tmp_path
+    )
     assert "classification_loss" in sentence
     assert "was not finite 3 steps in a row: lower --lr" in sentence
 

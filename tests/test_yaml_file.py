@@ -157,7 +157,7 @@ def test_contrastive_none_is_weight_zero_and_typed_flags_win(recipe: Callable[[s
         ("batchsize: 3", "unknown key 'batchsize'; did you mean batch-size?"),
         ("b: 3", "unknown key 'b'; did you mean batch-size?"),
         ("qqqqq: 3", "unknown key 'qqqqq'"),
-        ("batch_size: x", "--batch-size/-b: x is not a whole number of at least 1"),
+        ("batch_size: x", "--batch-size/-b: x is not a whole number from 1 to 1,048,576"),
         ("sched: cosin", "--sched: invalid choice: 'cosin'"),
         ("config: b.yaml", "'config': a YAML file cannot name another"),
         ("batch_size: 3\nbatch-size: 4", "'batch-size': this flag is set twice"),

@@ -16,6 +16,7 @@ from catalog.table import Table, read_table
 from catalog.targets import encode_targets
 from catalog.unlabeled import shared_images, with_unlabeled
 from runtime.errors import UsageError
+from runtime.progress import announced
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import ViewPlan
 from timm.models.multi_label_checkpoint import Checkpoint
@@ -94,12 +95,14 @@ def read_data(
     own_classes = not settings.attributes and find_label_table(settings.data_dir, train_path) == train_path
     if not settings.reads_labels and own_classes:
         train_table = without_unlearnable_attributes(train_table)
-    label_space = resolve_label_space(settings, train_table, resumed)
+    with announced(f"Collecting the classes of {len(train_table.columns):,} columns", _logger.info):
+        label_space = resolve_label_space(settings, train_table, resumed)
     check_multi_valued(settings, label_space, train_table, resumed is not None)
     check_attributes(settings, label_space, train_table, resumed is not None)
     check_attribute_weights(settings, label_space)
     check_pseudo_skip(settings, label_space)
-    train_set = make_train_set(settings, plan, train_table, label_space)
+    with announced(f"Making the targets of {len(train_table):,} rows, and finding the images", _logger.info):
+        train_set = make_train_set(settings, plan, train_table, label_space)
     check_blank_cells(settings, train_set, label_space)
     if not len(label_space):
         warn_of_repeated_images(train_set.table, ())
@@ -119,7 +122,8 @@ def read_data(
             "without their labels: to score images that were never seen, name others"
         )
     eval_set = TwoViewDataset(eval_table, targets, None, settings.channels, max_unreadable=settings.max_unreadable)
-    warn_of_repeated_images(train_set.table, label_space.attributes, eval_set.table)
+    with announced("Comparing the images of the tables", _logger.info):
+        warn_of_repeated_images(train_set.table, label_space.attributes, eval_set.table)
     return label_space, train_set, eval_set
 
 
@@ -156,7 +160,7 @@ def check_attributes(settings: DataSettings, label_space: LabelSpace, train_tabl
     Raises:
         UsageError: the table has an additional attribute, or lacks one of the resumed checkpoint.
     """
-    extra = [name for name in train_table.columns if name not in label_space.attributes]
+    extra = [name for name in train_table.columns if name not in label_space.classes]
     missing = [name for name in label_space.attributes if name not in train_table.columns]
     if resumed and (extra or missing):
         trained = ", ".join(label_space.attributes) or "no attribute"
@@ -200,7 +204,7 @@ def _check_names(flag: str, names: Iterable[str], label_space: LabelSpace) -> No
     Raises:
         UsageError: the name, and the attributes that exist.
     """
-    if unknown := [name for name in names if name not in label_space.attributes]:
+    if unknown := [name for name in names if name not in label_space.classes]:
         raise UsageError(f"{flag}: there is no attribute {unknown[0]!r}, only {', '.join(label_space.attributes)}")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 MAX_SIDE = 4096  # pixels; a larger input takes gigabytes for a single image
@@ -104,12 +105,19 @@ def _is_text(value: Any) -> bool:
 
 def _is_weights(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in value.items()
+        isinstance(name, str) and isinstance(weight, Tensor) and _is_stored(weight) for name, weight in value.items()
     )
 
 
 def _are_lists_of_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(names, list) and all(map(_is_text, names)) for names in value)
+
+
+def _is_stored(weight: Tensor) -> bool:
+    """Return whether a file holds each number of a tensor: an expanded one of a few bytes could fill all memory."""
+    if weight.layout != torch.strided or weight.is_quantized or weight.is_meta:
+        return False
+    return weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
 
 
 def _is_progress(value: Any) -> bool:
@@ -228,8 +236,8 @@ _ARCHITECTURE = Claim(
     lambda value: _is_text(value) and _ARCH.fullmatch(value) is not None, "the name of a model of the installed timm"
 )
 _ENTRIES: dict[str, Claim] = {
-    "state_dict": Claim(_is_weights, "tensors by name", optional=False),
-    "state_dict_ema": Claim(_is_weights, "tensors by name"),
+    "state_dict": Claim(_is_weights, "tensors by name, with all their values", optional=False),
+    "state_dict_ema": Claim(_is_weights, "tensors by name, with all their values"),
     "multi_label": _DICT,
     "arch": Claim(_is_text, "the name of a model"),
     "epoch": _COUNT,

@@ -8,6 +8,7 @@ from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
 from options.rules import Declaration, flag
+from options.split import split_parser
 from options.train import train_parser
 from options.validate import validate_parser
 
@@ -26,7 +27,7 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 def reference() -> str:
     """Return the page."""
-    parsers = (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser())
+    parsers = (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser(), split_parser())
     return "\n".join([_HEAD, *map(_command, parsers)])
 
 

@@ -19,6 +19,7 @@ from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
 from options.rules import flag
+from options.split import parse_split_args, split_parser
 from options.train import parse_train_args, train_parser
 from options.validate import parse_validate_args, validate_parser
 
@@ -30,6 +31,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "inference.py": inference_parser,
     "refit.py": refit_parser,
     "choose.py": choose_parser,
+    "split.py": split_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -37,6 +39,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
     "choose.py": parse_choose_args,
+    "split.py": parse_split_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -332,6 +335,7 @@ READERS = {
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
+    "split.py": ["options/split.py"],
 }
 
 

@@ -14,7 +14,7 @@ Photographs are kept in these formats. Pillow opens some thirty others, which ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -48,6 +48,7 @@ MAX_DECODED_BYTES = 1 << 29
 _COLOR_BYTES = 4  # bytes that Pillow keeps for a pixel in color
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # other modes: as in color
 
+_RAW = "a camera's raw file"
 _START = 64  # bytes that show a file's format
 _SIGNATURES = {
     b"%PDF": "PDF",
@@ -55,13 +56,24 @@ _SIGNATURES = {
     b"<?xml": "XML or SVG",
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
+    **dict.fromkeys((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM"), _RAW),
 }
-_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"crx": "CR3"}  # in the first box of ISO media files
+_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"crx": _RAW}  # in the first box of ISO media files
 _VAGUE = ("GBR", "PCX", "XBM")  # plugins that take files of other formats for their own
 _CONVERT = "save it as JPEG or PNG"
 _REMEDIES = {
     "AVIF": f"install Pillow 11.3 or newer (pip install -U pillow), or {_CONVERT}",
     "HEIF": f"install pillow-heif (pip install pillow-heif), or {_CONVERT}",
+    _RAW: "develop it, and save it as JPEG or PNG",
+}
+_SHOWN = {"HEIF": "HEIC"}  # the name that users know
+_RAW_ENDINGS = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw")
+_NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706  # tags of TIFF
+# What to do about files of a folder that are left out, by the ending of their names.
+_HINTS = {
+    (".heic", ".heif", ".hif"): ".heic is read after pip install pillow-heif",
+    (".avif",): ".avif is read after pip install -U pillow",
+    _RAW_ENDINGS: "raw files must be developed to JPEG or PNG",
 }
 
 
@@ -79,6 +91,11 @@ def image_extensions() -> frozenset[str]:
     formats = readable_formats()
     registered = Image.registered_extensions().items()
     return frozenset(extension for extension, name in registered if _OTHER_NAMES.get(name, name) in formats)
+
+
+def hint_for(endings: Collection[str]) -> str:
+    """Return what makes files that are not read readable, by the endings of their names; "" if nothing does."""
+    return "; ".join(hint for known, hint in _HINTS.items() if any(ending in known for ending in endings))
 
 
 def open_image(file: BinaryIO) -> Image.Image:
@@ -103,6 +120,8 @@ def open_image(file: BinaryIO) -> Image.Image:
     except Image.DecompressionBombError as error:
         reason = str(error).rstrip(".")
         raise OSError(f"it takes more than the {_mebibytes(MAX_DECODED_BYTES)} allowed ({reason}): shrink it") from None
+    if image.format == "TIFF" and _is_raw(image, file):
+        raise OSError(f"it is {_RAW}, of which only a preview could be read: {_REMEDIES[_RAW]}")
     if (needed := decoded_bytes(*image.size, image.mode)) > MAX_DECODED_BYTES:
         raise OSError(
             f"its {image.width} x {image.height} pixels of mode {image.mode} take {_mebibytes(needed)} decoded, more "
@@ -123,6 +142,16 @@ def decoded_bytes(width: int, height: int, mode: str) -> int:
     return width * height * (_PIXEL_BYTES.get(mode, _COLOR_BYTES) + copy)
 
 
+def _is_raw(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether a TIFF is a camera's raw file (DNG, NEF, ARW, CR2), whose first picture is a small preview."""
+    tags = getattr(image, "tag_v2", {})
+    place = file.tell()
+    file.seek(8)
+    is_canon = file.read(2) == b"CR"
+    file.seek(place)
+    return is_canon or _DNG_VERSION in tags or (tags.get(_NEW_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags)
+
+
 def _mebibytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
@@ -136,9 +165,9 @@ def _refusal(start: bytes) -> str:
     name = _format_of(start)
     if name is None:
         return f"not an image that Pillow knows: replace it, or {_CONVERT}"
+    shown = _SHOWN.get(name, name)
     if name in readable_formats():
-        return f"a damaged or unusual {name}: replace it, or {_CONVERT}"
-    shown = "HEIC" if name == "HEIF" else name
+        return f"a damaged or unusual {shown}: replace it, or {_CONVERT}"
     return f"it is {shown}, a format that is not read: {_REMEDIES.get(name, _CONVERT)}"
 
 

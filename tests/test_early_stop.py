@@ -1,9 +1,16 @@
 """The run stops after as many scorings without a better one as asked, and a resumed one at the same epoch."""
 
+from types import SimpleNamespace
+from typing import cast
+
+import torch.distributed as dist
+from distributed import run_on_processes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.early_stop import EarlyStop
+from training.loop import stops_early
+from training.run import Run
 
 SCORES = st.lists(st.one_of(st.none(), st.integers(0, 5).map(float)), max_size=20)
 
@@ -51,3 +58,16 @@ def test_the_state_of_another_metric_or_of_an_older_file_is_not_taken() -> None:
         stop = EarlyStop("top1", False, 1)
         stop.restore(state)
         assert stop == EarlyStop("top1", False, 1)
+
+
+def _stops(values: list[list[float]]) -> tuple[int, float | None]:
+    """Return the epoch after which this process stops, given each process's values, and its best value."""
+    rank = dist.get_rank()
+    run = cast(Run, SimpleNamespace(early_stop=EarlyStop("top1", False, 2), process=SimpleNamespace(world_size=2)))
+    stopped = next(epoch for epoch, value in enumerate(values[rank]) if stops_early(run, epoch, value))
+    return stopped, run.early_stop.best
+
+
+def test_processes_with_different_values_stop_after_the_same_epoch() -> None:
+    values = [[1.0, 3.0, 2.0, 2.0, 9.0, 1.0, 1.0], [1.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0]]
+    assert run_on_processes(2, _stops, values) == [(3, 3.0), (3, 3.0)]

@@ -137,7 +137,7 @@ def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome
 
 @shows("early_stop")
 def test_a_run_stops_after_scorings_without_a_better_one_and_does_what_ends_a_run(data: Path, tmp_path: Path) -> None:
-    still = ["--lr", "1e-12", "--freeze-bn", "--model-ema", "--eval-metric", "ema_top1"]  # nothing gets better
+    still = ["--lr", "1e-12", "--model", "test_vit", "--model-ema", "--eval-metric", "ema_top1"]  # nothing gets better
     folder, said = train_through(
         data, tmp_path, *still, "--epochs", 9, "--early-stop", 2, "--val-interval", 2, "--refit-heads"
     )
@@ -155,7 +155,9 @@ def test_a_run_stops_after_scorings_without_a_better_one_and_does_what_ends_a_ru
     assert {"last.pth.tar", "model_best.pth.tar", "accuracy.png"} <= {file.name for file in folder.iterdir()}
     lower, _ = train_through(data, tmp_path, "--epochs", 9, "--early-stop", 1, "--eval-metric", "simclr_weight")
     assert len(read_rows(lower / "summary.csv")) == 2
-    other, said = train_through(data, tmp_path, "--epochs", 3, "--early-stop", 3, "--lr", "1e-12", "--freeze-bn")
+    other, said = train_through(
+        data, tmp_path, "--epochs", 3, "--early-stop", 3, "--lr", "1e-12", "--model", "test_vit"
+    )
     assert len(read_rows(other / "summary.csv")) == 3
     assert "Stopped early" not in said
 

@@ -70,4 +70,4 @@ def _stops(values: list[list[float]]) -> tuple[int, float | None]:
 
 def test_processes_with_different_values_stop_after_the_same_epoch() -> None:
     values = [[1.0, 3.0, 2.0, 2.0, 9.0, 1.0, 1.0], [1.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0]]
-    assert run_on_processes(2, _stops, values) == [(3, 3.0), (3, 3.0)]
+    assert run_on_processes(2, _stops, values, timeout=300) == [(3, 3.0), (3, 3.0)]

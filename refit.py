@@ -22,8 +22,6 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from catalog.data_error import DataError
-from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, loader_kwargs, model_kwargs
 from options.shared import SMALLER
@@ -46,6 +44,7 @@ from serving.refitting import (
 )
 from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
+from training.find_tables import find_train_table, find_val_table
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("refit")
@@ -109,7 +108,7 @@ def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | Non
         args: the flags; --val-split none has no validation table.
         trained: attributes of the checkpoint, to solve heads for if --attributes names none.
     """
-    train = read_table(find_split(args.data, args.train_split), args.attributes, require_attributes=False)
+    train = read_table(find_train_table(args.data, args.train_split), args.attributes, require_attributes=False)
     if args.attributes is None:
         train = replace(train, columns={name: train.columns[name] for name in trained if name in train.columns})
     if not train.columns:
@@ -118,8 +117,8 @@ def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | Non
     if args.val_split == "none":
         return train, None
     try:
-        path = find_split(args.data, args.val_split)
-    except DataError as error:
+        path = find_val_table(args.data, args.val_split, train.path)
+    except UsageError as error:
         raise UsageError(f"{error}; or choose by cross-validation with --val-split none") from error
     return train, read_table(path, None, require_attributes=False)
 

@@ -62,6 +62,7 @@ from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.task.soft_label_source import SoftLabelSource
 from training.data import DataSettings, read_data
+from training.early_stop import EarlyStop
 from training.flag_names import naming_flags
 from training.frozen_features import evaluation_features, feature_loaders
 from training.health_check import HealthCheck, contrast_levels
@@ -207,6 +208,8 @@ def prepare(args: Namespace, signals: StopSignals | None = None) -> Run:
         process, settings, plan, data_config, task, train_loader, eval_loader, index_loader, optimizer, scheduler,
         num_epochs, backward, autocast, loss_guard, health_check, start, stop, clean_loader,
     )  # fmt: skip
+    run.early_stop = EarlyStop(metric, decreasing, args.early_stop or 0)
+    run.early_stop.restore(resumed.early_stop if resumed else None)
     if args.freeze_backbone:
         cache_frozen_features(args, run, model)
     done = start["epoch"] * updates + start["batch"] // args.grad_accum_steps
@@ -417,6 +420,7 @@ def open_outputs(
         "progress": lambda: run.progress | epoch,
         "parameter_names": lambda: names,
         "plateau": lambda: plateau_memory(run.scheduler),
+        "early_stop": run.early_stop.state,
     }
     saver = RunSaver(
         model=task.get_trainable_module(),

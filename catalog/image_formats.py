@@ -15,7 +15,7 @@ Photographs are kept in these formats. Pillow opens some thirty others, which ar
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -55,6 +55,7 @@ _PIXEL_BYTES = 2 * _COLOR_BYTES
 _CODEC_BYTES = {"WEBP": 24, "AVIF": 20, "HEIF": 20, "JPEG2000": 28}  # measured: these decoders hold copies of their own
 _READ_WHOLE = ("WEBP", "AVIF", "HEIF", "TIFF")  # formats whose decoders hold the file too
 
+_RAW = "a camera's raw file"
 _START = 64  # bytes that show a file's format
 _SIGNATURES = {
     b"%PDF": "PDF",
@@ -62,13 +63,24 @@ _SIGNATURES = {
     b"<?xml": "XML or SVG",
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
+    **dict.fromkeys((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM"), _RAW),
 }
-_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"crx": "CR3"}  # in the first box of ISO media files
+_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"crx": _RAW}  # in the first box of ISO media files
 _VAGUE = ("GBR", "PCX", "XBM")  # plugins that take files of other formats for their own
 _CONVERT = "save it as JPEG or PNG"
 _REMEDIES = {
     "AVIF": f"install Pillow 11.3 or newer (pip install -U pillow), or {_CONVERT}",
     "HEIF": f"install pillow-heif (pip install pillow-heif), or {_CONVERT}",
+    _RAW: "develop it, and save it as JPEG or PNG",
+}
+_SHOWN = {"HEIF": "HEIC"}  # the name that users know
+_RAW_ENDINGS = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw")
+_NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706  # tags of TIFF
+# What to do about files of a folder that are left out, by the ending of their names.
+_HINTS = {
+    (".heic", ".heif", ".hif"): ".heic is read after pip install pillow-heif",
+    (".avif",): ".avif is read after pip install -U pillow",
+    _RAW_ENDINGS: "raw files must be developed to JPEG or PNG",
 }
 
 
@@ -86,6 +98,11 @@ def image_extensions() -> frozenset[str]:
     formats = readable_formats()
     registered = Image.registered_extensions().items()
     return frozenset(extension for extension, name in registered if _OTHER_NAMES.get(name, name) in formats)
+
+
+def hint_for(endings: Collection[str]) -> str:
+    """Return what makes files that are not read readable, by the endings of their names; "" if nothing does."""
+    return "; ".join(hint for known, hint in _HINTS.items() if any(ending in known for ending in endings))
 
 
 def open_image(file: BinaryIO) -> Image.Image:
@@ -115,6 +132,8 @@ def open_image(file: BinaryIO) -> Image.Image:
         raise OSError(_refusal(file.read(_START))) from None
     except Image.DecompressionBombError as error:
         raise _too_large(str(error).rstrip("."), limit, 2 * limit) from None
+    if image.format == "TIFF" and _is_raw(image, file):
+        raise OSError(f"it is {_RAW}, of which only a preview could be read: {_REMEDIES[_RAW]}")
     stored = sum(image.tag_v2.get(BITSPERSAMPLE, (8,))) // 8 if isinstance(image, TiffImageFile) else 0
     needed = decoded_bytes(*image.size, image.mode, image.format or "", stored)
     if (needed := needed + (size if image.format in _READ_WHOLE else 0)) > limit:
@@ -159,6 +178,16 @@ def _too_large(reason: str, limit: int, needed: int) -> OSError:
     return OSError(f"{reason}, more than the {_mebibytes(limit)} allowed: shrink it, or {raised}")
 
 
+def _is_raw(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether a TIFF is a camera's raw file (DNG, NEF, ARW, CR2), whose first picture is a small preview."""
+    tags = getattr(image, "tag_v2", {})
+    place = file.tell()
+    file.seek(8)
+    is_canon = file.read(2) == b"CR"
+    file.seek(place)
+    return is_canon or _DNG_VERSION in tags or (tags.get(_NEW_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags)
+
+
 def _mebibytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
@@ -172,9 +201,9 @@ def _refusal(start: bytes) -> str:
     name = _format_of(start)
     if name is None:
         return f"not an image that Pillow knows: replace it, or {_CONVERT}"
+    shown = _SHOWN.get(name, name)
     if name in readable_formats():
-        return f"a damaged or unusual {name}: replace it, or {_CONVERT}"
-    shown = "HEIC" if name == "HEIF" else name
+        return f"a damaged or unusual {shown}: replace it, or {_CONVERT}"
     return f"it is {shown}, a format that is not read: {_REMEDIES.get(name, _CONVERT)}"
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from catalog.data_error import DataError
-from catalog.image_formats import image_extensions
+from catalog.image_formats import hint_for, image_extensions
 from catalog.image_roots import image_roots
 from catalog.splits import FORMATS
 from catalog.table import read_table
@@ -126,8 +126,8 @@ def _counts(left_out: Counter[str]) -> str:
     words = [f"{count:,} {end}" for end, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))]
     if words[_NAMED:]:
         words[_NAMED:] = [f"{sum(left_out.values()) - sum(sorted(left_out.values())[-_NAMED:]):,} of other extensions"]
-    hint = " (.heic is read after pip install pillow-heif)" if ".heic" in left_out else ""
-    return f"{', '.join(words)}{hint}"
+    hint = hint_for(left_out)
+    return f"{', '.join(words)}{f' ({hint})' if hint else ''}"
 
 
 def _append_files(lists: list[ImageList], files: list[str]) -> None:

@@ -11,7 +11,11 @@ FORMATS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 
 JOINING = "write one file, with pandas.concat(map(pandas.read_parquet, PARTS)).to_parquet(FILE)"
 _TABLE_FOLDERS = ("annotations", "tables", "labels", "splits")
-_ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
+ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
+
+
+class MissingTable(DataError):
+    """A data folder that lacks a table."""
 
 
 def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
@@ -23,10 +27,11 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
             works, relative to the working directory or to `data_dir`.
 
     Raises:
-        DataError: if there is no such table, there are several, or it is no regular file.
+        MissingTable: if the folder has no such table.
+        DataError: if there are several, it is no regular file, or there is no such folder.
     """
     folder = Path(data_dir)
-    for stem in _ALIASES.get(name, (name,)):
+    for stem in ALIASES.get(name, (name,)):
         for parts in (folder / stem, folder / f"{stem}.parquet"):
             if parts.is_dir() and any(parts.glob("*.parquet")):
                 raise DataError(f"{parts} is a folder of Parquet parts: {JOINING}")
@@ -40,7 +45,7 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     if any(folder.glob(f"{glob.escape(name)}-[0-9]*.parquet")):
         raise DataError(f"{folder} has {name} in several Parquet parts: {JOINING}")
     below = [
-        table for place in _subfolders(folder) for stem in _ALIASES.get(name, (name,)) if (table := _find(place, stem))
+        table for place in _subfolders(folder) for stem in ALIASES.get(name, (name,)) if (table := _find(place, stem))
     ]
     if len(below) == 1:
         return below[0]
@@ -50,7 +55,7 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
         raise DataError(f"no such data folder: {folder}")
     name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"
     expected = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
-    raise DataError(f"{folder} has no {expected}: {tables_nearby(folder)}")
+    raise MissingTable(f"{folder} has no {expected}: {tables_nearby(folder)}")
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
     Raises:
         DataError: if an input is missing, or the table already has all its images.
     """
-    found = pa.concat_arrays([_absolute_paths(images) for images in list_images(_expanded(inputs))]).unique()
+    found = pa.concat_arrays([absolute_paths(images) for images in list_images(_expanded(inputs))]).unique()
     new = found.filter(pc.invert(pc.is_in(found, value_set=_all_absolute_paths(table))))
     if not len(new):
         raise DataError(f"unlabeled {' '.join(inputs)}: {table.path.name} already has all these images: name others")
@@ -88,7 +88,7 @@ def _all_absolute_paths(table: Table) -> pa.LargeStringArray:
     return pa.concat_arrays([join_paths(folder, table.image_paths) for folder in folders])
 
 
-def _absolute_paths(images: ImageList) -> pa.LargeStringArray:
+def absolute_paths(images: ImageList) -> pa.LargeStringArray:
     """Return each image's absolute path: below the first root that has it, or below the last root if none has."""
     *earlier, last = (join_paths(str(root.resolve()), images.paths) for root in images.roots)
     for paths in reversed(earlier):

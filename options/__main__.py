@@ -9,6 +9,7 @@ from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
 from options.rules import Declaration, flag
+from options.split import split_parser
 from options.train import train_parser
 from options.validate import validate_parser
 from options.values import Number
@@ -26,10 +27,23 @@ Every flag of the commands, by group. `make flags` writes this page from `option
   or the range of a number.
 """
 
+_PARSERS = (  # in the order of the page
+    *(train_parser, validate_parser, inference_parser, refit_parser),
+    *(export_parser, choose_parser, split_parser),
+)
+
 
 def reference() -> str:
     """Return the page."""
-    parsers = (train_parser, validate_parser, inference_parser, refit_parser, export_parser, choose_parser)
+    parsers = (
+        train_parser,
+        validate_parser,
+        inference_parser,
+        refit_parser,
+        export_parser,
+        choose_parser,
+        split_parser,
+    )
     return "\n".join([_HEAD, *(_command(parser()) for parser in parsers)])
 
 

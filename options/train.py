@@ -47,7 +47,7 @@ _ABOUT_TRAINING = {
     *("warmup_steps", "warmup_lr", "cooldown_epochs", "min_lr", "decay_epochs", "decay_rate", "decay_milestones"),
     *("patience_epochs", "lr_noise", "lr_cycle_limit", "lr_k_decay", "grad_accum_steps", "reprob", "mixup", "cutmix"),
     *("cutmix_minmax", "drop", "smoothing", "balance", "multi_valued_loss", "model_ema", "val_interval"),
-    *("recovery_interval", "refit_heads", "resume", "pseudo", "pseudo_labels"),
+    *("recovery_interval", "refit_heads", "resume", "pseudo", "pseudo_labels", "early_stop"),
 }
 
 
@@ -155,6 +155,11 @@ def _running_flags(group: Group) -> None:
     add("--seed", SEED, 42, "seed of all random numbers; each process adds its rank")
     often = "epochs between scorings (default: 1; with --steps as many as make about 20 scorings)"
     add("--val-interval", COUNT, None, often)
+    worse = "scorings of --eval-metric without a better one after which the run stops (default: it never does)"
+    trains = Need(
+        "--epochs above 0", ("epochs", "steps"), lambda args: args.epochs > 0 or args.steps, "no epoch is trained"
+    )
+    add("--early-stop", COUNT, None, worse, needs=(trains,))
     knn = (
         "epochs between k-NN scorings of the representation (k = 20 and 200), with one more after the last epoch; "
         "0 is off"

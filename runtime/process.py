@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from runtime.errors import UsageError, first_line, printable
+from runtime.errors import UsageError, first_line
 from runtime.host_memory import keep_freed_memory
+from runtime.log import set_up_log
 from runtime.process_group import join_process_group, launched_place
 from runtime.rank_watch import end_watch
 
@@ -110,19 +111,8 @@ def set_up_process(
     if process.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True
-    level = logging.INFO if process.is_primary else logging.ERROR
-    log = logging.StreamHandler()
-    log.setFormatter(PrintableFormatter())
-    logging.basicConfig(level=level, handlers=[log], force=True)
+    set_up_log(logging.INFO if process.is_primary else logging.ERROR)
     return process
-
-
-class PrintableFormatter(logging.Formatter):
-    """Formats a record as its message alone, on one line, with escapes for what would steer the terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the message of a record."""
-        return printable(record.message)
 
 
 def _check_gpus(device: str) -> None:

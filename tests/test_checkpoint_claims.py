@@ -56,6 +56,7 @@ ENTRIES = {
     "args": ["-b 3"],
     "progress": ["x", {"epoch": "4"}, {"batch": -2}],
     "plateau": [3],
+    "early_stop": [3],
     "thresholds": [{"color": 2.0}, {"color": "x"}, [0.5]],
     "temperatures": [{"color": 0.0}, {"color": math.nan}, {3: 1.0}],
     "pseudo": [[1]],

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_checkpoint import make_data, make_model, save_checkpoint
+from tiny_checkpoint import make_model, save_checkpoint
 
 from options.choose import choose_parser, parse_choose_args
 from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
+from options.split import parse_split_args, split_parser
 from options.train import parse_train_args, train_parser
 from options.validate import parse_validate_args, validate_parser
 
@@ -36,6 +37,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "refit.py": parse_refit_args,
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
+    "split.py": parse_split_args,
 }
 
 
@@ -129,6 +131,7 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
         refit_parser(),
         export_parser(),
         choose_parser(),
+        split_parser(),
     ):
         known |= parser.flags.keys()
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "fashion-product-images").glob("*.py")]
@@ -158,13 +161,11 @@ def test_the_front_page_trains_scores_and_labels_with_three_flags_each() -> None
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path / "output" / "train" / "mine" / "model_best.pth.tar", make_model())
     Image.new("L", (40, 30), 128).save(tmp_path / "photo.jpg")
-    shutil.move(make_data(tmp_path, 20) / "val.csv", tmp_path / "table.csv")
     monkeypatch.chdir(tmp_path)
     examples = [block for page in PAGES for block in code_blocks(page.read_text(encoding="utf-8"), "python")]
-    assert len(examples) >= 3
+    assert len(examples) >= 2
     for example in examples:
         exec(example, {})
-    assert [len((tmp_path / name).read_text().splitlines()) - 1 for name in ("val.csv", "train.csv")] == [2, 18]
 
 
 def test_the_example_of_the_front_page_prints_a_class_for_each_attribute(

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from catalog.decode import image_size, load_image, load_pixels
-from catalog.image_formats import FORMATS, image_extensions, open_image, readable_formats
+from catalog.image_formats import FORMATS, hint_for, image_extensions, open_image, readable_formats
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
@@ -78,7 +78,6 @@ def test_an_eps_file_inside_an_iptc_file_is_not_opened(tmp_path: Path) -> None:
         (b"%PDF-1.7", "PDF"),
         (b'\n<svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "CR3"),
     ],
 )
 def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path: Path, start: bytes, name: str) -> None:
@@ -99,7 +98,8 @@ def test_a_format_that_needs_a_package_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
-    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    for name in ("AVIF", "HEIF"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
     assert package in reason(tmp_path, content)
 
 
@@ -113,6 +113,62 @@ def test_heic_is_read_where_pillow_heif_is_installed(tmp_path: Path, monkeypatch
     (tmp_path / "a.heic").write_bytes(HEIC)
     assert image_size(tmp_path / "a.heic") == (3, 2)
     assert load_pixels(tmp_path / "a.heic").tolist() == [[[255, 0, 0]] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    "start", [b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", b"FUJIFILMCCD-RAW 0201", b"IIRO\x08\0", b"IIU\0\x18\0"]
+)
+def test_a_raw_file_is_named_with_what_to_do(tmp_path: Path, start: bytes) -> None:
+    expected = "it is a camera's raw file, a format that is not read: develop it, and save it as JPEG or PNG"
+    assert reason(tmp_path, start + bytes(64)) == expected
+
+
+@pytest.mark.parametrize("tags", [{50706: b"\1\4\0\0"}, {254: 1, 330: 8}])
+def test_the_preview_of_a_raw_file_is_not_taken_for_the_photograph(tmp_path: Path, tags: dict[int, object]) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[tag] = value
+    content = io.BytesIO()
+    Image.new("RGB", (16, 12), "red").save(content, "TIFF", tiffinfo=info)
+    assert reason(tmp_path, content.getvalue()) == (
+        "it is a camera's raw file, of which only a preview could be read: develop it, and save it as JPEG or PNG"
+    )
+
+
+def test_a_canon_raw_file_is_not_read_either(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (16, 12), "red").save(content, "TIFF")
+    data = content.getvalue()
+    assert data[:4] == b"II*\0"
+    moved = int.from_bytes(data[4:8], "little")
+    canon = data[:4] + len(data).to_bytes(4, "little") + b"CR\2\0" + data[12:] + data[moved:]  # the same directory
+    assert "it is a camera's raw file" in reason(tmp_path, canon)
+
+
+def test_real_heic_photographs_are_read_upright(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    readable_formats()
+    picture = Image.new("RGB", (64, 32), "white")
+    picture.paste("red", (0, 0, 32, 16))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "a.HEIC", format="HEIF", exif=exif.tobytes(), quality=90)
+    picture.save(tmp_path / "a.jpg", exif=exif.tobytes(), quality=90)
+    heic, jpeg = load_pixels(tmp_path / "a.HEIC"), load_pixels(tmp_path / "a.jpg")
+    assert heic.shape == jpeg.shape == (64, 32, 3)
+    assert abs(heic.astype(int) - jpeg).mean() < 8
+    assert {".heic", ".heif", ".hif"} <= image_extensions()
+    (tmp_path / "cut.heic").write_bytes((tmp_path / "a.HEIC").read_bytes()[:300])
+    with pytest.raises(OSError, match="a damaged or unusual HEIC: replace it"):
+        load_pixels(tmp_path / "cut.heic")
+
+
+def test_files_left_out_of_a_folder_have_their_hints() -> None:
+    assert hint_for({".heic": 3, ".svg": 1}) == ".heic is read after pip install pillow-heif"
+    assert hint_for([".nef", ".hif"]) == (
+        ".heic is read after pip install pillow-heif; raw files must be developed to JPEG or PNG"
+    )
+    assert hint_for([".txt"]) == ""
 
 
 def test_a_damaged_header_is_called_damaged_and_text_no_image(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
 from options.rules import flag
+from options.split import parse_split_args, split_parser
 from options.train import parse_train_args, train_parser
 from options.validate import parse_validate_args, validate_parser
 
@@ -32,6 +33,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "refit.py": refit_parser,
     "export.py": export_parser,
     "choose.py": choose_parser,
+    "split.py": split_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -40,6 +42,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "refit.py": parse_refit_args,
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
+    "split.py": parse_split_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -336,6 +339,7 @@ READERS = {
     "export.py": ["options/serving_kwargs.py", "serving/*.py"],
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
+    "split.py": ["options/split.py"],
 }
 
 

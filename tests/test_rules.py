@@ -17,6 +17,7 @@ def train(*words: str) -> argparse.Namespace:
 
 # For each flag words with which it has no effect, one for each of its needs. The flag comes first.
 UNMET = """
+--early-stop 3 --epochs 0 --refit-heads
 --amp-dtype float16 | --multi-valued-loss asl -wlc 0 | --balance uncertainty -wlc 0 | --class-weights inverse -wlc 0
 --class-weights effective --aug-splits 3 --jsd | --logit-adjustment 1 -wlc 0 | --classify-view weak -wlc 0
 --smoothing 0.3 -wlc 0 | --contrastive dcl -wls 0 | --mask-false-negatives -wls 0

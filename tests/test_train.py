@@ -238,6 +238,35 @@ def test_resuming_equals_not_stopping_bit_for_bit(
     assert one["saver"]["best_metric"] == other["saver"]["best_metric"]
 
 
+@pytest.mark.parametrize("finish", [["--refit-heads"], []], ids=["refit", "plain"])
+def test_a_run_that_stops_early_is_resumed_to_the_same_end(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], finish: list[str]
+) -> None:
+    words = [*PLAIN, *finish, "--epochs", 9, "--early-stop", 3, "--lr", "1e-12", "--model", "test_vit"]
+    whole = run(data, tmp_path / "whole", *words)
+    epochs = [row["epoch"] for row in summary(whole)]
+    assert epochs == [str(epoch) for epoch in range(4 + len(finish))]
+    for done in (1, 2, 3, 4):  # in between, and before the heads are refitted
+        part = tmp_path / f"part-{done}"
+        part.mkdir()
+        for index in range(done):
+            shutil.copy(whole / f"checkpoint-{index}.pth.tar", part)
+        shutil.copy(whole / f"checkpoint-{done - 1}.pth.tar", part / "last.pth.tar")
+        lines = (whole / "summary.csv").read_text().splitlines(keepends=True)
+        (part / "summary.csv").write_text("".join(lines[: done + 1]))
+        resume(part / "last.pth.tar", data, *words)
+        one, other = load(whole / "last.pth.tar"), load(part / "last.pth.tar")
+        for key in ("state_dict", "optimizer", "epoch", "metric", "early_stop"):
+            assert_same(one.get(key), other.get(key), key)
+        assert summary(part) == summary(whole)
+    resume(whole / "last.pth.tar", data, *words)
+    assert "epochs are done; the run stopped early; raise --early-stop" in capsys.readouterr().err
+    assert [row["epoch"] for row in summary(whole)] == epochs
+    if not finish:
+        resume(whole / "last.pth.tar", data, *words, "--early-stop", 5)
+        assert len(summary(whole)) == 6
+
+
 def test_a_run_killed_before_its_heads_were_refitted_has_them_after_resuming(data: Path, tmp_path: Path) -> None:
     whole = run(data, tmp_path / "whole", *REFIT, "--epochs", 1)
     part = tmp_path / "part"

@@ -137,6 +137,33 @@ def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome
     assert [bool(row["eval_top1"]) for row in summary(busy)] == [False, True, False, True]
 
 
+@shows("early_stop")
+def test_a_run_stops_after_scorings_without_a_better_one_and_does_what_ends_a_run(data: Path, tmp_path: Path) -> None:
+    still = ["--lr", "1e-12", "--model", "test_vit", "--model-ema", "--eval-metric", "ema_top1"]  # nothing gets better
+    folder, said = train_through(
+        data, tmp_path, *still, "--epochs", 9, "--early-stop", 2, "--val-interval", 2, "--refit-heads"
+    )
+    rows = read_rows(folder / "summary.csv")
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3", "4", "5", "6"]  # scored in 1, 3, 5; then refitted
+    assert [bool(row["ema_top1"]) for row in rows] == [False, True, False, True, False, True, True]
+    assert said.count("Neighbors: k = 20:") == 1  # after the last epoch
+    best = float(rows[1]["ema_top1"])
+    assert (
+        f"Stopped early after epoch 5: 2 scorings of ema_top1 since {best:.4f} (epoch 1) gave no better one "
+        "(--early-stop 2)\n"
+    ) in said
+    assert "Refit (EMA): color" in said
+    assert "*** Best ema_top1" in said
+    assert {"last.pth.tar", "model_best.pth.tar", "accuracy.png"} <= {file.name for file in folder.iterdir()}
+    lower, _ = train_through(data, tmp_path, "--epochs", 9, "--early-stop", 1, "--eval-metric", "simclr_weight")
+    assert len(read_rows(lower / "summary.csv")) == 2
+    other, said = train_through(
+        data, tmp_path, "--epochs", 3, "--early-stop", 3, "--lr", "1e-12", "--model", "test_vit"
+    )
+    assert len(read_rows(other / "summary.csv")) == 3
+    assert "Stopped early" not in said
+
+
 @shows("knn_interval")
 def test_neighbors_are_scored_at_the_interval_and_after_the_last_epoch(
     plain: Outcome, data: Path, tmp_path: Path, prepare: Prepare

@@ -14,9 +14,10 @@ from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.label_space import LabelSpace
 from catalog.repeated_images import warn_of_repeated_images
 from catalog.split_tables import Split, make_splits
-from catalog.splits import find_label_table, find_split
+from catalog.splits import find_label_table
 from catalog.table import Table, read_table
 from catalog.targets import encode_targets
+from training.find_tables import find_train_table
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_choice_data(
         DataError: there is no such table or column, or it cannot be learned or split.
     """
     # the training table
-    path = find_split(data_dir, train_split)
+    path = find_train_table(data_dir, train_split)
     table = read_table(path, attributes and [*attributes, *([group] if group else [])])
     groups = table.columns.get(group) if group else None
     if group and groups is None:

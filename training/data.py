@@ -11,7 +11,7 @@ import numpy as np
 from catalog.build_label_space import build_label_space, without_unlearnable_attributes
 from catalog.label_space import UNKNOWN, LabelSpace
 from catalog.repeated_images import warn_of_repeated_images
-from catalog.splits import find_label_table, find_split
+from catalog.splits import find_label_table
 from catalog.table import Table, read_table
 from catalog.targets import encode_targets
 from catalog.unlabeled import shared_images, with_unlabeled
@@ -22,6 +22,7 @@ from timm.data.view_plan import ViewPlan
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.contrastive_loss import reads_labels
 from timm.task.pseudo_loss import blank_cells
+from training.find_tables import find_train_table, find_val_table
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("train")
@@ -90,7 +91,7 @@ def read_data(
         The label space, the training images, and the validation images; None without an attribute to score.
     """
     # the training table and the label space
-    train_path = find_split(settings.data_dir, settings.train_split)
+    train_path = find_train_table(settings.data_dir, settings.train_split)
     train_table = read_table(train_path, settings.attributes, require_attributes=settings.classify)
     own_classes = not settings.attributes and find_label_table(settings.data_dir, train_path) == train_path
     if not settings.reads_labels and own_classes:
@@ -109,7 +110,8 @@ def read_data(
         return label_space, train_set, None
 
     # the validation table
-    eval_table = read_table(find_split(settings.data_dir, settings.val_split), None, require_attributes=False)
+    val_path = find_val_table(settings.data_dir, settings.val_split, train_path)
+    eval_table = read_table(val_path, None, require_attributes=False)
     targets = encode_targets(eval_table, label_space, strict=False)
     if (targets == UNKNOWN).all():
         _logger.warning(

@@ -19,6 +19,31 @@ from training.summary import is_due, named_accuracies, no_metrics
 _logger = logging.getLogger("train")
 
 
+# metrics of the model and of its moving average, and scores of the nearest neighbors
+EpochScores = tuple[Metrics, Metrics | None, dict[str, float]]
+
+
+def score_epoch(run: Run, epoch: int) -> EpochScores:
+    """Return the scores of an epoch, blank where nothing is due."""
+    return *validate(run, epoch), evaluate_neighbors(run, epoch)
+
+
+def score_last(run: Run, epoch: int, scores: EpochScores) -> EpochScores:
+    """Make an epoch the run's last one, and return its scores with what is due after a last epoch.
+
+    Args:
+        run: the run, which stops.
+        epoch: index of the epoch, from 0.
+        scores: scores of the epoch so far.
+    """
+    settings, planned = run.settings, run.num_epochs
+    run.num_epochs = epoch + 1
+    evaluated, averaged, neighbors = scores
+    if not is_due(epoch, settings.val_interval, planned):
+        evaluated, averaged = validate(run, epoch)
+    return evaluated, averaged, neighbors or evaluate_neighbors(run, epoch)
+
+
 def share_batch_norm(run: Run) -> None:
     """Give every process the same running statistics, which the checkpoint will hold.
 

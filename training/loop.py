@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runtime.random_state import epoch_seed, seed_all
+from runtime.random_state import epoch_seed, gather_objects, seed_all
 from timm.data.mixed_sampler import MixedSampler
 from timm.task.gradient_cache import (
     Chunk,
@@ -21,13 +21,13 @@ from timm.task.gradient_cache import (
     steps_per_epoch,
 )
 from training.epoch_log import EpochLog, projections_line, weights_line
-from training.epoch_scores import evaluate_neighbors, report_unreadable, share_batch_norm, validate
+from training.epoch_scores import EpochScores, report_unreadable, score_epoch, score_last, share_batch_norm
 from training.loss_meter import EpochMeter, rows_of
 from training.pseudo import teacher_line
 from training.recovery import Recovery
 from training.refit import probe_first, refit_epoch
 from training.run import Run, Start
-from training.summary import epoch_row, measured_columns, measured_row, metric_value, soft_row
+from training.summary import Row, epoch_row, measured_columns, measured_row, metric_value, soft_row
 
 _logger = logging.getLogger("train")
 
@@ -39,12 +39,13 @@ def loop(run: Run) -> None:
         Interrupted: a signal asked for an end, and the run's state after the last step is saved.
     """
     settings, task, first = run.settings, run.task, run.start["epoch"]
-    attributes = task.label_space.attributes
-    columns = measured_columns(attributes, run.plan.contrast is not None, settings.knn_interval > 0)
     if settings.probe_first and not (first or run.start["batch"]):
         probe_first(run)
+    if run.early_stop.is_over:  # a resumed run that has stopped
+        run.num_epochs = min(run.num_epochs, run.early_stop.epochs)
     if first >= run.num_epochs + settings.refit_heads:
-        _logger.info(f"Nothing left to train: {first} of {run.num_epochs} epochs are done; raise --epochs or --steps")
+        remedy = "the run stopped early; raise --early-stop" if run.early_stop.is_over else "raise --epochs or --steps"
+        _logger.info(f"Nothing left to train: {first} of {run.num_epochs} epochs are done; {remedy}")
     for epoch in range(first, run.num_epochs):
         # train
         start_epoch(run, epoch)
@@ -52,29 +53,55 @@ def loop(run: Run) -> None:
         share_batch_norm(run)
 
         # score
-        evaluated, averaged = validate(run, epoch)
-        neighbors = evaluate_neighbors(run, epoch)
-        report_unreadable(run)
         weights = task.weights()
+        scores = score_epoch(run, epoch)
+        row, numbers = make_row(run, epoch, train_metrics | weights, scores)
+        if stops_early(run, epoch, metric_value(row, settings.eval_metric)):
+            row, numbers = make_row(run, epoch, train_metrics | weights, score_last(run, epoch, scores))
+        report_unreadable(run)
         if settings.log_weights:
             _logger.info(f"Weights: {weights_line(weights)}")
-        numbers = train_metrics | neighbors | weights
         run.health_check.check(epoch, numbers)
 
         # set the learning rate and save
-        row = epoch_row(epoch, train_metrics, evaluated, averaged) | measured_row(columns, numbers)
-        row |= soft_row(attributes, numbers)
         value = metric_value(row, settings.eval_metric)
         run.progress = {"epoch": epoch + 1, "batch": 0}
         run.scheduler.step(epoch + 1, value)
-        last = epoch + 1 == run.num_epochs
-        run.outputs.save_epoch(epoch, row, value, last)
+        last = epoch + 1 == run.num_epochs or run.early_stop.is_over
+        run.outputs.save_epoch(epoch, row, value, epoch + 1 == run.num_epochs)
         if not last or settings.refit_heads:
             run.stop.leave_if_asked()
+        if run.early_stop.is_over:
+            _logger.info(run.early_stop.sentence())
+            break
     run.stop.defer(False)
     if settings.refit_heads and first <= run.num_epochs:
         refit_epoch(run)
     run.outputs.finish()
+
+
+def make_row(run: Run, epoch: int, numbers: dict[str, float], scores: EpochScores) -> tuple[Row, dict[str, float]]:
+    """Return an epoch's row of summary.csv, and its numbers with the neighbors' scores.
+
+    Args:
+        run: run that is trained.
+        epoch: index of the epoch, from 0.
+        numbers: what training measured, and the weights of the losses.
+        scores: scores of the epoch.
+    """
+    evaluated, averaged, neighbors = scores
+    attributes, numbers = run.task.label_space.attributes, numbers | neighbors
+    columns = measured_columns(attributes, run.plan.contrast is not None, run.settings.knn_interval > 0)
+    row = epoch_row(epoch, numbers, evaluated, averaged) | measured_row(columns, numbers)
+    return row | soft_row(attributes, numbers), numbers
+
+
+def stops_early(run: Run, epoch: int, value: float | None) -> bool:
+    """Record an epoch's value of the metric, and return whether the run stops; all processes take the first one's."""
+    if run.early_stop.patience:
+        value = gather_objects(value, run.process.world_size)[0]
+    run.early_stop.record(epoch, value)
+    return run.early_stop.is_over
 
 
 def start_epoch(run: Run, epoch: int) -> None:

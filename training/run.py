@@ -13,6 +13,7 @@ from runtime.process import Process, memory_format
 from timm.data.preprocessing import DataConfig
 from timm.data.view_plan import ViewPlan
 from timm.task.simclr_classification import SimCLRClassificationTask
+from training.early_stop import EarlyStop
 from training.health_check import HealthCheck
 from training.loss_meter import NonFiniteLossGuard
 from training.outputs import NoOutputs, Outputs
@@ -87,7 +88,7 @@ class Run:
         index_loader: loader of the training images in the k-NN index; None without one.
         optimizer: optimizer of the model's weights.
         scheduler: schedule of the learning rate.
-        num_epochs: number of epochs.
+        num_epochs: number of epochs; fewer once the run has stopped early.
         backward: backward pass with update, with or without loss scaling.
         autocast: function that returns the context of a forward pass.
         loss_guard: guard against losses that are not finite.
@@ -97,6 +98,7 @@ class Run:
         clean_loader: loader of the labeled training images in their evaluation view; None if no head is solved.
         outputs: files that this process writes.
         progress: where the run stands, for its checkpoints.
+        early_stop: best score, and whether the run stops since it is long ago.
     """
 
     process: Process
@@ -119,6 +121,7 @@ class Run:
     clean_loader: Any = None
     outputs: Outputs | NoOutputs = field(default_factory=NoOutputs)
     progress: dict[str, Any] = field(default_factory=dict)
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
 
     def to_device(self, images: Tensor) -> Tensor:
         """Return a batch on the device, in the dtype and the memory layout of the model."""

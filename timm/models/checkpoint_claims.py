@@ -248,6 +248,7 @@ _ENTRIES: dict[str, Claim] = {
     "args": Claim(lambda value: isinstance(value, Mapping) or hasattr(value, "__dict__"), "the flags of a run"),
     "progress": Claim(_is_progress, "a dict with an epoch and a batch"),
     "plateau": _DICT,
+    "early_stop": _DICT,
     "thresholds": _THRESHOLDS,
     "thresholds_ema": _THRESHOLDS,
     "temperatures": _TEMPERATURES,

@@ -8,11 +8,13 @@ from pathlib import Path
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
 from runtime.regular_file import irregular_file
+from timm.models.foreign_weights import foreign_backbone
 from timm.models.multi_label import MultiLabelModel, build_model
 from timm.models.multi_label_checkpoint import (
     Checkpoint,
     CheckpointError,
     StateDict,
+    load_content,
     read_checkpoint,
     without_auxiliary_norms,
 )
@@ -110,8 +112,24 @@ def _read(path: str | Path) -> Checkpoint:
 def _under_model_names(model: MultiLabelModel, checkpoint: Checkpoint) -> StateDict:
     """Return the file's weights under this model's names, without heads that have other classes here."""
     if checkpoint.config is None and not checkpoint.is_original:
-        return {f"{_BACKBONE}{name}": value for name, value in checkpoint.state_dict.items()}
+        return {f"{_BACKBONE}{name}": value for name, value in _plain_weights(model, checkpoint).items()}
     return _heads_by_attribute(model, build_model(checkpoint))
+
+
+def _plain_weights(model: MultiLabelModel, checkpoint: Checkpoint) -> StateDict:
+    """Return the backbone in a file of another program, without the prefix of its names.
+
+    Raises:
+        UsageError: only a part of the backbone is below a prefix.
+    """
+    content = load_content(checkpoint.path)
+    foreign = foreign_backbone(content, checkpoint.state_dict, list(model.backbone.state_dict()))
+    if foreign is None:
+        return checkpoint.state_dict
+    if not foreign.fits:
+        raise UsageError(f"initial_checkpoint: {checkpoint.path} does not fit the backbone: {foreign.refusal()}")
+    _logger.info(f"{checkpoint.path}: {foreign.line()}")
+    return foreign.weights
 
 
 def _heads_by_attribute(model: MultiLabelModel, source: MultiLabelModel) -> StateDict:

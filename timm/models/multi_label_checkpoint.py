@@ -25,6 +25,7 @@ brackets its readers:
         updates        int                 updates per epoch; older files lack it. [resume]
         random         list                inside an epoch the random states by process. [resume]
     plateau            dict or None        state of a plateau schedule. [resume]
+    early_stop         dict                best score of the metric and scorings since; older files lack it. [resume]
     thresholds         {attribute: float}  thresholds of multi-valued attributes. [resume, rebuilding]
     thresholds_ema     {attribute: float}  the same for the averaged weights. [resume, rebuilding]
     temperatures       {attribute: float}  divisors of the logits that calibrate; older files lack it. [as thresholds]
@@ -85,6 +86,7 @@ class Checkpoint:
         trained_flags: the flags of the run; empty where the file has none.
         progress: `epoch` and `batch` where training continues, and inside an epoch `random`; empty in older files.
         plateau: state of a plateau schedule, or None.
+        early_stop: best score of the metric and scorings since, or None.
         chosen: what validation chose, by key and attribute, without the keys that the file lacks: `thresholds`, the
             probability from which a value of a multi-valued attribute is predicted, and `temperatures`, the divisor of
             an attribute's logits; the same with `_ema` for the averaged weights.
@@ -105,6 +107,7 @@ class Checkpoint:
     trained_flags: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     plateau: dict[str, Any] | None = None
+    early_stop: dict[str, Any] | None = None
     chosen: dict[str, dict[str, float]] = field(default_factory=dict)
     pseudo: dict[str, Any] | None = None
     saver: dict[str, Any] | None = None
@@ -172,7 +175,7 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
             f"{path} cannot be used, as {damage}: take another checkpoint of the run, or copy it anew"
         )
     try:
-        content = _load(path)
+        content = load_content(path)
     except Exception as error:  # on garbage the unpickler raises any type of error
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {first_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
@@ -186,7 +189,7 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
 
 def with_temperatures(checkpoint: Checkpoint, temperatures: dict[str, float], ema: bool) -> dict[str, Any]:
     """Return the content of a checkpoint's file with the temperatures of its weights, or of the averaged ones."""
-    content: dict[str, Any] = _load(checkpoint.path)
+    content: dict[str, Any] = load_content(checkpoint.path)
     key = "temperatures_ema" if ema else "temperatures"
     return content | {key: checkpoint.chosen_for(ema, "temperatures") | temperatures}
 
@@ -219,7 +222,8 @@ def without_auxiliary_norms(weights: StateDict) -> StateDict:
     return {name: value for name, value in weights.items() if ".aux_bn." not in name}
 
 
-def _load(path: Path) -> Any:
+def load_content(path: Path) -> Any:
+    """Return the content of a file without running code from it; a damaged one raises any type of error."""
     if path.suffix == ".safetensors":
         return load_state_dict(str(path))
     # Checkpoints of timm and of the original carry their arguments as a Namespace; ours are plain.
@@ -237,7 +241,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Return the entries of a file by their names here."""
     averaged, args = content.get("state_dict_ema"), content.get("args")
     flags = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
-    names = ("epoch", "optimizer", "amp_scaler", "parameter_names", "plateau", "pseudo", "saver")
+    names = ("epoch", "optimizer", "amp_scaler", "parameter_names", "plateau", "early_stop", "pseudo", "saver")
     return Checkpoint(
         path,
         clean_state_dict(content["state_dict"]),

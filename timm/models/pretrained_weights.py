@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from runtime.errors import UsageError, first_line
 from runtime.regular_file import irregular_file
 from timm.models import load_state_dict
-from timm.models.multi_label_checkpoint import StateDict
+from timm.models.foreign_weights import foreign_backbone
+from timm.models.multi_label_checkpoint import StateDict, load_content
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def create_from_file(arch: str, path: str, make: Make) -> Any:
     try:
         if path.endswith((".npz", ".npy")):  # the model's own method reads these, and checks their names
             return make(pretrained=True, pretrained_cfg_overlay={"file": path})
-        weights = _backbone_weights(path)
+        weights = _backbone_weights(path, lambda: _names(make, random_state))
         backbone = make(pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
         backbone.pretrained_cfg.pop("state_dict", None)  # the backbone has copied them
         _check_names(weights, backbone, lambda: _first_weights(make, random_state))
@@ -85,16 +86,41 @@ def create_from_hub(arch: str, make: Make) -> Any:
         constants.HF_HUB_OFFLINE = before
 
 
-def _backbone_weights(path: str) -> StateDict:
+def _backbone_weights(path: str, names: Callable[[], Collection[str]]) -> StateDict:
     """Return the weights in a file; from a checkpoint of ours only the backbone, averaged where the file has both.
 
-    The names lose the prefix of our models here, because timm's filters recognize a format by its names.
+    The names lose the prefix of our models here, because timm's filters recognize a format by its names. They also lose
+    the prefix of another program, if all tensors of the backbone are below it.
+
+    Args:
+        path: the file.
+        names: returns the names of the backbone's tensors.
+
+    Raises:
+        ValueError: the file has no tensors, or below a prefix only a part of the backbone's.
     """
+    content = load_content(Path(path))
     weights: StateDict = load_state_dict(path)
     inside = {name.removeprefix(_BACKBONE): value for name, value in weights.items() if name.startswith(_BACKBONE)}
-    if not weights:
+    if inside and isinstance(content, dict) and "multi_label" in content:
+        return inside
+    if foreign := foreign_backbone(content, weights, names()):
+        if not foreign.fits:
+            raise ValueError(foreign.refusal())
+        _logger.info(f"{path}: {foreign.line()}")
+        return foreign.weights
+    if not any(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError("it holds no tensors")
     return inside or weights
+
+
+def _names(make: Make, random_state: Tensor) -> Collection[str]:
+    """Return the names of a backbone's tensors."""
+    try:
+        with torch.device("meta"):  # takes no time and no memory
+            return list(make(pretrained=False).state_dict())
+    except Exception:  # some backbones compute values when they are made
+        return list(_first_weights(make, random_state))
 
 
 def _first_weights(make: Make, random_state: Tensor) -> StateDict:

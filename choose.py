@@ -67,7 +67,11 @@ def main(argv: list[str] | None = None) -> None:
     """Choose as the command line says."""
     began, start_up = time.monotonic(), time.process_time()
     args = parse_choose_args(argv)
-    with report_usage_errors("choose.py"), interrupted_by_signals(), naming_flags("budget", "max_unreadable"):
+    with (
+        report_usage_errors("choose.py"),
+        interrupted_by_signals(),
+        naming_flags("budget", "max_unreadable", "separator", "image_root"),
+    ):
         with naming_flags("device"):
             process = set_up_process(args.device)
         choice = make_choice(args, process, began, start_up)

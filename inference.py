@@ -8,11 +8,11 @@
 
 An input is an image, a folder with its subfolders, or a table with a column image_path. The output has a row for each
 image: its path, and for each attribute the most probable class and its probability; with --topk K the K most probable.
-A multi-valued attribute has all values whose probability reaches its threshold, separated by "|", and their
-probabilities. Architecture, classes, preprocessing, thresholds and temperatures come from the checkpoint. Temperatures
-calibrate the probabilities and change no prediction. Several checkpoints may have other backbones and image sizes, but
-need the same classes; their calibrated probabilities are averaged. An unreadable image keeps its row, blank, with the
-reason in a column `error`.
+A multi-valued attribute has all values whose probability reaches its threshold, and their probabilities, separated by
+"|" or by the --separator of training. Architecture, classes, preprocessing, thresholds and temperatures come from the
+checkpoint. Temperatures calibrate the probabilities and change no prediction. Several checkpoints may have other
+backbones and image sizes, but need the same classes; their calibrated probabilities are averaged. An unreadable image
+keeps its row, blank, with the reason in a column `error`.
 """
 
 from options.inference import inference_parser, parse_inference_args
@@ -51,7 +51,7 @@ _logger = logging.getLogger("inference")
 def main(argv: list[str] | None = None) -> None:
     """Label as the command line says."""
     args = parse_inference_args(argv)
-    with report_usage_errors("inference.py"), naming_flags(*NAMED):
+    with report_usage_errors("inference.py"), naming_flags(*NAMED, "image_root"):
         inference(args)
 
 
@@ -67,7 +67,7 @@ def inference(args: Namespace) -> None:
         device = set_up_process(**process_kwargs(args)).device
     for note in inference_parser().notes(args, device):
         _logger.info(note)
-    lists = list_images(args.input)
+    lists = list_images(args.input, args.image_root or None)
     ensemble = load_ensemble(args, device)
     label_space, dataset = ensemble.label_space, ImageDataset(lists)
     if args.topk > 1 and label_space.multi_valued == set(label_space.attributes):

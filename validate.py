@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.repeated_images import warn_of_repeated_images
+from catalog.separated_cells import with_separator
 from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
@@ -57,7 +58,11 @@ _logger = logging.getLogger("validate")
 def main(argv: list[str] | None = None) -> None:
     """Score as the command line says; exit with 1 if one of several checkpoints cannot be scored."""
     args = parse_validate_args(argv)
-    with leave_process_group(), report_usage_errors("validate.py"), naming_flags("results_file", "calibrate"):
+    with (
+        leave_process_group(),
+        report_usage_errors("validate.py"),
+        naming_flags("results_file", "calibrate", "separator", "image_root"),
+    ):
         validate(args)
 
 
@@ -71,7 +76,7 @@ def validate(args: Namespace) -> None:
     for note in validate_parser().notes(args, process.device):
         _logger.info(note)
     files = find_checkpoints(args.checkpoint)
-    table = read_table(find_split(args.data, args.split), None, require_attributes=False)
+    table = read_table(find_split(args.data, args.split), None, False, args.image_root or None)
     results, failed = score_all(args, process, table, files, results_path)
     if process.is_primary:
         if results_path and results:
@@ -101,8 +106,7 @@ def score_all(
             if not is_wanted(args.model, checkpoint, several):
                 continue
             if not (results or failed):
-                space = checkpoint.label_space
-                warn_of_repeated_images(table, table.attributes if space is None else space.attributes)
+                warn_of_repetitions(args, table, checkpoint)
             folder = per_class_folder(args, file, name, table, several)
             results = best_first([*results, score(args, process, table, checkpoint, folder)])
         except UsageError as error:
@@ -121,6 +125,16 @@ def score_all(
             f"--model {args.model}: none of the {len(files)} checkpoints at {args.checkpoint} is such a model"
         )
     return results, failed
+
+
+def warn_of_repetitions(args: Namespace, table: Table, checkpoint: Checkpoint) -> None:
+    """Warn of rows that repeat an image or contradict each other in what the checkpoint predicts."""
+    space = checkpoint.label_space
+    if space is None:
+        warn_of_repeated_images(table, table.attributes)
+    else:
+        table = with_separator(table, args.separator or space.separator, space.multi_valued)
+        warn_of_repeated_images(table, space.attributes)
 
 
 def is_wanted(pattern: str | None, checkpoint: Checkpoint, several: bool) -> bool:
@@ -146,7 +160,7 @@ def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoin
     cost = measure_cost(ready, args.tta, latency=not args.no_latency)
     averaged = " (averaged weights)" if args.use_ema else ""
     _logger.info(f"{checkpoint.path}{averaged}: {ready.arch}, epoch {checkpoint.epoch}, {cost_line(ready, cost)}")
-    dataset = scored_dataset(table, ready, args.max_unreadable)
+    dataset = scored_dataset(table, ready, args.max_unreadable, args.separator)
     _logger.info(f"{table.path}: {len(dataset)} images, {ready.data_config}")
     weights = attribute_weights(checkpoint, ready.label_space)
     loader = make_loader(ready, dataset, distributed=process.distributed, **loader_kwargs(args))

@@ -36,13 +36,14 @@ def with_found_images(table: Table) -> tuple[Table, tuple[Path, ...]]:
     Raises:
         DataError: if no image exists, in any form.
     """
-    folder, here = table.path.parent.resolve(), Path.cwd()
+    folders = table.folders
     rows = np.unique(np.linspace(0, len(table) - 1, min(_TRIED, len(table)), dtype=np.int64)).tolist()
-    missing = [row for row in rows if not _exists(table.image_path(row), folder, here)]
+    missing = [row for row in rows if not _exists(table.image_path(row), *folders)]
     if not missing:
         return table, image_roots(table)
     find = _Finder()
-    root = _best_root(table, missing, find, nearby=len(missing) == len(rows))
+    nearby = table.image_root is None and len(missing) == len(rows)
+    root = _best_root(table, missing, find, nearby)
     if root is None:
         return table, image_roots(table)
 
@@ -51,7 +52,7 @@ def with_found_images(table: Table) -> tuple[Table, tuple[Path, ...]]:
     found = {
         row: file
         for row, path in enumerate(paths)
-        if not _exists(path, folder, here) and (file := find(root, path)) is not None
+        if not _exists(path, *folders) and (file := find(root, path)) is not None
     }
     row, file = next(iter(found.items()))
     _logger.warning(
@@ -78,9 +79,9 @@ def _best_root(table: Table, missing: list[int], find: "_Finder", nearby: bool) 
         find: finds files.
         nearby: whether the images may also be in the folder above the table's, or in a folder of it.
     """
-    folder = table.path.parent.resolve()
-    near, far = dict.fromkeys((folder, Path.cwd())), {}
+    near, far = dict.fromkeys(table.folders), {}
     if nearby:
+        folder = table.path.parent.resolve()
         with os.scandir(folder) as entries:
             below = sorted(entry.name for entry in entries if entry.is_dir())[:_SUBFOLDERS]
         far = dict.fromkeys((folder.parent, *(folder / name for name in below)))

@@ -24,6 +24,7 @@ import pyarrow.compute
 
 from catalog.cell_text import normalized_cells, normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
+from catalog.label_space import SEPARATOR
 from catalog.list_text import joined_lists
 from catalog.parquet_table import read_parquet_columns, read_parquet_header
 from catalog.splits import JOINING, is_table, tables_nearby
@@ -57,9 +58,11 @@ class Table:
         image_paths: Arrow strings, one a row, none blank.
         columns: the attributes in the header's order, each a dictionary-encoded Arrow array; null is blank.
         chosen: whether the user named the attributes; otherwise the header did.
-        lists: the attributes whose cells are lists in the file, here joined by `|`.
+        lists: the attributes whose cells are lists in the file, or have another separator there; here joined by `|`.
         file_rows: each row's index in the file, -1 for an image that `with_images` added. None if the table has the
             file's rows in their order.
+        separator: the text between the values of a cell, in the file.
+        image_root: the folder that the image paths are relative to; None for the table's or the working directory.
     """
 
     path: Path
@@ -68,11 +71,26 @@ class Table:
     chosen: bool = False
     lists: frozenset[str] = frozenset()
     file_rows: npt.NDArray[np.int64] | None = None
+    separator: str = SEPARATOR
+    image_root: Path | None = None
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """The names of the attribute columns, in the header's order."""
         return tuple(self.columns)
+
+    def looks_multi_valued(self, attribute: str) -> bool:
+        """Return whether an attribute's cells hold several values: lists, or a cell has the separator."""
+        if attribute in self.lists or self.separator != SEPARATOR:
+            return attribute in self.lists
+        return bool(pc.any(pc.match_substring(self.columns[attribute].dictionary, SEPARATOR)).as_py())
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that image paths may be relative to, absolute: the table's own and the working directory."""
+        if self.image_root is not None:
+            return (self.image_root.resolve(),)
+        return tuple(dict.fromkeys((self.path.parent.resolve(), Path.cwd())))
 
     @property
     def added(self) -> npt.NDArray[np.bool_]:
@@ -142,7 +160,10 @@ class Table:
 
 
 def read_table(
-    path: str | os.PathLike[str], attributes: Collection[str] | None = None, require_attributes: bool = True
+    path: str | os.PathLike[str],
+    attributes: Collection[str] | None = None,
+    require_attributes: bool = True,
+    image_root: str | os.PathLike[str] | None = None,
 ) -> Table:
     """Read a .csv, .tsv or .parquet table, or one that ends in .csv.gz or .tsv.gz.
 
@@ -156,6 +177,7 @@ def read_table(
         attributes: the columns to read as attributes; by default every column but `image_path`.
         require_attributes: whether a table without attributes is an error; pretraining and inference need none. If
             false, columns that hold no names are left out with a warning, unless `attributes` names them.
+        image_root: the folder that the image paths are relative to; by default the table's or the working directory.
 
     Raises:
         DataError: if the file is missing or is no such table, or a row has no image path.
@@ -198,7 +220,8 @@ def read_table(
             columns[name] = _encode(pa.DictionaryArray.from_arrays(column.indices, sets))
             joined.add(name)
             _logger.info(f"{path.name} column {name!r}: its cells are lists, which are read as several values")
-    return Table(path, image_paths, columns, chosen=attributes is not None, lists=frozenset(joined))
+    root = None if image_root is None else Path(image_root)
+    return Table(path, image_paths, columns, attributes is not None, frozenset(joined), image_root=root)
 
 
 def _check_file(path: Path) -> None:

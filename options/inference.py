@@ -4,7 +4,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
-from options.shared import loading_flags, precision_flags, preprocessing_flags, shared_conflicts, tta_flag
+from options.shared import (
+    image_root_flag,
+    loading_flags,
+    precision_flags,
+    preprocessing_flags,
+    shared_conflicts,
+    tta_flag,
+)
 from options.values import COUNT, predictions_file, probabilities_file
 
 
@@ -34,6 +41,7 @@ def inference_parser() -> Parser:
     add("--output -o", predictions_file, "predictions.csv", predictions, metavar="FILE")
     all_classes = "also write the probability of every class, as Parquet: the soft labels of a teacher"
     add("--probabilities", probabilities_file, "", all_classes, metavar="FILE.parquet")
+    image_root_flag(group)
     add("--topk", COUNT, 1, "number of most probable classes to write for each attribute")
     add("--batch-size -b", COUNT, 64, "images per step")
     tta_flag(group)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from options.parser import Group
 from options.rules import Need, flag, on
-from options.values import COUNT, FRACTION, POSITIVE, REAL, WHOLE, views_at_test
+from options.values import COUNT, FRACTION, POSITIVE, REAL, WHOLE, separator, views_at_test
 
 RESIZES = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CROPS = ["center", "squash", "border"]
@@ -83,6 +83,25 @@ def unreadable_flag(group: Group) -> None:
     """Declare how many images may fail to open."""
     unreadable = "fraction of a table's images, 0..1, that may be unreadable before the run fails; 10 images always may"
     group.value("--max-unreadable", FRACTION, 0.01, unreadable)
+
+
+def multi_valued_flags(group: Group) -> None:
+    """Declare the columns whose cells hold several values, where labels define the classes."""
+    several = "columns whose cells hold several values (default: all with the separator in a cell; no NAME: none)"
+    group.value("--multi-valued", "NAME", None, several, nargs="*")
+    separator_flag(group, "|; a resumed run as before")
+
+
+def separator_flag(group: Group, default: str) -> None:
+    """Declare the text between the values of a cell; `default` says which applies without the flag."""
+    text = f"text between the values of a cell, such as ';' in 'striped;cotton' (default: {default})"
+    group.value("--separator", separator, None, text, metavar="TEXT")
+
+
+def image_root_flag(group: Group) -> None:
+    """Declare the folder of the images."""
+    folder = "folder that the image paths in tables are relative to (default: the table's folder, or the working one)"
+    group.value("--image-root", "FOLDER", "", folder)
 
 
 def tta_flag(group: Group) -> None:

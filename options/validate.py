@@ -9,10 +9,12 @@ from options.shared import (
     APEX_REFUSED,
     TABLE_REFUSED,
     TORCHSCRIPT_REFUSED,
+    image_root_flag,
     loading_flags,
     model_dtype_flag,
     precision_flags,
     preprocessing_flags,
+    separator_flag,
     shared_conflicts,
     tta_flag,
     unreadable_flag,
@@ -51,6 +53,8 @@ def validate_parser() -> Parser:
         "be the checkpoint itself"
     )
     add("--calibrate", "FILE", "", calibrated)
+    image_root_flag(group)
+    separator_flag(group, "the checkpoint's")
     unreadable_flag(group)
     add("--batch-size -b", COUNT, 256, "images per process and step")
     tta_flag(group)

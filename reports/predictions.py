@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog.label_space import SEPARATOR, LabelSpace
+from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
@@ -142,13 +142,14 @@ def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Map
 
 
 def _joined_sets(predictions: Predictions, attribute: str, rows: slice) -> tuple[pa.Array, pa.Array]:
-    """Return a multi-valued attribute's values and their probabilities for some rows, each separated by "|"."""
+    """Return a multi-valued attribute's values and their probabilities for some rows, each joined by the separator."""
     texts: list[tuple[str | None, str | None]] = []
+    separator = predictions.label_space.separator
     for row in range(rows.start, rows.stop):
         pairs = predictions.set_of(attribute, row)
         # As in the tables that we read, a lone separator is the empty set, and blank is unknown.
         values, probabilities = (
-            (SEPARATOR.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (SEPARATOR, SEPARATOR)
+            (separator.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (separator, separator)
         )
         texts.append((values, probabilities) if predictions.readable[row] else (None, None))
     names, numbers = zip(*texts, strict=True)

@@ -55,7 +55,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     @property
     def paths(self) -> pa.ChunkedArray:
         """The path of each row, as the predictions name it."""
-        return pa.chunked_array([images.paths for images in self.lists], pa.large_string())
+        return pa.chunked_array([images.names for images in self.lists], pa.large_string())
 
     def load(self, row: int) -> Pixels:
         """Decode the image of a row, uint8 [H, W, C].

@@ -79,7 +79,7 @@ def inference(args: Namespace) -> None:
     _logger.info(f"{len(dataset)} images")
     start = time.perf_counter()
     batches = ensemble.batches(dataset, **loader_kwargs(args))
-    with write_probabilities(distribution_path, label_space, dataset.paths) as distributions:
+    with write_probabilities(distribution_path, label_space, dataset.keys) as distributions:
         label(ensemble, batches, dataset, predictions, distributions, topk=args.topk, **evaluation_kwargs(args))
     seconds = time.perf_counter() - start
     errors = dataset.errors()

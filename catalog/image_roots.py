@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog.data_error import DataError
+from catalog.embedded_images import is_image_file
 from catalog.table import Table
 from runtime.regular_file import irregular_file
 
@@ -45,4 +46,4 @@ def image_roots(table: Table, limit: int = 100) -> tuple[Path, ...]:
 
 
 def _is_file(root: Path, image_path: str) -> bool:
-    return os.path.isfile(root / image_path)  # noqa: PTH113 - Path.is_file raises on a name that is too long
+    return is_image_file(os.path.join(root, image_path))  # noqa: PTH118 - the path is joined as text elsewhere too

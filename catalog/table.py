@@ -26,8 +26,14 @@ from catalog.cell_text import normalized_cells, normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.label_space import SEPARATOR
 from catalog.list_text import joined_lists
-from catalog.parquet_table import read_parquet_columns, read_parquet_header
-from catalog.splits import JOINING, is_table, tables_nearby
+from catalog.parquet_table import (
+    IMAGE_PATH,
+    parquet_parts,
+    read_embedded_paths,
+    read_parquet_columns,
+    read_parquet_header,
+)
+from catalog.splits import is_table, tables_nearby
 from catalog.text_table import (
     header_line,
     is_text_table,
@@ -41,8 +47,6 @@ from runtime.regular_file import irregular_file
 
 _logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
-
-IMAGE_PATH = "image_path"
 
 # common names of a column of image paths, in lower-case letters
 _PATH_LIKE = re.compile(r"(image|img|file|picture|photo)*(path|name|file)?s?")
@@ -62,6 +66,8 @@ class Table:
         file_rows: each row's index in the file, -1 for an image that `with_images` added. None if the table has the
             file's rows in their order.
         separator: the text between the values of a cell, in the file.
+        names: Arrow strings, what messages and predictions call the images inside a Parquet table; None without such
+            images. Their paths are FILE#ROW.
         image_root: the folder that the image paths are relative to; None for the table's or the working directory.
     """
 
@@ -73,6 +79,7 @@ class Table:
     file_rows: npt.NDArray[np.int64] | None = None
     separator: str = SEPARATOR
     image_root: Path | None = None
+    names: pa.LargeStringArray | None = None
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -88,6 +95,8 @@ class Table:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders that image paths may be relative to, absolute: the table's own and the working directory."""
+        if self.names is not None:
+            return (self.path.parent.resolve(),)
         if self.image_root is not None:
             return (self.image_root.resolve(),)
         return tuple(dict.fromkeys((self.path.parent.resolve(), Path.cwd())))
@@ -105,11 +114,16 @@ class Table:
         """Return a row's image path as the table has it."""
         return str(self.image_paths[row].as_py())
 
+    def image_name(self, row: int) -> str:
+        """Return what messages call a row's image: its path, or the one that a Parquet table saves with its bytes."""
+        return self.image_path(row) if self.names is None else str(self.names[row].as_py())
+
     def take(self, rows: npt.NDArray[np.int64]) -> "Table":
         """Return a table with the given rows in the given order; messages still name their lines in the file."""
         columns = {name: _without_unused(column.take(pa.array(rows))) for name, column in self.columns.items()}
         image_paths = self.image_paths.take(pa.array(rows))
-        return replace(self, image_paths=image_paths, columns=columns, file_rows=self._indices()[rows])
+        names = None if self.names is None else self.names.take(pa.array(rows))
+        return replace(self, image_paths=image_paths, columns=columns, file_rows=self._indices()[rows], names=names)
 
     def with_images(self, image_paths: pa.LargeStringArray) -> "Table":
         """Return a table with these images added at its end; all their cells are blank."""
@@ -123,6 +137,7 @@ class Table:
             image_paths=pa.concat_arrays([self.image_paths, image_paths]),
             columns={name: extended(column) for name, column in self.columns.items()},
             file_rows=np.concatenate([self._indices(), np.full(len(image_paths), _ADDED)]),
+            names=None if self.names is None else pa.concat_arrays([self.names, image_paths]),
         )
 
     def line(self, row: int) -> int:
@@ -144,7 +159,7 @@ class Table:
         added = {row for row in rows if self.file_rows is not None and self.file_rows[row] == _ADDED}
         kind = "line" if is_text_table(self.path) else "row"
         lines = self._lines({*rows} - added)
-        return {row: f"{self.path.name} {kind} {lines[row]}" if row in lines else self.image_path(row) for row in rows}
+        return {row: f"{self.path.name} {kind} {lines[row]}" if row in lines else self.image_name(row) for row in rows}
 
     def _lines(self, rows: Collection[int]) -> dict[int, int]:
         file_rows = {row: row if self.file_rows is None else int(self.file_rows[row]) for row in rows}
@@ -165,7 +180,7 @@ def read_table(
     require_attributes: bool = True,
     image_root: str | os.PathLike[str] | None = None,
 ) -> Table:
-    """Read a .csv, .tsv or .parquet table, or one that ends in .csv.gz or .tsv.gz.
+    """Read a .csv, .tsv or .parquet table, one that ends in .csv.gz or .tsv.gz, or a folder of Parquet files.
 
     Cells lose what nobody sees (`normalized_cells`); image paths are only stripped. An empty cell and Parquet's null
     are blank; every other text is a class name, even "NA" and "null". Empty lines are ignored. Parquet's cells become
@@ -186,8 +201,8 @@ def read_table(
     path = Path(path)
     _check_file(path)
     is_text = is_text_table(path)
-    raw_header = read_text_header(path) if is_text else read_parquet_header(path)
-    header = _check_header(path, raw_header)
+    raw_header, images = (read_text_header(path), None) if is_text else read_parquet_header(path)
+    header = _check_header(path, [IMAGE_PATH if name == images else name for name in raw_header])
     names = _choose_attributes(path, list(header), attributes, require_attributes)
 
     # cells
@@ -197,11 +212,14 @@ def read_table(
         cells = read_text_columns(path, raw_header, raw_names)
     else:
         lenient = attributes is None and not require_attributes
-        cells, lists = read_parquet_columns(path, raw_names, lenient)
+        cells, lists = read_parquet_columns(path, raw_names[images is not None :], lenient)
 
     # image paths
-    image_paths = pc.utf8_trim_whitespace(cells[raw_names[0]]).cast(pa.large_string()).combine_chunks()
-    image_paths = pc.fill_null(image_paths, "")
+    shown = None
+    if images is not None:
+        cells[IMAGE_PATH], shown = read_embedded_paths(path, images)
+    image_paths = pc.utf8_trim_whitespace(cells[raw_names[0]]).cast(pa.large_string())
+    image_paths = pc.fill_null(_combined(image_paths), "")
     blank = pc.equal(image_paths, "")
     if is_text and len(header) == 1:
         image_paths = image_paths.filter(pc.invert(blank))  # with a single column, a blank cell is an empty line
@@ -221,27 +239,29 @@ def read_table(
             joined.add(name)
             _logger.info(f"{path.name} column {name!r}: its cells are lists, which are read as several values")
     root = None if image_root is None else Path(image_root)
-    return Table(path, image_paths, columns, attributes is not None, frozenset(joined), image_root=root)
+    names_of = None if shown is None or shown is cells[IMAGE_PATH] else shown
+    return Table(path, image_paths, columns, attributes is not None, frozenset(joined), image_root=root, names=names_of)
 
 
 def _check_file(path: Path) -> None:
     """Raise a DataError unless the path is a file with content, in a format that we read."""
-    if path.is_dir():
-        parts = any(path.glob("*.parquet"))
-        raise DataError(f"{path} is a folder, not a table: {JOINING if parts else tables_nearby(path)}")
-    if fault := irregular_file(path):
-        raise DataError(fault)
-    if not path.is_file():
-        raise DataError(f"no such table: {path} ({tables_nearby(path.parent)})")
-    if not is_table(path):
-        raise DataError(f"{path.name} is not a table we read: save it as .csv, .tsv or .parquet")
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): allow this user to read it") from None
-    if not path.stat().st_size:
-        raise DataError(f"{path.name} is empty: its first line must be a header with {IMAGE_PATH}")
+    parts = parquet_parts(path)
+    if path.is_dir() and not parts:
+        raise DataError(f"{path} is a folder, not a table: {tables_nearby(path)}")
+    for part in parts or [path]:
+        if fault := irregular_file(part):
+            raise DataError(fault)
+        if not part.is_file():
+            raise DataError(f"no such table: {path} ({tables_nearby(path.parent)})")
+        if not is_table(part):
+            raise DataError(f"{path.name} is not a table we read: save it as .csv, .tsv or .parquet")
+        try:
+            with part.open("rb"):
+                pass
+        except OSError as error:
+            raise DataError(f"{part} cannot be read ({error.strerror}): allow this user to read it") from None
+        if not part.stat().st_size:
+            raise DataError(f"{part.name} is empty: its first line must be a header with {IMAGE_PATH}")
 
 
 def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
@@ -283,6 +303,10 @@ def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | 
     if required and not chosen:
         raise DataError(f"{path.name} has no attribute to learn: add a column for one besides {IMAGE_PATH}")
     return chosen
+
+
+def _combined(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
 
 
 def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from catalog.data_error import DataError
+from catalog.embedded_images import is_image_file
 from catalog.image_list import ImageList, list_images
 from catalog.table import Table
 
@@ -99,7 +100,7 @@ def _absolute_paths(images: ImageList) -> pa.LargeStringArray:
 
 
 def _exist(paths: pa.LargeStringArray) -> npt.NDArray[np.bool_]:
-    exists = (os.path.exists(path) for part in _in_parts(paths) for path in part)  # noqa: PTH110 - a million paths
+    exists = (is_image_file(path) for part in _in_parts(paths) for path in part)
     return np.fromiter(exists, dtype=bool, count=len(paths))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,15 @@ import numpy.typing as npt
 from catalog.build_label_space import build_label_space
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.label_space import SEPARATOR, LabelSpace
+from catalog.parquet_table import parquet_parts
 from catalog.repeated_images import warn_of_repeated_images
 from catalog.separated_cells import with_separator
 from catalog.split_tables import Split, make_splits
 from catalog.splits import find_label_table, find_split
 from catalog.table import Table, read_table
 from catalog.targets import encode_targets
+
+_READ = 1 << 24  # bytes that are hashed at a time
 
 
 @dataclass(frozen=True)
@@ -108,5 +112,14 @@ def read_choice_data(
     targets = encode_targets(table, label_space, strict=True)
     warn_of_repeated_images(table, label_space.attributes)
     made = make_splits(table, label_space, groups, splits, seed)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return ChoiceData(table, label_table, label_space, targets, made, digest)
+    return ChoiceData(table, label_table, label_space, targets, made, _digest(path))
+
+
+def _digest(path: Path) -> str:
+    """Return a hash of a table's files."""
+    digest = hashlib.sha256()
+    for part in parquet_parts(path):
+        with part.open("rb") as file:
+            while content := file.read(_READ):
+                digest.update(content)
+    return digest.hexdigest()[:16]

@@ -84,7 +84,7 @@ def inference(args: Namespace) -> None:
     seconds = time.perf_counter() - start
     errors = dataset.errors()
     predictions.blank(list(errors))
-    write_predictions(output, predictions, dataset.paths, errors)
+    write_predictions(output, predictions, dataset.paths, errors, args.spreadsheet_safe)
     report_unreadable(dataset, errors)
     files = f"{output}, {distribution_path}" if distribution_path else output
     print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {printable(str(files))}", flush=True)

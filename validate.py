@@ -20,7 +20,6 @@ if __name__ == "__main__":
     parse_validate_args(check_paths=True)
 
 import gc
-import json
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -37,9 +36,9 @@ from reports.results import (
     Result,
     best_first,
     check_results_path,
+    result_text,
     score_columns,
     score_lines,
-    without_nan,
     write_results,
 )
 from runtime.errors import UsageError, report_usage_errors
@@ -82,7 +81,7 @@ def validate(args: Namespace) -> None:
         if results_path and results:
             _logger.info(f"Results: {results_path}")
         shown: Any = results if is_several(args.checkpoint) else results[0]
-        print(f"--result\n{json.dumps(without_nan(shown), indent=4, ensure_ascii=False)}", flush=True)
+        print(f"--result\n{result_text(shown)}", flush=True)
         if failed:
             _logger.error(f"{failed} of {len(files)} checkpoints could not be scored, for the reasons above")
     if failed:
@@ -117,7 +116,7 @@ def score_all(
                 _logger.error(f"Not scored: {error}")
             continue
         if results_path and process.is_primary:
-            write_results(results_path, results if several else results[0])
+            write_results(results_path, results if several else results[0], args.spreadsheet_safe)
         del checkpoint
         gc.collect()  # a compiled model is in a reference cycle, which keeps its memory on the GPU
     if not results and not failed:
@@ -181,7 +180,8 @@ def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoin
     if folder is not None and process.is_primary:
         file = checkpoint.path
         title = f"{ready.arch}, {file.parent.absolute().name}/{file.name}{averaged}, {table.path.name}"
-        write_per_class(folder, scores.confusion, ready.label_space.classes, title, ready.label_space.multi_valued)
+        space, safe = ready.label_space, args.spreadsheet_safe
+        write_per_class(folder, scores.confusion, space.classes, title, space.multi_valued, safe)
         _logger.info(f"Classes: {folder}")
     return result_row(args, ready, checkpoint, table, scores, cost)
 

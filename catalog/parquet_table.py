@@ -162,7 +162,7 @@ def _are_null(metadata: pq.FileMetaData, column: str) -> bool:
 
 
 def _read(path: Path, names: list[str]) -> pa.Table:
-    """Return columns of a file; those of structs, which may hold images, are not read and are blank."""
+    """Return columns of a file; structs, which may hold images, are not read, and their column is blank."""
     try:
         # ParquetFile, because read_table would make columns of folders called "a=b".
         with pq.ParquetFile(path) as file:

@@ -34,6 +34,7 @@ from catalog.parquet_table import (
     read_parquet_header,
 )
 from catalog.splits import is_table, tables_nearby
+from catalog.spreadsheet_text import unescaped, unescaped_text
 from catalog.text_table import (
     header_line,
     is_text_table,
@@ -182,10 +183,11 @@ def read_table(
 ) -> Table:
     """Read a .csv, .tsv or .parquet table, one that ends in .csv.gz or .tsv.gz, or a folder of Parquet files.
 
-    Cells lose what nobody sees (`normalized_cells`); image paths are only stripped. An empty cell and Parquet's null
-    are blank; every other text is a class name, even "NA" and "null". Empty lines are ignored. Parquet's cells become
-    the text that CSV has: the whole number 3 is "3", even in a floating-point column, and booleans are "True" and
-    "False". Lists of names are joined by `|`, also lists in Python's or JSON's notation; an empty list is a lone `|`.
+    Cells lose what nobody sees (`normalized_cells`), and in CSV the apostrophe of `catalog.spreadsheet_text`; image
+    paths are only stripped. An empty cell and Parquet's null are blank; every other text is a class name, even "NA" and
+    "null". Empty lines are ignored. Parquet's cells become the text that CSV has: the whole number 3 is "3", even in a
+    floating-point column, and booleans are "True" and "False". Lists of names are joined by `|`, also lists in Python's
+    or JSON's notation; an empty list is a lone `|`.
 
     Args:
         path: the file; its extension gives the format.
@@ -220,6 +222,7 @@ def read_table(
         cells[IMAGE_PATH], shown = read_embedded_paths(path, images)
     image_paths = pc.utf8_trim_whitespace(cells[raw_names[0]]).cast(pa.large_string())
     image_paths = pc.fill_null(_combined(image_paths), "")
+    image_paths = unescaped(image_paths) if is_text else image_paths
     blank = pc.equal(image_paths, "")
     if is_text and len(header) == 1:
         image_paths = image_paths.filter(pc.invert(blank))  # with a single column, a blank cell is an empty line
@@ -230,7 +233,7 @@ def read_table(
         raise no_rows(path)
 
     # attributes
-    columns = {name: _encode(cells[header[name]]) for name in names if header[name] in cells}
+    columns = {name: _encode(cells[header[name]], is_text) for name in names if header[name] in cells}
     joined = {name for name in columns if header[name] in lists}
     for name, column in columns.items():
         sets = joined_lists(path, name, column.dictionary)
@@ -266,8 +269,9 @@ def _check_file(path: Path) -> None:
 
 def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
     """Return a dict from each column's normalized name to its spelling in the file, or raise a DataError."""
-    names = [normalized_name(name) for name in raw_header]
-    where = f"{path.name} line {header_line(path)}" if is_text_table(path) else path.name
+    is_text = is_text_table(path)
+    names = [normalized_name(unescaped_text(name) if is_text else name) for name in raw_header]
+    where = f"{path.name} line {header_line(path)}" if is_text else path.name
     if IMAGE_PATH not in names:
         raise DataError(f"{where} has no column {IMAGE_PATH}: {_renaming(names)} (found {quoted(names, 20)})")
     if "" in names:
@@ -315,12 +319,13 @@ def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pc.index_in(column.indices, value_set=used), column.dictionary.take(used))
 
 
-def _encode(column: pa.ChunkedArray | pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return a dictionary-encoded column with normalized cells; empty cells become null."""
+def _encode(column: pa.ChunkedArray | pa.DictionaryArray, is_text: bool = False) -> pa.DictionaryArray:
+    """Return a dictionary-encoded column with normalized cells, in CSV unescaped; empty cells become null."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
-    names = normalized_cells(encoded.dictionary.cast(pa.string()))
+    names = encoded.dictionary.cast(pa.string())
+    names = normalized_cells(unescaped(names) if is_text else names)
     # Normalizing can make two entries equal. Only the few names are encoded again; the many rows' indices map to them.
     names = pc.if_else(pc.equal(names, ""), None, names).dictionary_encode()
     return pa.DictionaryArray.from_arrays(names.indices.take(encoded.indices), names.dictionary)

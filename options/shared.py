@@ -104,6 +104,12 @@ def image_root_flag(group: Group) -> None:
     group.value("--image-root", "FOLDER", "", folder)
 
 
+def spreadsheet_flag(group: Group) -> None:
+    """Declare whether spreadsheets must not run what CSV files hold."""
+    safe = "put an apostrophe before texts in CSV files that a spreadsheet would run, such as =1+1; reading drops it"
+    group.switch("--spreadsheet-safe", safe)
+
+
 def tta_flag(group: Group) -> None:
     """Declare test-time augmentation."""
     copies = "predictions to average per image when scoring: 0 is off, 2 adds the mirror image"

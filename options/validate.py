@@ -16,6 +16,7 @@ from options.shared import (
     preprocessing_flags,
     separator_flag,
     shared_conflicts,
+    spreadsheet_flag,
     tta_flag,
     unreadable_flag,
 )
@@ -48,6 +49,7 @@ def validate_parser() -> Parser:
     add("--results-file", "FILE", "", "file for the results, .csv or .json")
     tables = "write per-class tables to FOLDER; without FOLDER, next to the results"
     add("--per-class", "FOLDER", None, tables, nargs="?", const="")
+    spreadsheet_flag(group)
     calibrated = (
         "fit a temperature by attribute on the split, and write a copy of the checkpoint with them to FILE, which may "
         "be the checkpoint itself"
@@ -99,5 +101,7 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.data:
         yield "DATA is missing: the folder that holds val.csv or test.csv"
     yield from shared_conflicts(args)
+    if args.spreadsheet_safe and args.per_class is None and not args.results_file.lower().endswith(".csv"):
+        yield "--spreadsheet-safe is about CSV files: name one with --results-file or add --per-class"
     if not args.checkpoint:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"

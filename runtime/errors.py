@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -31,6 +32,13 @@ class UsageError(ValueError):
         super().__init__(printable(message))
 
 
+def print_any_text() -> None:
+    """Let stdout and stderr print every text: characters that their encoding lacks become escapes, not an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, to be quoted in a sentence; its type if the message is empty."""
     if "weights_only" in str(error):  # torch's message advises to load the file unsafely, which could run code in it
@@ -46,6 +54,7 @@ def report_usage_errors(script: str) -> Iterator[None]:
     Args:
         script: the script's name, with which the line begins.
     """
+    print_any_text()
     try:
         yield
     except UsageError as error:

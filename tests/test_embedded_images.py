@@ -214,6 +214,6 @@ def test_unpacking_and_reading_take_little_memory(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded_images, "_contents", measured)
         assert len(read_embedded(f"{path}#12800")) == (1 << 13) + 8
-    assert most < 50 << 20  # of 100 MiB
+    assert most < 50 << 20  # the file holds 100 MiB
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     with (
         report_usage_errors("choose.py", "use a smaller --img-size or --model"),
         interrupted_by_signals(),
-        naming_flags("budget", "max_unreadable", "workers", "batch_size"),
+        naming_flags("budget", "max_unreadable", "workers", "batch_size", "separator", "image_root"),
         explained_workers(),
     ):
         with naming_flags("device"):

@@ -8,11 +8,11 @@
 
 An input is an image, a folder with its subfolders, or a table with a column image_path. The output has a row for each
 image: its path, and for each attribute the most probable class and its probability; with --topk K the K most probable.
-A multi-valued attribute has all values whose probability reaches its threshold, separated by "|", and their
-probabilities. Architecture, classes, preprocessing, thresholds and temperatures come from the checkpoint. Temperatures
-calibrate the probabilities and change no prediction. Several checkpoints may have other backbones and image sizes, but
-need the same classes; their calibrated probabilities are averaged. An unreadable image keeps its row, blank, with the
-reason in a column `error`.
+A multi-valued attribute has all values whose probability reaches its threshold, and their probabilities, separated by
+"|" or by the --separator of training. Architecture, classes, preprocessing, thresholds and temperatures come from the
+checkpoint. Temperatures calibrate the probabilities and change no prediction. Several checkpoints may have other
+backbones and image sizes, but need the same classes; their calibrated probabilities are averaged. An unreadable image
+keeps its row, blank, with the reason in a column `error`.
 """
 
 from options.inference import inference_parser, parse_inference_args
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_inference_args(argv)
     with (
         report_usage_errors("inference.py", SMALLER),
-        naming_flags(*NAMED, "workers", "batch_size"),
+        naming_flags(*NAMED, "workers", "batch_size", "image_root"),
         explained_workers(),
         stop_signals("inference.py"),
     ):
@@ -77,7 +77,7 @@ def inference(args: Namespace) -> None:
         device = set_up_process(**process_kwargs(args)).device
     for note in inference_parser().notes(args, device):
         _logger.info(note)
-    lists = list_images(args.input)
+    lists = list_images(args.input, args.image_root or None)
     ensemble = load_ensemble(args, device)
     label_space, dataset = ensemble.label_space, ImageDataset(lists)
     if args.topk > 1 and label_space.multi_valued == set(label_space.attributes):
@@ -89,12 +89,12 @@ def inference(args: Namespace) -> None:
     _logger.info(f"{len(dataset)} images")
     start = time.perf_counter()
     batches = ensemble.batches(dataset, **loader_kwargs(args))
-    with write_probabilities(distribution_path, label_space, dataset.paths) as distributions:
+    with write_probabilities(distribution_path, label_space, dataset.keys) as distributions:
         label(ensemble, batches, dataset, predictions, distributions, topk=args.topk, **evaluation_kwargs(args))
     seconds = time.perf_counter() - start
     errors = dataset.errors()
     predictions.blank(list(errors))
-    write_predictions(output, predictions, dataset.paths, errors)
+    write_predictions(output, predictions, dataset.paths, errors, args.spreadsheet_safe)
     report_unreadable(dataset, errors)
     files = f"{output}, {distribution_path}" if distribution_path else output
     print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {printable(str(files))}", flush=True)

@@ -53,7 +53,7 @@ _logger = logging.getLogger("refit")
 def main(argv: list[str] | None = None) -> None:
     """Refit as the command line says."""
     args = parse_refit_args(argv)
-    settings = (*NAMED, "max_unreadable", "val_split")
+    settings = (*NAMED, "max_unreadable", "val_split", "separator", "image_root")
     with (
         leave_process_group(),
         report_usage_errors("refit.py", SMALLER),
@@ -85,7 +85,7 @@ def refit(args: Namespace) -> None:
     metric = args.eval_metric or checkpoint.trained_flags.get("eval_metric") or "top1"
     settings = {"eval_metric": metric, "channels": ready.channels, "max_unreadable": args.max_unreadable}
     with naming_flags("attributes"):
-        labels = read_labels(ready.label_space, train, validation, **settings)
+        labels = read_labels(ready.label_space, train, validation, separator=args.separator, **settings)
     _logger.info(f"{train.path}: {len(labels.train)} labeled images; {ready.arch}, {ready.data_config}")
 
     # heads
@@ -108,7 +108,8 @@ def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | Non
         args: the flags; --val-split none has no validation table.
         trained: attributes of the checkpoint, to solve heads for if --attributes names none.
     """
-    train = read_table(find_train_table(args.data, args.train_split), args.attributes, require_attributes=False)
+    root = args.image_root or None
+    train = read_table(find_train_table(args.data, args.train_split), args.attributes, False, root)
     if args.attributes is None:
         train = replace(train, columns={name: train.columns[name] for name in trained if name in train.columns})
     if not train.columns:
@@ -120,7 +121,7 @@ def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | Non
         path = find_val_table(args.data, args.val_split, train.path)
     except UsageError as error:
         raise UsageError(f"{error}; or choose by cross-validation with --val-split none") from error
-    return train, read_table(path, None, require_attributes=False)
+    return train, read_table(path, None, False, root)
 
 
 def refit_weights(

@@ -20,13 +20,13 @@ if __name__ == "__main__":
     parse_validate_args(check_paths=True)
 
 import gc
-import json
 import logging
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from catalog.repeated_images import warn_of_repeated_images
+from catalog.separated_cells import with_separator
 from catalog.splits import find_split
 from catalog.table import Table, read_table
 from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
@@ -37,9 +37,9 @@ from reports.results import (
     Result,
     best_first,
     check_results_path,
+    result_text,
     score_columns,
     score_lines,
-    without_nan,
     write_results,
 )
 from runtime.errors import UsageError, report_usage_errors
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     with (
         leave_process_group(),
         report_usage_errors("validate.py", SMALLER),
-        naming_flags("results_file", "calibrate", "workers", "batch_size"),
+        naming_flags("results_file", "calibrate", "workers", "batch_size", "separator", "image_root"),
         explained_workers(),
         explained_ranks(),
         stop_signals("validate.py"),
@@ -82,13 +82,13 @@ def validate(args: Namespace) -> None:
     for note in validate_parser().notes(args, process.device):
         _logger.info(note)
     files = find_checkpoints(args.checkpoint)
-    table = read_table(find_split(args.data, args.split), None, require_attributes=False)
+    table = read_table(find_split(args.data, args.split), None, False, args.image_root or None)
     results, failed = score_all(args, process, table, files, results_path)
     if process.is_primary:
         if results_path and results:
             _logger.info(f"Results: {results_path}")
         shown: Any = results if is_several(args.checkpoint) else results[0]
-        print(f"--result\n{json.dumps(without_nan(shown), indent=4, ensure_ascii=False)}", flush=True)
+        print(f"--result\n{result_text(shown)}", flush=True)
         if failed:
             _logger.error(f"{failed} of {len(files)} checkpoints could not be scored, for the reasons above")
     if failed:
@@ -112,8 +112,7 @@ def score_all(
             if not is_wanted(args.model, checkpoint, several):
                 continue
             if not (results or failed):
-                space = checkpoint.label_space
-                warn_of_repeated_images(table, table.attributes if space is None else space.attributes)
+                warn_of_repetitions(args, table, checkpoint)
             folder = per_class_folder(args, file, name, table, several)
             results = best_first([*results, score(args, process, table, checkpoint, folder)])
         except UsageError as error:
@@ -124,7 +123,7 @@ def score_all(
                 _logger.error(f"Not scored: {error}")
             continue
         if results_path and process.is_primary:
-            write_results(results_path, results if several else results[0])
+            write_results(results_path, results if several else results[0], args.spreadsheet_safe)
         del checkpoint
         gc.collect()  # a compiled model is in a reference cycle, which keeps its memory on the GPU
     if not results and not failed:
@@ -132,6 +131,16 @@ def score_all(
             f"--model {args.model}: none of the {len(files)} checkpoints at {args.checkpoint} is such a model"
         )
     return results, failed
+
+
+def warn_of_repetitions(args: Namespace, table: Table, checkpoint: Checkpoint) -> None:
+    """Warn of rows that repeat an image or contradict each other in what the checkpoint predicts."""
+    space = checkpoint.label_space
+    if space is None:
+        warn_of_repeated_images(table, table.attributes)
+    else:
+        table = with_separator(table, args.separator or space.separator, space.multi_valued)
+        warn_of_repeated_images(table, space.attributes)
 
 
 def is_wanted(pattern: str | None, checkpoint: Checkpoint, several: bool) -> bool:
@@ -157,7 +166,7 @@ def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoin
     cost = measure_cost(ready, args.tta, latency=not args.no_latency)
     averaged = " (averaged weights)" if args.use_ema else ""
     _logger.info(f"{checkpoint.path}{averaged}: {ready.arch}, epoch {checkpoint.epoch}, {cost_line(ready, cost)}")
-    dataset = scored_dataset(table, ready, args.max_unreadable)
+    dataset = scored_dataset(table, ready, args.max_unreadable, args.separator)
     _logger.info(f"{table.path}: {len(dataset)} images, {ready.data_config}")
     weights = attribute_weights(checkpoint, ready.label_space)
     loader = make_loader(ready, dataset, distributed=process.distributed, **loader_kwargs(args))
@@ -178,7 +187,8 @@ def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoin
     if folder is not None and process.is_primary:
         file = checkpoint.path
         title = f"{ready.arch}, {file.parent.absolute().name}/{file.name}{averaged}, {table.path.name}"
-        write_per_class(folder, scores.confusion, ready.label_space.classes, title, ready.label_space.multi_valued)
+        space, safe = ready.label_space, args.spreadsheet_safe
+        write_per_class(folder, scores.confusion, space.classes, title, space.multi_valued, safe)
         _logger.info(f"Classes: {folder}")
     return result_row(args, ready, checkpoint, table, scores, cost)
 

@@ -11,7 +11,6 @@ from catalog.attribute_column import (
     are_one_hot,
     class_names,
     count_classes,
-    has_separator,
     is_flag,
     is_one_image_per_class,
     other_separator,
@@ -37,13 +36,13 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     Args:
         table: the table.
         multi_valued: the attributes whose cells hold several values; by default the columns of lists and the columns
-            with a `|` in a cell.
+            with a `|` in a cell. A table with another separator comes from `with_separator`.
 
     Raises:
         DataError: if an attribute cannot be learned (`check_attributes`), or a multi-valued one does not exist.
     """
     if multi_valued is None:
-        multi_valued = [name for name, column in table.columns.items() if name in table.lists or has_separator(column)]
+        multi_valued = [name for name in table.columns if table.looks_multi_valued(name)]
     multi_valued = [normalized_name(name) for name in multi_valued]
     if unknown := [name for name in multi_valued if name not in table.columns]:
         raise DataError(
@@ -56,7 +55,8 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     for attribute, classes in names.items():
         _warn_of_form(table, attribute, classes)
     _warn_of_words_for_blank(table)
-    return LabelSpace({name: tuple(sorted(classes)) for name, classes in names.items()}, multi_valued)
+    classes_of = {name: tuple(sorted(classes)) for name, classes in names.items()}
+    return LabelSpace(classes_of, multi_valued, table.separator)
 
 
 def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
@@ -76,7 +76,7 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
     multi_valued = {*known.multi_valued, *added.multi_valued}
     old = {name: column for name, column in table.columns.items() if name in known.classes}
     for name, column in old.items():
-        if name not in multi_valued and (name in table.lists or has_separator(column)):
+        if name not in multi_valued and table.looks_multi_valued(name):
             raise DataError(
                 f"{table.path.name} column {name!r} has several values in a cell, and the model knows one: train a new "
                 f"model with multi_valued {shlex.quote(name)}"
@@ -100,7 +100,7 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
                 f"{name}: {table.path.name} has no label {quoted(missing)}, so these classes will hardly be predicted: "
                 "keep the old labels in the table"
             )
-    return LabelSpace(classes, multi_valued)
+    return LabelSpace(classes, multi_valued, table.separator if multi_valued else known.separator)
 
 
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
@@ -155,10 +155,7 @@ def without_unlearnable_attributes(table: Table) -> Table:
 
     Use this if no loss reads labels: a column that cannot be learned is then harmless.
     """
-    faults = {
-        name: why_unlearnable(column, name in table.lists or has_separator(column))
-        for name, column in table.columns.items()
-    }
+    faults = {name: why_unlearnable(column, table.looks_multi_valued(name)) for name, column in table.columns.items()}
     for name, fault in faults.items():
         if fault:
             _logger.warning(f"{table.path.name} column {name!r} {fault}: it is left out, as no loss reads labels")
@@ -193,7 +190,7 @@ def _warn_of_other_separators(table: Table, multi_valued: Collection[str]) -> No
 
 
 def _separator_remedy(separator: str) -> str:
-    return f"write '|' instead of {separator!r} if an image has several values"
+    return f"if an image has several values, give separator {shlex.quote(separator)}, or write '|' instead"
 
 
 def _warn_of_words_for_blank(table: Table) -> None:

@@ -6,6 +6,7 @@ bits, not clipped. Only the first frame is read.
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
+from catalog.embedded_images import read_embedded
 from catalog.image_formats import decoded_bytes, max_decoded_bytes, open_image
 from runtime.regular_file import irregular_kind
 
@@ -138,7 +140,9 @@ def as_image(pixels: Pixels) -> Image.Image:
 
 
 def _jpeg_content(path: str | os.PathLike[str]) -> bytes:
-    """Return a file's content, or nothing if it is not a JPEG of usual length."""
+    """Return the content of a file, or of an image inside one; nothing if it is not a JPEG of usual length."""
+    if (embedded := read_embedded(path)) is not None:
+        return embedded if embedded.startswith(b"\xff\xd8\xff") else b""
     if irregular_kind(path):
         return b""
     with open(path, "rb") as file:  # noqa: PTH123 - building a Path takes a tenth of a small image's time
@@ -165,6 +169,8 @@ def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextMan
     sideways (Pillow 13), and kills the process with SIGBUS if the file shrinks meanwhile.
     """
     if isinstance(path_or_file, str | os.PathLike):
+        if (embedded := read_embedded(path_or_file)) is not None:
+            return io.BytesIO(embedded)
         if kind := irregular_kind(path_or_file):
             raise OSError(f"it is {kind}, not a regular file: replace it by an image file")
         return open(path_or_file, "rb")  # noqa: PTH123 - building a Path takes a tenth of a small image's time

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from catalog.embedded_images import is_image_file, unpacked
 from catalog.image_roots import image_roots
+from catalog.parquet_table import parquet_parts
 from catalog.table import Table
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ def with_found_images(table: Table) -> tuple[Table, tuple[Path, ...]]:
     """Return a table whose image paths name existing files as far as possible, and the folders they are relative to.
 
     If the files that the table names exist, the table is returned as it is. Otherwise folders are listed, and each path
-    for which exactly one file fits becomes that file's absolute path, with one warning.
+    for which exactly one file fits becomes that file's absolute path, with one warning. Images inside a Parquet table
+    are unpacked.
 
     Args:
         table: the table.
@@ -36,13 +39,18 @@ def with_found_images(table: Table) -> tuple[Table, tuple[Path, ...]]:
     Raises:
         DataError: if no image exists, in any form.
     """
-    folder, here = table.path.parent.resolve(), Path.cwd()
+    folders = table.folders
+    if table.names is not None:
+        for part in parquet_parts(table.path):
+            unpacked(str(part.resolve()))
+        return table, folders
     rows = np.unique(np.linspace(0, len(table) - 1, min(_TRIED, len(table)), dtype=np.int64)).tolist()
-    missing = [row for row in rows if not _exists(table.image_path(row), folder, here)]
+    missing = [row for row in rows if not _exists(table.image_path(row), *folders)]
     if not missing:
         return table, image_roots(table)
     find = _Finder()
-    root = _best_root(table, missing, find, nearby=len(missing) == len(rows))
+    nearby = table.image_root is None and len(missing) == len(rows)
+    root = _best_root(table, missing, find, nearby)
     if root is None:
         return table, image_roots(table)
 
@@ -51,7 +59,7 @@ def with_found_images(table: Table) -> tuple[Table, tuple[Path, ...]]:
     found = {
         row: file
         for row, path in enumerate(paths)
-        if not _exists(path, folder, here) and (file := find(root, path)) is not None
+        if not _exists(path, *folders) and (file := find(root, path)) is not None
     }
     row, file = next(iter(found.items()))
     _logger.warning(
@@ -66,7 +74,7 @@ def with_found_images(table: Table) -> tuple[Table, tuple[Path, ...]]:
 
 
 def _exists(path: str, *roots: Path) -> bool:
-    return any(os.path.isfile(root / path) for root in roots)  # noqa: PTH113 - Path.is_file raises on a long name
+    return any(is_image_file(root / path) for root in roots)
 
 
 def _best_root(table: Table, missing: list[int], find: "_Finder", nearby: bool) -> Path | None:
@@ -78,9 +86,9 @@ def _best_root(table: Table, missing: list[int], find: "_Finder", nearby: bool) 
         find: finds files.
         nearby: whether the images may also be in the folder above the table's, or in a folder of it.
     """
-    folder = table.path.parent.resolve()
-    near, far = dict.fromkeys((folder, Path.cwd())), {}
+    near, far = dict.fromkeys(table.folders), {}
     if nearby:
+        folder = table.path.parent.resolve()
         with os.scandir(folder) as entries:
             below = sorted(entry.name for entry in entries if entry.is_dir())[:_SUBFOLDERS]
         far = dict.fromkeys((folder.parent, *(folder / name for name in below)))

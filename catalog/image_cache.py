@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.decode import Pixels, image_size, load_pixels
+from catalog.embedded_images import containing_file
 from catalog.image_roots import image_roots
 from catalog.table import Table
 from runtime.progress import progress_bar
@@ -60,7 +61,7 @@ class ImageSources:
         for number, root in enumerate(self.roots):
             file = os.path.join(root, path)  # noqa: PTH118 - with millions, a Path takes several times as long
             try:
-                status = os.stat(file)  # noqa: PTH116
+                status = os.stat(containing_file(file))  # noqa: PTH116
             except (OSError, ValueError):  # ValueError: a path with a NUL byte names no file
                 continue
             return file, (status.st_mtime_ns, status.st_size, number)

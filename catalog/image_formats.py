@@ -207,6 +207,12 @@ def _refusal(start: bytes) -> str:
     return f"it is {shown}, a format that is not read: {_REMEDIES.get(name, _CONVERT)}"
 
 
+def shows_format(content: bytes) -> bool:
+    """Return whether bytes begin as an image of some format does, also of one that is not read."""
+    readable_formats()
+    return _format_of(content[:_START]) is not None
+
+
 def _format_of(start: bytes) -> str | None:
     """Return the format that a file's first bytes show; None if they show none. No decoder sees the file."""
     if start[4:8] == b"ftyp":

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from catalog.data_error import DataError
+from catalog.embedded_images import is_image_file, parquet_and_row
+from catalog.find_images import with_found_images
 from catalog.image_formats import hint_for, image_extensions
-from catalog.image_roots import image_roots
-from catalog.splits import FORMATS
+from catalog.splits import is_table
 from catalog.table import read_table
 from runtime.regular_file import irregular_file
 
@@ -33,21 +34,36 @@ class ImageList:
     """The images of one input.
 
     Attributes:
-        paths: the image paths, Arrow strings, as the input spells them.
+        paths: the image paths, Arrow strings, each of an existing file as far as possible.
         roots: the folders that the paths are relative to, tried in order.
+        spelled: the paths as the input spells them; None if these are the same.
+        shown: the names of images inside a Parquet table; None without such images.
     """
 
     paths: pa.LargeStringArray
     roots: tuple[Path, ...]
+    spelled: pa.LargeStringArray | None = None
+    shown: pa.LargeStringArray | None = None
+
+    @property
+    def keys(self) -> pa.LargeStringArray:
+        """The image paths as the input spells them, by which soft labels are found again."""
+        return self.paths if self.spelled is None else self.spelled
+
+    @property
+    def names(self) -> pa.LargeStringArray:
+        """What predictions and messages call the images."""
+        return self.keys if self.shown is None else self.shown
 
 
-def list_images(inputs: Sequence[str]) -> list[ImageList]:
+def list_images(inputs: Sequence[str], image_root: str | None = None) -> list[ImageList]:
     """Return the images of each input, in order.
 
     Args:
         inputs: image files, folders, and tables. A folder gives every file below it with an image's extension, except
             hidden ones; the log counts what is left out. A table gives the image_path of every row. Files and folders
             that contain the same image give it once.
+        image_root: the folder that the paths in tables are relative to; None for each table's own.
 
     Raises:
         DataError: if an input is missing, is a pipe or a device, or is a folder or table without images.
@@ -56,19 +72,20 @@ def list_images(inputs: Sequence[str]) -> list[ImageList]:
     files: list[str] = []
     for text in inputs:
         path = Path(text)
-        if not path.exists():
+        if not (path.exists() or is_image_file(path)):
             raise DataError(f"no such image, folder or table: {text}")
         if fault := irregular_file(path, folders=True):
             raise DataError(fault)
-        if path.is_file() and path.suffix.lower() not in FORMATS:
+        if (path.is_file() and not is_table(path)) or parquet_and_row(path):
             files.append(text)
             continue
         _append_files(lists, files)
-        if path.is_dir():
+        if path.is_dir() and not is_table(path):
             _append(lists, _below(text))
         else:
-            table = read_table(path, attributes=[], require_attributes=False)
-            lists.append(ImageList(table.image_paths, image_roots(table)))
+            table = read_table(path, [], require_attributes=False, image_root=image_root)
+            found, roots = with_found_images(table)
+            lists.append(ImageList(found.image_paths, roots, table.image_paths, table.names))
     _append_files(lists, files)
     return [images for images in lists if len(images.paths)]
 

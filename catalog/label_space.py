@@ -45,14 +45,17 @@ class LabelSpace:
         classes: the class names of each attribute: at least two, or one for a multi-valued attribute. A name's
             position is its int64 code.
         multi_valued: the attributes that allow an image any number of classes.
+        separator: the text between the values of a cell in the user's tables. It does not count when label spaces are
+            compared, and the cells that `encode` takes always have `|`.
 
     Raises:
         DataError: if a name is blank, is not a string, or occurs twice; if an attribute has too few classes; or if a
-            multi-valued attribute is unknown.
+            multi-valued attribute is unknown, or has the separator in a class.
     """
 
     classes: Mapping[str, tuple[str, ...]]
     multi_valued: Collection[str] = ()
+    separator: str = SEPARATOR
     _codes: dict[str, dict[str, int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ class LabelSpace:
             _check(attribute, names, attribute in self.multi_valued)
         if unknown := [name for name in self.multi_valued if name not in self.classes]:
             raise DataError(f"the label space has no attribute {unknown[0]!r}, which multi_valued names")
+        _check_separator(self.classes, self.multi_valued, self.separator)
         classes = {str(attribute): tuple(map(str, names)) for attribute, names in self.classes.items()}
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "multi_valued", frozenset(map(str, self.multi_valued)))
@@ -70,7 +74,8 @@ class LabelSpace:
         """Return the label space that `to_dict` saved.
 
         Args:
-            saved: `{"attributes": [...], "classes": [[...], ...], "multi_valued": [...]}`; the last key is optional.
+            saved: `{"attributes": [...], "classes": [[...], ...], "multi_valued": [...], "separator": ";"}`; the last
+                two keys are optional.
 
         Raises:
             DataError: if the form differs, or an attribute is named twice.
@@ -86,7 +91,8 @@ class LabelSpace:
             )
         if twice := [name for name, count in Counter(map(str, attributes)).items() if count > 1]:
             raise DataError(f"the label space names attribute {twice[0]!r} twice: attribute names must differ")
-        return cls(dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ())))
+        classes_of, several = dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ()))
+        return cls(classes_of, several, saved.get("separator", SEPARATOR))
 
     @classmethod
     def numbered(cls, num_classes: Mapping[str, int]) -> "LabelSpace":
@@ -97,13 +103,15 @@ class LabelSpace:
         """
         return cls({attribute: tuple(map(str, range(count))) for attribute, count in num_classes.items()})
 
-    def to_dict(self) -> dict[str, list[Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain lists and strings, which both `torch.load(weights_only=True)` and JSON can read."""
-        plain: dict[str, list[Any]] = {
+        plain: dict[str, Any] = {
             "attributes": list(self.attributes),
             "classes": [list(names) for names in self.classes.values()],
         }
-        return plain | ({"multi_valued": sorted(self.multi_valued)} if self.multi_valued else {})
+        if self.multi_valued:
+            plain["multi_valued"] = sorted(self.multi_valued)
+        return plain | ({"separator": self.separator} if self.separator != SEPARATOR else {})
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -192,7 +200,7 @@ class LabelSpace:
                 texts.append("\u2013")
             elif attribute in self.multi_valued:
                 values = [name for i, name in enumerate(names) if words[i // BITS] >> i % BITS & 1]
-                texts.append(SEPARATOR.join(values) or SEPARATOR)
+                texts.append(self.separator.join(values) or self.separator)
             else:
                 texts.append(names[words[0]])
         return texts
@@ -228,6 +236,17 @@ def _codes_of(names: Sequence[str]) -> dict[str, int]:
     for code, name in enumerate(normalized_cells(pa.array(names, pa.string())).to_pylist()):
         codes.setdefault(name, code)
     return codes
+
+
+def _check_separator(classes: Mapping[str, Sequence[str]], multi_valued: Collection[str], separator: str) -> None:
+    """Raise a DataError if a value of a multi-valued attribute contains the separator, as a list's may."""
+    if separator == SEPARATOR:
+        return
+    values = ((attribute, name) for attribute in multi_valued for name in classes[attribute] if separator in name)
+    if wrong := next(values, None):
+        raise DataError(
+            f"{wrong[0]} has a value {wrong[1]!r}, and separator {separator!r} separates values: choose another one"
+        )
 
 
 def _check(attribute: object, names: object, multi_valued: bool) -> None:

@@ -1,5 +1,6 @@
 """A reader of Parquet tables, which returns each cell as the text that a CSV file would have."""
 
+import glob
 import logging
 import re
 from pathlib import Path
@@ -10,11 +11,16 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from catalog.cell_text import normalized_name
 from catalog.data_error import DataError
+from catalog.embedded_images import image_column, location
 from catalog.label_space import SEPARATOR
+from catalog.splits import PARTS
 from catalog.table_size import check_bytes, check_cells, max_table_bytes
 from runtime.errors import first_line
 
+IMAGE_PATH = "image_path"
+_INDEX = re.compile(r"__index_level_\d+__")  # the name that pandas gives its index
 _BATCH = 1 << 16  # rows that are read at a time
 _EXACT = 2.0**53  # below it, each whole number is a float64 of its own
 
@@ -22,17 +28,44 @@ _logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 
 
-def read_parquet_header(path: Path) -> list[str]:
-    """Return the names of a Parquet table's columns, without pandas' index.
+def parquet_parts(path: Path) -> list[Path]:
+    """Return the Parquet files of a table, in order: the file, those in a folder, or those that fit `NAME-*.parquet`.
+
+    Spark and Dask write a table as a folder. Hidden files and those that begin with `_` are not part of it.
+    """
+    if path.is_dir():
+        found = path.glob("*.parquet")
+    elif path.name.endswith(PARTS) and not path.exists():
+        found = path.parent.glob(glob.escape(path.name.removesuffix(PARTS)) + PARTS)
+    else:
+        return [path]
+    return sorted(file for file in found if file.is_file() and not file.name.startswith((".", "_")))
+
+
+def read_parquet_header(path: Path) -> tuple[list[str], str | None]:
+    """Return the names of a Parquet table's columns, without pandas' index, and the one that holds images, if any.
 
     Raises:
-        DataError: if the file is not a Parquet table.
+        DataError: if a file is not a Parquet table, parts have other columns, or several columns hold images.
     """
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
-        raise DataError(f"{path.name} is not a Parquet file, or is damaged: write it again, or as .csv") from None
-    return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
+    names: list[str] = []
+    images = None
+    for part in parquet_parts(path):
+        try:
+            with pq.ParquetFile(part, buffer_size=1 << 20) as file:
+                columns = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
+                images = images or image_column(file)
+        except DataError as error:
+            raise DataError(f"{part.name}: {error}") from None
+        except (pa.ArrowException, OSError):
+            raise DataError(f"{part.name} is not a Parquet file, or is damaged: write it again, or as .csv") from None
+        names = names or columns
+        if differing := sorted({*names} ^ {*columns}):
+            raise DataError(
+                f"{path.name}: only some of its parts have a column {differing[0]!r} ({part.name} "
+                f"{'has' if differing[0] in columns else 'lacks'} it): write all parts with the same columns"
+            )
+    return names, images
 
 
 def read_parquet_columns(
@@ -42,8 +75,9 @@ def read_parquet_columns(
 
     Args:
         path: the table.
-        names: the columns to read, as the file spells them; the first holds the image paths.
-        lenient: whether a column that holds no names is left out with a warning; otherwise it is an error.
+        names: the columns to read, as the file spells them.
+        lenient: whether a column that holds no names is left out with a warning; otherwise it is an error. The image
+            paths are never left out.
 
     Returns:
         The columns by name, and the names of those whose cells are lists, here joined by `|`.
@@ -51,47 +85,136 @@ def read_parquet_columns(
     Raises:
         DataError: if the file is damaged, or a column holds no names.
     """
-    # the file
+    before = pa.total_allocated_bytes()
+    parts = {part: _read(part, names, before) for part in parquet_parts(path)}
+    columns = {}
+    for name in names:
+        try:
+            texts = [_as_strings(part, name, cells[name]) for part, cells in parts.items()]
+            if normalized_name(name) == IMAGE_PATH:
+                texts = [_plain(path, text) for text in texts]
+        except DataError as error:
+            if not lenient or normalized_name(name) == IMAGE_PATH:
+                raise
+            _logger.warning(f"{str(error).rpartition(': ')[0]}: left out")
+            continue
+        columns[name] = _joined_parts(texts)
+    lists = (name for name in columns if any(_is_list(cells.schema.field(name).type) for cells in parts.values()))
+    return columns, frozenset(lists)
+
+
+def _joined_parts(texts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return the rows of all parts as one column; where some parts have dictionaries and others have none, without."""
+    kinds = {text.type for text in texts}
+    kind = kinds.pop() if len(kinds) == 1 else pa.large_string()
+    column = pa.chunked_array([chunk.cast(kind) for text in texts for chunk in text.chunks], kind)
+    return column.unify_dictionaries() if pa.types.is_dictionary(kind) else column
+
+
+def read_embedded_paths(path: Path, column: str) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:
+    """Return the paths of the images inside a table, relative to its folder, and their names for people.
+
+    An image's name is the path that is saved with its bytes, if no other image has it. If no image has bytes, the saved
+    paths are files, and both are these.
+
+    Args:
+        path: the table.
+        column: the column of images.
+
+    Raises:
+        DataError: if a file is damaged.
+    """
+    paths, saved, without = [], [], True
+    for part in parquet_parts(path):
+        place = str(part.relative_to(path.parent))
+        try:
+            with pq.ParquetFile(part, buffer_size=1 << 20) as file:
+                rows = file.metadata.num_rows
+                saved.append(_saved_paths(file, column))
+                without = without and _are_null(file.metadata, f"{column}.bytes")
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(part, error) from None
+        paths += [location(place, row) for row in range(rows)]
+    own = pa.concat_arrays([pa.array([], pa.large_string()), *saved])
+    if without:
+        return own, own
+    locations = pa.array(paths, pa.large_string())
+    names = own.dictionary_encode()
+    several = np.flatnonzero(np.bincount(names.indices.drop_null().to_numpy(), minlength=1) > 1)
+    kept = pc.and_(names.is_valid(), pc.invert(pc.is_in(names.indices, value_set=pa.array(several, pa.int32()))))
+    return locations, pc.if_else(kept, own, locations)
+
+
+def _saved_paths(file: pq.ParquetFile, column: str) -> pa.LargeStringArray:
+    """Return the path that each row has beside its bytes; null for none."""
+    kind = file.schema_arrow.field(column).type
+    at = kind.get_field_index("path") if pa.types.is_struct(kind) else -1
+    if at < 0 or not (pa.types.is_string(kind.field(at).type) or pa.types.is_large_string(kind.field(at).type)):
+        return pa.nulls(file.metadata.num_rows, pa.large_string())
+    structs = file.read(columns=[f"{column}.path"])[column].combine_chunks()
+    paths = pc.utf8_trim_whitespace(pc.struct_field(structs, "path").cast(pa.large_string()))
+    return pc.if_else(pc.equal(paths, ""), None, paths)
+
+
+def _are_null(metadata: pq.FileMetaData, column: str) -> bool:
+    """Return whether a column has no value at all, as far as the file's header says so."""
+    chunks = [
+        metadata.row_group(group).column(index)
+        for group in range(metadata.num_row_groups)
+        for index in range(metadata.num_columns)
+    ]
+    counted = [one for one in chunks if one.path_in_schema == column]
+    return metadata.num_rows == 0 or (
+        bool(counted)
+        and all(
+            one.statistics is not None and one.statistics.has_null_count and one.statistics.num_values == 0
+            for one in counted
+        )
+    )
+
+
+def _read(path: Path, names: list[str], before: int) -> pa.Table:
+    """Return columns of a file; structs, which may hold images, are not read, and their column is blank.
+
+    Args:
+        path: the file.
+        names: the columns.
+        before: bytes that Arrow held before the table's first file was read.
+    """
     try:
         # ParquetFile, because read_table would make columns of folders called "a=b".
-        cells = _read(path, names)
+        return _read_bounded(path, names, before)
     except (pa.ArrowException, OSError) as error:
         if int(pa.__version__.split(".")[0]) < 26 and "Expected all lists to be of size" in str(error):
             raise DataError(
                 f"{path.name} has lists of a fixed length and cells without one, which pyarrow {pa.__version__} cannot "
                 "read: pip install 'pyarrow>=26', or write lists of any length"
             ) from None
-        raise DataError(f"{path.name} is damaged ({first_line(error)}): write it again, or as .csv") from None
-
-    # the columns as strings
-    columns = {}
-    for name in names:
-        try:
-            columns[name] = _as_strings(path, name, cells[name])
-            if name == names[0]:
-                columns[name] = _plain(path, columns[name])
-        except DataError as error:
-            if not lenient or name == names[0]:
-                raise
-            _logger.warning(f"{str(error).rpartition(': ')[0]}: left out")
-    return columns, frozenset(name for name in columns if _is_list(cells[name].type))
+        raise _damaged(path, error) from None
 
 
-def _read(path: Path, names: list[str]) -> pa.Table:
-    """Return columns of a table in memory, strings as dictionaries, while they stay below the bound.
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path.name} is damaged ({first_line(error)}): write it again, or as .csv")
+
+
+def _read_bounded(path: Path, names: list[str], before: int) -> pa.Table:
+    """Return columns of a file in memory, strings as dictionaries, while they stay below the bound.
 
     A column of few distinct values takes almost nothing in the file, whatever number of rows it has.
     """
-    strings = [field.name for field in pq.read_schema(path) if field.name in names and _is_text(field.type)]
-    file = pq.ParquetFile(path, read_dictionary=strings)
-    check_cells(path, file.metadata.num_rows, len(names))
-    limit, before = max_table_bytes(), pa.total_allocated_bytes()
-    batches = []
-    rows = max(1, min(_BATCH, limit // _largest_list(file.metadata, names)))
-    for batch in file.iter_batches(batch_size=rows, columns=names):
-        batches.append(batch)
-        check_bytes(path, pa.total_allocated_bytes() - before, "bytes of cells in memory")
-    return pa.Table.from_batches(batches) if batches else file.read(columns=names)
+    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        kinds = {name: file.schema_arrow.field(name).type for name in names}
+    flat = [name for name, kind in kinds.items() if not pa.types.is_struct(kind)]
+    with pq.ParquetFile(path, read_dictionary=[name for name in flat if _is_text(kinds[name])]) as file:
+        count = file.metadata.num_rows
+        check_cells(path, count, len(names))
+        batches = []
+        rows = max(1, min(_BATCH, max_table_bytes() // _largest_list(file.metadata, flat)))
+        for batch in file.iter_batches(batch_size=rows, columns=flat):
+            batches.append(batch)
+            check_bytes(path, pa.total_allocated_bytes() - before, "bytes of cells in memory")
+        cells = pa.Table.from_batches(batches) if batches else file.read(columns=flat)
+    return pa.table({name: cells[name] if name in flat else pa.nulls(count, kind) for name, kind in kinds.items()})
 
 
 def _largest_list(metadata: Any, names: list[str]) -> int:

@@ -183,11 +183,11 @@ def _class_order(path: Path, name: str, saved: LabelSpace, label_space: LabelSpa
 
 def _match(table: Table, paths: pa.LargeStringArray, file: Path) -> npt.NDArray[np.int64]:
     """Return the row of each of the table's images in the file, int64 [rows]; -1 for none."""
-    beside, here = str(table.path.parent.resolve()), str(Path.cwd())
+    folders = [str(folder) for folder in (*table.folders, table.path.parent.resolve(), Path.cwd())]
     found = np.full(len(table), -1, dtype=np.int64)
-    for of_file in dict.fromkeys((beside, here, str(file.parent.resolve()))):
+    for of_file in dict.fromkeys((*folders, str(file.parent.resolve()))):
         known = join_paths(of_file, paths)
-        for of_table in dict.fromkeys((beside, here)):
+        for of_table in map(str, table.folders):
             places = pc.index_in(join_paths(of_table, table.image_paths), value_set=known)
             position = places.fill_null(-1).to_numpy(zero_copy_only=False)
             found = np.where(found < 0, position, found)

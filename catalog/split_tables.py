@@ -14,6 +14,7 @@ import pyarrow.compute
 from pyarrow import csv
 
 from catalog.data_error import DataError
+from catalog.embedded_images import is_image_file
 from catalog.folds import class_counts, group_codes, stratified_folds
 from catalog.image_roots import image_roots
 from catalog.label_space import LabelSpace
@@ -131,7 +132,7 @@ def with_absolute_paths(table: Table) -> Table:
 
 def _absolute(roots: tuple[Path, ...], path: str) -> str:
     candidates = [os.path.join(root, path) for root in roots]  # noqa: PTH118 - Path takes several times as long
-    return next(filter(os.path.exists, candidates), candidates[0])
+    return next(filter(is_image_file, candidates), candidates[0])
 
 
 def _kept(column: pa.DictionaryArray, kept: pa.BooleanArray) -> pa.DictionaryArray:

@@ -2,14 +2,15 @@
 
 import glob
 import os
+import re
 from pathlib import Path
 
 from catalog.data_error import DataError
 from runtime.regular_file import irregular_file
 
 FORMATS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+PARTS = "-*.parquet"  # ends the name of a table in several files, such as train-00000-of-00002.parquet
 
-JOINING = "write one file, with pandas.concat(map(pandas.read_parquet, PARTS)).to_parquet(FILE)"
 _TABLE_FOLDERS = ("annotations", "tables", "labels", "splits")
 ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
 
@@ -24,7 +25,10 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     Args:
         data_dir: the folder with the tables.
         name: "train", "val" (or "validation"), "test", or another table's name without its extension. A file also
-            works, relative to the working directory or to `data_dir`.
+            works, relative to the working directory or to `data_dir`, and so does a folder of Parquet parts.
+
+    Returns:
+        The file, the folder, or `NAME-*.parquet` for parts beside each other.
 
     Raises:
         MissingTable: if the folder has no such table.
@@ -32,18 +36,13 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     """
     folder = Path(data_dir)
     for stem in ALIASES.get(name, (name,)):
-        for parts in (folder / stem, folder / f"{stem}.parquet"):
-            if parts.is_dir() and any(parts.glob("*.parquet")):
-                raise DataError(f"{parts} is a folder of Parquet parts: {JOINING}")
         if table := _find(folder, stem):
             return table
     for file in (Path(name), folder / name):
-        if file.is_file():
+        if file.is_file() or (file.is_dir() and is_table(file)):
             return file
         if fault := irregular_file(file, folders=True):
             raise DataError(fault)
-    if any(folder.glob(f"{glob.escape(name)}-[0-9]*.parquet")):
-        raise DataError(f"{folder} has {name} in several Parquet parts: {JOINING}")
     below = [
         table for place in _subfolders(folder) for stem in ALIASES.get(name, (name,)) if (table := _find(place, stem))
     ]
@@ -64,8 +63,11 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file is a table, by its name."""
-    return path.name.lower().endswith(FORMATS)
+    """Return whether a file is a table, by its name, or a folder one in Parquet parts, by what is in it."""
+    named = path.name.lower().endswith(FORMATS)
+    if not path.is_dir():
+        return named
+    return (named or (path / "_SUCCESS").exists()) and _has_parts(path)
 
 
 def find_label_table(data_dir: str | os.PathLike[str], train_path: str | os.PathLike[str]) -> Path:
@@ -94,6 +96,9 @@ def _find(folder: Path, stem: str) -> Path | None:
         DataError: if there are several, or the only one is a pipe, a device or a folder.
     """
     found = [file for suffix in FORMATS if (file := folder / f"{stem}{suffix}").is_file()]
+    found += [parts for parts in (folder / stem, folder / f"{stem}.parquet") if _has_parts(parts)]
+    if not found and Path(stem).name == stem and (shards := _shards(folder, stem)):
+        found.append(shards[0] if len(shards) == 1 else folder / f"{stem}{PARTS}")
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise DataError(f"{folder} has several tables called {stem}: name the file you mean ({names})")
@@ -102,3 +107,23 @@ def _find(folder: Path, stem: str) -> Path | None:
         if fault := next(faults, ""):
             raise DataError(fault)
     return found[0] if found else None
+
+
+def _shards(folder: Path, stem: str) -> list[Path]:
+    """Return the Parquet files of a table in several, such as `train-00000-of-00002.parquet`.
+
+    Raises:
+        DataError: if their names say that some are missing.
+    """
+    shards = sorted(folder.glob(f"{glob.escape(stem)}-[0-9]*.parquet"))
+    counts = {int(named[1]) for file in shards if (named := re.search(r"-of-(\d+)\.parquet$", file.name))}
+    if counts and counts != {len(shards)}:
+        raise DataError(
+            f"{folder} has {len(shards)} of the {max(counts)} parts of {stem} ({shards[0].name}, ...): add the others, "
+            "or name a file"
+        )
+    return shards
+
+
+def _has_parts(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("*.parquet"))

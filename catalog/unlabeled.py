@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from catalog.data_error import DataError
+from catalog.embedded_images import is_image_file
 from catalog.image_list import ImageList, list_images
 from catalog.table import Table
 
@@ -32,18 +33,19 @@ def unlabeled_per_batch(ratio: float, batch_size: int) -> int:
     return round(ratio * batch_size)
 
 
-def with_unlabeled(table: Table, inputs: Sequence[str]) -> Table:
+def with_unlabeled(table: Table, inputs: Sequence[str], image_root: str | None = None) -> Table:
     """Return a table with unlabeled images added at its end, each once; images that it already has are skipped.
 
     Args:
         table: the training table.
         inputs: folders, tables, image files, and patterns of these (`shop/*.jpg`; `**` includes folders below). The
             labels of tables are not read.
+        image_root: the folder that the paths in these tables are relative to; None for the table's own.
 
     Raises:
         DataError: if an input is missing, or the table already has all its images.
     """
-    found = pa.concat_arrays([absolute_paths(images) for images in list_images(_expanded(inputs))]).unique()
+    found = pa.concat_arrays([absolute_paths(images) for images in list_images(_expanded(inputs), image_root)]).unique()
     new = found.filter(pc.invert(pc.is_in(found, value_set=_all_absolute_paths(table))))
     if not len(new):
         raise DataError(f"unlabeled {' '.join(inputs)}: {table.path.name} already has all these images: name others")
@@ -83,9 +85,8 @@ def _normalized(folder: str, path: str) -> str:
 
 
 def _all_absolute_paths(table: Table) -> pa.LargeStringArray:
-    """Return each of a table's paths twice, below the table's folder and below the working directory."""
-    folders = str(table.path.parent.resolve()), str(Path.cwd())
-    return pa.concat_arrays([join_paths(folder, table.image_paths) for folder in folders])
+    """Return each of a table's paths below each of the folders that it may be relative to."""
+    return pa.concat_arrays([join_paths(str(folder), table.image_paths) for folder in table.folders])
 
 
 def absolute_paths(images: ImageList) -> pa.LargeStringArray:
@@ -97,7 +98,7 @@ def absolute_paths(images: ImageList) -> pa.LargeStringArray:
 
 
 def _exist(paths: pa.LargeStringArray) -> npt.NDArray[np.bool_]:
-    exists = (os.path.exists(path) for part in _in_parts(paths) for path in part)  # noqa: PTH110 - a million paths
+    exists = (is_image_file(path) for part in _in_parts(paths) for path in part)
     return np.fromiter(exists, dtype=bool, count=len(paths))
 
 

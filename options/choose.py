@@ -9,14 +9,14 @@ from typing import Any
 from options.candidates import CANDIDATES, SOFT_LABELS, Stage, fitted, reads_unlabeled
 from options.parser import Parser, parse
 from options.rules import Implied, off
-from options.shared import precision_flags, processes, unreadable_flag
+from options.shared import image_root_flag, multi_valued_flags, precision_flags, processes, unreadable_flag
 from options.train import train_parser
 from options.values import COUNT, SEED, SIDE, STEPS, WORKERS, duration
 
 # what every training of a choice shares
 _SHARED = (
     *("train_split", "model", "pretrained_path", "pretrained", "initial_checkpoint", "img_size", "unlabeled", "seed"),
-    *("max_unreadable", "device", "amp", "amp_dtype", "torchcompile", "channels_last"),
+    *("separator", "image_root", "max_unreadable", "device", "amp", "amp_dtype", "torchcompile", "channels_last"),
 )
 _WEIGHTS = ("pretrained", "pretrained_path", "initial_checkpoint")
 
@@ -63,10 +63,10 @@ def _data_flags(parser: Parser) -> None:
     add = group.value
     add("--train-split", "NAME", "train", "table to split; train means train.csv")
     add("--attributes", "NAME", None, "columns to learn (default: all but image_path and --group)", nargs="+")
-    several = "columns whose cells hold several values, separated by | (default: all with a | in a cell; no NAME: none)"
-    add("--multi-valued", "NAME", None, several, nargs="*")
+    multi_valued_flags(group)
     images = "more images without labels: folders, tables, image files or glob patterns"
     add("--unlabeled", "PATH", None, images, nargs="+", action="extend")
+    image_root_flag(group)
     unreadable_flag(group)
 
 
@@ -102,8 +102,8 @@ def trained_weights(args: argparse.Namespace) -> bool:
 
 def data_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `training.choice_data.read_choice_data`."""
-    names = ("data_dir", "train_split", "attributes", "multi_valued", "group", "splits", "seed")
-    return {name: getattr(args, name) for name in names}
+    names = ("data_dir", "train_split", "attributes", "multi_valued", "separator", "group", "splits", "seed")
+    return {name: getattr(args, name) for name in names} | {"image_root": args.image_root or None}
 
 
 def choice_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -166,6 +166,7 @@ def trial(args: argparse.Namespace, stage: Stage, tables: str, table: str) -> St
         table: name of the training table there.
     """
     place = {"data-dir": tables, "train-split": table, "val-split": f"{table}-validation"}
+    place |= {"separator": "|"} if "separator" in stage else {}  # the split's tables have it
     once = {"workers": args.workers, "checkpoint-hist": 1, "val-interval": 1_000_000, "knn-interval": 0}
     return {**stage, **place, **once}
 

@@ -4,7 +4,15 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
-from options.shared import loading_flags, precision_flags, preprocessing_flags, shared_conflicts, tta_flag
+from options.shared import (
+    image_root_flag,
+    loading_flags,
+    precision_flags,
+    preprocessing_flags,
+    shared_conflicts,
+    spreadsheet_flag,
+    tta_flag,
+)
 from options.values import BATCH, COUNT, STEPS, predictions_file, probabilities_file
 
 
@@ -32,8 +40,10 @@ def inference_parser() -> Parser:
     group.switch("--use-ema", "label with the moving average of the weights (EMA)")
     predictions = "file to write; its ending, .csv, .json or .parquet, is its format"
     add("--output -o", predictions_file, "predictions.csv", predictions, metavar="FILE")
+    spreadsheet_flag(group)
     all_classes = "also write the probability of every class, as Parquet: the soft labels of a teacher"
     add("--probabilities", probabilities_file, "", all_classes, metavar="FILE.parquet")
+    image_root_flag(group)
     add("--topk", COUNT, 1, "number of most probable classes to write for each attribute")
     add("--batch-size -b", BATCH, 64, "images per step")
     tta_flag(group)
@@ -49,5 +59,7 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from shared_conflicts(args)
     if not args.checkpoint:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"
+    if args.spreadsheet_safe and not args.output.endswith(".csv"):
+        yield f"--spreadsheet-safe is about CSV, and --output {args.output} is not: leave it out"
     if args.probabilities and args.probabilities == args.output:
         yield "--probabilities and --output name one file: choose two names"

@@ -23,7 +23,7 @@ from options.rules import Declaration, Rules, flag
 from options.run_folder import AUTO
 from options.values import Mapped, Number, Switch, shortened
 from options.yaml_file import YamlWords
-from runtime.errors import printable
+from runtime.errors import print_any_text, printable
 from runtime.regular_file import irregular_file
 
 Kind = Callable[[str], Any] | list[str] | str
@@ -221,6 +221,7 @@ def parse(
         check_paths: whether a missing folder or file is a mistake too.
         conflicts: yields a sentence for each mistake that involves several flags.
     """
+    print_any_text()
     typed = parser.read(sys.argv[1:] if argv is None else argv)
     recipe = parser.read_yaml(typed["config"]) if typed.get("config") else {}
     args = parser.combine(recipe, typed)

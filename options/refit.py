@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    image_root_flag,
     loading_flags,
     precision_flags,
     preprocessing_flags,
+    separator_flag,
     shared_conflicts,
     unreadable_flag,
 )
@@ -42,6 +44,8 @@ def refit_parser() -> Parser:
     add("--attributes", "NAME", None, attributes, nargs="+")
     metric = "score that chooses the strengths, map for multi-valued attributes (default: the run's)"
     add("--eval-metric", ["top1", "balanced_accuracy", "macro_f1", "loss"], None, metric)
+    image_root_flag(group)
+    separator_flag(group, "the checkpoint's")
     unreadable_flag(group)
     add("--batch-size -b", BATCH, 256, "images per process and step")
     mirrored = "2 solves and scores the heads on the mean features of an image and its mirror image"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from options.parser import Group
 from options.rules import Need, flag, on
-from options.values import FRACTION, POSITIVE, SIDE, WORKERS, views_at_test
+from options.values import FRACTION, POSITIVE, SIDE, WORKERS, separator, views_at_test
 
 # what to do when memory is exhausted
 SMALLER = "use a smaller --batch-size or --img-size"
@@ -90,6 +90,31 @@ def unreadable_flag(group: Group) -> None:
     """Declare how many images may fail to open."""
     unreadable = "fraction of a table's images that may be unreadable before the run fails; 10 images always may"
     group.value("--max-unreadable", FRACTION, 0.01, unreadable)
+
+
+def multi_valued_flags(group: Group) -> None:
+    """Declare the columns whose cells hold several values, where labels define the classes."""
+    several = "columns whose cells hold several values (default: all with the separator in a cell; no NAME: none)"
+    group.value("--multi-valued", "NAME", None, several, nargs="*")
+    separator_flag(group, "|; a resumed run as before")
+
+
+def separator_flag(group: Group, default: str) -> None:
+    """Declare the text between the values of a cell; `default` says which applies without the flag."""
+    text = f"text between the values of a cell, such as ';' in 'striped;cotton' (default: {default})"
+    group.value("--separator", separator, None, text, metavar="TEXT")
+
+
+def image_root_flag(group: Group) -> None:
+    """Declare the folder of the images."""
+    folder = "folder that the image paths in tables are relative to (default: the table's folder, or the working one)"
+    group.value("--image-root", "FOLDER", "", folder)
+
+
+def spreadsheet_flag(group: Group) -> None:
+    """Declare whether spreadsheets must not run what CSV files hold."""
+    safe = "put an apostrophe before texts in CSV files that a spreadsheet would run, such as =1+1; reading drops it"
+    group.switch("--spreadsheet-safe", safe)
 
 
 def tta_flag(group: Group) -> None:

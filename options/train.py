@@ -16,6 +16,7 @@ from options.shared import (
     SEVERAL,
     TABLE_REFUSED,
     TORCHSCRIPT_REFUSED,
+    image_root_flag,
     loading_flags,
     model_dtype_flag,
     precision_flags,
@@ -141,6 +142,7 @@ def _dataset_flags(group: Group) -> None:
     )
     add("--unlabeled-ratio", POSITIVE, None, ratio, needs=needs)
     add("--val-split", "NAME", "validation", "table to score during training; validation means val.csv")
+    image_root_flag(group)
     unreadable_flag(group)
 
 

@@ -209,6 +209,8 @@ def data_kwargs(args: Namespace) -> dict[str, Any]:
         "val_split": args.val_split,
         "attributes": args.attributes,
         "multi_valued": args.multi_valued,
+        "separator": args.separator,
+        "image_root": args.image_root or None,
         "attribute_weights": args.attribute_weights,
         "unlabeled": args.unlabeled,
         "pseudo": has_teacher(args) or has_soft_labels(args),

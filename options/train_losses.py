@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from options.parser import Group
 from options.rules import Implied, above, among, off, with_contrast, with_labels
+from options.shared import multi_valued_flags
 from options.values import BATCH, COUNT, NONNEGATIVE, POSITIVE, RATE, weight
 
 CLASSIFIED = ["first", "both", "weak"]
@@ -18,8 +19,7 @@ def attribute_flags(group: Group) -> None:
     """Declare the attributes and their classification loss."""
     add = group.value
     add("--attributes", "NAME", None, "columns to learn (default: all but image_path)", nargs="+")
-    several = "columns whose cells hold several values, separated by | (default: all with a | in a cell; no NAME: none)"
-    add("--multi-valued", "NAME", None, several, nargs="*")
+    multi_valued_flags(group)
     kinds = "loss of multi-valued attributes: binary cross-entropy or the asymmetric loss (arXiv:2009.14119)"
     add("--multi-valued-loss", ["bce", "asl"], "bce", kinds, needs=_ABOUT_LABELS)
     weights = "weights of attributes in the classification loss, such as color=2 (default: 1)"

@@ -9,11 +9,14 @@ from options.shared import (
     APEX_REFUSED,
     TABLE_REFUSED,
     TORCHSCRIPT_REFUSED,
+    image_root_flag,
     loading_flags,
     model_dtype_flag,
     precision_flags,
     preprocessing_flags,
+    separator_flag,
     shared_conflicts,
+    spreadsheet_flag,
     tta_flag,
     unreadable_flag,
 )
@@ -46,11 +49,14 @@ def validate_parser() -> Parser:
     add("--results-file", "FILE", "", "file for the results, .csv or .json")
     tables = "write per-class tables to FOLDER; without FOLDER, next to the results"
     add("--per-class", "FOLDER", None, tables, nargs="?", const="")
+    spreadsheet_flag(group)
     calibrated = (
         "fit a temperature by attribute on the split, and write a copy of the checkpoint with them to FILE, which may "
         "be the checkpoint itself"
     )
     add("--calibrate", "FILE", "", calibrated)
+    image_root_flag(group)
+    separator_flag(group, "the checkpoint's")
     unreadable_flag(group)
     add("--batch-size -b", BATCH, 256, "images per process and step")
     tta_flag(group)
@@ -95,5 +101,7 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.data:
         yield "DATA is missing: the folder that holds val.csv or test.csv"
     yield from shared_conflicts(args)
+    if args.spreadsheet_safe and args.per_class is None and not args.results_file.lower().endswith(".csv"):
+        yield "--spreadsheet-safe is about CSV files: name one with --results-file or add --per-class"
     if not args.checkpoint:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"

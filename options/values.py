@@ -181,6 +181,14 @@ def probabilities_file(text: str) -> str:
     return text
 
 
+def separator(text: str) -> str:
+    """Return the text between the values of a cell, without the spaces around it."""
+    text = text.strip()
+    if not text or not text.isprintable() or re.search(r"""[\w"']""", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a separator such as ; or , without letters and quotes")
+    return text
+
+
 def weight(text: str) -> tuple[str, float]:
     """Return the name and the number of `color=2`; the name itself may contain an equals sign."""
     name, _, number = text.rpartition("=")

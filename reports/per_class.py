@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from catalog.spreadsheet_text import escaped_text
 from reports.curve_panels import GRAY, INK
 from reports.figure_text import drawable, font_families
 from runtime.atomic_file import atomic_file
@@ -70,6 +71,7 @@ def write_per_class(
     classes: Mapping[str, Sequence[str]],
     title: str = "",
     multi_valued: Collection[str] = (),
+    spreadsheet_safe: bool = False,
 ) -> list[Path]:
     """Write `<attribute>.csv`, `<attribute>-confusion.csv` and `<attribute>-confusion.png` for each attribute.
 
@@ -81,6 +83,7 @@ def write_per_class(
         classes: the class names of each attribute, in the order of its counts.
         title: a line for the pictures that names the model and data that were scored.
         multi_valued: the attributes with several values an image.
+        spreadsheet_safe: whether class names are written so that a spreadsheet runs none of them.
 
     Returns:
         The paths of the files.
@@ -91,13 +94,14 @@ def write_per_class(
         # scores, for every attribute
         table, confusion, picture = (folder / f"{stem}{end}" for end in (".csv", "-confusion.csv", "-confusion.png"))
         scores = value_scores(matrix) if attribute in multi_valued else class_scores(matrix)
-        _write_scores(table, names, scores)
+        written_names = [escaped_text(name) for name in names] if spreadsheet_safe else names
+        _write_scores(table, written_names, scores)
         written.append(table)
         if attribute in multi_valued:
             continue
 
         # confusions, where an image has one class
-        _write_confusion(confusion, names, matrix)
+        _write_confusion(confusion, written_names, matrix)
         figure = draw_confusion(attribute, names, matrix, title)
         with atomic_file(picture) as unfinished:
             figure.savefig(unfinished, format="png", metadata={"Software": None})

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog.label_space import SEPARATOR, LabelSpace
+from catalog.label_space import LabelSpace
+from catalog.spreadsheet_text import escaped, escaped_text
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
@@ -101,14 +102,18 @@ def check_predictions_path(text: str) -> Path:
         UsageError: if the extension is no known format, or the file cannot be written.
     """
     path = Path(text)
-    if path.suffix.lower() not in _WRITERS:
+    if path.suffix.lower() not in (".csv", *_WRITERS):
         raise UsageError(f"output {text} does not end in .csv, .json or .parquet: choose one of these formats")
     check_writable(path)
     return path
 
 
 def write_predictions(
-    path: Path, predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]
+    path: Path,
+    predictions: Predictions,
+    image_paths: pa.ChunkedArray,
+    errors: Mapping[int, str],
+    spreadsheet_safe: bool = False,
 ) -> None:
     """Write a row for each image; an older file is replaced at once or not at all.
 
@@ -117,9 +122,13 @@ def write_predictions(
         predictions: the predictions for every image.
         image_paths: the image paths, Arrow strings, one a row.
         errors: by row, the reason why its image could not be read.
+        spreadsheet_safe: whether texts of CSV are written so that a spreadsheet runs none of them.
     """
     with atomic_file(path) as unfinished:
-        _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)
+        if path.suffix.lower() == ".csv":
+            _write_csv(unfinished, predictions, image_paths, errors, spreadsheet_safe)
+        else:
+            _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)
 
 
 def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> Iterator[pa.Table]:
@@ -142,27 +151,35 @@ def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Map
 
 
 def _joined_sets(predictions: Predictions, attribute: str, rows: slice) -> tuple[pa.Array, pa.Array]:
-    """Return a multi-valued attribute's values and their probabilities for some rows, each separated by "|"."""
+    """Return a multi-valued attribute's values and their probabilities for some rows, each joined by the separator."""
     texts: list[tuple[str | None, str | None]] = []
+    separator = predictions.label_space.separator
     for row in range(rows.start, rows.stop):
         pairs = predictions.set_of(attribute, row)
         # As in the tables that we read, a lone separator is the empty set, and blank is unknown.
         values, probabilities = (
-            (SEPARATOR.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (SEPARATOR, SEPARATOR)
+            (separator.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (separator, separator)
         )
         texts.append((values, probabilities) if predictions.readable[row] else (None, None))
     names, numbers = zip(*texts, strict=True)
     return pa.array(names, pa.string()), pa.array(numbers, pa.string())
 
 
-def _write_csv(path: Path, predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> None:
+def _write_csv(
+    path: Path, predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str], safe: bool
+) -> None:
+    def text(column: pa.ChunkedArray) -> Any:
+        if safe and not pa.types.is_floating(column.type):
+            return escaped(column.combine_chunks()).cast(pa.string())
+        return column.cast(pa.string())
+
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         for number, batch in enumerate(_batches(predictions, image_paths, errors)):
             if number == 0:
-                writer.writerow(batch.column_names)
+                writer.writerow(map(escaped_text, batch.column_names) if safe else batch.column_names)
             # Arrow's strings, because Python writes a float32 with all digits of a float64; null becomes blank.
-            writer.writerows(zip(*(column.cast(pa.string()).to_pylist() for column in batch.columns), strict=True))
+            writer.writerows(zip(*(text(column).to_pylist() for column in batch.columns), strict=True))
 
 
 def _write_parquet(
@@ -206,4 +223,4 @@ def _entries(
         yield entry
 
 
-_WRITERS = {".csv": _write_csv, ".json": _write_json, ".parquet": _write_parquet}
+_WRITERS = {".json": _write_json, ".parquet": _write_parquet}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from catalog.spreadsheet_text import escaped_row
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 
@@ -108,13 +110,20 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_results(path: Path, results: Result | Sequence[Result]) -> None:
+def result_text(value: Any) -> str:
+    """Return results as JSON for stdout, where NaN is null; with escapes if stdout's encoding may lack a character."""
+    utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    return json.dumps(without_nan(value), indent=4, ensure_ascii=not utf8)
+
+
+def write_results(path: Path, results: Result | Sequence[Result], spreadsheet_safe: bool = False) -> None:
     """Write the results; an existing file is replaced in one step.
 
     Args:
         path: a .csv or .json file. Unknown values are blank in CSV and null in JSON.
         results: one result, which JSON keeps as a single object, or the results of several checkpoints, which may have
             different attributes.
+        spreadsheet_safe: whether texts of CSV are written so that a spreadsheet runs none of them.
     """
     rows = [results] if isinstance(results, dict) else list(results)
     with atomic_file(path) as unfinished:
@@ -122,6 +131,7 @@ def write_results(path: Path, results: Result | Sequence[Result]) -> None:
             plain = without_nan(results if isinstance(results, dict) else rows)
             unfinished.write_text(json.dumps(plain, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
             return
+        rows = [escaped_row(row) for row in rows] if spreadsheet_safe else rows
         header = list(dict.fromkeys(name for row in rows for name in row))
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, header, restval="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -39,6 +40,13 @@ class UsageError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+def print_any_text() -> None:
+    """Let stdout and stderr print every text: characters that their encoding lacks become escapes, not an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class LocalError(UsageError):
@@ -89,6 +97,7 @@ def report_usage_errors(script: str, remedy: str = "use a smaller batch") -> Ite
         script: the script's name, with which the line begins.
         remedy: what to do when memory is exhausted.
     """
+    print_any_text()
     try:
         yield
     except UsageError as error:

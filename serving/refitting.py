@@ -18,6 +18,7 @@ from catalog.build_label_space import extend_label_space
 from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
 from catalog.repeated_images import warn_of_repeated_images
+from catalog.separated_cells import with_separator
 from catalog.table import Table
 from catalog.targets import encode_targets
 from runtime.atomic_file import atomic_file
@@ -94,6 +95,7 @@ def read_labels(
     eval_metric: str,
     channels: int,
     max_unreadable: float,
+    separator: str | None = None,
 ) -> Labels:
     """Return the labels that heads are solved on, and log what is new to the model.
 
@@ -104,10 +106,13 @@ def read_labels(
         eval_metric: name of the score that chooses; see `attribute_metrics`.
         channels: 3 for color, 1 for gray.
         max_unreadable: largest share of unreadable images, 0-1.
+        separator: the text between the values of a cell; None for the checkpoint's.
 
     Raises:
         UsageError: a table has no label, or does not fit the label space.
     """
+    joint = separator or known.separator
+    train = with_separator(with_separator(train, joint), joint, known.multi_valued)
     columns = {name: column for name, column in train.columns.items() if column.null_count < len(column)}
     if not columns:
         raise UsageError(f"{train.path} has no label of {', '.join(train.columns)}: label some of its rows")
@@ -120,6 +125,7 @@ def read_labels(
         warn_of_repeated_images(train_set.table, solved)
     eval_set = None
     if validation is not None:
+        validation = with_separator(validation, joint, label_space.multi_valued)
         try:
             targets = encode_targets(validation, label_space, strict=False)
         except DataError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.label_space import LabelSpace
+from catalog.separated_cells import with_separator
 from catalog.table import Table
 from catalog.targets import encode_targets
 from reports.per_class import Matrix
@@ -39,14 +40,18 @@ class Scores:
     temperatures: dict[str, float]
 
 
-def scored_dataset(table: Table, ready: EvaluationModel, max_unreadable: float) -> TwoViewDataset:
+def scored_dataset(
+    table: Table, ready: EvaluationModel, max_unreadable: float, separator: str | None = None
+) -> TwoViewDataset:
     """Return a table's images with their targets; a class that the model does not know counts as wrong.
 
     Args:
         table: the table to score.
         ready: the model.
         max_unreadable: largest share of unreadable images, 0-1.
+        separator: the text between the values of a cell; None for the model's.
     """
+    table = with_separator(table, separator or ready.label_space.separator, ready.label_space.multi_valued)
     targets = encode_targets(table, ready.label_space, strict=False)
     return TwoViewDataset(table, targets, None, ready.channels, max_unreadable=max_unreadable)
 

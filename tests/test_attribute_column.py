@@ -9,7 +9,6 @@ from catalog.attribute_column import (
     are_one_hot,
     class_names,
     count_classes,
-    has_separator,
     is_flag,
     rows_with_class,
     why_unlearnable,
@@ -32,7 +31,6 @@ def test_classes_and_labeled_rows_equal_a_loop_over_the_cells(cells):
     assert class_names(column, multi_valued=True) == list(dict.fromkeys(values))
     assert count_classes(column, multi_valued=False) == (len(set(labeled)), len(labeled))
     assert count_classes(column, multi_valued=True) == (len(set(values)), len(labeled))
-    assert has_separator(column) == any("|" in cell for cell in labeled)
 
 
 @given(CELLS, st.sampled_from(["a", "b", "c", "A", "a|b"]))

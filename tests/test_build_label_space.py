@@ -130,7 +130,7 @@ def test_a_column_with_another_separator_is_pointed_out_and_names_with_commas_ar
     build_label_space(read_table(write_file(tmp_path / "train.csv", numbered("tags,place", rows))))
     assert caplog.messages == [
         "train.csv column 'tags': its cells seem to hold several of 3 values, separated by ';', and each whole cell is "
-        "one class: write '|' instead of ';' if an image has several values"
+        "one class: if an image has several values, give separator ';', or write '|' instead"
     ]
 
 

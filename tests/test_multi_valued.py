@@ -12,6 +12,7 @@ from flag_effects import prepare, train_through
 from table_files import draw_catalog, read_rows, write_table
 
 import inference
+import refit
 import validate
 from catalog.table import read_table
 from runtime.errors import UsageError
@@ -220,3 +221,27 @@ def test_a_table_that_needs_another_flag_is_refused_with_its_name(data: Path, tm
     write_table(data / "ids.csv", [row | {"id": f"{number}"} for number, row in enumerate(rows)])
     with pytest.raises(UsageError, match=r"an id and not an attribute: leave it out and choose --attributes "):
         prepare(data, tmp_path, "--train-split", "ids")
+
+
+def test_another_separator_is_saved_with_the_run_and_used_by_every_command(
+    data: Path, trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = draw_catalog(tmp_path / "other")
+    for split in ("train", "val"):
+        text = (data / f"{split}.csv").read_text()
+        (other / f"{split}.csv").write_text(text.replace("|", ";"))
+    folder, text = train_through(other, tmp_path / "runs", *FLAGS, "--separator", ";")
+    assert "tags (3, several an image)" in text
+    assert "separator: ;" in (folder / "args.yaml").read_text()
+    checkpoint = folder / "last.pth.tar"
+    expected = score(capsys, data, trained[0] / "last.pth.tar")
+    assert score(capsys, other, checkpoint)["tags_map"] == expected["tags_map"]
+    assert score(capsys, data, checkpoint, "--separator", "|")["tags_map"] == expected["tags_map"]
+    rows = read_rows(predict(other, checkpoint, tmp_path / "p.csv"))
+    with_bars = read_rows(predict(data, trained[0] / "last.pth.tar", tmp_path / "bars.csv"))
+    assert [row["tags"].replace(";", "|") for row in rows] == [row["tags"] for row in with_bars]
+    assert any(";" in row["tags"] for row in rows)
+    refit.main([str(word) for word in (checkpoint, other, "-o", tmp_path / "r.pth.tar", "--device", "cpu", "-j", 0)])
+    assert MultiLabelModel.from_checkpoint(tmp_path / "r.pth.tar").label_space.separator == ";"
+    with pytest.raises(SystemExit):
+        train_through(other, tmp_path / "more", *FLAGS, "--separator", "|", "--resume", checkpoint)

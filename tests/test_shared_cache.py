@@ -19,12 +19,13 @@ from catalog import image_cache
 from catalog.decode import load_pixels
 from catalog.label_space import UNKNOWN
 from catalog.table import read_table
+from runtime.cache_folder import default_cache_folder
 from runtime.errors import UsageError
 from timm.data import two_view_dataset
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_plan import plan_views
 from training import shared_cache
-from training.shared_cache import cache_tables, default_cache_folder
+from training.shared_cache import cache_tables
 
 GIB = 2**30
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from table_files import refusal, write_file
 
 from catalog.splits import find_label_table, find_split
-from catalog.table import read_table
 
 
 def test_a_split_is_found_by_name_alias_or_file(tmp_path, monkeypatch):
@@ -39,13 +38,24 @@ def test_classes_come_from_the_table_all_if_it_exists(tmp_path):
     assert find_label_table(tmp_path, train) == table
 
 
-def test_a_folder_of_parquet_parts_is_refused_with_the_remedy(tmp_path):
-    for name in ("train/0.parquet", "val.parquet/0.parquet", "test-00000-of-00002.parquet"):
+def test_a_table_in_parquet_parts_is_found_by_its_name(tmp_path):
+    for name in ("train/0.parquet", "val.parquet/0.parquet", "test-00000-of-00001.parquet", "all-0.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    for split in ("train", "val", "test"):
-        assert "write one file, with pandas.concat" in refusal(find_split, tmp_path, split)
-    assert "write one file, with pandas.concat" in refusal(read_table, tmp_path / "val.parquet")
+    (tmp_path / "all-1.parquet").touch()
+    names = {"train": "train", "val": "val.parquet", "test": "test-00000-of-00001.parquet", "all": "all-*.parquet"}
+    for split, name in names.items():
+        assert find_split(tmp_path, split) == tmp_path / name
+    assert find_split("nowhere", str(tmp_path / "val.parquet")) == tmp_path / "val.parquet"
+    (tmp_path / "train.csv").touch()
+    assert "several tables called train" in refusal(find_split, tmp_path, "train")
+
+
+def test_missing_parts_are_refused(tmp_path):
+    (tmp_path / "train-00000-of-00003.parquet").touch()
+    assert refusal(find_split, tmp_path, "train") == (
+        f"{tmp_path} has 1 of the 3 parts of train (train-00000-of-00003.parquet, ...): add the others, or name a file"
+    )
 
 
 def test_a_compressed_table_is_a_split(tmp_path):

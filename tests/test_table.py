@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +146,33 @@ def test_a_table_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(path), "open", denied)
     assert refusal(read_table, path) == f"{path} cannot be read (Permission denied): allow this user to read it"
+
+
+def test_parquet_parts_are_one_table_whatever_type_a_column_has_in_each(tmp_path):
+    folder = tmp_path / "train.parquet"
+    folder.mkdir()
+    parts = [
+        {"image_path": ["a", "b"], "size": [1, 2], "tags": [["x"], []]},
+        {"image_path": pa.array([], pa.string()), "size": pa.array([], pa.int64()), "tags": pa.nulls(0)},
+        {"image_path": ["c"], "size": [3.0], "tags": pa.nulls(1)},
+    ]
+    for number, part in enumerate(parts):
+        pq.write_table(pa.table(part), folder / f"part-{number}.parquet")
+        pq.write_table(pa.table(part), tmp_path / f"val-{number}.parquet")
+    (folder / "_SUCCESS").touch()
+    (folder / "._part-0.parquet").write_bytes(b"x")
+    expected = [["a", "1", "x"], ["b", "2", "|"], ["c", "3", None]]
+    table = read_table(folder)
+    assert cells(table) == expected
+    assert table.lists == {"tags"}
+    assert table.place(2) == "train.parquet row 3"
+    assert cells(read_table(tmp_path / "val-*.parquet")) == expected
+
+
+def test_parts_with_other_columns_are_refused(tmp_path):
+    for number, name in enumerate(("color", "colour")):
+        pq.write_table(pa.table({"image_path": ["a"], name: ["x"]}), tmp_path / f"{number}.parquet")
+    assert refusal(read_table, tmp_path) == (
+        f"{tmp_path.name}: only some of its parts have a column 'color' (1.parquet lacks it): write all parts with the "
+        "same columns"
+    )

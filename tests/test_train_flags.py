@@ -132,6 +132,27 @@ def test_only_the_chosen_attributes_get_a_head(prepare: Prepare) -> None:
     assert batch_of(run)[1].shape == (8, 1)
 
 
+@shows("separator")
+def test_the_separator_splits_cells_into_several_values(tmp_path: Path) -> None:
+    folder = draw_catalog(tmp_path / "tagged")
+    rows = read_rows(folder / "train.csv")
+    write_table(folder / "train.csv", [row | {"tags": "a;b" if n % 2 else "a"} for n, row in enumerate(rows)])
+    assert model_of(make_ready(folder, tmp_path)).label_space.classes["tags"] == ("a", "a;b")
+    space = model_of(make_ready(folder, tmp_path, "--separator", ";")).label_space
+    assert space.classes["tags"] == ("a", "b")
+    assert (space.multi_valued, space.separator) == ({"tags"}, ";")
+
+
+@shows("image_root")
+def test_the_image_root_is_the_folder_of_the_images(data: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text((data / f"{split}.csv").read_text())
+    run = make_ready(tmp_path, tmp_path, "--image-root", data)
+    assert run.train_loader.dataset.roots == (data.resolve(),)
+    with pytest.raises(UsageError, match=r"is not in .*images; --image-root must be the folder that the paths are"):
+        make_ready(tmp_path, tmp_path, "--image-root", data / "images")
+
+
 @shows("attribute_weights")
 def test_attributes_weigh_in_the_classification_loss(prepare: Prepare) -> None:
     for words, weight in ([], 1), (["--attribute-weights", "color=3"], 3):

@@ -119,7 +119,7 @@ def test_images_added_equal_a_loop_over_all_paths(tmp_path_factory, listed, path
     known = {absolute(path) for path in listed}
     expected = [path for path in dict.fromkeys(map(absolute, paths)) if path not in known]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unlabeled, "list_images", lambda _: [images])
+        patch.setattr(unlabeled, "list_images", lambda *_: [images])
         if not expected:
             with pytest.raises(DataError, match="already has all these images"):
                 with_unlabeled(table, ["."])
@@ -134,7 +134,7 @@ def test_a_large_table_never_becomes_python_strings(tmp_path, monkeypatch, prefi
     monkeypatch.chdir(tmp_path)
     paths = pa.array([f"{prefix}{row:0100d}.jpg" for row in range(rows)], pa.large_string())
     images = ImageList(pa.concat_arrays([paths, pa.array(["new.jpg"], pa.large_string())]), (tmp_path,))
-    monkeypatch.setattr(unlabeled, "list_images", lambda _: [images])
+    monkeypatch.setattr(unlabeled, "list_images", lambda *_: [images])
     table = Table(tmp_path / "train.csv", paths, {})
     tracemalloc.start()
     more = with_unlabeled(table, ["."])

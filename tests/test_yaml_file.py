@@ -56,7 +56,7 @@ SAMPLES = """
 --views simclr --augment-on device --cache device
 --unlabeled more others.csv --unlabeled-ratio 2 | --unlabeled more --unlabeled others.csv
 --class-weights effective --logit-adjustment 1 --balance uncertainty --gradient-centralization
---multi-valued tags fit --multi-valued-loss asl | --multi-valued
+--multi-valued tags fit --multi-valued-loss asl | --multi-valued | --separator ; | --image-root pictures
 --freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --pseudo ema --model-ema --pseudo-weight 0.5 --pseudo-skip color no --pseudo-warmup 0.1
 --pseudo-labels s.parquet --pseudo-weight 2

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalog.build_label_space import build_label_space, without_unlearnable_attributes
-from catalog.label_space import UNKNOWN, LabelSpace
+from catalog.label_space import SEPARATOR, UNKNOWN, LabelSpace
 from catalog.repeated_images import warn_of_repeated_images
+from catalog.separated_cells import with_separator
 from catalog.splits import find_label_table
 from catalog.table import Table, read_table
 from catalog.targets import encode_targets
@@ -37,7 +38,9 @@ class DataSettings:
         train_split: name of the training table.
         val_split: name of the validation table.
         attributes: columns to learn; None for all that the table offers.
-        multi_valued: attributes that have several values; None for none.
+        multi_valued: attributes that have several values; None for those with the separator in a cell.
+        separator: text between the values of a cell; None for the resumed checkpoint's, else `|`.
+        image_root: folder that image paths are relative to; None for each table's or the working directory.
         attribute_weights: weight in the classification loss, by attribute; 1 where it has none.
         unlabeled: folders, tables and files of unlabeled training images.
         pseudo: whether blank cells get soft targets, so that images without labels are trained on too.
@@ -55,6 +58,8 @@ class DataSettings:
     val_split: str
     attributes: Sequence[str] | None
     multi_valued: Sequence[str] | None
+    separator: str | None
+    image_root: str | None
     attribute_weights: Mapping[str, float]
     unlabeled: Sequence[str]
     pseudo: bool
@@ -77,6 +82,7 @@ class DataSettings:
         return self.classify or self.contrast_reads_labels
 
 
+@naming_flags("separator", "image_root")
 def read_data(
     settings: DataSettings, plan: ViewPlan, resumed: Checkpoint | None
 ) -> tuple[LabelSpace, TwoViewDataset, TwoViewDataset | None]:
@@ -92,12 +98,15 @@ def read_data(
     """
     # the training table and the label space
     train_path = find_train_table(settings.data_dir, settings.train_split)
-    train_table = read_table(train_path, settings.attributes, require_attributes=settings.classify)
+    root = settings.image_root
+    train_table = read_table(train_path, settings.attributes, settings.classify, root)
+    train_table = with_separator(train_table, separator_of(settings, resumed), settings.multi_valued)
     own_classes = not settings.attributes and find_label_table(settings.data_dir, train_path) == train_path
     if not settings.reads_labels and own_classes:
         train_table = without_unlearnable_attributes(train_table)
     with announced(f"Collecting the classes of {len(train_table.columns):,} columns", _logger.info):
         label_space = resolve_label_space(settings, train_table, resumed)
+    train_table = with_separator(train_table, label_space.separator, label_space.multi_valued)
     check_multi_valued(settings, label_space, train_table, resumed is not None)
     check_attributes(settings, label_space, train_table, resumed is not None)
     check_attribute_weights(settings, label_space)
@@ -111,7 +120,8 @@ def read_data(
 
     # the validation table
     val_path = find_val_table(settings.data_dir, settings.val_split, train_path)
-    eval_table = read_table(val_path, None, require_attributes=False)
+    eval_table = read_table(val_path, None, False, root)
+    eval_table = with_separator(eval_table, label_space.separator, label_space.multi_valued)
     targets = encode_targets(eval_table, label_space, strict=False)
     if (targets == UNKNOWN).all():
         _logger.warning(
@@ -136,9 +146,31 @@ def resolve_label_space(settings: DataSettings, train_table: Table, resumed: Che
     if not train_table.attributes:
         return LabelSpace({})
     path = find_label_table(settings.data_dir, train_table.path)
-    table = train_table if path == train_table.path else read_table(path, settings.attributes)
-    with naming_flags("attributes", "multi_valued"):
-        return build_label_space(table, settings.multi_valued)
+    table = train_table
+    if path != train_table.path:
+        table = with_separator(read_table(path, settings.attributes), train_table.separator, settings.multi_valued)
+    with naming_flags("attributes", "multi_valued", "separator"):
+        label_space = build_label_space(table, settings.multi_valued)
+    if settings.separator not in (None, SEPARATOR) and not label_space.multi_valued:
+        _logger.warning(f"--separator {settings.separator}: no cell of {path} has it, so no attribute is multi-valued")
+    return label_space
+
+
+def separator_of(settings: DataSettings, resumed: Checkpoint | None) -> str:
+    """Return the text between the values of a cell.
+
+    Raises:
+        UsageError: the resumed checkpoint has another one.
+    """
+    if resumed is None or resumed.label_space is None:
+        return settings.separator or SEPARATOR
+    known = resumed.label_space.separator
+    if settings.separator not in (None, known) and resumed.label_space.multi_valued:
+        raise UsageError(
+            f"--separator {settings.separator}: {settings.resume} has {known}: leave it out, or start a new run with "
+            "--initial-checkpoint"
+        )
+    return known
 
 
 def check_multi_valued(settings: DataSettings, label_space: LabelSpace, train_table: Table, resumed: bool) -> None:
@@ -225,7 +257,7 @@ def check_blank_cells(settings: DataSettings, train_set: TwoViewDataset, label_s
         )
 
 
-@naming_flags("multi_valued", "unlabeled")
+@naming_flags("multi_valued", "unlabeled", "separator", "image_root")
 def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_space: LabelSpace) -> TwoViewDataset:
     """Return the training images; if nothing learns from images without labels, only the labeled ones.
 
@@ -234,7 +266,7 @@ def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_s
     """
     path = table.path
     if settings.unlabeled:
-        table = with_unlabeled(table, settings.unlabeled)
+        table = with_unlabeled(table, settings.unlabeled, settings.image_root)
     targets = encode_targets(table, label_space, strict=True)
     labeled = (targets >= 0).any(axis=1)
     if settings.contrast_reads_labels and not labeled.any():

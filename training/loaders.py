@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from catalog.unlabeled import unlabeled_per_batch
+from runtime.cache_folder import default_cache_folder
 from runtime.errors import UsageError
 from runtime.process import Process
 from timm.data.device_cache import load_onto_device
@@ -32,7 +33,7 @@ from timm.data.preprocessing import DataConfig
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_maker import Augmentation
 from training.flag_names import naming_flags
-from training.shared_cache import cache_tables, default_cache_folder
+from training.shared_cache import cache_tables
 
 _logger = logging.getLogger("train")
 

@@ -33,11 +33,6 @@ _LIMIT = {"ram": 0.8, "disk": 0.95}  # share of the free space; the rest is for 
 _PIXELS, _INDEX = "pixels", "index.npy"  # the two files of a cache on disk
 
 
-def default_cache_folder() -> Path:
-    """Return the user's folder for caches, which does not depend on the working directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "simclr-multi-label")
-
-
 def cache_tables(
     datasets: Sequence[TwoViewDataset], kind: str, folder: Path, workers: int, local_rank: int, processes: int
 ) -> None:

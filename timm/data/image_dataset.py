@@ -55,7 +55,12 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     @property
     def paths(self) -> pa.ChunkedArray:
         """The path of each row, as the predictions name it."""
-        return pa.chunked_array([images.paths for images in self.lists], pa.large_string())
+        return pa.chunked_array([images.names for images in self.lists], pa.large_string())
+
+    @property
+    def keys(self) -> pa.ChunkedArray:
+        """The path of each row as the input spells it, FILE#ROW for images inside a Parquet file."""
+        return pa.chunked_array([images.keys for images in self.lists], pa.large_string())
 
     def load(self, row: int) -> Pixels:
         """Decode the image of a row, uint8 [H, W, C].

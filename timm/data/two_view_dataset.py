@@ -177,8 +177,9 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         return len(found)
 
     def _reason(self, index: int) -> str:
+        name = self.table.image_name(index)
         try:
             self.load(index)
-        except OSError as error:
-            return str(error)  # it names the path
-        return f"{self.table.image_path(index)} (readable now)"
+        except OSError as error:  # it names the path
+            return str(error) if self.table.names is None else f"{name} in {self.table.place(index)} ({error})"
+        return f"{name} (readable now)"

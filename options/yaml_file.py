@@ -1,7 +1,7 @@
 """YAML files of flags: one is read as the words that one would type, and written so that it repeats a run."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,13 +12,13 @@ from options.values import Mapped, Switch, keyword
 from runtime.regular_file import irregular_kind
 
 
-def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
-    """Return options as YAML; `-c` with that file gives the same options again, except those in `without`."""
+def args_text(args: argparse.Namespace) -> str:
+    """Return options as YAML; `-c` with that file gives the same options again."""
     # The values already include the config file. --lr is unused with --lr-base, and --epochs with --steps; both
     # together are refused.
     unused = {"lr": "lr_base", "epochs": "steps"}
     left_out = {"config", *(dest for dest, other in unused.items() if getattr(args, other, None) is not None)}
-    return recipe_text({dest: value for dest, value in vars(args).items() if dest not in {*left_out, *without}})
+    return recipe_text({dest: value for dest, value in vars(args).items() if dest not in left_out})
 
 
 def recipe_text(flags: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from runtime.errors import UsageError
 from runtime.random_state import RandomState, set_random_state
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.simclr_classification import SimCLRClassificationTask
+from training.loss_meter import EpochMeter
 from training.saver import RunSaver
 
 _logger = logging.getLogger("train")
@@ -119,6 +120,25 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
     return state
 
 
+def restore_meter(meter: EpochMeter, again: dict[str, Any], rank: int, world_size: int) -> None:
+    """Continue the averages of an interrupted epoch, if the run has as many processes as before.
+
+    Args:
+        meter: meter of the epoch.
+        again: `sums` holds the sums by process; older files lack them.
+        rank: rank of this process.
+        world_size: number of processes.
+    """
+    sums = again.get("sums") or []
+    try:
+        if len(sums) == world_size:
+            meter.load_state_dict(sums[rank])
+            return
+    except (ValueError, AttributeError):  # the flags have changed what is measured
+        pass
+    _logger.info("The averages of the resumed epoch are over its remaining steps")
+
+
 def resumed_folder(resume: str, output: str, experiment: str) -> Path | None:
     """Return the folder of the resumed checkpoint if the run continues in it; None where the flags name another.
 
@@ -132,7 +152,8 @@ def resumed_folder(resume: str, output: str, experiment: str) -> Path | None:
     folder = Path(resume).resolve().parent
     numbered = re.fullmatch(rf"{re.escape(experiment)}(-\d+)?", folder.name)
     elsewhere = (output and Path(output).resolve() != folder.parent) or (experiment and not numbered)
-    return None if elsewhere or not (folder / "summary.csv").is_file() else folder
+    begun = any((folder / name).is_file() for name in ("summary.csv", "args.yaml"))  # a first epoch has no summary.csv
+    return folder if begun and not elsewhere else None
 
 
 def restore_schedule(

@@ -110,7 +110,10 @@ def _is_weights(value: Any) -> bool:
 
 def _is_progress(value: Any) -> bool:
     counts = _is_whole(0, _MAX_EPOCH)
-    return isinstance(value, Mapping) and all(counts(value.get(key, 0)) for key in ("epoch", "batch"))
+    lists = [value.get(key, []) for key in ("random", "sums")] if isinstance(value, Mapping) else [None]
+    return all(isinstance(states, list) for states in lists) and all(
+        counts(value.get(key, 0)) for key in ("epoch", "batch")
+    )
 
 
 def _by_attribute(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:

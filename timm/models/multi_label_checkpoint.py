@@ -21,6 +21,7 @@ brackets its readers:
     args               dict                flags of the run; a Namespace in files of timm and of the original. [serving]
     progress           {epoch, batch}      where training continues; older files lack it. [resume]
         random         list                inside an epoch the random states by process. [resume]
+        sums           list                inside an epoch the sums of its averages by process. [resume]
     plateau            dict or None        state of a plateau schedule. [resume]
     thresholds         {attribute: float}  thresholds of multi-valued attributes. [resume, rebuilding]
     thresholds_ema     {attribute: float}  the same for the averaged weights. [resume, rebuilding]

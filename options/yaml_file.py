@@ -62,7 +62,12 @@ class YamlWords:
             self._error("this is not a list of keys with values, such as batch-size: 64")
         words, seen = [], {"config"}  # the file itself, so that it cannot name another
         for key, value in root.value if root else []:
-            words += self._words(str(key.value), value, seen)
+            name = str(key.value)
+            try:
+                words += self._words(name, value, seen)
+            except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+                reason = getattr(error, "problem", None) or error  # such as a date with month 13, or a loop
+                self._error(f"line {value.start_mark.line + 1}: the value of '{name}' cannot be read ({reason})")
         return words
 
     def _parse(self, file: str) -> yaml.Node | None:

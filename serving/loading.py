@@ -168,15 +168,8 @@ def make_loader(
 
 def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
     """Return the checkpoint's model."""
-    path = checkpoint.path
-    try:
-        model = build_model(checkpoint, use_ema)
-        if checkpoint.is_original:
-            model = _name_classes(model, checkpoint, use_ema, data)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = first_line(error)
-        raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
-    return model
+    model = build_model(checkpoint, use_ema)
+    return _name_classes(model, checkpoint, use_ema, data) if checkpoint.is_original else model
 
 
 def _check_heads(checkpoint: Checkpoint, model: MultiLabelModel) -> None:

@@ -14,6 +14,7 @@ import stat
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ KINDS: dict[str, Make] = {
 def main() -> int:
     """Run what the command line asks for; return 1 if there is a fault."""
     args = parse()
+    warnings.simplefilter("ignore")  # libraries warn of what the generators write
     server.preload()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     folder.chmod(0o755)

@@ -116,13 +116,11 @@ def _picture(rng: random.Random, formats: tuple[str, ...] = tuple(FORMATS)) -> t
     """Return a picture of a random format, mode and size, with odd metadata, and what it is."""
     kind = rng.choice(formats)
     mode, size = rng.choice(FORMATS[kind]), rng.choice(SIZES)
-    picture = Image.effect_noise(size, 80).convert("RGB" if mode in ("LAB", "YCbCr", "CMYK") else "L")
-    if mode == "LAB":
-        picture = Image.frombytes("LAB", size, bytes(3 * size[0] * size[1]))
-    elif mode == "I;16":
-        picture = Image.frombytes("I;16", size, bytes(range(2)) * (size[0] * size[1]))
+    pixels = size[0] * size[1]
+    if mode in ("LAB", "I;16"):
+        picture = Image.frombytes(mode, size, rng.randbytes(pixels * (3 if mode == "LAB" else 2)))
     else:
-        picture = picture.convert(mode)
+        picture = Image.frombytes("RGB", size, rng.randbytes(3 * pixels)).convert(mode)
     options = dict(rng.choice(OPTIONS))
     if options.get("save_all"):
         options["append_images"] = [picture.copy()] * 3
@@ -268,7 +266,6 @@ def _named(folder: Path, name: str, rng: random.Random) -> tuple[str, str]:
     odd = rng.choice([text for text in texts if len(os.fsencode(text)) < 200 and "'" not in text])
     name = f"{odd}{name}"
     path = folder / name
-    Image.new("RGB", (8, 8)).save(io_file := io.BytesIO(), "PNG")
-    path.write_bytes(io_file.getvalue())
+    path.write_bytes(_png(8, 8, body=bytes(8 * 25)))
     path.chmod(rng.choice((0o644, 0o000)))
     return name, f"a picture called {name!a}"

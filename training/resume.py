@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runtime.errors import UsageError
+from runtime.errors import UsageError, first_line
 from runtime.random_state import RandomState, set_random_state
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.simclr_classification import SimCLRClassificationTask
@@ -112,11 +112,20 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
             the last.
         left: number of batches until training continues, this one included.
         rank: rank of this process.
+
+    Raises:
+        UsageError: the states are damaged.
     """
-    states = again["random"][-left] if left <= 2 else [None]
-    state: RandomState | None = states[rank % len(states)]
-    if state is not None:
-        set_random_state(state)
+    try:
+        states = again["random"][-left] if left <= 2 else [None]
+        state: RandomState | None = states[rank % len(states)]
+        if state is not None:
+            set_random_state(state)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise UsageError(
+            f"--resume: the checkpoint's random states cannot be restored ({first_line(error)}): resume from the "
+            "run's last.pth.tar"
+        ) from error
     return state
 
 

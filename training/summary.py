@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.atomic_file import atomic_file
-from runtime.errors import UsageError
+from runtime.errors import UsageError, first_line
+from runtime.regular_file import irregular_file
 from simclr import PROJECTION_METRICS
 from timm.task.nearest_neighbors import NEIGHBORS, Accuracies
 
@@ -150,10 +151,8 @@ def write_summary(path: Path, row: Row) -> None:
     rows: list[dict[str, Any]] = []
     header: list[str] = []
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            header = list(reader.fieldnames or [])
+        header, *lines = _read_cells(path) or [[]]
+        rows = [dict(zip(header, cells, strict=False)) for cells in lines]
     rows.append({name: "" if value is None or math.isnan(value) else value for name, value in row.items()})
     with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*header, *(name for name in row if name not in header)], restval="")
@@ -162,18 +161,42 @@ def write_summary(path: Path, row: Row) -> None:
 
 
 def drop_rows(path: Path, epoch: int) -> None:
-    """Drop the rows of an epoch and of all later ones from summary.csv; without any row left, delete the file."""
+    """Drop the rows of an epoch and of all later ones from summary.csv; without any row left, delete the file.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
     if not path.exists():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    kept = [row for row in rows if int(float(row[0])) < epoch]
+    header, *rows = _read_cells(path) or [[]]
+    try:
+        kept = [row for row in rows if int(float(row[0])) < epoch]
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{path} has an epoch that is no number ({first_line(error)}): correct it or delete the file"
+        ) from error
     if not kept:
         path.unlink()
     elif len(kept) < len(rows):
         _logger.info(f"{path}: {len(rows) - len(kept)} rows from epoch {epoch} on are dropped, as they are repeated")
         with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *kept])
+
+
+def _read_cells(path: Path) -> list[list[str]]:
+    """Return the rows of summary.csv, the header first.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if fault := irregular_file(path):
+        raise UsageError(fault)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read {path} ({reason}): repair or delete it") from error
 
 
 def is_due(epoch: int, interval: int, epochs: int) -> bool:

@@ -30,9 +30,11 @@ def make(rng: random.Random, place: Path, sound: Path) -> Case:
     copy_data(sound, place)
     folder = place / "in" / "run"
     folder.mkdir()
-    for name in ("last.pth.tar", "summary.csv", "args.yaml"):
+    for name in ("summary.csv", "args.yaml"):
         shutil.copy(sound / "out" / "run" / name, folder)
     file = place / FILE
+    # a checkpoint after an epoch, or one inside it, with random states and sums
+    shutil.copy(sound / "out" / "run" / rng.choice(("last.pth.tar", "last.pth.tar", "recovery-0-1.pth.tar")), file)
     way = rng.choice((_entries, _entries, _entries, _entries, _weights, _damage, _pack, _code, _strange, _beside))
     about = way(file, rng)
     name = next((f"in/run/{other.name}" for other in folder.glob("last.safetensors")), FILE)

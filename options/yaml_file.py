@@ -62,12 +62,7 @@ class YamlWords:
             self._error("this is not a list of keys with values, such as batch-size: 64")
         words, seen = [], {"config"}  # the file itself, so that it cannot name another
         for key, value in root.value if root else []:
-            name = str(key.value)
-            try:
-                words += self._words(name, value, seen)
-            except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
-                reason = getattr(error, "problem", None) or error  # such as a date with month 13, or a loop
-                self._error(f"line {value.start_mark.line + 1}: the value of '{name}' cannot be read ({reason})")
+            words += self._words(str(key.value), value, seen)
         return words
 
     def _parse(self, file: str) -> yaml.Node | None:
@@ -127,8 +122,17 @@ class YamlWords:
 
 
 def _typed(node: yaml.Node) -> Any:
-    """Return the Python value of a YAML node."""
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+    """Return the Python value of a YAML node.
+
+    Raises:
+        argparse.ArgumentTypeError: the text does not fit its tag, as `!!int x`, or the node contains itself.
+    """
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or error
+        line = node.start_mark.line + 1
+        raise argparse.ArgumentTypeError(f"line {line}: this value cannot be read ({reason})") from error
 
 
 def _pair(key: yaml.Node, value: yaml.Node) -> str:

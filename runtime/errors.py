@@ -13,6 +13,8 @@ from contextlib import contextmanager
 # classes may hold them. A terminal obeys some, and others make a line look like another.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_LONGEST_NAME = 300  # characters of a file's name that a sentence shows
+
 
 def printable(text: str) -> str:
     """Return a text as one line for a terminal; characters that would steer it become escapes, as in Python."""
@@ -40,6 +42,21 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
+def system_errors_explained() -> Iterator[None]:
+    """Turn the system's error about a file into a UsageError, such as a name that is too long or a closed folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:200]}...{name[-50:]}"
+        raise UsageError(
+            f"cannot use {shown} ({error.strerror}): check the name, and who may read and write it"
+        ) from error
+
+
+@contextmanager
 def report_usage_errors(script: str) -> Iterator[None]:
     """Turn a UsageError into a line on stderr and exit status 2, and Ctrl-C into status 130.
 
@@ -47,7 +64,8 @@ def report_usage_errors(script: str) -> Iterator[None]:
         script: the script's name, with which the line begins.
     """
     try:
-        yield
+        with system_errors_explained():
+            yield
     except UsageError as error:
         # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
         if int(os.environ.get("RANK", "0")) > 0:

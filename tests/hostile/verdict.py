@@ -17,7 +17,7 @@ _PLACE = re.compile(
     r"(?<!\w)--?[a-zA-Z]|\b(in|out|tmp|home)/|/|[A-Z]{3,}|\bout\b|\.(csv|yaml|png|pt|parquet)\b|'|^unrecognized"
 )
 _UNFINISHED = re.compile(r"\..+\.\d+|(recovery_)?tmp\.pth\.tar")
-_LONGEST = 2000  # characters of a sentence that can still be read
+_LONGEST = 5000  # characters of a sentence that can still be read
 
 
 def judge(case: Case, outcome: Outcome, place: Path) -> tuple[str, str]:

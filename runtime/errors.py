@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Control characters, line separators, marks of writing direction, and halves of characters. Names of files, columns and
 # classes may hold them. A terminal obeys some, and others make a line look like another.
@@ -47,6 +48,8 @@ def system_errors_explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if _is_nowhere():
+            raise UsageError("the working directory no longer exists: change to another folder") from error
         if error.filename is None or error.strerror is None:
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
@@ -54,6 +57,15 @@ def system_errors_explained() -> Iterator[None]:
         raise UsageError(
             f"cannot use {shown} ({error.strerror}): check the name, and who may read and write it"
         ) from error
+
+
+def _is_nowhere() -> bool:
+    """Return whether the working directory was deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

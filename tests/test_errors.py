@@ -41,6 +41,15 @@ def test_the_systems_error_about_a_file_becomes_one_line(capsys, tmp_path):
         assert len(line) < 500
 
 
+def test_a_deleted_working_directory_is_named(capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit), report_usage_errors("train.py"):
+        Path("x").resolve()
+    assert capsys.readouterr().err.startswith("train.py: error: the working directory no longer exists")
+
+
 def test_a_system_error_without_a_file_keeps_its_traceback():
     with pytest.raises(OSError, match="no file"), report_usage_errors("train.py"):
         raise OSError(5, "no file")

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def _at_start(case: Case, place: Path, rng: random.Random) -> str:
     names = rng.sample(sorted(AT_START), rng.choice((1, 2)))
     case.env = {name: rng.choice(AT_START[name]) for name in names}
     case.fresh = True
+    if "TMPDIR" in names:  # without a folder that can be used, Python takes the system's
+        case.inside += (tempfile.gettempdir(),)
     return f"{case.env}, a new interpreter"
 
 

@@ -112,7 +112,9 @@ class EpochMeter:
             for name in _SUMS[part]:
                 value, now = state.get(part, {}).get(name), getattr(meter, name)
                 fits = isinstance(value, Tensor if now is None else type(now))
-                if not fits or (isinstance(now, Tensor) and now.numel() and now.shape != value.shape):
+                if isinstance(value, Tensor) and isinstance(now, Tensor):
+                    fits = now.shape == value.shape or not now.numel()
+                if not fits:
                     raise ValueError(f"{name} of {part}")
                 found.append((meter, name, value.to(self.task.device) if isinstance(value, Tensor) else value))
         for meter, name, value in found:

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.summary_file import read_cells
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError, first_line
-from runtime.regular_file import irregular_file
 from simclr import PROJECTION_METRICS
 from timm.task.nearest_neighbors import NEIGHBORS, Accuracies
 
@@ -151,7 +151,7 @@ def write_summary(path: Path, row: Row) -> None:
     rows: list[dict[str, Any]] = []
     header: list[str] = []
     if path.exists():
-        header, *lines = _read_cells(path) or [[]]
+        header, *lines = [row for row in read_cells(path) if row] or [[]]
         rows = [dict(zip(header, cells, strict=False)) for cells in lines]
     rows.append({name: "" if value is None or math.isnan(value) else value for name, value in row.items()})
     with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
@@ -168,7 +168,7 @@ def drop_rows(path: Path, epoch: int) -> None:
     """
     if not path.exists():
         return
-    header, *rows = _read_cells(path) or [[]]
+    header, *rows = [row for row in read_cells(path) if row] or [[]]
     try:
         kept = [row for row in rows if int(float(row[0])) < epoch]
     except (ValueError, OverflowError) as error:
@@ -181,22 +181,6 @@ def drop_rows(path: Path, epoch: int) -> None:
         _logger.info(f"{path}: {len(rows) - len(kept)} rows from epoch {epoch} on are dropped, as they are repeated")
         with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *kept])
-
-
-def _read_cells(path: Path) -> list[list[str]]:
-    """Return the rows of summary.csv, the header first.
-
-    Raises:
-        UsageError: the file cannot be read.
-    """
-    if fault := irregular_file(path):
-        raise UsageError(fault)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {path} ({reason}): repair or delete it") from error
 
 
 def is_due(epoch: int, interval: int, epochs: int) -> bool:

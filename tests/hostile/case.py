@@ -64,7 +64,7 @@ class Outcome:
     trespasses: list[str]
 
 
-Make = Callable[[random.Random, Path, Path], Case]  # of a seed, the case's folder and the sound inputs
+Make = Callable[[random.Random, Path, Path], Case]  # takes a seed, the case's folder and the sound inputs
 
 
 def copy_data(sound: Path, place: Path) -> Path:

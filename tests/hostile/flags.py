@@ -114,7 +114,7 @@ SMALL = ("0", "1", "2", "3", "-1", "nan", "x", "")
 
 
 def make(rng: random.Random, place: Path, sound: Path) -> Case:
-    """Return a command with one to six odd flags after those of a tiny run."""
+    """Return a command with one to six odd flags after the flags of a tiny run."""
     copy_data(sound, place)
     checkpoint = link_checkpoint(sound, place)
     surroundings(place)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-# Of each event: where its paths are, and where the folders are that they are relative to.
+# Each event's paths, as pairs of a path's index and the index of the folder that it is relative to.
 _CHANGES = {
     "os.remove": ((0, 1),),
     "os.rmdir": ((0, 1),),

@@ -85,11 +85,8 @@ def _redirect(place: Path) -> None:
 def _settle(case: Case, place: Path) -> None:
     """Give this process the folder, the environment, the limits and the user of a case."""
     os.chdir(place)
-    changed = {
-        "TMPDIR": str(place / "tmp"),
-        "HOME": str(place / "home"),
-        "XDG_CACHE_HOME": str(place / "home"),
-    } | case.env
+    folders = {"TMPDIR": "tmp", "HOME": "home", "XDG_CACHE_HOME": "home", "TORCHINDUCTOR_CACHE_DIR": "tmp/inductor"}
+    changed = {name: str(place / folder) for name, folder in folders.items()} | case.env
     for name, value in changed.items():
         if value is None:
             os.environ.pop(name, None)

@@ -28,7 +28,7 @@ _CHANGES = {
 }
 _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 _FINE = ("/dev", "/proc")  # they keep nothing
-_LOOKUP = "/sbin/ldconfig"  # ctypes asks it where a library is
+_LOOKUPS = ("/sbin/ldconfig", "fc-list")  # ctypes asks where a library is, and Matplotlib where fonts are
 
 
 def changed_paths(event: str, args: tuple[Any, ...]) -> list[str]:
@@ -72,9 +72,9 @@ def watch(report: Path, folders: list[str]) -> None:
 
 
 def _is_ours(args: tuple[Any, ...]) -> bool:
-    """Return whether a program is train.py, which choose.py starts, or the one that finds libraries."""
+    """Return whether a program is train.py, which choose.py starts, or one that finds libraries or fonts."""
     words = args[1] if len(args) > 1 and isinstance(args[1], list) else []
-    if words[:1] == [_LOOKUP]:
+    if words and words[0] in _LOOKUPS:
         return True
     return len(words) > 1 and words[0] == sys.executable and any(str(word).endswith("train.py") for word in words[:4])
 

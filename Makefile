@@ -1,6 +1,7 @@
 # make demo       train and score a model on drawn images: about ten minutes on two cores, at most 60 MB on disk
 # make test       check style and types, run the whole test suite
 # make env        create .venv
+# make soak       run 10,000 hostile inputs and kill 100 runs: hours on one core, Linux only
 # make upstream   run timm's own tests with our modules joined
 # make figures    draw the pictures of README and docs
 # make flags      write docs/flags.md
@@ -15,7 +16,7 @@ ENV := $(VENV)/.made
 SAMPLE := fashion-product-images/images/.made
 DEMO := output/demo
 
-.PHONY: env sample demo test lint bench upstream figures flags clean
+.PHONY: env sample demo test lint bench soak upstream figures flags clean
 .DELETE_ON_ERROR:
 
 env: $(ENV)
@@ -64,6 +65,10 @@ figures: demo
 bench: $(ENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt -c requirements-lock.txt
 	$(BIN)/python benchmarks/run.py --small --dry
+
+# Hostile inputs and kills; SOAK="--kinds images --cases 500 --kills 0" chooses some.
+soak: $(ENV)
+	$(BIN)/python tests/soak.py $(SOAK)
 
 # The reference of every flag.
 flags: $(ENV)

@@ -89,6 +89,9 @@ class LabelSpace:
             raise DataError(
                 f"the saved label space has {len(attributes)} attributes, but classes for {len(classes)}: it is damaged"
             )
+        lists = [attributes, saved.get("multi_valued", ()), *classes]
+        if not all(isinstance(names, list | tuple) and all(isinstance(n, str) for n in names) for names in lists):
+            raise DataError("the saved label space has names that are no texts: it is damaged")
         if twice := [name for name, count in Counter(map(str, attributes)).items() if count > 1]:
             raise DataError(f"the label space names attribute {twice[0]!r} twice: attribute names must differ")
         classes_of, several = dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ()))

@@ -23,7 +23,7 @@ from options.rules import Declaration, Rules, flag
 from options.run_folder import AUTO
 from options.values import Mapped, Number, Switch, shortened
 from options.yaml_file import YamlWords
-from runtime.errors import print_any_text, printable
+from runtime.errors import UsageError, print_any_text, printable, system_errors_explained
 from runtime.regular_file import irregular_file
 
 Kind = Callable[[str], Any] | list[str] | str
@@ -88,7 +88,11 @@ class Parser(argparse.ArgumentParser):
     def read_yaml(self, file: str) -> dict[str, Any]:
         """Return the options that a YAML file gives, without defaults."""
         self._source = f"{file}: "  # precedes every message until the file is read
-        recipe = self.read(YamlWords(self.flags, self.error, self._nearest).read(file))
+        try:
+            words = YamlWords(self.flags, self.error, self._nearest).read(file)
+        except argparse.ArgumentTypeError as error:
+            self.error(str(error))
+        recipe = self.read(words)
         self._source = ""
         return recipe
 
@@ -225,8 +229,13 @@ def parse(
     typed = parser.read(sys.argv[1:] if argv is None else argv)
     recipe = parser.read_yaml(typed["config"]) if typed.get("config") else {}
     args = parser.combine(recipe, typed)
-    for mistake in chain(parser.rules.mistakes(args), conflicts(args), missing_files(args) if check_paths else ()):
-        parser.error(mistake)
+    try:
+        with system_errors_explained():
+            paths = missing_files(args) if check_paths else ()
+            for mistake in chain(parser.rules.mistakes(args), conflicts(args), paths):
+                parser.error(mistake)
+    except UsageError as error:
+        parser.error(str(error))
     return args
 
 

@@ -1,7 +1,7 @@
 """YAML files of flags: one is read as the words that one would type, and written so that it repeats a run."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import yaml
@@ -12,13 +12,13 @@ from options.yaml_nodes import YamlError, read_nodes
 from runtime.regular_file import irregular_kind
 
 
-def args_text(args: argparse.Namespace, without: Sequence[str] = ()) -> str:
-    """Return options as YAML; `-c` with that file gives the same options again, except those in `without`."""
+def args_text(args: argparse.Namespace) -> str:
+    """Return options as YAML; `-c` with that file gives the same options again."""
     # The values already include the config file. --lr is unused with --lr-base, and --epochs with --steps; both
     # together are refused.
     unused = {"lr": "lr_base", "epochs": "steps"}
     left_out = {"config", *(dest for dest, other in unused.items() if getattr(args, other, None) is not None)}
-    return recipe_text({dest: value for dest, value in vars(args).items() if dest not in {*left_out, *without}})
+    return recipe_text({dest: value for dest, value in vars(args).items() if dest not in left_out})
 
 
 def recipe_text(flags: Mapping[str, Any]) -> str:
@@ -118,8 +118,17 @@ class YamlWords:
 
 
 def _typed(node: yaml.Node) -> Any:
-    """Return the Python value of a YAML node."""
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+    """Return the Python value of a YAML node.
+
+    Raises:
+        argparse.ArgumentTypeError: the text does not fit its tag, as `!!int x`, or the node contains itself.
+    """
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or error
+        line = node.start_mark.line + 1
+        raise argparse.ArgumentTypeError(f"line {line}: this value cannot be read ({reason})") from error
 
 
 def _pair(key: yaml.Node, value: yaml.Node) -> str:

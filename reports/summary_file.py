@@ -13,6 +13,7 @@ from runtime.regular_file import irregular_file
 
 Row = dict[str, float]  # the finite values of one epoch, by column
 
+_LARGEST = 1 << 28  # bytes: a million epochs of 40 columns have fewer
 _REQUIRED = ("epoch", "train_loss", "classification_loss", "eval_balanced_accuracy")
 # An attribute is a column that has these columns beside it. So has the averaged model's, whose name has a prefix.
 _ATTRIBUTE_ENDINGS = ("_loss", "_top5", "_balanced_accuracy")
@@ -40,14 +41,7 @@ def read_summary(path: Path) -> Summary:
     Raises:
         UsageError: if the file cannot be read, lacks a column, has a cell that is not a number, or has no epoch.
     """
-    if fault := irregular_file(path):
-        raise UsageError(fault)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {path} ({reason}): give the summary.csv that train.py wrote") from error
+    header, *lines = read_cells(path) or [[]]
     if absent := [column for column in _REQUIRED if column not in header]:
         raise UsageError(f"{path} has no column {absent[0]!r}: give the summary.csv that train.py wrote")
     rows = {}
@@ -58,6 +52,24 @@ def read_summary(path: Path) -> Summary:
     if not rows:
         raise UsageError(f"{path} has no epoch yet: draw it after the first")
     return Summary([rows[epoch] for epoch in sorted(rows)], attributes_in(header))
+
+
+def read_cells(path: Path) -> list[list[str]]:
+    """Return the rows of a summary.csv, the header first.
+
+    Raises:
+        UsageError: the file cannot be read, or is too large.
+    """
+    if fault := irregular_file(path):
+        raise UsageError(fault)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path} has {path.stat().st_size / 1e6:,.0f} MB: it is not the summary.csv of a run")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read {path} ({reason}): give the summary.csv that train.py wrote") from error
 
 
 def attributes_in(header: Sequence[str]) -> list[str]:

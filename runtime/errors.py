@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Control characters, line separators, marks of writing direction, and halves of characters. Names of files, columns and
 # classes may hold them. A terminal obeys some, and others make a line look like another.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_LONGEST_NAME = 300  # characters of a file's name that a sentence shows
 
 
 # PyTorch raises RuntimeError for the memory of a CPU, a GPU and a loader's workers, and where a size overflows.
@@ -88,6 +91,32 @@ def exhausted(error: BaseException) -> str:
 
 
 @contextmanager
+def system_errors_explained() -> Iterator[None]:
+    """Turn the system's error about a file into a UsageError, such as a name that is too long or a closed folder."""
+    try:
+        yield
+    except OSError as error:
+        if _is_nowhere():
+            raise UsageError("the working directory no longer exists: change to another folder") from error
+        if error.filename is None or error.strerror is None:
+            raise
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:200]}...{name[-50:]}"
+        raise UsageError(
+            f"cannot use {shown} ({error.strerror}): check the name, and who may read and write it"
+        ) from error
+
+
+def _is_nowhere() -> bool:
+    """Return whether the working directory was deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
 def report_usage_errors(script: str, remedy: str = "use a smaller batch") -> Iterator[None]:
     """Turn a UsageError, a signal and the end of memory into a line on stderr.
 
@@ -99,7 +128,8 @@ def report_usage_errors(script: str, remedy: str = "use a smaller batch") -> Ite
     """
     print_any_text()
     try:
-        yield
+        with system_errors_explained():
+            yield
     except UsageError as error:
         # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
         _print(f"{script}: error: {error}", waits=not isinstance(error, LocalError))

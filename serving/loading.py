@@ -18,7 +18,7 @@ from catalog.splits import find_label_table, find_split
 from catalog.table import read_table
 from options.serving_kwargs import PREPROCESSING
 from runtime.batch_memory import check_batch_fits
-from runtime.errors import UsageError, exhausted, first_line
+from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
 from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
@@ -173,17 +173,8 @@ def make_loader(
 
 def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
     """Return the checkpoint's model."""
-    path = checkpoint.path
-    try:
-        model = build_model(checkpoint, use_ema)
-        if checkpoint.is_original:
-            model = _name_classes(model, checkpoint, use_ema, data)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        if exhausted(error):
-            raise
-        reason = first_line(error)
-        raise CheckpointError(f"{path} does not fit the model that it describes: {reason}") from error
-    return model
+    model = build_model(checkpoint, use_ema)
+    return _name_classes(model, checkpoint, use_ema, data) if checkpoint.is_original else model
 
 
 def _check_heads(checkpoint: Checkpoint, model: MultiLabelModel) -> None:

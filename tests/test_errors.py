@@ -39,6 +39,30 @@ def test_any_other_error_keeps_its_traceback():
         _ = 1 / 0
 
 
+def test_the_systems_error_about_a_file_becomes_one_line(capsys, tmp_path):
+    for name, reason in ((f"{tmp_path}/{'x' * 5000}", "File name too long"), (f"{tmp_path}/none", "No such file")):
+        with pytest.raises(SystemExit), report_usage_errors("train.py"):
+            Path(name).read_bytes()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"train.py: error: cannot use {tmp_path}/")
+        assert reason in line
+        assert len(line) < 500
+
+
+def test_a_deleted_working_directory_is_named(capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit), report_usage_errors("train.py"):
+        Path("x").resolve()
+    assert capsys.readouterr().err.startswith("train.py: error: the working directory no longer exists")
+
+
+def test_a_system_error_without_a_file_keeps_its_traceback():
+    with pytest.raises(OSError, match="no file"), report_usage_errors("train.py"):
+        raise OSError(5, "no file")
+
+
 def test_nothing_happens_without_an_error(capsys):
     with report_usage_errors("train.py"):
         pass

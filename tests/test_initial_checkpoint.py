@@ -45,6 +45,15 @@ def test_a_checkpoint_of_the_same_label_space_is_taken_whole(tmp_path, caplog):
     assert caplog.messages == [f"{tmp_path}/a.pth: took backbone, head color, head gender, projector; nothing is new"]
 
 
+def test_weights_that_contradict_their_own_description_are_refused(tmp_path):
+    source = make(0)
+    weights = source.state_dict() | {"backbone.extra": torch.zeros(1)}
+    content = {"arch": "test_efficientnet", "state_dict": weights, "multi_label": source.config, "args": {}}
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=r"a.pth does not fit the model that it describes: .*backbone.extra"):
+        load_initial_checkpoint(make(1), tmp_path / "a.pth")
+
+
 def test_heads_that_have_learned_nothing_are_named(tmp_path, caplog):
     for weight, named in ((0.1, False), (0, True)):
         load_initial_checkpoint(make(1), save(make(0), tmp_path / "a.pth", classification_loss_weight=weight))

@@ -105,6 +105,8 @@ def test_a_bad_label_space_is_refused_with_a_reason(classes, message):
         ({"attributes": ["a", "a"], "classes": [["x", "y"], ["x", "y"]]}, "names attribute 'a' twice"),
         ({"attributes": ["a"], "classes": []}, "has 1 attributes, but classes for 0"),
         ({"attributes": ["a"]}, "no lists attributes and classes"),
+        ({"attributes": [["a"]], "classes": [["x", "y"]]}, "has names that are no texts"),
+        ({"attributes": ["a"], "classes": [["x", 1]]}, "has names that are no texts"),
         ([], "no lists attributes and classes"),
     ],
 )

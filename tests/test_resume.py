@@ -9,8 +9,9 @@ import torch
 from flag_effects import command, draw_ramps, silence, train_through
 
 import train
+from runtime.errors import UsageError
 from timm.models.multi_label_checkpoint import Checkpoint
-from training.resume import restore_saver, resume_ema
+from training.resume import restore_random_state, restore_saver, resume_ema
 from training.saver import RunSaver
 
 WORDS = ["--model-ema", "--lr", 0.1, "--checkpoint-hist", 2]
@@ -76,3 +77,9 @@ def test_a_checkpoint_without_history_starts_the_saver_fresh(tmp_path: Path, cap
     real: Any = RunSaver(None, None, checkpoint_dir=str(tmp_path))
     restore_saver(real, Checkpoint(Path("a"), {}, saver={"best_metric": 1.0}))
     assert real.best_metric == 1.0
+
+
+@pytest.mark.parametrize("states", [[], [None], [[], []], [[{"python": 3}]] * 2, [[{}]] * 2, [["x"]] * 2])
+def test_damaged_random_states_are_one_sentence(states: list[Any]) -> None:
+    with pytest.raises(UsageError, match="the checkpoint's random states cannot be restored"):
+        restore_random_state({"random": states}, 2, 0)

@@ -11,6 +11,7 @@ from runtime.errors import UsageError
 from simclr import PROJECTION_METRICS
 from timm.utils import trim_summary
 from training.summary import (
+    drop_rows,
     epoch_row,
     is_due,
     lower_is_better,
@@ -229,3 +230,28 @@ def test_a_run_with_soft_targets_has_their_columns_and_others_do_not() -> None:
     assert "pseudo" in metric_names(["pseudo"], False)
     with pytest.raises(UsageError, match="'pseudo', as pseudo_loss is a column"):
         metric_names(["pseudo"], False, measured=soft_columns(["pseudo"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"epoch,loss\nx,1\n", "has an epoch that is no number"),
+        (b"epoch,loss\ninf,1\n", "has an epoch that is no number"),
+        (b"epoch,loss\n\xff,1\n", "cannot read"),
+        (b'epoch,loss\n0,"' + b"x" * 200_000, "cannot read"),
+    ],
+)
+def test_a_damaged_summary_is_one_sentence_when_a_run_resumes(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "summary.csv"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=reason) as error:
+        drop_rows(path, 1)
+    assert str(path) in str(error.value)
+    assert path.read_bytes() == content
+
+
+def test_a_row_with_too_many_cells_stays_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    path.write_text("epoch,loss\n0,1,7,7\n")
+    write_summary(path, {"epoch": 1, "loss": 2.0})
+    assert path.read_text().split() == ["epoch,loss", "0,1", "1,2.0"]

@@ -365,7 +365,7 @@ def test_a_recovery_checkpoint_resumes_in_the_middle_of_its_epoch(
     class StoppedError(Exception):
         """The machine goes down."""
 
-    whole = run(data, tmp_path / "whole", *words, "--epochs", 2)
+    whole = run(data, tmp_path / "whole", *words, "--epochs", 2, "--recovery-interval", 2)
     stopped, steps = tmp_path / "stopped", 0
 
     def stop(*_: object) -> None:
@@ -380,11 +380,22 @@ def test_a_recovery_checkpoint_resumes_in_the_middle_of_its_epoch(
             run(data, stopped, *words, "--epochs", 2, "--recovery-interval", 2)
     recovery = stopped / "run" / "recovery-1-1.pth.tar"
     assert recovery.exists()
-    resume(recovery, data, *words, "--epochs", 2)
+    resume(recovery, data, *words, "--epochs", 2, "--recovery-interval", 2)
     one, other = load(whole / "last.pth.tar"), load(stopped / "run" / "last.pth.tar")
     for key in ("state_dict", "optimizer", "state_dict_ema", "pseudo"):
         assert_same(one.get(key), other.get(key), key)
-    assert [row["epoch"] for row in summary(stopped / "run")] == ["0", "1"]
+    assert summary(stopped / "run") == summary(whole)
+
+
+def test_a_run_that_is_stopped_in_its_first_epoch_continues_in_its_folder(data: Path, tmp_path: Path) -> None:
+    words = [*PLAIN, "--epochs", 1, "--recovery-interval", 1]
+    folder = run(data, tmp_path, *words)
+    before = {path: path.read_bytes() for path in (folder / "summary.csv", folder / "args.yaml")}
+    (folder / "summary.csv").unlink()
+    for name in ("last", "model_best", "checkpoint-0"):
+        (folder / f"{name}.pth.tar").unlink()
+    resume(folder / "recovery-0-1.pth.tar", data, *words)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_resuming_keeps_the_best_score_and_the_folder(data: Path, tmp_path: Path) -> None:
@@ -407,7 +418,7 @@ def test_a_resumed_run_continues_in_its_folder_unless_the_flags_name_another(dat
     assert {path.name for path in (tmp_path / "out").iterdir()} == before
     assert [row["epoch"] for row in summary(folder)] == ["0", "1", "2"]
     recipe = yaml.safe_load((folder / "args.yaml").read_text())
-    assert "resume" not in recipe  # else -c args.yaml would not repeat the run
+    assert recipe["resume"] == ""  # else -c args.yaml would not repeat the run
     assert recipe["epochs"] == 3
     resume(checkpoint, data, "--epochs", 4, "--output", tmp_path / "elsewhere", "--experiment", "other")
     assert [row["epoch"] for row in summary(tmp_path / "elsewhere" / "other")] == ["3"]

@@ -133,8 +133,7 @@ def train_one_epoch(run: Run, epoch: int, resumed: Start | None) -> dict[str, fl
     Args:
         run: run that is trained.
         epoch: index of the epoch, from 0.
-        resumed: where a recovery checkpoint was written inside this epoch, else None. The averages of a resumed epoch
-            are over its remaining steps.
+        resumed: where a recovery checkpoint was written inside this epoch, else None.
     """
     settings, task, optimizer, process = run.settings, run.task, run.optimizer, run.process
     task.train()
@@ -145,7 +144,7 @@ def train_one_epoch(run: Run, epoch: int, resumed: Start | None) -> dict[str, fl
     updates = math.ceil(steps / accum)
     meter = EpochMeter(task, steps, process.distributed)
     log = EpochLog(_logger, epoch, steps, settings.log_interval, process.world_size, enabled=process.is_primary)
-    recovery = Recovery(run, epoch, steps, resumed)
+    recovery = Recovery(run, epoch, steps, meter, resumed)
 
     optimizer.zero_grad()
     for step, chunks in enumerate(grouped(run.train_loader, settings.chunks)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,13 @@ from timm.task.gradient_cache import Chunk, Result
 from timm.task.simclr_classification import SimCLRClassificationTask
 
 _IN_A_ROW = 3
+# what each part of an EpochMeter sums, from which a resumed epoch continues
+_SUMS = {
+    "losses": ("names", "sums", "rows"),
+    "accuracy": ("num_samples", "loss_sum", "counts"),
+    "projections": ("sums", "moments", "images", "pairs"),
+    "teacher": ("by_attribute", "images"),
+}
 _STEPS_MEASURED = 20  # per epoch: enough for a steady mean, and a small share of a long epoch's time
 
 
@@ -29,7 +37,9 @@ class LossMeter:
 
     def update(self, result: Mapping[str, Tensor], rows: int) -> Tensor:
         """Add a step's losses, which are means over `rows` rows; return them as one tensor in the order of `names`."""
-        self.names = [name for name in result if name.endswith("loss")]
+        names = [name for name in result if name.endswith("loss")]
+        if names != self.names:  # the first step, also of a resumed run with other losses
+            self.names, self.sums, self.rows = names, None, 0
         self.last = torch.stack([result[name].detach().float() for name in self.names])
         self.sums = self.last * rows if self.sums is None else self.sums + self.last * rows
         self.rows += rows
@@ -80,6 +90,41 @@ class EpochMeter:
             labels = torch.cat([self.task.contrasted_labels(target) for target in targets])
             self.projections.update(result["projections"], labels)
         return losses
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return this process's sums, as plain values and tensors on the CPU."""
+        return {
+            part: {
+                name: value.cpu() if isinstance(value := getattr(meter, name), Tensor) else value
+                for name in _SUMS[part]
+            }
+            for part, meter in self._parts().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Continue from the sums of the same process in an interrupted epoch.
+
+        Raises:
+            ValueError: a sum is missing, or has another type or shape.
+        """
+        found = []
+        for part, meter in self._parts().items():
+            for name in _SUMS[part]:
+                value, now = state.get(part, {}).get(name), getattr(meter, name)
+                fits = isinstance(value, Tensor if now is None else type(now))
+                if isinstance(value, Tensor) and isinstance(now, Tensor):
+                    fits = now.shape == value.shape or not now.numel()
+                if not fits:
+                    raise ValueError(f"{name} of {part}")
+                found.append((meter, name, value.to(self.task.device) if isinstance(value, Tensor) else value))
+        for meter, name, value in found:
+            setattr(meter, name, value)
+
+    def _parts(self) -> dict[str, Any]:
+        """Return the parts of this meter that the task has, by name."""
+        parts = {"losses": self.losses, "accuracy": self.accuracy, "projections": self.projections}
+        parts["teacher"] = getattr(self.task.soft_source, "meter", None)
+        return {part: meter for part, meter in parts.items() if meter is not None}
 
     def averages(self) -> dict[str, float]:
         """Return the average losses so far; a collective call where `distributed`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from runtime.random_state import RandomState, gather_objects, get_random_state
-from training.resume import restore_random_state
+from training.loss_meter import EpochMeter
+from training.resume import restore_meter, restore_random_state
 from training.run import Run, Start
 
 
@@ -16,14 +17,17 @@ class Recovery:
         run: run whose checkpoints these are.
         epoch: index of the epoch, from 0.
         steps: steps per epoch.
+        meter: meter of the epoch, which continues from the checkpoint's sums.
         resumed: where a recovery checkpoint was written inside this epoch; None where the epoch starts anew.
     """
 
-    def __init__(self, run: Run, epoch: int, steps: int, resumed: Start | None) -> None:
-        self.run, self.epoch, self.steps, self.resumed = run, epoch, steps, resumed
+    def __init__(self, run: Run, epoch: int, steps: int, meter: EpochMeter, resumed: Start | None) -> None:
+        self.run, self.epoch, self.steps, self.meter, self.resumed = run, epoch, steps, meter, resumed
         self.interval, seconds = run.settings.recovery_interval, run.settings.recovery_seconds
         self.clock = SharedClock(seconds, run.process.world_size) if seconds else None
         self.previous: RandomState | None = None  # the random state after the last step
+        if resumed:
+            restore_meter(meter, resumed, run.process.rank, run.process.world_size)
 
     def is_done(self, step: int) -> bool:
         """Return whether the interrupted run had done a step, and restore the random state after it."""
@@ -47,7 +51,8 @@ class Recovery:
         if self._is_due(step) or signal:
             world_size = self.run.process.world_size
             random = [gather_objects(state, world_size) for state in (self.previous, get_random_state())]
-            self.run.progress = {"epoch": self.epoch, "batch": step + 1, "random": random}
+            sums = gather_objects(self.meter.state_dict(), world_size)
+            self.run.progress = {"epoch": self.epoch, "batch": step + 1, "random": random, "sums": sums}
             self.run.outputs.save_recovery(self.epoch, step)
         if signal:
             self.run.stop.leave(signal)

@@ -12,6 +12,7 @@ from runtime.random_state import RandomState, set_random_state
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.utils.model import unwrap_model
+from training.loss_meter import EpochMeter
 from training.optimizer_state import parameter_names, restore_optimizer
 from training.saver import RunSaver, unranked
 
@@ -121,12 +122,40 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
             the last.
         left: number of batches until training continues, this one included.
         rank: rank of this process.
+
+    Raises:
+        UsageError: the states are damaged.
     """
-    states = again["random"][-left] if left <= 2 else [None]
-    state: RandomState | None = states[rank % len(states)]
-    if state is not None:
-        set_random_state(state)
+    try:
+        states = again["random"][-left] if left <= 2 else [None]
+        state: RandomState | None = states[rank % len(states)]
+        if state is not None:
+            set_random_state(state)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise UsageError(
+            f"--resume: the checkpoint's random states cannot be restored ({first_line(error)}): resume from the "
+            "run's last.pth.tar"
+        ) from error
     return state
+
+
+def restore_meter(meter: EpochMeter, again: dict[str, Any], rank: int, world_size: int) -> None:
+    """Continue the averages of an interrupted epoch, if the run has as many processes as before.
+
+    Args:
+        meter: meter of the epoch.
+        again: `sums` holds the sums by process; older files lack them.
+        rank: rank of this process.
+        world_size: number of processes.
+    """
+    sums = again.get("sums") or []
+    try:
+        if len(sums) == world_size:
+            meter.load_state_dict(sums[rank])
+            return
+    except (ValueError, AttributeError):  # the flags have changed what is measured
+        pass
+    _logger.info("The averages of the resumed epoch are over its remaining steps")
 
 
 def check_position(start: dict[str, Any], resumed: Checkpoint, steps: int, updates: int | None) -> None:

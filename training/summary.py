@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.summary_file import read_cells
 from runtime.atomic_file import atomic_file
-from runtime.errors import UsageError
+from runtime.errors import UsageError, first_line
 from simclr import PROJECTION_METRICS
 from timm.task.nearest_neighbors import NEIGHBORS, Accuracies
 
@@ -150,10 +151,8 @@ def write_summary(path: Path, row: Row) -> None:
     rows: list[dict[str, Any]] = []
     header: list[str] = []
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            header = list(reader.fieldnames or [])
+        header, *lines = [row for row in read_cells(path) if row] or [[]]
+        rows = [dict(zip(header, cells, strict=False)) for cells in lines]
     rows.append({name: "" if value is None or math.isnan(value) else value for name, value in row.items()})
     with atomic_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*header, *(name for name in row if name not in header)], restval="")
@@ -162,12 +161,20 @@ def write_summary(path: Path, row: Row) -> None:
 
 
 def drop_rows(path: Path, epoch: int) -> None:
-    """Drop the rows of an epoch and of all later ones from summary.csv; without any row left, delete the file."""
+    """Drop the rows of an epoch and of all later ones from summary.csv; without any row left, delete the file.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
     if not path.exists():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    kept = [row for row in rows if int(float(row[0])) < epoch]
+    header, *rows = [row for row in read_cells(path) if row] or [[]]
+    try:
+        kept = [row for row in rows if int(float(row[0])) < epoch]
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{path} has an epoch that is no number ({first_line(error)}): correct it or delete the file"
+        ) from error
     if not kept:
         path.unlink()
     elif len(kept) < len(rows):

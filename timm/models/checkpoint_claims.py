@@ -122,7 +122,8 @@ def _is_stored(weight: Tensor) -> bool:
 
 def _is_progress(value: Any) -> bool:
     counts = _is_whole(0, _MAX_EPOCH)
-    return isinstance(value, Mapping) and all(
+    lists = [value.get(key, []) for key in ("random", "sums")] if isinstance(value, Mapping) else [None]
+    return all(isinstance(states, list) for states in lists) and all(
         counts(value.get(key, 0)) for key in ("epoch", "batch", "steps", "updates")
     )
 

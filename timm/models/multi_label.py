@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from catalog.label_space import LabelSpace
-from runtime.errors import UsageError
+from runtime.errors import UsageError, exhausted, first_line
 from timm.models.backbone import create_backbone, measure_features, size_kwargs
 from timm.models.batch_norm import batch_norms, set_batch_norm
 from timm.models.multi_label_checkpoint import (
@@ -310,6 +310,19 @@ def build_model(
     Raises:
         CheckpointError: the checkpoint names no classes, has no averaged weights, or does not fit the table.
     """
+    try:
+        return _rebuild(checkpoint, use_ema, label_space)
+    except UsageError:
+        raise
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, AssertionError, ArithmeticError) as error:
+        if exhausted(error):
+            raise
+        reason = first_line(error)
+        raise CheckpointError(f"{checkpoint.path} does not fit the model that it describes: {reason}") from error
+
+
+def _rebuild(checkpoint: Checkpoint, use_ema: bool, label_space: LabelSpace | None) -> MultiLabelModel:
+    """Do what `build_model` does, with any type of error where the file contradicts itself."""
     weights = checkpoint.weights(use_ema)
     if checkpoint.is_original:
         model = _build_original(checkpoint, weights, label_space)

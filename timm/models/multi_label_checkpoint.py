@@ -24,6 +24,7 @@ brackets its readers:
         steps          int                 steps per epoch; older files lack it. [resume]
         updates        int                 updates per epoch; older files lack it. [resume]
         random         list                inside an epoch the random states by process. [resume]
+        sums           list                inside an epoch the sums of its averages by process. [resume]
     plateau            dict or None        state of a plateau schedule. [resume]
     early_stop         dict                best score of the metric and scorings since; older files lack it. [resume]
     thresholds         {attribute: float}  thresholds of multi-valued attributes. [resume, rebuilding]

@@ -14,6 +14,10 @@ _TABLE_FOLDERS = ("annotations", "tables", "labels", "splits")
 _ALIASES = {"val": ("val", "validation"), "validation": ("validation", "val")}
 
 
+class NoSuchTable(DataError):
+    """A folder has no table of a name, in any format or folder below."""
+
+
 def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     """Return the path of a split's table.
 
@@ -50,7 +54,7 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
         raise DataError(f"no such data folder: {folder}")
     name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"
     expected = name if Path(name).suffix else f"{name}.csv, {name}.tsv or {name}.parquet"
-    raise DataError(f"{folder} has no {expected}: {tables_nearby(folder)}")
+    raise NoSuchTable(f"{folder} has no {expected}: {tables_nearby(folder)}")
 
 
 def _subfolders(folder: Path) -> list[Path]:

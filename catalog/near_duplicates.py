@@ -94,6 +94,8 @@ def near_duplicates(looks: Looks, similarity: float = SIMILARITY) -> Pairs:
     partners = np.zeros(len(looks.gray), dtype=np.int64)
     for first, second, mirrored in _candidates(looks):
         few = np.minimum(partners[first], partners[second]) < _PARTNERS
+        if not few.any():
+            continue
         first, second = first[few], second[few]
         score = _scores(looks, first, second, mirrored)
         same = score >= similarity

@@ -131,15 +131,15 @@ def _overview(audit: Audit) -> str:
         lines.append(
             [
                 cell(what.severity, what.severity),
-                f'<td class="long"><a href="#{kind}">{escape(what.title)}</a></td>',
                 number(total),
+                f'<td class="long"><a href="#{kind}">{escape(what.title)}</a></td>',
                 *map(number, by_split),
             ]
         )
     if not lines:
         return "<p>Nothing was found.</p>"
-    heads = ["severity", "finding", "count", *audit.rows.names]
-    return table("Findings by kind and split", heads, lines, range(2, len(heads)))
+    heads = ["severity", "count", "finding", *(f"in {name}" for name in audit.rows.names)]
+    return table("Findings by kind and split", heads, lines, (1, *range(3, len(heads))))
 
 
 def _tables(audit: Audit) -> str:
@@ -254,14 +254,14 @@ def _kind(audit: Audit, kind: str, examples: int, lines: int, picture: Callable[
     shown = [] if kind == "unreadable" else [_example(audit, *pair, picture) for pair in found[:examples]]
     pictures = "".join(filter(None, shown))
     columns = [(head, name) for head, name in _HEADS if any(getattr(text, name) for _, text in found)]
-    body = [[_cell(text, name) for _, name in columns] for _, text in found[:lines]]
+    body = [[_cell(text, name, head) for head, name in columns] for _, text in found[:lines]]
     numbers = [place for place, (_, name) in enumerate(columns) if name == "row"]
     left_out = len(found) - len(body)
     parts = [
         f'<section><h3 id="{kind}">{escape(what.title)} ({len(found):,})</h3>',
-        f'<p><span class="{what.severity}">{what.severity}</span> {escape(what.advice)}</p>',
+        f'<p><span class="{what.severity}">{what.severity}:</span> {escape(what.advice)}</p>',
         f'<ul class="examples">{pictures}</ul>' if pictures else "",
-        table(what.title, [head for head, _ in columns], body, numbers) if body else "",
+        table(what.title, [head for head, _ in columns], body, numbers, "stack") if body else "",
         f'<p class="soft">{left_out:,} more are in findings.csv.</p>' if left_out else "",
         "</section>",
     ]
@@ -278,11 +278,11 @@ _HEADS = (
 )
 
 
-def _cell(text: FindingText, name: str) -> str:
+def _cell(text: FindingText, name: str, head: str) -> str:
     value = getattr(text, name)
     if name == "row" and value:
-        return number(int(value), value)
-    return cell(value, "long" if name in ("image", "detail", "other") else "")
+        return number(int(value), value, head)
+    return cell(value, "long" if name in ("image", "detail", "other") else "", head)
 
 
 def _example(audit: Audit, one: Finding, text: FindingText, picture: Callable[[str], str]) -> str:

@@ -53,7 +53,7 @@ def describe(findings: Iterable[Finding], rows: AuditedRows) -> list[tuple[Findi
         rows: the audited rows.
     """
     order = {kind: (_SEVERITIES.index(KINDS[kind].severity), place) for place, kind in enumerate(KINDS)}
-    ordered = sorted(findings, key=lambda one: order[one.kind])
+    ordered = sorted(findings, key=lambda one: (order[one.kind], len(rows) if one.row is None else one.row))
     lines = rows.lines({row for one in ordered for row in (one.row, one.other) if row is not None})
     return [(one, _in_words(one, rows, lines)) for one in ordered]
 

@@ -28,7 +28,7 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; margin: .5rem 0 1rem; }
 table { border-collapse: collapse; min-width: 50%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); }
-td { overflow-wrap: anywhere; min-width: 3.5rem; } td.long { min-width: 13rem; }
+td.long { overflow-wrap: anywhere; min-width: 13rem; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; } th.number { text-align: right; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 3px solid var(--link); }
 th button::after { content: " \\2195"; opacity: .45; }
@@ -45,6 +45,14 @@ td.bars { width: 12rem; min-width: 7rem; }
 .pictures { display: flex; gap: .4rem; align-items: flex-start; margin-bottom: .35rem; }
 .pictures img { display: block; max-width: 7rem; height: auto; background: #fff; }
 footer { padding: 1.5rem 1rem 2.5rem; }
+@media (max-width: 40rem) {
+  td.long { min-width: 9rem; }
+  table.stack, .stack tbody, .stack tr, .stack td { display: block; min-width: 0; text-align: left; border: 0; }
+  .stack thead { display: none; }
+  .stack tr { border-top: 1px solid var(--line); padding: .4rem 0; }
+  .stack td { padding: .1rem 0; white-space: normal; overflow-wrap: anywhere; }
+  .stack td::before { content: attr(data-head) ": "; color: var(--soft); }
+}
 """
 
 SCRIPT = """
@@ -117,7 +125,9 @@ def page(title: str, header: str, main: str, footer: str) -> str:
 """
 
 
-def table(label: str, heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+def table(
+    label: str, heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: Sequence[int] = (), kind: str = ""
+) -> str:
     """Return a table whose columns can be sorted.
 
     Args:
@@ -125,6 +135,7 @@ def table(label: str, heads: Sequence[str], lines: Iterable[Sequence[str]], numb
         heads: the columns' names; a user's text.
         lines: the cells as `cell` returns them.
         numbers: positions of the columns of numbers.
+        kind: "stack" shows each line as a block on a small screen, if its cells name their columns.
     """
     columns = "".join(
         f'<th scope="col"{" class=number" if place in numbers else ""}>'
@@ -132,22 +143,34 @@ def table(label: str, heads: Sequence[str], lines: Iterable[Sequence[str]], numb
         for place, head in enumerate(heads)
     )
     body = "\n".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    style = f" class={kind}" if kind else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">\n<table{style}>\n'
         f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
-def cell(text: object, kind: str = "") -> str:
+def cell(text: object, kind: str = "", head: str = "") -> str:
     """Return a cell with a user's text.
 
     Args:
         text: the text.
         kind: a class of the style, or "".
+        head: the name of its column, for tables of the kind "stack".
     """
-    return f"<td{f' class={kind}' if kind else ''}>{escape(text)}</td>"
+    return f"<td{f' class={kind}' if kind else ''}{_named(head)}>{escape(text)}</td>"
 
 
-def number(value: float, shown: str = "") -> str:
-    """Return a cell with a number; `shown` is its form for readers, by default with commas at thousands."""
-    return f'<td class="number" data-sort="{value}">{shown or f"{value:,}"}</td>'
+def number(value: float, shown: str = "", head: str = "") -> str:
+    """Return a cell with a number.
+
+    Args:
+        value: the number.
+        shown: its form for readers; by default it has commas at thousands.
+        head: the name of its column, for tables of the kind "stack".
+    """
+    return f'<td class="number"{_named(head)} data-sort="{value}">{shown or f"{value:,}"}</td>'
+
+
+def _named(head: str) -> str:
+    return f' data-head="{escape(head)}"' if head else ""

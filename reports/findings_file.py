@@ -114,7 +114,8 @@ def summary_lines(texts: Sequence[FindingText], rows: AuditedRows) -> list[str]:
         rows: the audited rows.
     """
     tables = ", ".join(f"{table.path.name} has {len(table):,}" for table in rows.tables)
-    lines = [f"{len(rows):,} rows with {len(rows.files):,} images and {len(rows.columns)} attributes: {tables}."]
+    sizes = (_counted(len(rows), "row"), _counted(len(rows.files), "image"), _counted(len(rows.columns), "attribute"))
+    lines = ["{} with {} and {}: {}.".format(*sizes, tables)]
     if not texts:
         return [*lines, "Nothing was found."]
     by_severity = Counter(text.severity for text in texts)

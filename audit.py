@@ -43,7 +43,7 @@ from training.flag_names import naming_flags
 def main(argv: list[str] | None = None) -> None:
     """Audit as the command line says."""
     args = parse_audit_args(argv)
-    with report_usage_errors("audit.py"), naming_flags("attributes", "multi_valued", "group"):
+    with report_usage_errors("audit.py"), naming_flags("multi_valued", group_column="--group"):
         found = audit(args)
     if args.strict and found:
         raise SystemExit(1)

@@ -184,7 +184,7 @@ def _read(path: Path, attributes: Sequence[str] | None, group: str | None, first
     if group is not None and group not in table.columns:
         similar = did_you_mean(group, table.attributes)
         raise DataError(
-            f"{path.name} has no column {group!r}, which group names{similar} (its columns are "
+            f"{path.name} has no column {group!r}, which group_column names{similar} (its columns are "
             f"{quoted(table.attributes, 20) or 'image_path alone'})"
         )
     if chosen is not None and not first:

@@ -3,6 +3,7 @@
 import re
 import signal
 
+from options.audit import audit_parser
 from options.choose import choose_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
@@ -26,7 +27,7 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 def reference() -> str:
     """Return the page."""
-    parsers = (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser())
+    parsers = (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser(), audit_parser())
     return "\n".join([_HEAD, *map(_command, parsers)])
 
 

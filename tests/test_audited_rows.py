@@ -81,7 +81,7 @@ def test_tables_of_the_same_name_are_named_by_their_path(folder: Path) -> None:
 def test_chosen_columns_must_exist_in_the_first_table(folder: Path) -> None:
     train = write(folder / "train.csv", "images/a.png,red")
     assert "has no attribute 'colour'; did you mean 'color'?" in refusal(read_audited_rows, [train], ["colour"])
-    assert "no column 'maker', which group names" in refusal(read_audited_rows, [train], group="maker")
+    assert "no column 'maker', which group_column names" in refusal(read_audited_rows, [train], group="maker")
     assert read_audited_rows([train], multi_valued=[]).multi_valued == frozenset()
     assert read_audited_rows([train], multi_valued=["color"]).multi_valued == {"color"}
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
+from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
@@ -34,6 +35,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
     "choose.py": parse_choose_args,
+    "audit.py": parse_audit_args,
 }
 
 
@@ -120,7 +122,7 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("page", [README, *MANUAL], ids=names)
 def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
-    for parser in (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser()):
+    for parser in (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser(), audit_parser()):
         known |= parser.flags.keys()
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "fashion-product-images").glob("*.py")]
     for script in scripts:

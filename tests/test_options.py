@@ -14,6 +14,7 @@ import yaml
 
 import options
 from options import parser as option_parser
+from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
@@ -30,6 +31,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "inference.py": inference_parser,
     "refit.py": refit_parser,
     "choose.py": choose_parser,
+    "audit.py": audit_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -37,6 +39,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
     "choose.py": parse_choose_args,
+    "audit.py": parse_audit_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -332,6 +335,7 @@ READERS = {
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
+    "audit.py": [],
 }
 
 

@@ -122,15 +122,9 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("page", [README, *MANUAL], ids=names)
 def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
-    for parser in (
-        train_parser(),
-        validate_parser(),
-        inference_parser(),
-        refit_parser(),
-        choose_parser(),
-        audit_parser(),
-    ):
-        known |= parser.flags.keys()
+    parsers = (train_parser, validate_parser, inference_parser, refit_parser, choose_parser, audit_parser)
+    for parser in parsers:
+        known |= parser().flags.keys()
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "fashion-product-images").glob("*.py")]
     for script in scripts:
         known |= set(re.findall(r'"(--[a-z][\w-]*)"', script.read_text(encoding="utf-8")))

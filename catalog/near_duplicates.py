@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,18 @@ import numpy.typing as npt
 from catalog.measure_image import COLOR_SIDE
 from catalog.perceptual_hash import MARGIN, SIDE, Hashes, near_hashes, zoom_matrix
 
+_PLAIN, _MIRRORED, _CROPPED = range(3)  # the hashes of an image
 RADIUS = 11  # bits of a hash in which candidates may differ; up to 11 take equally long
 
 SIMILARITY = 0.82  # correlation of details from which two images are one photograph; docs/audit.md has the evidence
 _COLOR = 0.75  # correlation of colors, unless an image has none
 _COLORLESS = 6.0  # chroma up to which an image has no color
 _UNIFORM = 4.0  # spread below which an image has no details to compare
-_MARGINS = (MARGIN / 2, MARGIN, 1.5 * MARGIN)  # of the crops that are tried, as shares of each side
+# the crops that are tried, as shares of each side; a cropped hash says which of two images is the larger one
+_MARGINS = {_PLAIN: (MARGIN / 2,), _MIRRORED: (MARGIN / 2,), _CROPPED: (MARGIN / 2, MARGIN, 1.5 * MARGIN)}
 _PARTNERS = 100  # of an image; further pairs of two such images are not examined
-_BLOCK = 1 << 13  # pairs whose copies are compared at a time
+_BLOCK = 1 << 13  # pairs that are examined at a time
+_CACHED = 256  # pairs whose copies fit into the processor's cache
 _NOISE = 0.25 * SIDE * SIDE  # half a level of 255 in each pixel, so that two flat images do not correlate
 
 Floats = npt.NDArray[np.float32]
@@ -92,57 +96,82 @@ def near_duplicates(looks: Looks, similarity: float = SIMILARITY) -> Pairs:
     """
     found: dict[tuple[int, int], tuple[float, bool]] = {}
     partners = np.zeros(len(looks.gray), dtype=np.int64)
-    for first, second, mirrored in _candidates(looks):
+    for variant, first, second in _candidates(looks):
         few = np.minimum(partners[first], partners[second]) < _PARTNERS
-        if not few.any():
-            continue
         first, second = first[few], second[few]
-        score = _scores(looks, first, second, mirrored)
+        score = _scores(looks, first, second, variant)
         same = score >= similarity
-        for i, j, value in zip(first[same].tolist(), second[same].tolist(), score[same].tolist(), strict=True):
-            known = found.get((i, j))
-            if known is None:
-                partners[[i, j]] += 1
-            if known is None or value > known[0]:
-                found[i, j] = value, mirrored
-    ends = np.array(list(found), dtype=np.int64).reshape(-1, 2)
+        for one, other, value in zip(first[same].tolist(), second[same].tolist(), score[same].tolist(), strict=True):
+            ends = min(one, other), max(one, other)
+            if ends not in found:
+                partners[list(ends)] += 1
+            if ends not in found or value > found[ends][0]:
+                found[ends] = value, variant == _MIRRORED
+    both = np.array(list(found), dtype=np.int64).reshape(-1, 2)
     scores = np.array([value for value, _ in found.values()], dtype=np.float64)
-    return Pairs(ends[:, 0], ends[:, 1], scores, np.array([flag for _, flag in found.values()], dtype=bool))
+    return Pairs(both[:, 0], both[:, 1], scores, np.array([flag for _, flag in found.values()], dtype=bool))
 
 
-def _candidates(looks: Looks) -> Iterator[tuple[Numbers, Numbers, bool]]:
-    """Yield blocks of pairs with near hashes, the smaller position first, and whether one is mirrored."""
+def _candidates(looks: Looks) -> Iterator[tuple[int, Numbers, Numbers]]:
+    """Yield blocks of pairs with near hashes: which hash of the first images is near the plain one of the second."""
     detailed = np.flatnonzero(looks.spread >= _UNIFORM)
-    plain = looks.hashes[detailed, 0]
-    for variant in range(3):
-        for query, other in near_hashes(looks.hashes[detailed, variant], plain, RADIUS):
+    plain = looks.hashes[detailed, _PLAIN]
+    for variant in (_PLAIN, _MIRRORED, _CROPPED):
+        for query, other in _joined(near_hashes(looks.hashes[detailed, variant], plain, RADIUS)):
             # two plain or mirrored hashes are near in both directions; a crop only in one
-            keep = query != other if variant == 2 else query < other
-            first, second = detailed[query[keep]], detailed[other[keep]]
-            for start in range(0, len(first), _BLOCK):
-                block = slice(start, start + _BLOCK)
-                ends = np.sort(np.stack([first[block], second[block]]), axis=0)
-                yield ends[0], ends[1], variant == 1
+            kept = query != other if variant == _CROPPED else query < other
+            yield variant, detailed[query[kept]], detailed[other[kept]]
 
 
-def _scores(looks: Looks, first: Numbers, second: Numbers, mirrored: bool) -> npt.NDArray[np.float64]:
-    """Return the correlation of details of each pair; 0 if the colors differ."""
-    flip = -1 if mirrored else 1
-    color = _correlation(looks.color[first], looks.color[second][:, :, ::flip], noise=COLOR_SIDE**2 * 0.75)
-    alike = (color >= _COLOR) | (np.minimum(looks.chroma[first], looks.chroma[second]) <= _COLORLESS)
+def _joined(blocks: Iterator[tuple[Numbers, Numbers]]) -> Iterator[tuple[Numbers, Numbers]]:
+    """Yield the pairs of blocks in blocks of one size, since a small one takes as much time as a large one."""
+    waiting: list[Numbers] = []
+    count = 0
+    for block in chain(blocks, [None]):
+        if block is not None:
+            waiting.append(np.stack(block))
+            count += len(block[0])
+        if waiting and (block is None or count >= _BLOCK):
+            pairs = np.concatenate(waiting, axis=1)
+            for start in range(0, count, _BLOCK):
+                yield pairs[0, start : start + _BLOCK], pairs[1, start : start + _BLOCK]
+            waiting, count = [], 0
+
+
+def _scores(looks: Looks, first: Numbers, second: Numbers, variant: int) -> npt.NDArray[np.float64]:
+    """Return the correlation of details of each pair; 0 if the colors differ.
+
+    Args:
+        looks: how the images look.
+        first: positions of images, int64 [pairs].
+        second: positions of the others, int64 [pairs].
+        variant: which hash of the first is near the plain one of the second.
+    """
     scores = np.zeros(len(first))
-    chosen = np.flatnonzero(alike)
-    if len(chosen):
-        left = looks.gray[first[chosen]].astype(np.float32)
-        right = looks.gray[second[chosen]][:, :, ::flip].astype(np.float32)
-        details = _detail(left), _detail(right)
-        best = _product(*details)
-        zoom: Any
-        for zoom in map(zoom_matrix, _MARGINS):
-            best = np.maximum(best, _product(_detail(zoom @ left @ zoom.T), details[1]))
-            best = np.maximum(best, _product(details[0], _detail(zoom @ right @ zoom.T)))
-        scores[chosen] = best
+    for start in range(0, len(first), _CACHED):
+        block = slice(start, start + _CACHED)
+        left, right = first[block], second[block]
+        flip = -1 if variant == _MIRRORED else 1
+        color = _correlation(looks.color[left], looks.color[right][:, :, ::flip], noise=COLOR_SIDE**2 * 0.75)
+        alike = (color >= _COLOR) | (np.minimum(looks.chroma[left], looks.chroma[right]) <= _COLORLESS)
+        if alike.any():
+            left, right = left[alike], right[alike]
+            grays = looks.gray[left].astype(np.float32), looks.gray[right][:, :, ::flip].astype(np.float32)
+            scores[start + np.flatnonzero(alike)] = _best_correlation(*grays, variant)
     return scores
+
+
+def _best_correlation(left: Floats, right: Floats, variant: int) -> npt.NDArray[np.float64]:
+    """Return the correlation of details of copies [pairs, 32, 32], the best over slight crops of them."""
+    details = _detail(left), _detail(right)
+    best = _product(*details)
+    zoom: Any
+    for margin in _MARGINS[variant]:
+        zoom = zoom_matrix(margin)
+        best = np.maximum(best, _product(_detail(zoom @ left @ zoom.T), details[1]))
+        if variant != _CROPPED:
+            best = np.maximum(best, _product(details[0], _detail(zoom @ right @ zoom.T)))
+    return best
 
 
 def _detail(gray: Floats) -> Floats:

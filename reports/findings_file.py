@@ -17,7 +17,7 @@ COLUMNS = ("kind", "severity", "split", "row", "image path", "attribute", "detai
 
 _SEVERITIES = ("error", "warning", "notice")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
-_EXAMPLES = 5  # lines of a terminal for the worst findings
+_EXAMPLES = 5  # kinds of findings of which a terminal shows the first
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def count_kinds(texts: Iterable[FindingText]) -> dict[str, int]:
 
 
 def summary_lines(texts: Sequence[FindingText], rows: AuditedRows) -> list[str]:
-    """Return what a terminal shows: what was read, the counts, and the first of the worst findings.
+    """Return what a terminal shows: what was read, the counts, and the first finding of each of the worst kinds.
 
     Args:
         texts: the findings, the worst first.
@@ -125,10 +125,11 @@ def summary_lines(texts: Sequence[FindingText], rows: AuditedRows) -> list[str]:
         lines.append(
             f"  {count:>7,}  {KINDS[kind].title.lower() if not kind.startswith('leak') else KINDS[kind].title}"
         )
-    worst = [text for text in texts if text.severity != "notice"][:_EXAMPLES]
-    if worst:
-        lines.append("The first of them:" if len(worst) < len(texts) else "They are:")
-        lines += [f"  {_line(text)}" for text in worst]
+    first = {text.kind: text for text in reversed(texts) if text.severity != "notice"}
+    examples = [text for text in texts if first.get(text.kind) is text][:_EXAMPLES]
+    if examples:
+        lines.append("The first of each of the worst kinds:")
+        lines += [f"  {_line(text)}" for text in examples]
     return list(map(printable, lines))
 
 

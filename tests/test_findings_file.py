@@ -53,9 +53,8 @@ def test_the_terminal_shows_counts_and_the_first_of_the_worst(tmp_path: Path) ->
         "Found 2 errors, 1 notice:",
         "        2  unreadable images",
         "        1  images without color",
-        "The first of them:",
+        "The first of each of the worst kinds:",
         "  train line 2: a.png it is \\x1b[2J damaged",
-        "  train line 3: =1+2.png it is \\x1b[2J damaged",
     ]
     assert summary_lines([], rows)[1:] == ["Nothing was found."]
 

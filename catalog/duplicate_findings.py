@@ -14,7 +14,7 @@ from catalog.image_facts import ImageFacts
 from catalog.near_duplicates import Pairs
 
 Numbers = npt.NDArray[np.int64]
-Partners = dict[int, list[tuple[float, int, bool]]]  # of each image: score, other image, mirrored
+Partners = dict[int, list[tuple[float, int, bool]]]  # each image with its partners: score, image, mirrored
 
 
 def exact_findings(rows: AuditedRows, facts: ImageFacts) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from catalog.attribute_column import class_names, why_unlearnable
 from catalog.audited_rows import AuditedRows
 from catalog.label_space import values_of
 
-_MOST_CLASSES = 1_000  # of an attribute whose combinations are counted
+_MOST_CLASSES = 1_000  # an attribute with more has no combinations counted
 _MOST_ATTRIBUTES = 40  # whose combinations are counted
 
 Numbers = npt.NDArray[np.int64]

@@ -26,13 +26,13 @@ Floats = npt.NDArray[np.float32]
 
 
 class Measurement(NamedTuple):
-    """What is known of an image file; of an unreadable one only the error.
+    """What is known of an image file. An unreadable one has only an error.
 
     Attributes:
         error: why it cannot be read; "" if it can.
         size: width and height in pixels, as stored.
         content: hash of the file's bytes.
-        pixels: hash of the decoded pixels; of a reduced copy if `reduced`.
+        pixels: hash of the decoded pixels, which are a reduced copy if `reduced`.
         reduced: whether a JPEG was decoded to a fraction of its size.
         hashes: perceptual hashes: as it is, mirrored, cropped.
         gray: small gray copy, bytes of uint8 [32, 32].

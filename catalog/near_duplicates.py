@@ -26,7 +26,7 @@ _COLORLESS = 6.0  # chroma up to which an image has no color
 _UNIFORM = 4.0  # spread below which an image has no details to compare
 # the crops that are tried, as shares of each side; a cropped hash says which of two images is the larger one
 _MARGINS = {_PLAIN: (MARGIN / 2,), _MIRRORED: (MARGIN / 2,), _CROPPED: (MARGIN / 2, MARGIN, 1.5 * MARGIN)}
-_PARTNERS = 100  # of an image; further pairs of two such images are not examined
+_PARTNERS = 100  # from which an image has enough; further pairs of two such images are not examined
 _BLOCK = 1 << 13  # pairs that are examined at a time
 _CACHED = 256  # pairs whose copies fit into the processor's cache
 _NOISE = 0.25 * SIDE * SIDE  # half a level of 255 in each pixel, so that two flat images do not correlate

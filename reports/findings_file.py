@@ -17,7 +17,7 @@ COLUMNS = ("kind", "severity", "split", "row", "image path", "attribute", "detai
 
 _SEVERITIES = ("error", "warning", "notice")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
-_EXAMPLES = 5  # kinds of findings of which a terminal shows the first
+_EXAMPLES = 5  # kinds of findings whose first one a terminal shows
 
 
 @dataclass(frozen=True)

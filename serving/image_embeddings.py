@@ -20,7 +20,7 @@ from timm.data.image_dataset import ImageDataset
 from timm.models.multi_label_checkpoint import read_checkpoint
 
 _BLOCK = 1_024  # images whose similarities to all others are computed at a time; to 100,000 they take 400 MB
-_PARTNERS = 100  # of an image, the most similar ones that come after it
+_PARTNERS = 100  # an image is paired with at most as many of those after it
 
 
 def load_embedder(checkpoint: str, device: str | None, use_ema: bool) -> EvaluationModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -78,7 +79,7 @@ class ImageSources:
             workers: the number of processes that read headers; 0 reads them in this process.
             show: whether to show a progress bar.
         """
-        return np.array([*_in_processes(_area, self.files(), len(self), workers, "Measuring", show)], dtype=np.int64)
+        return np.array([*in_processes(_area, self.files(), len(self), workers, "Measuring", show)], dtype=np.int64)
 
     def key(self) -> str:
         """Return a key that two tables share only if they list the same unchanged images in the same order."""
@@ -167,21 +168,38 @@ def decode_into(
     os.truncate(path, int(sizes.sum()))
     places = zip(offsets.tolist(), sizes.tolist(), strict=True)
     jobs = ((path, file, channels, *place) for file, place in zip(sources.files(), places, strict=True))
-    shapes = [*_in_processes(_decode, jobs, len(sources), workers, "Decoding", show)]
+    shapes = [*in_processes(_decode, jobs, len(sources), workers, "Decoding", show)]
     return np.column_stack([offsets, np.array(shapes, dtype=np.int64).reshape(-1, 2)])
 
 
-def _in_processes(
+def in_processes(
     function: Callable[[Item], Answer], items: Iterable[Item], count: int, workers: int, title: str, show: bool
 ) -> Iterator[Answer]:
-    """Yield `function(item)` for each item, in order; worker processes compute it unless there are few items."""
-    pool: Any = ProcessPoolExecutor(workers) if workers and count > _CHUNK else None
+    """Yield `function(item)` for each item, in order; worker processes compute it unless there are few items.
+
+    Args:
+        function: what is computed; a function of a module, which processes can receive.
+        items: its arguments.
+        count: number of items.
+        workers: the number of processes; 0 computes in this process.
+        title: the activity, for the progress bar.
+        show: whether to show the bar.
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: if a worker was killed.
+    """
+    pool: Any = ProcessPoolExecutor(workers, initializer=_ignore_ctrl_c) if workers and count > _CHUNK else None
     remaining = iter(items)
     with progress_bar(count, title, "image", show) as bar, pool or nullcontext():
         while chunk := list(islice(remaining, _CHUNK * max(workers, 1))):
             for answer in pool.map(function, chunk, chunksize=16) if pool else map(function, chunk):
                 yield answer
                 bar.update()
+
+
+def _ignore_ctrl_c() -> None:
+    """Leave Ctrl-C to the parent, which ends the pool; a worker would print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _area(file: str) -> int:

@@ -131,7 +131,7 @@ def _warn_of_contradictions(table: Table, attributes: Collection[str], rows: Row
     for name in attributes:
         if name not in table.columns:
             continue
-        codes = _label_codes(table.columns[name])[rows]
+        codes = label_codes(table.columns[name])[rows]
         known = np.flatnonzero(codes >= 0)
         before, after = known[:-1], known[1:]
         differ = (groups[before] == groups[after]) & (codes[before] != codes[after])
@@ -153,7 +153,7 @@ def _warn_of_contradictions(table: Table, attributes: Collection[str], rows: Row
     )
 
 
-def _label_codes(column: pa.DictionaryArray) -> Rows:
+def label_codes(column: pa.DictionaryArray) -> Rows:
     """Return a number for each row's label, int64 [rows], equal for sets in another order; -1 for a blank cell."""
     cells = column.dictionary.to_pylist()
     sets = [SEPARATOR.join(sorted(values_of(cell))) if SEPARATOR in cell else cell for cell in cells]

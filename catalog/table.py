@@ -152,7 +152,7 @@ class Table:
         Raises:
             ValueError: if the row was added and is not in the file.
         """
-        return self._lines([row])[row]
+        return self.lines([row])[row]
 
     def place(self, row: int) -> str:
         """Return a row's place for a message: "train.csv line 7", or the path of an image that was added."""
@@ -162,10 +162,11 @@ class Table:
         """Return several rows' places for a message, by row, with one pass through the file."""
         added = {row for row in rows if self.file_rows is not None and self.file_rows[row] == _ADDED}
         kind = "line" if is_text_table(self.path) else "row"
-        lines = self._lines({*rows} - added)
+        lines = self.lines({*rows} - added)
         return {row: f"{self.path.name} {kind} {lines[row]}" if row in lines else self.image_name(row) for row in rows}
 
-    def _lines(self, rows: Collection[int]) -> dict[int, int]:
+    def lines(self, rows: Collection[int]) -> dict[int, int]:
+        """Return the lines of several rows, as `line` does, by row, with one pass through the file."""
         file_rows = {row: row if self.file_rows is None else int(self.file_rows[row]) for row in rows}
         if added := [row for row, file_row in file_rows.items() if file_row == _ADDED]:
             raise ValueError(f"row {added[0]} was added to the table and has no line in {self.path.name}")

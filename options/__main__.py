@@ -3,6 +3,7 @@
 import re
 import signal
 
+from options.audit import audit_parser
 from options.choose import choose_parser
 from options.export import export_parser
 from options.inference import inference_parser
@@ -29,22 +30,13 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 _PARSERS = (  # in the order of the page
     *(train_parser, validate_parser, inference_parser, refit_parser),
-    *(export_parser, choose_parser, split_parser),
+    *(export_parser, choose_parser, split_parser, audit_parser),
 )
 
 
 def reference() -> str:
     """Return the page."""
-    parsers = (
-        train_parser,
-        validate_parser,
-        inference_parser,
-        refit_parser,
-        export_parser,
-        choose_parser,
-        split_parser,
-    )
-    return "\n".join([_HEAD, *(_command(parser()) for parser in parsers)])
+    return "\n".join([_HEAD, *(_command(parser()) for parser in _PARSERS)])
 
 
 def _command(parser: Parser) -> str:

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import PIL
 import pytest
+from drawn_photograph import photograph
 from packaging.version import Version
 from PIL import Image, ImageChops, ImageFile, PngImagePlugin
 
@@ -407,3 +408,19 @@ def test_only_a_file_without_an_image_header_has_no_size(tmp_path):
         image_size(path)
     with pytest.raises(OSError, match=r"b\.png"):
         image_size(tmp_path / "b.png")
+
+
+def test_a_large_jpeg_is_decoded_to_a_fraction_that_has_the_pixels_asked_for(tmp_path):
+    image = photograph(0, 900, 600)
+    turned = Image.Exif()
+    turned[274] = 6  # decoded by Pillow, while the first file is decoded by libjpeg-turbo
+    image.save(tmp_path / "a.jpg")
+    image.save(tmp_path / "turned.jpg", exif=turned)
+    image.save(tmp_path / "a.png")
+    shapes = [load_pixels(tmp_path / name, shorter_side=150).shape for name in ("a.jpg", "turned.jpg", "a.png")]
+    assert shapes == [(150, 225, 3), (225, 150, 3), (600, 900, 3)]
+    assert load_image(tmp_path / "a.jpg", shorter_side=290).size == (450, 300)
+    assert load_pixels(tmp_path / "a.jpg", shorter_side=2000).shape == (600, 900, 3)
+    reduced = load_pixels(tmp_path / "a.jpg", shorter_side=150).astype(float)
+    whole = load_pixels(tmp_path / "a.jpg").reshape(150, 4, 225, 4, 3).mean((1, 3))
+    assert np.abs(reduced - whole).mean() < 3

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tiny_checkpoint import make_model, save_checkpoint
 
+from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
@@ -38,6 +39,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
+    "audit.py": parse_audit_args,
 }
 
 
@@ -124,16 +126,12 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("page", [README, *MANUAL], ids=names)
 def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
-    for parser in (
-        train_parser(),
-        validate_parser(),
-        inference_parser(),
-        refit_parser(),
-        export_parser(),
-        choose_parser(),
-        split_parser(),
-    ):
-        known |= parser.flags.keys()
+    parsers = (
+        *(train_parser, validate_parser, inference_parser, refit_parser),
+        *(export_parser, choose_parser, split_parser, audit_parser),
+    )
+    for parser in parsers:
+        known |= parser().flags.keys()
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "fashion-product-images").glob("*.py")]
     for script in scripts:
         known |= set(re.findall(r'"(--[a-z][\w-]*)"', script.read_text(encoding="utf-8")))

@@ -14,6 +14,7 @@ import yaml
 
 import options
 from options import parser as option_parser
+from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
@@ -34,6 +35,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "export.py": export_parser,
     "choose.py": choose_parser,
     "split.py": split_parser,
+    "audit.py": audit_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -43,6 +45,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
+    "audit.py": parse_audit_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -340,6 +343,7 @@ READERS = {
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
     "split.py": ["options/split.py"],
+    "audit.py": [],
 }
 
 

@@ -17,7 +17,7 @@ from simclr.collectives import rank, world_size
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
-from timm.task.evaluate import evaluate
+from timm.task.evaluate import add_calibration, evaluate
 
 _logger = logging.getLogger("validate")
 
@@ -136,11 +136,8 @@ def score_model(
     settle_unreadable(dataset, ready)
     matrices = evaluator.confusion_matrices(distributed=distributed) if confusion else {}
     # calibration
-    assert evaluator.calibration is not None
-    measured = evaluator.calibration.measure(ready.model.temperatures, calibrate, distributed)
-    for attribute, measures in measured.items():
-        metrics["attributes"][attribute] |= measures
-    fitted = {name: values["temperature"] for name, values in measured.items() if "temperature" in values}
+    saved = ready.model.temperatures
+    fitted = add_calibration(metrics, evaluator, saved, refit=calibrate, distributed=distributed)
     confusions = {attribute: matrix.numpy() for attribute, matrix in matrices.items()}
     return Scores(metrics, rate, confusions, fitted if calibrate else {})
 

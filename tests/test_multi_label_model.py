@@ -307,6 +307,19 @@ def test_workers_load_the_same(data: Path, checkpoint: Path, model: MultiLabel) 
     assert several.predict(data / "val.csv").equals(model.predict(data / "val.csv"))
 
 
+@pytest.mark.parametrize("temperature", [0.05, 0.4, 1.0, 20.0])
+def test_a_temperature_never_changes_which_class_wins(data: Path, tmp_path: Path, temperature: float) -> None:
+    plain = MultiLabel(save_checkpoint(tmp_path / "a.pth.tar", make_model()), device="cpu").predict(data, topk=3)
+    scaled = {"temperatures": dict.fromkeys(CLASSES, temperature)}
+    found = MultiLabel(save_checkpoint(tmp_path / "b.pth.tar", make_model(), **scaled), device="cpu").predict(
+        data, topk=3
+    )
+    for name in (f"{attribute}_{rank}" for attribute in CLASSES for rank in (1, 2, 3)):
+        assert found[name].to_pylist() == plain[name].to_pylist()
+        if temperature == 1:  # as in a checkpoint without temperatures
+            assert found[f"{name}_probability"].equals(plain[f"{name}_probability"])
+
+
 def test_representation_names_backbone_and_attributes(model: MultiLabel) -> None:
     assert repr(model) == "MultiLabel(test_efficientnet: color (3), size (6))"
     assert model.temperatures == [{"color": 1.7, "size": 1.0}]

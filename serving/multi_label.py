@@ -47,7 +47,7 @@ class MultiLabel:
 
     Args:
         source: a checkpoint of this project or of the original, or the folder of a run, whose `model_best.pth.tar` is
-            taken, or `last.pth.tar` without one. Of several, the calibrated probabilities are averaged.
+            taken, or `last.pth.tar` without one. Several label together: their calibrated probabilities are averaged.
         device: name of a PyTorch device; None for the GPU if there is one, else the CPU.
         use_ema: take the averaged weights.
         batch_size: images that the model sees at a time.
@@ -98,7 +98,7 @@ class MultiLabel:
             "distributed": distributed,
         }
         place = device if isinstance(device, torch.device) else open_device(device)
-        settings = {
+        settings: dict[str, Any] = {
             "use_ema": use_ema,
             "preprocessing": preprocessing or {},
             "precision": {"amp": False, "amp_dtype": None, "model_dtype": None} | dict(number_format or {}),

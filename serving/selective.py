@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
 
 from runtime.errors import UsageError
 
@@ -99,6 +98,8 @@ def precision_bound(right: int, cells: int, failure: float) -> float:
         cells: number of cells.
         failure: probability that the bound exceeds the true precision.
     """
+    from scipy.special import betaincinv  # here, since a script that promises nothing need not wait for the import
+
     return float(betaincinv(right, cells - right + 1, failure)) if right else 0.0
 
 

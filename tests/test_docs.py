@@ -150,6 +150,7 @@ def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_checkpoint(tmp_path / "output" / "train" / "mine" / "model_best.pth.tar", make_model())
     Image.new("L", (40, 30), 128).save(tmp_path / "photo.jpg")
     shutil.move(make_data(tmp_path, 20) / "val.csv", tmp_path / "table.csv")
+    shutil.copytree(make_data(tmp_path / "DATA") / "images", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     examples = [block for page in PAGES for block in code_blocks(page.read_text(encoding="utf-8"), "python")]
     assert len(examples) >= 3

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from catalog.image_list import list_images
-from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
+from options.serving_kwargs import NAMED, serving_kwargs
 from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.predictions import Predictions, check_predictions_path, write_predictions
@@ -40,12 +40,9 @@ from runtime.process import set_up_process
 from runtime.process_group import launched_place
 from runtime.stop_signals import stop_signals
 from serving.calibration import temperature_line
-from serving.ensemble import Ensemble, make_ensemble
-from serving.labeling import label, report_unreadable
-from serving.loading import load_evaluation_model
+from serving.multi_label import MultiLabel
 from timm.data.image_dataset import ImageDataset
 from timm.data.loader_workers import explained_workers
-from timm.models.multi_label_checkpoint import read_checkpoint
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("inference")
@@ -78,8 +75,8 @@ def inference(args: Namespace) -> None:
     for note in inference_parser().notes(args, device):
         _logger.info(note)
     lists = list_images(args.input, args.image_root or None)
-    ensemble = load_ensemble(args, device)
-    label_space, dataset = ensemble.label_space, ImageDataset(lists)
+    model = load_model(args, device)
+    label_space, dataset = model.label_space, ImageDataset(lists)
     if args.topk > 1 and label_space.multi_valued == set(label_space.attributes):
         raise UsageError(
             f"--topk {args.topk}: {args.checkpoint[0]} lists the values above a threshold: leave --topk out"
@@ -88,31 +85,25 @@ def inference(args: Namespace) -> None:
     predictions.check_columns(output)
     _logger.info(f"{len(dataset)} images")
     start = time.perf_counter()
-    batches = ensemble.batches(dataset, **loader_kwargs(args))
     with write_probabilities(distribution_path, label_space, dataset.keys) as distributions:
-        label(ensemble, batches, dataset, predictions, distributions, topk=args.topk, **evaluation_kwargs(args))
+        model.label(dataset, predictions, distributions, log_interval=args.log_freq)
     seconds = time.perf_counter() - start
-    errors = dataset.errors()
-    predictions.blank(list(errors))
-    write_predictions(output, predictions, dataset.paths, errors, args.spreadsheet_safe)
-    report_unreadable(dataset, errors)
+    write_predictions(output, predictions, dataset.paths, dataset.errors(), args.spreadsheet_safe)
     files = f"{output}, {distribution_path}" if distribution_path else output
     print(f"{len(dataset)} images, {len(dataset) / seconds:.1f} images/s: {printable(str(files))}", flush=True)
 
 
-def load_ensemble(args: Namespace, device: torch.device) -> Ensemble:
+def load_model(args: Namespace, device: torch.device) -> MultiLabel:
     """Return the models of all checkpoints, and log what they are."""
-    members = []
-    for path in args.checkpoint:
-        ready = load_evaluation_model(read_checkpoint(path), device, **model_kwargs(args))
+    model = MultiLabel(args.checkpoint, device=device, **serving_kwargs(args))
+    model.check_heads()
+    for path, ready in zip(args.checkpoint, model.ensemble.members, strict=True):
         _logger.info(f"{path}: {ready.arch}, {ready.data_config}; classes: {ready.label_space}")
         if ready.model.temperatures:
             _logger.info(f"Probabilities are calibrated, with temperatures {temperature_line(ready.temperatures)}")
-        members.append(ready)
-    ensemble = make_ensemble(members, args.checkpoint)
-    for name, threshold in ensemble.thresholds.items():
+    for name, threshold in model.ensemble.thresholds.items():
         _logger.info(f"{name}: values of probability {threshold:.4f} and above")
-    return ensemble
+    return model
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from catalog.repeated_images import warn_of_repeated_images
 from catalog.separated_cells import with_separator
 from catalog.splits import find_split
 from catalog.table import Table, read_table
-from options.serving_kwargs import NAMED, evaluation_kwargs, loader_kwargs, model_kwargs
+from options.serving_kwargs import NAMED, serving_kwargs
 from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.per_class import file_stems, write_per_class
@@ -49,8 +49,9 @@ from runtime.stop_signals import stop_signals
 from serving.calibration import check_calibrated_path, save_temperatures
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 from serving.cost import cost_line, measure_cost
-from serving.loading import EvaluationModel, load_evaluation_model, make_loader
-from serving.scoring import Scores, attribute_weights, score_model, scored_dataset
+from serving.loading import EvaluationModel
+from serving.multi_label import MultiLabel
+from serving.scoring import Scores
 from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
 from training.flag_names import naming_flags
@@ -162,22 +163,20 @@ def is_wanted(pattern: str | None, checkpoint: Checkpoint, several: bool) -> boo
 @naming_flags(*NAMED, "max_unreadable")
 def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoint, folder: Path | None) -> Result:
     """Score one checkpoint; log its cost and its scores; return its row of the results."""
-    ready = load_evaluation_model(checkpoint, process.device, **model_kwargs(args))
+    settings = serving_kwargs(args) | {"distributed": process.distributed}
+    model = MultiLabel(checkpoint, device=process.device, **settings)
+    model.check_heads()
+    ready = model.ready
     cost = measure_cost(ready, args.tta, latency=not args.no_latency)
     averaged = " (averaged weights)" if args.use_ema else ""
     _logger.info(f"{checkpoint.path}{averaged}: {ready.arch}, epoch {checkpoint.epoch}, {cost_line(ready, cost)}")
-    dataset = scored_dataset(table, ready, args.max_unreadable, args.separator)
-    _logger.info(f"{table.path}: {len(dataset)} images, {ready.data_config}")
-    weights = attribute_weights(checkpoint, ready.label_space)
-    loader = make_loader(ready, dataset, distributed=process.distributed, **loader_kwargs(args))
-    scores = score_model(
-        ready,
-        dataset,
-        loader,
-        weights,
+    scores = model.score(
+        table,
+        max_unreadable=args.max_unreadable,
+        separator=args.separator,
+        log_interval=args.log_freq,
         confusion=folder is not None,
         calibrate=bool(args.calibrate),
-        **evaluation_kwargs(args),
     )
     if args.calibrate and process.is_primary:
         save_temperatures(checkpoint, Path(args.calibrate), scores.temperatures, args.use_ema)

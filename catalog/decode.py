@@ -88,11 +88,10 @@ def load_image(
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     mode = _MODES[channels]
 
-    # decode, or name the file
     try:
         with warnings.catch_warnings(), _open(path_or_file) as file:
             warnings.simplefilter("ignore")
-            converted, orientation = _decoded(file, mode, shorter_side)
+            return _decoded(file, mode, shorter_side)
     # Decoders raise SyntaxError, ValueError, struct.error and more on damaged files; callers catch one type.
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
@@ -101,8 +100,26 @@ def load_image(
         name = str(path_or_file if is_path else getattr(path_or_file, "name", path_or_file))
         raise OSError(f"cannot read image {name!r}: {str(error) or type(error).__name__}") from error
 
-    # turn upright
-    return converted.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else converted
+
+def picture_pixels(picture: Image.Image, channels: int = 3) -> Pixels:
+    """Return the pixels of any Pillow image, converted as `load_image` converts a file's.
+
+    Args:
+        picture: the image, in any mode.
+        channels: 3 for color, 1 for gray.
+
+    Returns:
+        uint8 [H, W, C].
+
+    Raises:
+        OSError: if the image comes from a file that is damaged or gone.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return as_pixels(_upright(picture, _MODES[channels]))
+    except Exception as error:  # any type, as in `load_image`
+        raise OSError(f"cannot read the image: {str(error) or type(error).__name__}") from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -183,13 +200,20 @@ def _open(path_or_file: str | os.PathLike[str] | BinaryIO) -> AbstractContextMan
     return nullcontext(path_or_file)
 
 
-def _decoded(file: BinaryIO, mode: str, shorter_side: int) -> tuple[Image.Image, int | None]:
-    """Return a file's image in a mode, as it is stored, and its EXIF orientation."""
+def _decoded(file: BinaryIO, mode: str, shorter_side: int) -> Image.Image:
+    """Return a file's image in a mode, turned as its orientation says."""
     with open_image(file) as image:
         if shorter_side:
             image.draft(None, (shorter_side, shorter_side))  # has an effect on JPEG alone
-        image.load()
-        return _convert(image, mode), _orientation(image)
+        return _upright(image, mode)
+
+
+def _upright(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode, turned as its orientation says."""
+    image.load()
+    orientation = _orientation(image)
+    converted = _convert(image, mode)
+    return converted.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else converted
 
 
 def _orientation(image: Image.Image) -> int | None:

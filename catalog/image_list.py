@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from catalog.data_error import DataError
+from catalog.decode import Pixels, load_pixels
 from catalog.embedded_images import is_image_file, parquet_and_row
 from catalog.find_images import with_found_images
 from catalog.image_formats import hint_for, image_extensions
@@ -55,8 +56,22 @@ class ImageList:
         """What predictions and messages call the images."""
         return self.keys if self.shown is None else self.shown
 
+    def load(self, position: int, channels: int) -> Pixels:
+        """Decode an image, uint8 [H, W, C].
 
-def list_images(inputs: Sequence[str], image_root: str | None = None) -> list[ImageList]:
+        Raises:
+            OSError: the file is missing, or is no image.
+        """
+        path = self.paths[position].as_py()
+        for root in self.roots[:-1]:
+            try:
+                return load_pixels(root / path, channels)
+            except FileNotFoundError:
+                continue
+        return load_pixels(self.roots[-1] / path, channels)
+
+
+def list_images(inputs: Sequence[str], image_root: str | None = None, repeats: bool = False) -> list[ImageList]:
     """Return the images of each input, in order.
 
     Args:
@@ -64,6 +79,7 @@ def list_images(inputs: Sequence[str], image_root: str | None = None) -> list[Im
             hidden ones; the log counts what is left out. A table gives the image_path of every row. Files and folders
             that contain the same image give it once.
         image_root: the folder that the paths in tables are relative to; None for each table's own.
+        repeats: whether they give it as often as it is named instead, which a caller needs who counts on the order.
 
     Raises:
         DataError: if an input is missing, is a pipe or a device, or is a folder or table without images.
@@ -79,14 +95,14 @@ def list_images(inputs: Sequence[str], image_root: str | None = None) -> list[Im
         if (path.is_file() and not is_table(path)) or parquet_and_row(path):
             files.append(text)
             continue
-        _append_files(lists, files)
+        _append_files(lists, files, repeats)
         if path.is_dir() and not is_table(path):
-            _append(lists, _below(text))
+            _append(lists, _below(text), repeats)
         else:
             table = read_table(path, [], require_attributes=False, image_root=image_root)
             found, roots = with_found_images(table)
             lists.append(ImageList(found.image_paths, roots, table.image_paths, table.names))
-    _append_files(lists, files)
+    _append_files(lists, files, repeats)
     return [images for images in lists if len(images.paths)]
 
 
@@ -147,17 +163,17 @@ def _counts(left_out: Counter[str]) -> str:
     return f"{', '.join(words)}{f' ({hint})' if hint else ''}"
 
 
-def _append_files(lists: list[ImageList], files: list[str]) -> None:
+def _append_files(lists: list[ImageList], files: list[str], repeats: bool) -> None:
     if files:
-        _append(lists, pa.array(map(_utf8, dict.fromkeys(files)), pa.large_string()))
+        _append(lists, pa.array(map(_utf8, files if repeats else dict.fromkeys(files)), pa.large_string()), repeats)
         files.clear()
 
 
-def _append(lists: list[ImageList], paths: pa.LargeStringArray) -> None:
-    """Append paths relative to the working directory, without those that earlier files and folders gave."""
+def _append(lists: list[ImageList], paths: pa.LargeStringArray, repeats: bool) -> None:
+    """Append paths relative to the working directory; without `repeats`, only those that are new."""
     here = (Path.cwd(),)
     for images in lists:
-        if images.roots == here:
+        if images.roots == here and not repeats:
             known = pc.is_in(_plain(paths), value_set=_plain(images.paths))
             paths = paths.filter(pc.invert(known))
     if len(paths):

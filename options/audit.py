@@ -7,7 +7,7 @@ from options.parser import Parser, parse
 from options.rules import on
 from options.values import COUNT, FRACTION, WHOLE, Number
 
-_RATIO = Number(float, "a number of at least 1", lambda x: x >= 1)
+_RATIO = Number(float, 1, 1000)
 _EMBEDS = (on("checkpoint", "it compares images by the model's embeddings"),)
 
 

@@ -22,6 +22,12 @@ NAMED = (
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 
 
+def serving_kwargs(args: Namespace) -> dict[str, Any]:
+    """Return the arguments of `serving.MultiLabel` that are flags, besides the checkpoint and the device."""
+    model = model_kwargs(args)
+    return model | {"number_format": model.pop("precision"), "tta": args.tta} | loader_kwargs(args)
+
+
 def model_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `serving.loading.load_evaluation_model` besides the checkpoint and the device."""
     return {
@@ -42,8 +48,3 @@ def loader_kwargs(args: Namespace) -> dict[str, Any]:
         "pin_memory": args.pin_mem,
         "prefetcher": not args.no_prefetcher,
     }
-
-
-def evaluation_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the arguments of `serving.scoring.score_model` and `serving.labeling.label` that are flags."""
-    return {"tta": args.tta, "log_interval": args.log_freq}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Predictions:
             for name, k in sizes.items()
             if name in label_space.multi_valued
         }
-        self.readable = np.ones(rows, dtype=bool)
+        self.known = {name: np.ones(rows, dtype=bool) for name in self.sets}  # whether a set is empty or blank
         self.codes = {name: np.full((rows, k), -1, dtype=np.int32) for name, k in kept.items()}
         self.probabilities = {name: np.full((rows, k), np.nan, dtype=np.float32) for name, k in kept.items()}
         self.topk = topk
@@ -55,14 +55,15 @@ class Predictions:
         """Store a multi-valued attribute's probabilities [rows, K] where bool `predicted` [rows, K] is true."""
         self.sets[attribute][rows] = np.where(predicted, probabilities, np.nan)
 
-    def blank(self, rows: Any) -> None:
-        """Clear the predictions of rows whose image could not be read."""
-        self.readable[rows] = False
-        for probabilities in self.sets.values():
-            probabilities[rows] = np.nan
-        for name in self.codes:
-            self.codes[name][rows] = -1
-            self.probabilities[name][rows] = np.nan
+    def blank(self, rows: Any, attributes: Iterable[str] | None = None) -> None:
+        """Clear the predictions of rows, for some attributes or, by default, for all."""
+        for name in self.label_space.attributes if attributes is None else attributes:
+            if name in self.sets:
+                self.known[name][rows] = False
+                self.sets[name][rows] = np.nan
+            else:
+                self.codes[name][rows] = -1
+                self.probabilities[name][rows] = np.nan
 
     def columns(self) -> list[tuple[str, str, str, int]]:
         """Return for each class kept the names of its two columns, its attribute, and its rank from 0."""
@@ -81,18 +82,20 @@ class Predictions:
         # float(str()) is the shortest number that equals this float32.
         return [(names[code], float(str(probabilities[code]))) for code in order.tolist()]
 
-    def check_columns(self, path: Path) -> None:
-        """Refuse a file in which two columns would have the same name. Call this before hours of work.
+    def check_columns(self, path: Path | None = None) -> None:
+        """Refuse a file, or a table in memory, with two columns of one name. Call this before hours of work.
 
         Raises:
             UsageError: if an attribute is named like another's probability, `image_path` or `error`.
         """
-        nested = path.suffix.lower() == ".json"
+        nested = path is not None and path.suffix.lower() == ".json"
         columns = [name for pair in self.columns() for name in pair[:2]]
         names = [_IMAGE_PATH, _ERROR, *(self.label_space.attributes if nested else columns)]
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-            remedy = "rename the attribute" if nested or twice[0] in (_IMAGE_PATH, _ERROR) else "write to a .json file"
-            raise UsageError(f"{path.name} would have two columns called {twice[0]!r}: {remedy}")
+            apart = path is not None and not nested and twice[0] not in (_IMAGE_PATH, _ERROR)
+            remedy = "write to a .json file" if apart else "rename the attribute"
+            name = "the table" if path is None else path.name
+            raise UsageError(f"{name} would have two columns called {twice[0]!r}: {remedy}")
 
 
 def check_predictions_path(text: str) -> Path:
@@ -131,6 +134,17 @@ def write_predictions(
             _WRITERS[path.suffix.lower()](unfinished, predictions, image_paths, errors)
 
 
+def prediction_table(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> pa.Table:
+    """Return the table that `write_predictions` writes, in memory.
+
+    Args:
+        predictions: the predictions for every image.
+        image_paths: the image paths, Arrow strings, one a row.
+        errors: by row, the reason why its image could not be read.
+    """
+    return pa.concat_tables(_batches(predictions, image_paths, errors))
+
+
 def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> Iterator[pa.Table]:
     """Yield tables of up to `_ROWS` rows: image_path, the columns of `Predictions.columns`, and error if any."""
     classes = {name: pa.array(names, pa.string()) for name, names in predictions.label_space.classes.items()}
@@ -160,7 +174,7 @@ def _joined_sets(predictions: Predictions, attribute: str, rows: slice) -> tuple
         values, probabilities = (
             (separator.join(map(str, part)) for part in zip(*pairs, strict=True)) if pairs else (separator, separator)
         )
-        texts.append((values, probabilities) if predictions.readable[row] else (None, None))
+        texts.append((values, probabilities) if predictions.known[attribute][row] else (None, None))
     names, numbers = zip(*texts, strict=True)
     return pa.array(names, pa.string()), pa.array(numbers, pa.string())
 

@@ -55,7 +55,7 @@ def score_columns(metrics: Mapping[str, Any]) -> Result:
     Args:
         metrics: the evaluator's result; `attributes` holds a mapping for each attribute.
     """
-    means = ("exact_match", "balanced_accuracy", "macro_f1", "map")
+    means = ("exact_match", "balanced_accuracy", "macro_f1", "map", "ece", "calibrated_ece")
     return {
         "top1": metrics["top1"],
         "top1_err": 100 - metrics["top1"],
@@ -82,7 +82,9 @@ def score_lines(metrics: Mapping[str, Any], images_per_second: float | None = No
     exact, top1, top5 = metrics["exact_match"], metrics["top1"], metrics["top5"]
     rate = "" if images_per_second is None else f"  ({images_per_second:.1f} images/s)"
     lines.append(f"Every label of an image right (exact match): {exact:.3f}{rate}")
-    lines.append(f" * Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f})")
+    errors = [f"{metrics[key]:.2f}" for key in ("ece", "calibrated_ece") if key in metrics]
+    calibration = f" ECE {' -> '.join(errors)}" if errors else ""
+    lines.append(f" * Acc@1 {top1:.3f} ({100 - top1:.3f}) Acc@5 {top5:.3f} ({100 - top5:.3f}){calibration}")
     return lines
 
 

@@ -80,14 +80,7 @@ def set_up_process(
     place = launched_place()
 
     # the device, before any process waits for the others
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda"):
-        _check_gpus(device)
-    else:  # a tensor on a GPU would make every process open the first one
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, ImportError) as error:
-            raise UsageError(f"device {device}: PyTorch cannot use it here; try cpu, or leave it out") from error
+    device = str(open_device(device))
 
     # the process group
     process = Process(torch.device(device))
@@ -113,6 +106,26 @@ def set_up_process(
         torch.backends.cuda.matmul.allow_tf32 = True
     set_up_log(logging.INFO if process.is_primary else logging.ERROR)
     return process
+
+
+def open_device(device: str | None = None) -> torch.device:
+    """Return a device that works.
+
+    Args:
+        device: name of a PyTorch device; None or "" for the GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: it is unavailable.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda"):
+        _check_gpus(device)
+    try:
+        if not device.startswith("cuda"):  # a tensor on a GPU would make every process open the first one
+            torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise UsageError(f"device {device}: PyTorch cannot use it here; try cpu, or leave it out") from error
 
 
 def _check_gpus(device: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,6 +48,23 @@ def find_checkpoints(text: str) -> list[Path]:
     if not found:
         raise CheckpointError(f"{text} has no checkpoint: none of its files is called *{EXTENSION}")
     return _once(found)
+
+
+def run_checkpoint(source: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint that a source names: the file itself, or the best or else the last one of a run's folder.
+
+    Raises:
+        CheckpointError: a folder has neither.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    names = [f"{name}{EXTENSION}" for name in ("model_best", "last")]
+    if found := next((path / name for name in names if (path / name).is_file()), None):
+        return found
+    runs = sorted({file.parent.name for name in names for file in path.glob(f"*/{name}")}, key=natural_key)
+    hint = f"its folders that have one are {', '.join(runs[:5])}" if runs else "name the folder of a run, or a file"
+    raise CheckpointError(f"{path} has neither {names[0]} nor {names[1]}: {hint}")
 
 
 def is_several(text: str) -> bool:

@@ -14,7 +14,7 @@ from catalog.label_space import LabelSpace
 from runtime.errors import UsageError
 from serving.calibration import calibrated_threshold, probabilities
 from serving.loading import EvaluationModel, make_loader
-from timm.data.image_dataset import ImageDataset
+from serving.selective import Floats, set_confidence
 from timm.task.evaluate import Logits, predict
 from timm.task.multi_valued_meter import predicted_values
 from timm.task.top_classes import top_classes
@@ -32,6 +32,15 @@ class Labels(NamedTuple):
     probabilities: Tensor
     ranked: Tensor | None
     predicted: Tensor | None
+
+    def confidence(self) -> Floats:
+        """Return the confidence of each image's label, [B]: the probability of its class; or `set_confidence`."""
+        probabilities = self.probabilities.cpu()
+        if self.ranked is None:
+            assert self.predicted is not None
+            return set_confidence(probabilities.numpy(), self.predicted.cpu().numpy())
+        best: Floats = probabilities.gather(1, self.ranked[:, :1].cpu())[:, 0].numpy()
+        return best
 
 
 @dataclass(frozen=True)
@@ -59,13 +68,13 @@ class Ensemble:
                 found[name] = sum(limits) / len(limits)
         return found
 
-    def batches(self, dataset: ImageDataset, **loading: Any) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield for each batch the images of each member [B, C, H, W], and the rows [B].
+    def batches(self, dataset: Any, **loading: Any) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Yield for each batch the images of each member [B, C, H, W], and the rows [B] or targets [B, C].
 
         Members with the same preprocessing share a loader.
 
         Args:
-            dataset: the images.
+            dataset: an `ImageDataset`, or a `TwoViewDataset` in evaluation.
             loading: arguments of `make_loader` besides the model and the dataset.
         """
         kinds = [(str(one.data_config), one.dtype) for one in self.members]

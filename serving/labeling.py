@@ -26,7 +26,7 @@ def label(
     predictions: Predictions,
     distributions: NoProbabilities,
     *,
-    topk: int,
+    thresholds: Mapping[str, float],
     tta: int,
     log_interval: int,
 ) -> None:
@@ -38,7 +38,7 @@ def label(
         dataset: the images, which marks those that could not be read.
         predictions: receives the predictions by row.
         distributions: receives the probabilities of all classes, batch by batch.
-        topk: number of classes to keep for each attribute.
+        thresholds: by attribute, the confidence at or below which a cell is blank.
         tta: 2 averages the logits of an image and its mirror image.
         log_interval: batches between two lines of the log.
 
@@ -48,16 +48,20 @@ def label(
     start = last = time.perf_counter()
     done = total = 0
     for batch, (images, rows) in enumerate(batches):
-        labels = ensemble.label(images, topk, tta)
+        labels = ensemble.label(images, predictions.topk, tta)
         numbers = rows.cpu().numpy()
         # the predictions
-        for attribute, (probabilities, ranked, predicted) in labels.items():
+        for attribute, one in labels.items():
+            probabilities, ranked, predicted = one
             if ranked is None:
                 assert predicted is not None
                 predictions.put_set(attribute, numbers, probabilities.cpu().numpy(), predicted.cpu().numpy())
             else:
                 best = probabilities.gather(1, ranked)
                 predictions.put(attribute, numbers, ranked.cpu().numpy(), best.cpu().numpy())
+            if attribute in thresholds:
+                unsure = ~(one.confidence() > thresholds[attribute])  # also if it is no number
+                predictions.blank(numbers[unsure], [attribute])
         readable = dataset.unreadable[rows.cpu()] == 0
         distributions.add({name: one.probabilities.cpu().numpy() for name, one in labels.items()}, readable.numpy())
         # the log
@@ -80,7 +84,7 @@ def report_unreadable(dataset: ImageDataset, errors: Mapping[int, str]) -> None:
         errors: the reason for each unreadable row.
     """
     for row in list(errors)[:_NAMED]:
-        _logger.warning(f"Unreadable image: {dataset.paths[row].as_py()} ({errors[row]})")
+        _logger.warning(f"Unreadable image: {dataset.name(row)} ({errors[row]})")
     if errors:
         more = f", the first {_NAMED} are named above" if len(errors) > _NAMED else ""
         _logger.warning(f"{len(errors)} of {len(dataset)} images unreadable{more}: blank, with the reason beside them")

@@ -120,7 +120,7 @@ def load_evaluation_model(
     autocast, _, dtype = resolve_precision(device, **precision, training=False)
     model = _rebuild(checkpoint, use_ema, data)
     if needs_heads:
-        _check_heads(checkpoint, model)
+        check_heads(checkpoint, model)
     trained = _trained_preprocessing(model, checkpoint)
     data_config = _override(checkpoint.path, trained, preprocessing)
     if data_config["input_size"] != trained["input_size"]:
@@ -177,8 +177,12 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLa
     return _name_classes(model, checkpoint, use_ema, data) if checkpoint.is_original else model
 
 
-def _check_heads(checkpoint: Checkpoint, model: MultiLabelModel) -> None:
-    """Raise if a model has no attributes; warn if no labels trained its heads."""
+def check_heads(checkpoint: Checkpoint, model: MultiLabelModel) -> None:
+    """Raise if a model has no attributes; warn if no labels trained its heads.
+
+    Raises:
+        CheckpointError: there is no attribute to predict.
+    """
     path = checkpoint.path
     if not len(model.label_space):
         raise CheckpointError(f"{path} was trained without attributes, so it predicts none: train it further with some")

@@ -32,7 +32,7 @@ from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint, refitted_content
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
 from timm.task.class_imbalance import class_weights, logit_margins
-from timm.task.evaluate import evaluate
+from timm.task.evaluate import add_calibration, evaluate
 from timm.task.refit import Features, Refit, attribute_metrics, extract_features, put_heads, refit_heads, refit_line
 
 _logger = logging.getLogger("refit")
@@ -260,5 +260,5 @@ def _scored(
     for name in sorted(model.label_space.multi_valued):
         if metrics["attributes"][name]["count"]:
             thresholds[name] = metrics["attributes"][name]["threshold"]
-    assert evaluator.calibration is not None
-    return RefittedModel(ready, metrics, thresholds, temperatures | evaluator.calibration.temperatures(several))
+    temperatures |= add_calibration(metrics, evaluator, {}, refit=True, distributed=several)
+    return RefittedModel(ready, metrics, thresholds, temperatures)

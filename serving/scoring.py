@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,12 @@ from catalog.separated_cells import with_separator
 from catalog.table import Table
 from catalog.targets import encode_targets
 from reports.per_class import Matrix
-from serving.loading import EvaluationModel
+from serving.loading import EvaluationModel, make_loader
 from simclr.collectives import rank, world_size
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.attribute_evaluator import AttributeEvaluator, Metrics
-from timm.task.evaluate import evaluate
+from timm.task.evaluate import add_calibration, evaluate
 
 _logger = logging.getLogger("validate")
 
@@ -64,6 +64,36 @@ def attribute_weights(checkpoint: Checkpoint, label_space: LabelSpace) -> list[f
         shown = ", ".join(f"{name} {weight:g}" for name, weight in zip(label_space.attributes, weights, strict=True))
         _logger.info(f"Means are weighted as in training: {shown}")
     return weights
+
+
+def score_table(
+    ready: EvaluationModel,
+    checkpoint: Checkpoint,
+    table: Table,
+    *,
+    max_unreadable: float,
+    separator: str | None,
+    loading: Mapping[str, Any],
+    **settings: Any,
+) -> Scores:
+    """Score a model on a table.
+
+    Args:
+        ready: the model.
+        checkpoint: where it comes from, whose run weights the attributes.
+        table: the images and their labels.
+        max_unreadable: largest share of unreadable images, 0-1.
+        separator: what separates the values of the table's cells; None for the model's separator.
+        loading: arguments of `make_loader` besides the model and the dataset.
+        settings: further arguments of `score_model`.
+
+    Raises:
+        UsageError: too many images are unreadable.
+    """
+    dataset = scored_dataset(table, ready, max_unreadable, separator)
+    _logger.info(f"{table.path}: {len(dataset)} images, {ready.data_config}")
+    weights = attribute_weights(checkpoint, ready.label_space)
+    return score_model(ready, dataset, make_loader(ready, dataset, **loading), weights, **settings)
 
 
 def score_model(
@@ -113,11 +143,8 @@ def score_model(
     settle_unreadable(dataset, ready)
     matrices = evaluator.confusion_matrices(distributed=distributed) if confusion else {}
     # calibration
-    assert evaluator.calibration is not None
-    measured = evaluator.calibration.measure(ready.model.temperatures, calibrate, distributed)
-    for attribute, measures in measured.items():
-        metrics["attributes"][attribute] |= measures
-    fitted = {name: values["temperature"] for name, values in measured.items() if "temperature" in values}
+    saved = ready.model.temperatures
+    fitted = add_calibration(metrics, evaluator, saved, refit=calibrate, distributed=distributed)
     confusions = {attribute: matrix.numpy() for attribute, matrix in matrices.items()}
     return Scores(metrics, rate, confusions, fitted if calibrate else {})
 

@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from flag_effects import draw_ramps, train_through
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
@@ -55,6 +57,8 @@ def test_calibrating_writes_a_copy_that_predicts_the_same(
     fitted, log = score(capsys, data, "--checkpoint", checkpoint, "--calibrate", copy)
     assert checkpoint.read_bytes() == before
     assert f"color: temperature {fitted['color_temperature']:.3f}, loss {fitted['color_loss']:.4f} -> " in log
+    assert log.rstrip().endswith(f" ECE {fitted['ece']:.2f} -> {fitted['calibrated_ece']:.2f}")
+    assert fitted["ece"] == pytest.approx(sum(fitted[f"{name}_ece"] for name in CLASSES) / 2)
     # the copy holds the temperatures, and its loss on the same split is the lowest
     temperatures = MultiLabelModel.from_checkpoint(copy).temperatures
     assert temperatures == {name: fitted[f"{name}_temperature"] for name in CLASSES}
@@ -150,3 +154,12 @@ def test_values_are_predicted_by_the_uncalibrated_threshold(tmp_path: Path, caps
     logits = model(torch.zeros(1, 3, 224, 224))["tags"]
     assert predicted_values(logits, 0.45).tolist() == [[True, False]]
     assert all(limit <= float(row["tags_probability"]) < 0.56 for row in rows)  # 0.62 before calibration
+
+
+def test_each_validation_of_a_run_logs_the_error_before_and_after(tmp_path: Path) -> None:
+    folder, log = train_through(draw_ramps(tmp_path / "data"), tmp_path / "runs", "--epochs", 1)
+    temperatures = read_checkpoint(folder / "last.pth.tar").chosen["temperatures"]
+    (line,) = [line for line in log.splitlines() if "Calibration error: " in line]
+    assert temperatures
+    for name, temperature in temperatures.items():
+        assert re.search(rf"{name}: [\d.]+% -> [\d.]+% \(temperature {temperature:.3f}\)", line)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_checkpoint import make_model, save_checkpoint
+from tiny_checkpoint import make_data, make_model, save_checkpoint
 
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
@@ -159,6 +159,8 @@ def test_the_front_page_trains_scores_and_labels_with_three_flags_each() -> None
 def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path / "output" / "train" / "mine" / "model_best.pth.tar", make_model())
     Image.new("L", (40, 30), 128).save(tmp_path / "photo.jpg")
+    shutil.move(make_data(tmp_path, 20) / "val.csv", tmp_path / "table.csv")
+    shutil.copytree(make_data(tmp_path / "DATA") / "images", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     examples = [block for page in PAGES for block in code_blocks(page.read_text(encoding="utf-8"), "python")]
     assert len(examples) >= 2

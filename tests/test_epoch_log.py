@@ -12,6 +12,7 @@ from training import epoch_log
 from training.epoch_log import (
     EpochLog,
     attribute_line,
+    calibration_line,
     metrics_line,
     neighbors_lines,
     projections_line,
@@ -118,3 +119,10 @@ def test_the_lines_name_every_number() -> None:
     ]
     assert neighbors_lines({}, ()) == []
     assert weights_line({"simclr_weight": 0.1, "color_weight": 1.25}) == "simclr: 0.100  color: 1.250"
+
+
+def test_the_calibration_line_has_the_errors_before_and_after() -> None:
+    color = {"ece": 5.0, "calibrated_ece": 2.0, "temperature": 1.5}
+    metrics = {"ece": 4.0, "calibrated_ece": 2.5, "attributes": {"color": color, "size": {"ece": 3.0}}}
+    expected = "Calibration error: 4.00% -> 2.50%  color: 5.00% -> 2.00% (temperature 1.500)"
+    assert calibration_line(metrics) == expected

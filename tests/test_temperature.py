@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, softmax
+from sklearn.metrics import log_loss
 from torch import Tensor
 
 from timm.task.temperature import (
@@ -56,6 +59,24 @@ def test_no_temperature_of_a_dense_grid_is_better(sets: bool, seed: int, k: int,
     losses = [negative_log_likelihood(logits, truth, temperature) for temperature in grid]
     assert negative_log_likelihood(logits, truth, found) <= min(losses) + 1e-12
     assert abs(math.log(found / grid[int(np.argmin(losses))])) <= math.log(grid[1] / grid[0]) * 1.01
+
+
+@pytest.mark.parametrize("sets", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_temperature_is_scipys_optimum_of_scikit_learns_loss(sets: bool, seed: int) -> None:
+    logits, truth = draw(120, 4, sets, 1.7, seed)
+    scores, labels = logits.double().numpy(), truth.numpy()
+
+    def loss(logarithm: float) -> float:
+        scaled = scores / math.exp(logarithm)
+        if sets:
+            return sum(float(log_loss(labels[:, k], expit(scaled[:, k]), labels=[0, 1])) for k in range(4))
+        return float(log_loss(labels, softmax(scaled, axis=1), labels=range(4)))
+
+    best = minimize_scalar(
+        loss, bounds=(math.log(LOWEST), math.log(HIGHEST)), method="bounded", options={"xatol": 1e-9}
+    )
+    assert fit_temperature(logits, truth) == pytest.approx(math.exp(best.x), rel=1e-5)
 
 
 @pytest.mark.parametrize("sets", [False, True])

@@ -27,7 +27,7 @@ import validate
 from options.inference import inference_parser, parse_inference_args
 from options.validate import parse_validate_args, validate_parser
 from runtime.errors import UsageError
-from serving import ensemble
+from serving import ensemble, scoring
 from serving.loading import EvaluationModel
 
 Test = Callable[..., None]
@@ -121,7 +121,7 @@ def prepare(words: Callable[..., list[str]]) -> Callable[..., Ready]:
 
     def make(script: str, *flags: object) -> Ready:
         module: ModuleType = SCRIPTS[script]
-        caller: ModuleType = validate if script == "validate.py" else ensemble
+        caller: ModuleType = scoring if script == "validate.py" else ensemble
         make_loader = caller.make_loader
 
         def stop(model: EvaluationModel, dataset: Any, **kwargs: Any) -> None:

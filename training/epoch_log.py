@@ -118,6 +118,17 @@ def attribute_line(metrics: Mapping[str, Any]) -> str:
     return "  ".join(f"{name}: {values_text(values)}" for name, values in metrics["attributes"].items())
 
 
+def calibration_line(metrics: Mapping[str, Any]) -> str:
+    """Return the calibration error without and with the temperatures: the mean's, and each attribute's."""
+    parts = [f"Calibration error: {metrics['ece']:.2f}% -> {metrics['calibrated_ece']:.2f}%"]
+    parts += [
+        f"{name}: {values['ece']:.2f}% -> {values['calibrated_ece']:.2f}% (temperature {values['temperature']:.3f})"
+        for name, values in metrics["attributes"].items()
+        if "temperature" in values
+    ]
+    return "  ".join(parts)
+
+
 def projections_line(metrics: Mapping[str, float]) -> str:
     """Return the metrics of an epoch's projections as one line."""
     negatives = metrics["false_negatives"]

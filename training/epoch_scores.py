@@ -10,9 +10,9 @@ from runtime.progress import progress_bar
 from runtime.random_state import preserved_random_state
 from timm import utils
 from timm.task.attribute_evaluator import Metrics
-from timm.task.evaluate import evaluate
+from timm.task.evaluate import add_calibration, evaluate
 from timm.task.nearest_neighbors import neighbor_metrics
-from training.epoch_log import attribute_line, metrics_line, neighbors_lines
+from training.epoch_log import attribute_line, calibration_line, metrics_line, neighbors_lines
 from training.run import Run
 from training.summary import is_due, named_accuracies, no_metrics
 
@@ -107,11 +107,12 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
         found = {attribute: metrics["attributes"][attribute] for attribute in sorted(several)}
         thresholds = task.chosen.setdefault(f"thresholds{suffix}", {})
         thresholds.update({attribute: values["threshold"] for attribute, values in found.items() if values["count"]})
-    assert evaluator.calibration is not None
-    temperatures = evaluator.calibration.temperatures(process.distributed)
+    temperatures = add_calibration(metrics, evaluator, {}, refit=True, distributed=process.distributed)
     task.chosen.setdefault(f"temperatures{suffix}", {}).update(temperatures)
     _logger.info(f"{name}: {metrics_line(metrics)}  ({rate:.1f}/s)")
     _logger.info(f"{' ' * len(name)}  {attribute_line(metrics)}")
+    if temperatures:
+        _logger.info(f"{' ' * len(name)}  {calibration_line(metrics)}")
     return metrics
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from catalog.data_error import DataError
-from catalog.decode import Pixels, load_pixels
+from catalog.decode import Pixels
 from catalog.image_list import ImageList
+from catalog.pictures import Pictures
 from timm.data.view_maker import ViewMaker
 
 
@@ -23,12 +24,14 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
     """Each image with its row number; an unreadable image is marked and becomes an empty picture.
 
     Args:
-        lists: the images, as `list_images` returns them.
+        lists: the images, as `list_images` returns them, or as `Pictures` holds them in memory.
         channels: 3 for color, 1 for gray.
         views: makes the view of a decoded image; None returns its pixels.
     """
 
-    def __init__(self, lists: Sequence[ImageList], channels: int = 3, views: ViewMaker | None = None) -> None:
+    def __init__(
+        self, lists: Sequence[ImageList | Pictures], channels: int = 3, views: ViewMaker | None = None
+    ) -> None:
         self.lists = list(lists)
         self.channels = channels
         self.ends = np.cumsum([len(images.paths) for images in self.lists]).tolist()
@@ -54,7 +57,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
 
     @property
     def paths(self) -> pa.ChunkedArray:
-        """The path of each row, as the predictions name it."""
+        """The path of each row, as the predictions name it; null for an image in memory."""
         return pa.chunked_array([images.names for images in self.lists], pa.large_string())
 
     @property
@@ -70,13 +73,11 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
         """
         index = bisect_right(self.ends, row)
         images = self.lists[index]
-        path = images.paths[row - self.ends[index] + len(images.paths)].as_py()
-        for root in images.roots[:-1]:
-            try:
-                return load_pixels(root / path, self.channels)
-            except FileNotFoundError:
-                continue
-        return load_pixels(images.roots[-1] / path, self.channels)
+        return images.load(row - self.ends[index] + len(images.paths), self.channels)
+
+    def name(self, row: int) -> str:
+        """Return the path of a row, or "image 3" for the one in memory at index 3."""
+        return self.paths[row].as_py() or f"image {row}"
 
     def check_readable(self) -> None:
         """Raise if no image at all could be read; call it after all were.
@@ -85,7 +86,7 @@ class ImageDataset(Dataset[tuple[Any, Tensor]]):
             DataError: every image is unreadable.
         """
         if self.unreadable.all():
-            first = f"{self.paths[0].as_py()} ({self._reason(0)})"
+            first = f"{self.name(0)} ({self._reason(0)})"
             raise DataError(
                 f"none of the {len(self)} images could be read, the first being {first}: fix the files, or name others"
             )

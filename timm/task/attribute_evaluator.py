@@ -204,9 +204,9 @@ class AttributeEvaluator(ClassificationEvaluator):
                 right = right & (sets_right | ~sets.known).to(right.device)
             exact = torch.stack([(right & labeled).sum(), labeled.sum()]).cpu()
         # means over the attributes
-        means = {metric: self._mean([values[metric] for values in attributes.values()]) for metric in ATTRIBUTE_METRICS}
+        means = {metric: self.mean([values[metric] for values in attributes.values()]) for metric in ATTRIBUTE_METRICS}
         if self.label_space.multi_valued:
-            means["map"] = self._mean([values.get("map", math.nan) for values in attributes.values()])
+            means["map"] = self.mean([values.get("map", math.nan) for values in attributes.values()])
         return {**means, "exact_match": _percent(int(exact[0]), int(exact[1])), "attributes": attributes}
 
     def summary(self) -> Metrics:
@@ -237,7 +237,7 @@ class AttributeEvaluator(ClassificationEvaluator):
             for (name, k), matrix in zip(sizes.items(), matrices, strict=True)
         }
 
-    def _mean(self, values: list[float]) -> float:
+    def mean(self, values: list[float]) -> float:
         """Return the weighted mean over the attributes whose value is not NaN."""
         pairs = [(value, weight) for value, weight in zip(values, self.weights, strict=True) if not math.isnan(value)]
         total = sum(weight for _, weight in pairs)

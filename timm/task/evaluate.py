@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -48,6 +48,38 @@ def evaluate(
         evaluator.update(logits, target.to(evaluator.device, non_blocking=True))
         after_batch(batch, evaluator)
     return evaluator.compute(distributed=distributed)
+
+
+def add_calibration(
+    metrics: Metrics,
+    evaluator: AttributeEvaluator,
+    saved: Mapping[str, float],
+    *,
+    refit: bool = False,
+    distributed: bool = False,
+) -> dict[str, float]:
+    """Add to the metrics how honest the probabilities are, and return the temperatures that were measured.
+
+    Each attribute gets what `CalibrationMeter.measure` returns. The metrics get `ece` and, where an attribute has a
+    temperature, `calibrated_ece`: weighted means over the attributes that have labels.
+
+    Args:
+        metrics: the result of `evaluate`.
+        evaluator: the evaluator that counted.
+        saved: the checkpoint's temperature by attribute; empty for none.
+        refit: fit each temperature on this split instead, and measure it on the half that it was not fitted on.
+        distributed: whether the processes of torch.distributed share the split.
+    """
+    assert evaluator.calibration is not None
+    measured = evaluator.calibration.measure(saved, refit, distributed)
+    for attribute, measures in measured.items():
+        metrics["attributes"][attribute] |= measures
+    temperatures = {name: values["temperature"] for name, values in measured.items() if "temperature" in values}
+    metrics["ece"] = evaluator.mean([values["ece"] for values in measured.values()])
+    if temperatures:
+        after = [values.get("calibrated_ece", values["ece"]) for values in measured.values()]
+        metrics["calibrated_ece"] = evaluator.mean(after)
+    return temperatures
 
 
 def predict(model: nn.Module, images: Tensor, tta: int = 0) -> Logits:

@@ -60,7 +60,7 @@ from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
-from training.model import make_model
+from training.model import check_batch_norm, make_model
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
 from training.outputs import Outputs
 from training.pseudo import blank_line, read_pseudo_labels, set_teacher
@@ -148,6 +148,7 @@ def prepare(args: Namespace) -> Run:
     model = make_model(
         plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
     ).to(device, dtype)
+    check_batch_norm(model, batch_size * plan.forwarded)
     data_config = model.config["data_config"]
     train_loader, eval_loader, index_loader, clean_loader = make_loaders(
         loading, process, dtype, data_config, train_set, eval_set

@@ -69,7 +69,7 @@ from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
-from training.model import make_model
+from training.model import check_batch_norm, make_model
 from training.newest_state import newest_state, position
 from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
 from training.optimizer_state import parameter_names
@@ -172,6 +172,7 @@ def prepare(args: Namespace, signals: StopSignals | None = None) -> Run:
         model = make_model(
             plan, label_space, device, fresh=resumed is None, freeze_bn=freeze_bn, **flags.model_kwargs(args)
         ).to(device, dtype)
+    check_batch_norm(model, batch_size * plan.forwarded)
     data_config = model.config["data_config"]
     check_fits(tuple(model.config["image_size"]))
     train_loader, eval_loader, index_loader, clean_loader = make_loaders(

@@ -239,6 +239,15 @@ def parse(
     return args
 
 
+def printable_as_utf8(path: str) -> bool:
+    """Return whether a path is text in UTF-8, as tables and saved flags need it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def missing_files(args: argparse.Namespace) -> Iterator[str]:
     """Yield a sentence for each named path that is missing or cannot be read, before torch is imported."""
     given = vars(args)
@@ -251,6 +260,9 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
                 yield f"{place} is a file, and DATA a folder: give {place.parent}, and {flag(split)} {place.stem}"
             else:
                 yield irregular_file(place) or f"no such data folder: {place}"
+    for folder in ("data_dir", "data", "image_root", "output"):
+        if not printable_as_utf8(str(given.get(folder) or "")):
+            yield f"{given[folder]} is not UTF-8: rename the folder"
     for path in given.get("input", ()):
         if fault := irregular_file(path, folders=True):
             yield fault

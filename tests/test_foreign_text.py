@@ -13,6 +13,7 @@ from table_files import draw_catalog, read_rows, write_table
 import inference
 import validate
 from options.inference import parse_inference_args
+from options.train import parse_train_args
 from options.validate import parse_validate_args
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,3 +63,10 @@ def test_a_console_that_is_not_utf_8_shows_escapes(tmp_path: Path) -> None:
     output = tmp_path / "\u8272.csv"
     assert "\\u8272.csv" in output_of("inference.py", data / "images", *words, "-o", output)
     assert len(read_rows(output)) == 34
+
+
+def test_a_data_folder_that_is_not_utf_8_is_refused(tmp_path: Path, mistake: Callable[..., str]) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.mkdir(folder)  # noqa: PTH102
+    sentence = mistake(folder, parse=lambda words: parse_train_args(words, check_paths=True))
+    assert sentence.endswith("\\udcff is not UTF-8: rename the folder")

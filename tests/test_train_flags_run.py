@@ -726,3 +726,8 @@ def test_with_a_cache_no_image_is_decoded_twice(
     assert torch.equal(made, expected)
     folders = {file.parents[1] for file in tmp_path.rglob("pixels")}
     assert folders == {tmp_path / "named", tmp_path / "home" / "simclr-multi-label"}
+
+
+def test_one_image_a_batch_is_refused_where_batch_norm_trains(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--batch-size 1: batch norm needs two images or more: use --batch-size 2"):
+        make_ready(data, tmp_path, "-b", 1, "-wls", 0)

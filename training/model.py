@@ -27,6 +27,21 @@ from timm.models.pretrained_weights import DownloadError
 from training.flag_names import naming_flags
 
 
+def check_batch_norm(model: torch.nn.Module, rows: int) -> None:
+    """Raise if a batch norm would have to compute statistics of a single image.
+
+    Args:
+        model: the model; frozen batch norms compute none.
+        rows: views in a batch of one process.
+
+    Raises:
+        UsageError: there is one view, and a batch norm that trains.
+    """
+    norms = (one for one in model.modules() if isinstance(one, torch.nn.modules.batchnorm._BatchNorm))
+    if rows == 1 and any(norm.training and norm.affine for norm in norms):
+        raise UsageError("--batch-size 1: batch norm needs two images or more: use --batch-size 2 or --freeze-bn")
+
+
 @naming_flags(
     "pretrained_path",
     "initial_checkpoint",

@@ -394,7 +394,7 @@ def test_a_run_that_is_stopped_in_its_first_epoch_continues_in_its_folder(data: 
     (folder / "summary.csv").unlink()
     for name in ("last", "model_best", "checkpoint-0"):
         (folder / f"{name}.pth.tar").unlink()
-    resume(folder / "recovery-0-1.pth.tar", data, *words)
+    resume(folder / "recovery-0-1.pth.tar", data, *words, "--output", tmp_path, "--experiment", "run")
     assert {path: path.read_bytes() for path in before} == before
 
 

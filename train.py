@@ -403,8 +403,9 @@ def open_outputs(
         size = run.data_config["input_size"][-1]
         name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
         folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
-    # In a continued folder, args.yaml repeats the whole run, so the flags that resume it are left out.
-    text = args_text(args, without=("resume", "no_resume_opt", "start_epoch") if continued and resumed else ())
+    # In a continued folder, args.yaml repeats the whole run, so the flags that resume it have their defaults.
+    unset = {dest: train_parser().defaults[dest] for dest in ("resume", "no_resume_opt", "start_epoch")}
+    text = args_text(Namespace(**vars(args) | unset) if continued else args)
     with atomic_file(folder / "args.yaml") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 

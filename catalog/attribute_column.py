@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catalog.label_space import values_of
+from catalog.label_space import SEPARATOR, values_of
 
 # With fewer labeled rows, all of them may have different classes by chance.
 FEW_ROWS = 8
@@ -31,6 +31,11 @@ def class_names(column: pa.DictionaryArray, multi_valued: bool) -> list[str]:
 def count_classes(column: pa.DictionaryArray, multi_valued: bool) -> tuple[int, int]:
     """Return the number of classes and the number of labeled rows."""
     return len(class_names(column, multi_valued)), len(column) - column.null_count
+
+
+def has_separator(column: pa.DictionaryArray) -> bool:
+    """Return whether any cell contains `|`, which separates the values of a multi-valued attribute."""
+    return any(SEPARATOR in cell for cell in column.dictionary.to_pylist())
 
 
 def other_separator(column: pa.DictionaryArray) -> tuple[str, int] | None:

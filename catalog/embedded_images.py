@@ -193,8 +193,8 @@ def unpacked(file: str) -> UnpackedImages:
 def _unpack(path: Path, place: Path) -> None:
     """Write the images of a Parquet file to a new folder, which gets its name when it is complete."""
     try:
-        # A buffer, because otherwise pyarrow keeps all bytes of a row group in memory.
-        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        # Mapped, because otherwise pyarrow keeps all bytes of a row group in memory.
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             column = image_column(file)
             if column is None:
                 raise DataError(f"{path.name} has no column of images")

@@ -9,15 +9,16 @@ DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
+from commands.find_resumed import changed_flags, find_resumed
+from commands.open_outputs import launch_words, open_outputs
+from commands.start_log import images_per_batch, log_start
 from options import train_kwargs as flags
-from options.resumed_flags import Change, change_lines, changes, check_resumed, network_changes, other_images
-from options.run_folder import AUTO, DEFAULT_OUTPUT, auto_folder, resumed_folder
+from options.resumed_flags import change_lines, network_changes
+from options.run_folder import DEFAULT_OUTPUT
 from options.shared import SMALLER_TRAINING
-from options.train import parse_train_args, resolve_eval_metric, train_parser
-from options.train_optimizer import GENTLE_RATE, is_adaptive
+from options.train import parse_train_args, resolve_eval_metric
 from options.train_pseudo import has_soft_labels, has_teacher
 from options.train_views import mixes_images
-from options.yaml_file import args_text
 
 if __name__ == "__main__":
     # --help, a misspelled flag and a missing file are answered before torch is imported, which takes seconds.
@@ -33,7 +34,6 @@ import logging
 import math
 from argparse import Namespace
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +42,7 @@ from typing import Any
 import torch
 
 from catalog.label_space import LabelSpace
-from runtime.atomic_file import atomic_file, check_writable
+from runtime.atomic_file import check_writable
 from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
@@ -51,13 +51,10 @@ from runtime.progress import announced
 from runtime.random_state import gather_objects, seed_all
 from runtime.rank_watch import explained_ranks
 from runtime.stop_signals import StopSignals, stop_signals
-from timm import utils
 from timm.data.loader_workers import explained_workers
-from timm.data.mixed_sampler import MixedSampler
 from timm.data.view_plan import ViewPlan, plan_views, with_teacher
 from timm.models.multi_label import MultiLabelModel
-from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
-from timm.task.ema_teacher import EmaTeacher
+from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.task.soft_label_source import SoftLabelSource
@@ -70,26 +67,20 @@ from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import check_batch_norm, make_model
-from training.newest_state import newest_state, position
-from training.optimization import learning_rate, make_optimizer, make_scheduler, plateau_memory
-from training.optimizer_state import parameter_names
-from training.outputs import NoOutputs, Outputs, way_to_resume
-from training.pseudo import blank_line, read_pseudo_labels, set_teacher
+from training.optimization import learning_rate, make_optimizer, make_scheduler
+from training.outputs import NoOutputs, way_to_resume
+from training.pseudo import read_pseudo_labels, set_teacher
 from training.resume import (
     check_position,
-    restore_saver,
     restore_schedule,
     resume_ema,
     resume_task,
     resumed_freeze_bn,
 )
 from training.run import Run, Settings, Start
-from training.saver import RunSaver
 from training.stop_vote import StopVote
-from training.summary import drop_rows, lower_is_better, measured_columns, metric_interval, metric_names, soft_columns
+from training.summary import lower_is_better, measured_columns, metric_interval, metric_names, soft_columns
 from training.task import compile_task, distribute_task, make_task
-from training.view_sheet import save_view_sheet
-from training.view_warnings import ViewSettings, soft_target_warnings, view_warnings
 
 _logger = logging.getLogger("train")
 
@@ -225,70 +216,6 @@ def prepare(args: Namespace, signals: StopSignals | None = None) -> Run:
     return run
 
 
-def find_resumed(args: Namespace, process: Process) -> tuple[Namespace, Checkpoint | None, Path | None]:
-    """Return the flags, with a file where --resume was auto, the checkpoint, and the folder in which the run continues.
-
-    Raises:
-        UsageError: the checkpoint cannot be used, or not with these flags.
-    """
-    if args.resume != AUTO:
-        resumed = read_checkpoint(args.resume) if args.resume else None
-        folder = resumed_folder(args.resume, args.output, args.experiment)
-    else:
-        folder = auto_folder(args) or Path(args.output or DEFAULT_OUTPUT)  # the parser has refused that there is none
-        resumed = find_newest(args, process, folder)
-        args = Namespace(**vars(args) | {"resume": f"{resumed.path}" if resumed else ""})
-        if mistake := next(train_parser().rules.mistakes(args), None):  # a fresh start may lack what a flag needs
-            raise UsageError(mistake)
-    if resumed:
-        epoch, step = position(resumed)
-        check_resumed(resumed.path, resumed.trained_flags, args, process.world_size, epoch if step else None)
-    return args, resumed, folder
-
-
-def find_newest(args: Namespace, process: Process, folder: Path) -> Checkpoint | None:
-    """Return the newest state of the run's folder, the same on every process, and log what is passed over and why."""
-
-    def why_not(state: Checkpoint) -> str | None:
-        moved, epoch = other_images(changed_flags(args, process, state)), position(state)[0]
-        if state.optimizer is None and not args.no_resume_opt:
-            return f"{state.path} has no state of an optimizer, as after refit.py"
-        if position(state)[1] and moved and args.start_epoch is None:
-            return f"{state.path} is inside epoch {epoch}, and {moved} gives its other steps other images"
-        return None
-
-    found, passed = newest_state(folder, why_not) if process.is_primary else (None, [])
-    path = gather_objects(found and found.path, process.world_size)[0]  # every process takes the first one's choice
-    for reason in passed:
-        _logger.warning(f"--resume auto, passed over: {reason}")
-    if path is None:
-        _logger.info(f"--resume auto: {folder} has no state of training that can be used: a fresh start")
-        return None
-    found = found or read_checkpoint(path)
-    epoch, step = position(found)
-    _logger.info(f"--resume auto: {path}, which continues with epoch {epoch}" + (f" after step {step}" if step else ""))
-    return found
-
-
-def changed_flags(args: Namespace, process: Process, resumed: Checkpoint, **settled: Any) -> list[Change]:
-    """Return the flags that differ from the resumed run's.
-
-    Args:
-        args: flags as typed.
-        process: this process; the number of processes is compared too.
-        resumed: the checkpoint.
-        settled: flags whose values follow from others, as the checkpoint has them.
-    """
-    now = vars(args) | {"world_size": process.world_size} | settled
-    # Without the flag the resumed run decides; and where --lr-base decides, --lr is unused.
-    unsettled = {
-        "freeze_bn": args.freeze_bn is None,
-        "eval_metric": "eval_metric" not in settled,
-        "lr": "lr" not in settled,
-    }
-    return changes(resumed.trained_flags, {dest: value for dest, value in now.items() if not unsettled.get(dest)})
-
-
 def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: ViewPlan, metric: str) -> None:
     """Refuse flags that do not fit the data or the machine, before a model or a folder exists.
 
@@ -361,12 +288,6 @@ def make_health_check(
     return HealthCheck(_logger.warning, warmup_epochs, levels)
 
 
-def images_per_batch(settings: Settings, process: Process, train_loader: Any) -> int:
-    """Return the number of images in a training batch of all processes, including mixed-in unlabeled ones."""
-    sampler = train_loader.sampler
-    return (settings.batch_size + (sampler.extra if isinstance(sampler, MixedSampler) else 0)) * process.world_size
-
-
 def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> None:
     """Compute a frozen backbone's features once, if no augmentation changes them."""
     if not args.no_aug or args.reprob or mixes_images(args) or args.tta:
@@ -379,174 +300,6 @@ def cache_frozen_features(args: Namespace, run: Run, model: MultiLabelModel) -> 
     run.train_loader, run.eval_loader = feature_loaders(
         model, run.train_loader, run.eval_loader, run.autocast, run.to_device
     )
-
-
-def open_outputs(
-    args: Namespace, run: Run, lr: float, decreasing: bool, resumed: Checkpoint | None, continued: Path | None
-) -> Outputs:
-    """Make the output folder, or continue in one.
-
-    Args:
-        args: flags as typed.
-        run: run without outputs.
-        lr: learning rate, computed from the flags.
-        decreasing: whether a lower metric is better.
-        resumed: checkpoint that the run resumes; None for none.
-        continued: folder in which the run continues, or starts fresh after --resume auto; None for a new one.
-    """
-    # folder
-    if continued:
-        folder = continued
-        check_writable(folder / "args.yaml")
-        drop_rows(folder / "summary.csv", run.start["epoch"])  # a resumed run repeats these epochs
-    else:
-        size = run.data_config["input_size"][-1]
-        name = args.experiment or f"{datetime.now():%Y%m%d-%H%M%S}-{args.model.replace('/', '_')}-{size}"
-        folder = Path(utils.get_outdir(args.output or DEFAULT_OUTPUT, name, inc=True))
-    # In a continued folder, args.yaml repeats the whole run, so the flags that resume it have their defaults.
-    unset = {dest: train_parser().defaults[dest] for dest in ("resume", "no_resume_opt", "start_epoch")}
-    text = args_text(Namespace(**vars(args) | unset) if continued else args)
-    with atomic_file(folder / "args.yaml") as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-    # checkpoints
-    task = run.task
-    settled = {"eval_metric": run.settings.eval_metric, "lr": lr, "device": str(run.process.device)}
-    settled["freeze_bn"] = utils.model.unwrap_model(task.get_trainable_module()).keeps_statistics
-    recorded = vars(args) | vars(run.process) | settled
-    steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
-    epoch = {"steps": steps, "updates": math.ceil(steps / args.grad_accum_steps)}
-    names = parameter_names(run.optimizer, utils.model.unwrap_model(task.get_trainable_module()))
-    task.checkpoint_extras |= {
-        "args": lambda: dict(recorded),
-        "progress": lambda: run.progress | epoch,
-        "parameter_names": lambda: names,
-        "plateau": lambda: plateau_memory(run.scheduler),
-        "early_stop": run.early_stop.state,
-    }
-    saver = RunSaver(
-        model=task.get_trainable_module(),
-        optimizer=run.optimizer,
-        amp_scaler=run.backward if hasattr(run.backward, "state_dict") else None,
-        checkpoint_dir=str(folder),
-        recovery_dir=str(folder),
-        decreasing=decreasing,
-        max_history=args.checkpoint_hist,
-        task=task,
-    )
-    if continued and resumed:
-        restore_saver(saver, resumed, run.settings.eval_metric)
-    elif continued:
-        saver.remove_unfinished()
-
-    # loggers
-    options: dict[str, Any] = {"continues": args.on_save_error == "go-on", "launch": launch_words(run.process)}
-    if args.log_wandb:
-        import wandb
-
-        wandb.init(project=args.wandb_project, name=folder.name, config=recorded)
-        options["log_row"] = wandb.log
-    if args.save_images:
-        options["draw_views"] = partial(
-            save_view_sheet,
-            kinds=run.plan.kinds,
-            data_config=run.data_config,
-            describe=task.label_space.describe,
-        )
-    return Outputs(folder, saver, run.settings.eval_metric, task.label_space.attributes, **options)
-
-
-def launch_words(process: Process) -> str:
-    """Return the words that start train.py as this process was started, for its user to repeat."""
-    if process.world_size == 1:
-        return "python train.py"
-    here = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun sets it
-    return f"./distributed_train.sh {here}" if here else "srun python train.py"
-
-
-def log_frozen_statistics(args: Namespace, lr: float) -> None:
-    """Log why the backbone keeps its batch norm statistics, and warn at a learning rate that is too high for them."""
-    why = f", as its weights are trained and the rate is {GENTLE_RATE:g} or less"
-    why = "" if args.freeze_bn else ", as the resumed run did" if args.resume else why
-    _logger.info(f"Batch norm: the backbone keeps its running statistics{why}; --no-freeze-bn trains them")
-    if is_adaptive(args.opt) and lr > GENTLE_RATE:
-        _logger.warning(
-            f"Frozen batch norm may diverge at a learning rate of {lr:g} with --opt {args.opt}: use {GENTLE_RATE:g} or "
-            "less, or --no-freeze-bn"
-        )
-
-
-def log_start(args: Namespace, run: Run) -> None:
-    """Log what is about to happen."""
-    # data
-    for note in train_parser().notes(args, run.process.device):
-        _logger.info(note)
-    train_set, label_space = run.train_loader.dataset, run.task.label_space
-    unlabeled = int((train_set.targets < 0).all(dim=1).sum())
-    _logger.info(
-        f"{train_set.table.path}: {len(train_set)} images, {unlabeled} of them unlabeled; classes: {label_space}"
-    )
-    if args.classification_loss_weight and not flags.unlabeled_ratio(args) and 2 * unlabeled > len(train_set):
-        batch_size = run.settings.batch_size
-        share = batch_size * (1 - unlabeled / len(train_set))
-        _logger.info(
-            f"About {share:.1f} images per batch have a label; with --unlabeled-ratio 1, {batch_size} have one"
-        )
-    if run.eval_loader is None:
-        _logger.info("No attribute: nothing is scored, and only the contrastive loss trains the backbone")
-    else:
-        _logger.info(f"{run.eval_loader.dataset.table.path}: {len(run.eval_loader.dataset)} images")
-
-    # model
-    if not args.classification_loss_weight and len(label_space):
-        _logger.info(
-            "-wlc 0: the heads are not trained, so Class and Acc@1 are guesses; read the Neighbors lines instead"
-        )
-    if not (args.pretrained or args.pretrained_path or args.initial_checkpoint or args.resume):
-        _logger.info("Random initial weights: no --pretrained, --pretrained-path or --initial-checkpoint")
-    model = utils.model.unwrap_model(run.task.get_trainable_module())
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    _logger.info(f"{model.config['arch']}: {parameters:.2f} M parameters, {run.data_config}")
-    if model.keeps_statistics:
-        log_frozen_statistics(args, run.optimizer.defaults["lr"])
-
-    # processes and views
-    process, views = run.process, ", ".join(run.plan.kinds)
-    _logger.info(
-        f"{process.device}, {process.world_size} process(es), batch {run.settings.batch_size} each; views: {views}"
-    )
-    if run.plan.contrast is not None:
-        pairs = images_per_batch(run.settings, process, run.train_loader) * run.settings.chunks
-        _logger.info(run.task.contrastive.at_chance(pairs))
-    viewing = ViewSettings(**flags.view_kwargs(args))
-    for sentence in view_warnings(viewing, label_space):
-        _logger.warning(sentence)
-    if isinstance(run.task.soft_source, EmaTeacher):
-        log_teacher(args, run.task.soft_source, train_set.targets, viewing)
-
-    # schedule and folder
-    rest = f" (--epochs {args.epochs}, plus cool-down or warm-up)" if run.num_epochs != args.epochs else ""
-    if args.steps:
-        warmup = flags.schedule_kwargs(args)["warmup_steps"]
-        rest = f" (--steps {args.steps} updates, with {warmup} of warm-up)"
-    steps = steps_per_epoch(len(run.train_loader), run.settings.chunks)
-    if not run.num_epochs:
-        _logger.info("No epochs: the heads are solved on the backbone's features; --epochs trains instead")
-    _logger.info(f"Scheduled epochs: {run.num_epochs}{rest}, of {steps} steps each, {run.num_epochs * steps} in all")
-    if run.outputs.folder:
-        _logger.info(f"Output: {run.outputs.folder}")
-
-
-def log_teacher(args: Namespace, teacher: EmaTeacher, targets: torch.Tensor, viewing: ViewSettings) -> None:
-    """Log which cells get soft targets, and what would make these wrong."""
-    _logger.info(blank_line(teacher, targets))
-    if not (args.initial_checkpoint or args.resume or args.probe_first):
-        _logger.warning(
-            "--pseudo ema: the heads start untrained, so the first soft targets are guesses: "
-            "solve them with --probe-first, or start from a trained run with --initial-checkpoint"
-        )
-    for sentence in soft_target_warnings(viewing, teacher.label_space, args.pseudo_skip):
-        _logger.warning(sentence)
 
 
 if __name__ == "__main__":

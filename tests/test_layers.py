@@ -20,6 +20,7 @@ ROOMS = {  # what each room may import of ours, besides itself
     "reports": {"catalog", "runtime"},
     "training": {"catalog", "options", "reports", "runtime", "simclr", "timm"},
     "serving": {"catalog", "options", "reports", "runtime", "simclr", "timm"},
+    "commands": {"catalog", "options", "reports", "runtime", "serving", "simclr", "timm", "training"},
 }
 FLOORS = {  # within timm/
     "timm/data": set(),

@@ -336,7 +336,7 @@ def test_a_local_rank_that_the_launcher_set_is_accepted(monkeypatch: pytest.Monk
 READ_ELSEWHERE = {"config", "local_rank", "no_test_pool"}
 # Where the options of a command may be read, beside the command itself. The declarations are not among them.
 READERS = {
-    "train.py": ["options/train_kwargs*.py", "training/*.py"],
+    "train.py": ["commands/*.py", "options/train_kwargs*.py", "training/*.py"],
     "validate.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "export.py": ["options/serving_kwargs.py", "serving/*.py"],

@@ -42,6 +42,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import timm
 import train
 from catalog.data_error import DataError
+from commands.start_log import log_frozen_statistics
 from options.train import parse_train_args, train_parser
 from options.train_optimizer import DECAYS
 from runtime.errors import UsageError
@@ -1051,7 +1052,7 @@ def test_the_log_says_that_statistics_are_frozen_and_where_they_diverge(caplog: 
     ):
         caplog.clear()
         with caplog.at_level("INFO"):
-            train.log_frozen_statistics(parse_train_args(["data", *words.split()]), lr)
+            log_frozen_statistics(parse_train_args(["data", *words.split()]), lr)
         assert len(caplog.messages) == len(sentences)
         for message, sentence in zip(caplog.messages, sentences, strict=True):
             assert message.startswith(sentence)

@@ -60,8 +60,8 @@ def load_pixels(path: str | os.PathLike[str], channels: int = 3, shorter_side: i
         with suppress(ValueError):  # damaged, or an impossible name: Pillow decodes it or raises a readable error
             content = _jpeg_content(path)
             if _is_plain_jpeg(content):
-                decoded = simplejpeg.decode_jpeg(content, min_height=shorter_side, min_width=shorter_side)
-                return cast(Pixels, decoded)
+                least: dict[str, Any] = {"min_height": shorter_side, "min_width": shorter_side} if shorter_side else {}
+                return cast(Pixels, simplejpeg.decode_jpeg(content, **least))
     return as_pixels(load_image(path, channels, shorter_side))
 
 

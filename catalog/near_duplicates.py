@@ -21,8 +21,9 @@ _PLAIN, _MIRRORED, _CROPPED = range(3)  # the hashes of an image
 RADIUS = 11  # bits of a hash in which candidates may differ; up to 11 take equally long
 
 SIMILARITY = 0.82  # correlation of details from which two images are one photograph; docs/audit.md has the evidence
-_COLOR = 0.75  # correlation of colors, unless an image has none
+_COLOR = 0.75  # correlation of the small copies in color, and similarity of their hues, unless an image has none
 _COLORLESS = 6.0  # chroma up to which an image has no color
+_GRAYER = 10.0  # levels of brightness that an image and its copy without color differ in at most, in the mean
 _UNIFORM = 4.0  # spread below which an image has no details to compare
 # the crops that are tried, as shares of each side; a cropped hash says which of two images is the larger one
 _MARGINS = {_PLAIN: (MARGIN / 2,), _MIRRORED: (MARGIN / 2,), _CROPPED: (MARGIN / 2, MARGIN, 1.5 * MARGIN)}
@@ -152,13 +153,41 @@ def _scores(looks: Looks, first: Numbers, second: Numbers, variant: int) -> npt.
         block = slice(start, start + _CACHED)
         left, right = first[block], second[block]
         flip = -1 if variant == _MIRRORED else 1
-        color = _correlation(looks.color[left], looks.color[right][:, :, ::flip], noise=COLOR_SIDE**2 * 0.75)
-        alike = (color >= _COLOR) | (np.minimum(looks.chroma[left], looks.chroma[right]) <= _COLORLESS)
+        alike = _same_color(looks, left, right, flip)
         if alike.any():
             left, right = left[alike], right[alike]
             grays = looks.gray[left].astype(np.float32), looks.gray[right][:, :, ::flip].astype(np.float32)
             scores[start + np.flatnonzero(alike)] = _best_correlation(*grays, variant)
     return scores
+
+
+def _same_color(looks: Looks, left: Numbers, right: Numbers, flip: int) -> npt.NDArray[np.bool_]:
+    """Return for each pair whether the colors allow that both are one photograph, and not a product in two colors.
+
+    Brightness, contrast and saturation may differ, and one image may have lost its color.
+    """
+    ours, theirs = looks.color[left].astype(np.float64), looks.color[right][:, :, ::flip].astype(np.float64)
+    colors = _correlation(ours, theirs, noise=COLOR_SIDE**2 * 0.75)
+    hues = _same_hues(_hues(ours), _hues(theirs))
+    grays = np.abs(looks.gray[left].astype(np.float64) - looks.gray[right][:, :, ::flip]).mean(axis=(1, 2))
+    colorless = (looks.chroma[left] <= _COLORLESS).astype(int) + (looks.chroma[right] <= _COLORLESS)
+    same = (colors >= _COLOR) & (hues >= _COLOR)
+    return np.select([colorless == 2, colorless == 1], [True, grays <= _GRAYER], same)
+
+
+def _same_hues(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the cosine between the hues of each pair, near 1 where both have little color."""
+    left, right = left.reshape(len(left), -1), right.reshape(len(right), -1)
+    little = COLOR_SIDE**2 * 8.0  # two levels in each of the two hues of each pixel
+    size = np.sqrt(((left**2).sum(axis=1) + little) * ((right**2).sum(axis=1) + little))
+    cosine: npt.NDArray[np.float64] = ((left * right).sum(axis=1) + little) / size
+    return cosine
+
+
+def _hues(colors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return red against green and yellow against blue, [images, 8, 8, 2]; both are 0 where there is no color."""
+    red, green, blue = np.moveaxis(colors, -1, 0)
+    return np.stack([red - green, (red + green) / 2 - blue], axis=-1)
 
 
 def _best_correlation(left: Floats, right: Floats, variant: int) -> npt.NDArray[np.float64]:

@@ -121,14 +121,13 @@ def _typed(node: yaml.Node) -> Any:
     """Return the Python value of a YAML node.
 
     Raises:
-        argparse.ArgumentTypeError: the text does not fit its tag, as `!!int x`, or the node contains itself.
+        argparse.ArgumentTypeError: the text looks like a date and is none, as `2001-13-40`.
     """
     try:
         return yaml.SafeLoader("").construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
-        reason = getattr(error, "problem", None) or error
+    except ValueError as error:
         line = node.start_mark.line + 1
-        raise argparse.ArgumentTypeError(f"line {line}: this value cannot be read ({reason})") from error
+        raise argparse.ArgumentTypeError(f"line {line}: this value cannot be read ({error})") from error
 
 
 def _pair(key: yaml.Node, value: yaml.Node) -> str:

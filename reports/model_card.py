@@ -20,7 +20,8 @@ def model_card(arch: str, label_space: LabelSpace, data_config: dict[str, Any], 
     """
     kind = "image-feature-extraction" if backbone_only else "image-classification"
     size = " x ".join(map(str, data_config["input_size"][1:]))
-    head = f"---\nlibrary_name: timm\npipeline_tag: {kind}\ntags:\n- timm\n- transformers\n- {kind}\n---\n"
+    rule = "-" * 3
+    head = f"{rule}\nlibrary_name: timm\npipeline_tag: {kind}\ntags:\n- timm\n- transformers\n- {kind}\n{rule}\n"
     lines = [head, f"# {arch}, fine-tuned for several attributes", ""]
     lines += [f"Images are resized to {size} pixels. Mean, standard deviation and crop are in config.json.", ""]
     if backbone_only:

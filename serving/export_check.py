@@ -31,7 +31,7 @@ def example_images(ready: EvaluationModel, checkpoint: Checkpoint, named: Sequen
     Args:
         ready: the model.
         checkpoint: the checkpoint, whose run names a validation table.
-        named: images, folders or tables; None takes those of the run's validation table, or noise if it is gone.
+        named: images, folders or tables; None takes the run's validation table, or noise if that is gone.
 
     Raises:
         DataError: the named images cannot be read.

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from table_files import cells, refusal, write_file
 
-from catalog import embedded_images
+from catalog import embedded_images, image_formats
 from catalog.decode import image_size, load_pixels
 from catalog.embedded_images import is_image_file, parquet_and_row, read_embedded, unpacked
 from catalog.find_images import with_found_images
@@ -111,7 +111,7 @@ def test_a_row_without_an_image_or_an_unsafe_one_is_unreadable_and_named(tmp_pat
 
 def test_an_image_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "val.parquet", structs(2))
-    monkeypatch.setattr(embedded_images, "MAX_DECODED_BYTES", 10)
+    monkeypatch.setattr(image_formats, "MAX_DECODED_BYTES", 10)
     with pytest.raises(OSError, match=r"val.parquet row 1 has an image of .* GiB: shrink it"):
         load_pixels(f"{path}#1")
 

@@ -148,6 +148,7 @@ def test_several_processes_are_refused(
     capsys: pytest.CaptureFixture[str], data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     assert "start a single one, without torchrun" in refusal(capsys, data, "--checkpoint", checkpoint)
 
 

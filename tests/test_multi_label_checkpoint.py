@@ -307,7 +307,8 @@ def test_class_names_in_another_order_of_attributes_keep_each_head_its_attribute
     with torch.no_grad():
         logits, expected = MultiLabelModel.from_checkpoint(path, label_space=turned)(images), source(images)
     assert list(logits) == ["gender", "color"]
-    assert all(torch.equal(logits[name], expected[name]) for name in expected)
+    for name in expected:  # all heads are one product of matrices, whose rounding depends on their order
+        torch.testing.assert_close(logits[name], expected[name], atol=1e-6, rtol=1e-6)
 
 
 def test_a_backbone_that_the_installed_timm_builds_differently_is_one_sentence(original):

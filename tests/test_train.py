@@ -345,13 +345,13 @@ def test_a_signal_saves_the_step_that_it_interrupts_and_names_the_command_that_r
 def test_a_signal_during_validation_ends_the_run_after_the_epoch_is_saved(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate = train_loop.validate
+    validate = epoch_scores.validate
 
     def asked(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return validate(*arguments)
 
-    monkeypatch.setattr(train_loop, "validate", asked)
+    monkeypatch.setattr(epoch_scores, "validate", asked)
     with pytest.raises(SystemExit) as end:
         run(data, tmp_path, "--epochs", 3)
     assert end.value.code == 143
@@ -689,7 +689,7 @@ def test_a_checkpoint_that_does_not_fit_the_flags_is_refused_in_a_sentence(
     folder = run(data, tmp_path, "--epochs", 1)
     checkpoint = folder / "last.pth.tar"
     sentence = refusal(capsys, data, *SHORT, "--model", "test_resnet", "--resume", checkpoint)
-    assert f"--resume {checkpoint} does not fit these flags" in sentence
+    assert f"--resume {checkpoint} does not fit --model test_resnet (was " in sentence
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(

@@ -15,20 +15,26 @@ from typing import Any
 import pytest
 import test_calibration
 import test_ensemble
+import test_foreign_text
 import test_inference
+import test_multi_valued
 import test_validate
 import torch
 import torch.nn.functional as F
 from flag_effects import draw_ramps, silence, train_through
+from table_files import draw_catalog, read_rows, write_table
+from tiny_checkpoint import save_checkpoint
 from torch import Tensor
 
 import inference
 import validate
+from catalog.label_space import LabelSpace
 from options.inference import inference_parser, parse_inference_args
 from options.validate import parse_validate_args, validate_parser
 from runtime.errors import UsageError
 from serving import ensemble, scoring
 from serving.loading import EvaluationModel
+from timm.models.multi_label import create_multi_label_model
 
 Test = Callable[..., None]
 SCRIPTS = {"validate.py": validate, "inference.py": inference}
@@ -41,6 +47,8 @@ SHOWN: dict[str, dict[str, Test]] = {
         "no_latency": test_validate.test_latency_is_measured_unless_a_flag_disables_it,
         "per_class": test_validate.test_tables_of_classes_lie_beside_the_checkpoint_or_the_results,
         "results_file": test_validate.test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped,
+        "separator": test_multi_valued.test_another_separator_is_saved_with_the_run_and_used_by_every_command,
+        "spreadsheet_safe": test_foreign_text.test_spreadsheet_safe_names_are_written_with_an_apostrophe,
         "split": test_validate.test_a_class_that_the_model_does_not_know_is_wrong_and_has_a_row,
         "use_ema": test_validate.test_averaged_weights_are_scored_where_there_are_any,
     },
@@ -48,6 +56,7 @@ SHOWN: dict[str, dict[str, Test]] = {
         "probabilities": test_ensemble.test_the_file_has_the_mean_of_the_calibrated_probabilities,
         "checkpoint": test_inference.test_predictions_agree_with_the_scores_of_validate,
         "input": test_inference.test_a_folder_and_its_files_have_equal_labels,
+        "spreadsheet_safe": test_foreign_text.test_spreadsheet_safe_names_are_written_with_an_apostrophe,
         "output": test_inference.test_the_formats_have_the_same_content,
         "topk": test_inference.test_the_formats_have_the_same_content,
     },
@@ -71,6 +80,25 @@ def test_every_flag_of_validate_and_inference_has_a_test_that_shows_its_effect()
     rules = validate_parser().rules.declared
     assert set(SHOWN["validate.py"]) == {dest for dest, rule in rules.items() if not rule.refused}
     assert set(SHOWN["inference.py"]) == set(inference_parser().defaults)
+
+
+@BOTH
+@shows("image_root")
+def test_image_paths_are_relative_to_the_folder_asked_for(script: str, tmp_path: Path) -> None:
+    drawn = draw_catalog(tmp_path / "drawn", train=1, val=4)
+    rows = read_rows(drawn / "val.csv")
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    write_table(folder / "val.csv", [row | {"image_path": Path(row["image_path"]).name} for row in rows])
+    classes = {name: tuple(sorted({row[name] for row in rows if row[name]} | {"other"})) for name in ("color", "shape")}
+    model = create_multi_label_model("test_resnet", LabelSpace(classes), image_size=(3, 32, 32))
+    checkpoint = save_checkpoint(tmp_path / "model.pth.tar", model)
+    place = {"validate.py": [folder, "--no-latency"], "inference.py": [folder / "val.csv", "-o", tmp_path / "out.csv"]}
+    words = [*place[script], "--checkpoint", checkpoint, "--device", "cpu", "-j", 0]
+    root = (drawn / rows[0]["image_path"]).parent
+    SCRIPTS[script].main([str(word) for word in (*words, "--image-root", root)])
+    with pytest.raises(SystemExit):
+        SCRIPTS[script].main([str(word) for word in words])
 
 
 class Ready(Exception):

@@ -67,11 +67,11 @@ def read_choice_data(
     train_split: str,
     attributes: Sequence[str] | None,
     multi_valued: Sequence[str] | None,
-    separator: str | None,
-    image_root: str | None,
     group: str | None,
     splits: int,
     seed: int,
+    separator: str | None = None,
+    image_root: str | None = None,
 ) -> ChoiceData:
     """Read the training table and split it.
 

@@ -51,8 +51,8 @@ class EarlyStop:
     def restore(self, state: dict[str, Any] | None) -> None:
         """Continue from a checkpoint's state, unless it is about another metric or the file is older."""
         if state and state.get("metric") == self.metric:
-            for name, value in state.items():
-                setattr(self, name, value)
+            for name, value in self.state().items():
+                setattr(self, name, state.get(name, value))
 
     def sentence(self) -> str:
         """Return why the run stops, for the log."""

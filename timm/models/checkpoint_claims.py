@@ -120,6 +120,15 @@ def _is_stored(weight: Tensor) -> bool:
     return weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
 
 
+def _is_early_stop(value: Any) -> bool:
+    counts = _or_none(_is_whole(0, _MAX_EPOCH))
+    return isinstance(value, Mapping) and all(
+        (counts if name in ("best_epoch", "since", "epochs") else _or_none(_is_number))(one)
+        for name, one in value.items()
+        if name != "metric"
+    )
+
+
 def _is_progress(value: Any) -> bool:
     counts = _is_whole(0, _MAX_EPOCH)
     lists = [value.get(key, []) for key in ("random", "sums")] if isinstance(value, Mapping) else [None]
@@ -249,7 +258,7 @@ _ENTRIES: dict[str, Claim] = {
     "args": Claim(lambda value: isinstance(value, Mapping) or hasattr(value, "__dict__"), "the flags of a run"),
     "progress": Claim(_is_progress, "a dict with an epoch and a batch"),
     "plateau": _DICT,
-    "early_stop": _DICT,
+    "early_stop": Claim(_is_early_stop, "the best score and the scorings since"),
     "thresholds": _THRESHOLDS,
     "thresholds_ema": _THRESHOLDS,
     "temperatures": _TEMPERATURES,

@@ -35,7 +35,7 @@ class ForeignBackbone:
     """A backbone in a file.
 
     Attributes:
-        weights: its tensors by the names of the model, with those of the file that the model lacks.
+        weights: its tensors by the names of the model, and the tensors that the model lacks.
         prefix: what was taken off the names.
         found: how many of the model's tensors the file has.
         wanted: how many the model has.

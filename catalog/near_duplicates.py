@@ -21,7 +21,8 @@ _PLAIN, _MIRRORED, _CROPPED = range(3)  # the hashes of an image
 RADIUS = 11  # bits of a hash in which candidates may differ; up to 11 take equally long
 
 SIMILARITY = 0.82  # correlation of details from which two images are one photograph; docs/audit.md has the evidence
-_COLOR = 0.75  # correlation of the small copies in color, and similarity of their hues, unless an image has none
+_COLOR = 0.75  # correlation of the small copies in color, unless an image has none
+_HUE = 0.65  # similarity of their hues
 _COLORLESS = 6.0  # chroma up to which an image has no color
 _GRAYER = 10.0  # levels of brightness that an image and its copy without color differ in at most, in the mean
 _UNIFORM = 4.0  # spread below which an image has no details to compare
@@ -171,7 +172,7 @@ def _same_color(looks: Looks, left: Numbers, right: Numbers, flip: int) -> npt.N
     hues = _same_hues(_hues(ours), _hues(theirs))
     grays = np.abs(looks.gray[left].astype(np.float64) - looks.gray[right][:, :, ::flip]).mean(axis=(1, 2))
     colorless = (looks.chroma[left] <= _COLORLESS).astype(int) + (looks.chroma[right] <= _COLORLESS)
-    same = (colors >= _COLOR) & (hues >= _COLOR)
+    same = (colors >= _COLOR) & (hues >= _HUE)
     return np.select([colorless == 2, colorless == 1], [True, grays <= _GRAYER], same)
 
 

@@ -174,7 +174,7 @@ def test_contrastive_none_is_weight_zero_and_typed_flags_win(recipe: Callable[[s
             "line 2: the tag tag:yaml.org,2002:int is not read: write the value alone",
         ),
         ("model_kwargs: &a {b: *a}", "line 1: *a repeats itself without end: write its values out"),
-        ("lr: 1\nmodel_kwargs: {a: 2001-13-40}", "line 2: this value cannot be read (month must be in 1..12"),
+        ("lr: 1\nmodel_kwargs: {a: [2001-13-40]}", "line 2: this value cannot be read (month must be in 1..12"),
     ],
 )
 def test_a_mistake_in_yaml_names_the_file_and_the_key(

@@ -40,7 +40,7 @@ def resume_task(
         changed: the flags of the network that differ from the run's, for an error; "" for none.
 
     Returns:
-        `epoch` and `batch` to continue with, and inside an epoch `random`.
+        `epoch` and `batch` to continue with, and inside an epoch `random` and `sums`.
 
     Raises:
         UsageError: the checkpoint does not fit the flags.
@@ -70,7 +70,7 @@ def resume_task(
             ) from error
     if with_optimizer and resumed.amp_scaler is not None and hasattr(backward, "state_dict"):
         backward.load_state_dict(resumed.amp_scaler)
-    saved = {key: resumed.progress[key] for key in ("epoch", "batch", "random") if key in resumed.progress}
+    saved = {key: resumed.progress[key] for key in ("epoch", "batch", "random", "sums") if key in resumed.progress}
     return {"epoch": resumed.next_epoch, "batch": 0} | saved
 
 

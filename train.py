@@ -9,9 +9,6 @@ DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
-from commands.find_resumed import changed_flags, find_resumed
-from commands.open_outputs import launch_words, open_outputs
-from commands.start_log import images_per_batch, log_start
 from options import train_kwargs as flags
 from options.resumed_flags import change_lines, network_changes
 from options.run_folder import DEFAULT_OUTPUT
@@ -42,6 +39,9 @@ from typing import Any
 import torch
 
 from catalog.label_space import LabelSpace
+from commands.find_resumed import changed_flags, find_resumed
+from commands.open_outputs import launch_words, open_outputs
+from commands.start_log import images_per_batch, log_start
 from runtime.atomic_file import check_writable
 from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, report_usage_errors

@@ -56,6 +56,8 @@ def run_on_processes(world_size: int, function: Callable[..., Any], *args: Any, 
     Raises:
         RuntimeError: A process failed, and the message has its traceback; or the timeout passed.
     """
+    if not all(process.is_alive() for process, _ in _workers):  # a command that ends early in this process ends them
+        stop_processes()
     while len(_workers) < world_size:
         _start_worker()
     with tempfile.TemporaryDirectory() as folder:

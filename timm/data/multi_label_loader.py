@@ -149,7 +149,7 @@ def _create_device_loader(
     full = simclr_view(config, source.augmentation, source.simclr_policy)
     light = simclr_view(config, source.augmentation, {"distort": False}, light=True)
     rows = dataset.with_views(DrawViews(dataset.plan, full, light), sizes)
-    row_bytes = 0 if sizes is not None else _decoded_bytes(dataset)
+    row_bytes = _decoded_bytes(dataset) if sizes is None and settings.num_workers else 0
     loader = _training_batches(rows, batch_size, collate_drawn, settings, mixed, row_bytes)
     erasing = make_erasing(source.augmentation, dataset.plan, settings.device)
     return DeviceViewsLoader(loader, config, settings.device, settings.img_dtype, erasing, view=full, images=images)

@@ -33,6 +33,7 @@ from options.serving_kwargs import NAMED, PREPROCESSING
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import set_up_process
+from runtime.process_group import check_single
 from serving.export_check import check_equal, example_images
 from serving.export_int8 import calibration_batches, check_accuracy, quantize
 from serving.export_onnx import load_onnx, triton_config, write_onnx
@@ -41,7 +42,6 @@ from serving.export_timm import load_folder, stock_model, write_timm_folder
 from serving.export_torch import load_program, write_program
 from serving.loading import EvaluationModel, load_evaluation_model
 from timm.models.multi_label_checkpoint import read_checkpoint
-from timm.utils.distributed import is_distributed_env
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("export")
@@ -56,8 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def export(args: Namespace) -> None:
     """Export the model: read the checkpoint, write, compare, and only then give the file its name."""
-    if is_distributed_env():
-        raise UsageError("several processes would write one file: start a single one, without torchrun")
+    check_single("several processes would write one file")
     device = set_up_process("cpu").device
     output = Path(args.output) if args.output else default_output(Path(args.checkpoint), args.format)
     check_output(output, args.format)

@@ -37,7 +37,7 @@ from reports.probabilities import write_probabilities
 from runtime.atomic_file import check_writable
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import set_up_process
-from runtime.process_group import launched_place
+from runtime.process_group import check_single
 from runtime.stop_signals import stop_signals
 from serving.calibration import temperature_line
 from serving.multi_label import MultiLabel
@@ -62,10 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def inference(args: Namespace) -> None:
     """Label the images: find them, load the model, predict, write the file."""
-    if launched_place() is not None:
-        raise UsageError(
-            "several processes would write one file: start a single one, without torchrun, or with srun --ntasks=1"
-        )
+    check_single("several processes would write one file")
     output = check_predictions_path(args.output)
     distribution_path = Path(args.probabilities) if args.probabilities else None
     if distribution_path:

@@ -61,6 +61,19 @@ def launched_place() -> Place | None:
     return place
 
 
+def check_single(reason: str) -> None:
+    """Refuse to be one of several processes.
+
+    Args:
+        reason: what several would do wrong.
+
+    Raises:
+        UsageError: a launcher has started several, or the environment speaks of several.
+    """
+    if launched_place() is not None:
+        raise UsageError(f"{reason}: start a single one, without torchrun, or with srun --ntasks=1")
+
+
 def _check_slurm() -> None:
     """Refuse to be the only process of a Slurm job with several tasks, which srun has not started.
 

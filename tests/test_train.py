@@ -616,13 +616,16 @@ def test_a_mistake_on_two_processes_is_printed_once(data: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_on_two_processes_ends_them_without_a_traceback(data: Path, tmp_path: Path) -> None:
-    flags = [data, *SHORT, "-b", "4", "--epochs", "500", "--output", tmp_path, "--experiment", "run"]
+def started_on_two_processes(data: Path, output: Path) -> subprocess.Popen[str]:
+    """Start a long run on two processes; return their launcher."""
+    flags = [data, *SHORT, "-b", "4", "--epochs", "500", "--output", output, "--experiment", "run"]
     words = ["./distributed_train.sh", "2", *map(str, flags)]
     environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as run:
+    return subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_ctrl_c_on_two_processes_ends_them_without_a_traceback(data: Path, tmp_path: Path) -> None:
+    with started_on_two_processes(data, tmp_path) as run:
         assert run.stderr is not None
         lines = [next(line for line in run.stderr if line.startswith("Train: 1"))]
         run.send_signal(signal.SIGINT)
@@ -633,12 +636,7 @@ def test_ctrl_c_on_two_processes_ends_them_without_a_traceback(data: Path, tmp_p
 
 
 def test_a_killed_process_of_two_is_named_by_the_other(data: Path, tmp_path: Path) -> None:
-    flags = [data, *SHORT, "-b", "4", "--epochs", "500", "--output", tmp_path, "--experiment", "run"]
-    words = ["./distributed_train.sh", "2", *map(str, flags)]
-    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as run:
+    with started_on_two_processes(data, tmp_path) as run:
         assert run.stderr is not None
         lines = [next(line for line in run.stderr if line.startswith("Train: 1"))]
         ranks = sorted(int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,13 @@ from timm.data.image_dataset import ImageDataset
 
 @torch.inference_mode()
 def embed_images(
-    ready: EvaluationModel, dataset: ImageDataset, *, projection: bool, tta: int, loading: Mapping[str, Any]
+    ready: EvaluationModel,
+    dataset: ImageDataset,
+    *,
+    projection: bool,
+    tta: int,
+    loading: Mapping[str, Any],
+    after_batch: Callable[[int], object] = lambda images: None,
 ) -> npt.NDArray[np.float32]:
     """Return the representation h [N, D] or the projection z [N, P] of each image, NaN where it could not be read.
 
@@ -28,6 +34,7 @@ def embed_images(
         projection: return z instead of h.
         tta: 2 averages an image and its mirror image.
         loading: arguments of `make_loader` besides the model and the dataset.
+        after_batch: called after each batch with its number of images.
 
     Raises:
         UsageError: the model has no projection head, or no image could be read.
@@ -49,6 +56,7 @@ def embed_images(
             if tta == 2:
                 values = (values + forward(images.flip(-1))) / 2
         found[rows.cpu().numpy()] = values.cpu().numpy()
+        after_batch(len(rows))
     dataset.check_readable()
     errors = dataset.errors()
     found[list(errors)] = np.nan

@@ -15,7 +15,8 @@ from catalog.image_list import ImageList
 from catalog.near_duplicates import Pairs
 from runtime.errors import UsageError
 from runtime.process import set_up_process
-from serving.loading import EvaluationModel, load_evaluation_model, make_loader
+from serving.embedding import embed_images
+from serving.loading import EvaluationModel, load_evaluation_model
 from timm.data.image_dataset import ImageDataset
 from timm.models.multi_label_checkpoint import read_checkpoint
 
@@ -45,7 +46,6 @@ def load_embedder(checkpoint: str, device: str | None, use_ema: bool) -> Evaluat
     )
 
 
-@torch.inference_mode()
 def embed_files(
     ready: EvaluationModel,
     files: Sequence[str],
@@ -66,17 +66,13 @@ def embed_files(
         UsageError: an embedding is not finite.
     """
     dataset = ImageDataset([ImageList(pa.array(files, pa.large_string()), (Path("/"),))], ready.channels)
-    loader = make_loader(ready, dataset, batch_size=batch_size, workers=workers, pin_memory=False, prefetcher=False)
-    parts = []
-    for images, _ in loader:
-        with ready.autocast():
-            parts.append(F.normalize(ready.model.forward_features(ready.to_device(images)).float(), dim=1).cpu())
-        after_batch(len(images))
-    embeddings = torch.cat(parts)
+    loading = {"batch_size": batch_size, "workers": workers, "pin_memory": False, "prefetcher": False}
+    found = embed_images(ready, dataset, projection=False, tta=0, loading=loading, after_batch=after_batch)
+    embeddings = torch.from_numpy(found)
+    embeddings[dataset.unreadable.bool()] = 0
     if not embeddings.isfinite().all():
         raise UsageError("the model's embeddings are not finite: its weights have diverged; use another checkpoint")
-    embeddings[dataset.unreadable.bool()] = 0
-    return embeddings
+    return F.normalize(embeddings, dim=1)
 
 
 def similar_pairs(embeddings: Tensor, similarity: float) -> Pairs:

@@ -64,6 +64,7 @@ from training.flag_names import naming_flags
 from training.frozen_features import evaluation_features, feature_loaders
 from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
+from training.loggers import SERVICES
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import check_batch_norm, make_model
@@ -234,8 +235,9 @@ def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: 
         raise UsageError(f"--jsd does not work with multi-valued attributes ({several}): leave it out")
     if args.multi_valued_loss != "bce" and not label_space.multi_valued:
         raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is multi-valued; leave it out")
-    if args.log_wandb and not find_spec("wandb"):
-        raise UsageError("--log-wandb needs the package wandb: pip install wandb")
+    for package in ("tensorboard", *SERVICES):
+        if getattr(args, f"log_{package}") and not find_spec(package):
+            raise UsageError(f"--log-{package} needs the package {package}: pip install {package}")
     if contrast and args.batch_size * process.world_size < 2:
         raise UsageError("--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0")
     if process.is_primary:

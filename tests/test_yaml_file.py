@@ -48,7 +48,8 @@ SAMPLES = """
 --experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss
 --knn-interval 3 | --knn-images 500 | --recovery-interval 10m | --resume auto --experiment a
 --val-interval 2 | --tta 2 | --checkpoint-hist 1 | --recovery-interval 5 | --log-interval 1 | --save-images
---log-wandb | --log-wandb --wandb-project yes | --local_rank 1 | --dist-backend gloo --dist-timeout 90 | --no-ddp-bb
+--log-wandb | --log-wandb --wandb-project yes | --log-tensorboard | --log-trackio
+--local_rank 1 | --dist-backend gloo --dist-timeout 90 | --no-ddp-bb
 --synchronize-step | --use-multi-epochs-loader | --worker-seeding part | --device cuda:1 | --amp
 --amp --amp-dtype bfloat16 | --model-dtype float16 | --torchcompile | --torchcompile eager
 --torchcompile --torchcompile-mode max-autotune | --no-channels-last | --workers 0 | --pin-mem | --no-prefetcher

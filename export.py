@@ -111,7 +111,7 @@ def export_timm(args: Namespace, ready: EvaluationModel, images: Tensor, output:
 
 def export_onnx(args: Namespace, ready: EvaluationModel, images: Tensor, output: Path) -> float:
     """Write the ONNX file, and its int8 form and Triton entry if asked; return the largest difference of an output."""
-    outputs = NamedOutputs(ready.model, args.outputs or ()).eval()
+    outputs = NamedOutputs(ready.network, args.outputs or ()).eval()
     expected = outputs.by_name(images)
     with atomic_file(output) as file:
         write_onnx(outputs, pair(images), file, metadata(ready, outputs.names))
@@ -137,7 +137,7 @@ def export_onnx(args: Namespace, ready: EvaluationModel, images: Tensor, output:
 
 def export_torch(args: Namespace, ready: EvaluationModel, images: Tensor, output: Path) -> float:
     """Write the torch.export program; return the largest difference of an output."""
-    outputs = NamedOutputs(ready.model, args.outputs or ()).eval()
+    outputs = NamedOutputs(ready.network, args.outputs or ()).eval()
     with atomic_file(output) as file:
         program = file.with_name(f"{file.name}.pt2")  # torch.export insists on this ending
         write_program(outputs, pair(images), program, metadata(ready, outputs.names))

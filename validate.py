@@ -49,11 +49,12 @@ from runtime.stop_signals import stop_signals
 from serving.calibration import check_calibrated_path, save_temperatures
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 from serving.cost import cost_line, measure_cost
+from serving.exported import read_model
 from serving.loading import EvaluationModel
 from serving.multi_label import MultiLabel
 from serving.scoring import Scores
 from timm.data.loader_workers import explained_workers
-from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("validate")
@@ -109,7 +110,7 @@ def score_all(
     failed = 0
     for file, name in zip(files, names, strict=True):
         try:
-            checkpoint = read_checkpoint(file)
+            checkpoint = read_model(file)
             if not is_wanted(args.model, checkpoint, several):
                 continue
             if not (results or failed):

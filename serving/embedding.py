@@ -46,7 +46,7 @@ def embed_images(
 
     def forward(images: Tensor) -> Tensor:
         h = model.forward_features(images)
-        return (model.forward_projection(h) if projection else h).float()
+        return (ready.network.forward_projection(h) if projection else h).float()
 
     found = np.empty((len(dataset), width), np.float32)
     for images, rows in make_loader(ready, dataset, **loading):

@@ -23,16 +23,16 @@ from reports.results import score_columns
 from runtime.errors import UsageError
 from runtime.process import open_device
 from serving.abstention import Cells, labeled_cells, named_validation, warn_of_blank_attributes
-from serving.checkpoint_files import run_checkpoint
 from serving.embedding import embed_images
 from serving.ensemble import Ensemble, make_ensemble
+from serving.exported import read_model
 from serving.inputs import Images, find_table, image_rows
 from serving.labeling import label, report_unreadable
 from serving.loading import EvaluationModel, check_heads, load_evaluation_model
 from serving.scoring import Scores, score_table
 from serving.selective import Selection, check_precision, choose_threshold
 from timm.data.image_dataset import ImageDataset
-from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint
 
 _logger = logging.getLogger("serving")
 
@@ -46,8 +46,9 @@ class MultiLabel:
         table = model.predict("photos", precision=0.97)
 
     Args:
-        source: a checkpoint of this project or of the original, or the folder of a run, whose `model_best.pth.tar` is
-            taken, or `last.pth.tar` without one. Several label together: their calibrated probabilities are averaged.
+        source: a checkpoint of this project or of the original; the folder of a run, whose `model_best.pth.tar` is
+            taken, or `last.pth.tar` without one; or what export.py wrote, a folder in timm's format or an ONNX file.
+            Several label together: their calibrated probabilities are averaged.
         device: name of a PyTorch device; None for the GPU if there is one, else the CPU.
         use_ema: take the averaged weights.
         batch_size: images that the model sees at a time.
@@ -112,7 +113,7 @@ class MultiLabel:
             raise UsageError("there is no checkpoint: name the folder of a run, or a file")
         members, self.checkpoints, self._unnamed = [], [], []
         for one in sources:
-            checkpoint = one if isinstance(one, Checkpoint) else read_checkpoint(run_checkpoint(one))
+            checkpoint = one if isinstance(one, Checkpoint) else read_model(one)
             members.append(load_evaluation_model(checkpoint, place, **settings))
             if checkpoint.is_original and data is None:
                 self._unnamed.append(checkpoint.path)

@@ -20,7 +20,7 @@ PICTURE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 
 class Recorder:
-    """A logger that keeps what it is given, and fails when told to."""
+    """A logger that keeps what it gets, and may fail."""
 
     def __init__(self, fails: bool = False) -> None:
         self.calls: list[tuple[Any, ...]] = []

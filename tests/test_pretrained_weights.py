@@ -31,7 +31,7 @@ def _no_network(monkeypatch, tmp_path):
 
 
 def set_hub(monkeypatch, address):
-    """Let all requests go to an address; those of the real hub would be repeated for most of a minute."""
+    """Let all requests go to an address; the real hub is asked again and again for most of a minute."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
     template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -37,8 +38,11 @@ def imported(files: list[Path]) -> dict[str, Path]:
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
 
 
+installed = cache(packages_distributions)  # it reads the metadata of every package
+
+
 def distributions(package: str) -> set[str]:
-    return {normal(name) for name in packages_distributions().get(package, [package])}
+    return {normal(name) for name in installed().get(package, [package])}
 
 
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("fashion-product-images/*.py")]

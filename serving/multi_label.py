@@ -17,6 +17,7 @@ import torch
 from catalog.label_space import LabelSpace
 from catalog.pictures import Pictures
 from catalog.table import Table, read_table
+from options.export import ENDINGS
 from reports.predictions import Predictions, prediction_table
 from reports.probabilities import NoProbabilities
 from reports.results import score_columns
@@ -26,6 +27,7 @@ from serving.abstention import Cells, labeled_cells, named_validation, warn_of_b
 from serving.embedding import embed_images
 from serving.ensemble import Ensemble, make_ensemble
 from serving.exported import read_model
+from serving.exporting import ExportSettings, default_output, export_model
 from serving.inputs import Images, find_table, image_rows
 from serving.labeling import label, report_unreadable
 from serving.loading import EvaluationModel, check_heads, load_evaluation_model
@@ -90,7 +92,7 @@ class MultiLabel:
         distributed: bool = False,
     ) -> None:
         _check_numbers(batch_size, workers, tta)
-        self.tta = tta
+        self.tta, self.use_ema, self.preprocessing = tta, use_ema, dict(preprocessing or {})
         self.loading = {
             "batch_size": batch_size,
             "workers": workers,
@@ -234,6 +236,26 @@ class MultiLabel:
         """
         table = read_table(find_table(data, split), None, require_attributes=False)
         return {"images": len(table), **score_columns(self.score(table, max_unreadable=max_unreadable).metrics)}
+
+    def export(self, form: str, output: str | os.PathLike[str] | None = None, *, outputs: Sequence[str] = ()) -> Path:
+        """Write the model for other tools, as export.py does, and return the file or folder.
+
+        Args:
+            form: "timm", "onnx" or "torch".
+            output: what to write; None for a place beside the checkpoint.
+            outputs: "h" and "z", to have them beside the attributes' logits.
+
+        Raises:
+            UsageError: there is no such format, the model cannot be exported, or there are several models.
+        """
+        if form not in ENDINGS:
+            raise UsageError(f"format {form!r}: give one of {', '.join(ENDINGS)}")
+        _ = self.ready.network  # only a model with its weights
+        source = self.checkpoints[0].path
+        path = default_output(source, form) if output is None else Path(output)
+        settings = ExportSettings(outputs=tuple(outputs))
+        export_model(read_model(source), form, path, settings, use_ema=self.use_ema, preprocessing=self.preprocessing)
+        return path
 
     def label(
         self,

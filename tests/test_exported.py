@@ -114,3 +114,13 @@ def test_a_model_of_another_origin_is_one_sentence(sources: dict[str, Path], tmp
     }.items():
         with pytest.raises(UsageError, match=words):
             MultiLabel(tmp_path / name)
+
+
+def test_a_model_is_exported_from_python(sources: dict[str, Path], tmp_path: Path) -> None:
+    model = MultiLabel(sources["checkpoint"])
+    with pytest.raises(UsageError, match="format 'keras': give one of timm, onnx, torch"):
+        model.export("keras")
+    folder = model.export("timm", tmp_path / "again")
+    assert (folder / "model.safetensors").read_bytes() == (sources["timm"] / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="is exported, so its weights are out of reach: name the checkpoint"):
+        MultiLabel(sources["onnx"]).export("timm", tmp_path / "third")

@@ -89,7 +89,7 @@ class MultiLabel:
         distributed: bool = False,
     ) -> None:
         _check_numbers(batch_size, workers, tta)
-        self.tta = tta
+        self.tta, self.use_ema = tta, use_ema
         self.loading = {
             "batch_size": batch_size,
             "workers": workers,

@@ -5,8 +5,8 @@
     python embed.py catalog.csv --checkpoint FILE -o index        (search.py also filters by the table's labels)
     python embed.py photos --checkpoint FILE -o index --projection        (by z, which the contrastive loss trained)
 
-An input is an image, a folder with its subfolders, or a table with a column image_path. One pass through the model gives
-the embedding and the prediction of each image. The folder gets embeddings.npy (float16 [N, D], rows of length 1),
+An input is an image, a folder with its subfolders, or a table with a column image_path. One pass through the model
+gives the embedding and the prediction of each image. The folder gets embeddings.npy (float16 [N, D], rows of length 1),
 rows.parquet (paths, labels, predictions) and index.json (the checkpoint, its hash, the settings). If the command is
 ended, give it again: it continues. An unreadable image keeps its row, which no search returns.
 """
@@ -70,7 +70,7 @@ def embed(args: Namespace) -> None:
     built = build_index(model, lists, folder, info, overwrite=args.overwrite, log_interval=args.log_freq)
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{built.rows:,} images in {seconds:.1f} s: {printable(str(folder))}, {size / 1e6:.1f} MB", flush=True)
+    print(f"{built.rows:,} images, {seconds:.1f} s: {printable(str(folder))}, {size / 1e6:.1f} MB", flush=True)
 
 
 if __name__ == "__main__":

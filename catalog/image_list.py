@@ -72,7 +72,6 @@ class ImageList:
                 continue
         return load_pixels(self.roots[-1] / path, channels)
 
-
     def files(self) -> pa.LargeStringArray:
         """Return the absolute path of each image's file, below the first folder that has it."""
         tried = [os.path.abspath(root) for root in self.roots]  # noqa: PTH100 - a million

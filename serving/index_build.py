@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ from catalog.image_list import ImageList
 from reports.predictions import Predictions
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
-from runtime.free_space import available_disk, gib
 from runtime.progress import progress_bar
 from serving.embedding import embed_batches, embedding_width
 from serving.index_folder import (
@@ -39,6 +35,8 @@ from serving.index_folder import (
     clear,
     file_sha256,
     map_array,
+    new_array,
+    only_writer,
     read_info,
     row_columns,
     write_info,
@@ -135,7 +133,7 @@ def build_index(
         UsageError: another index or other files are there, no image can be read, or the embeddings are not finite.
     """
     done = _prepare(folder, info, overwrite)
-    with _only_writer(folder):
+    with only_writer(folder):
         if done is not None and done.complete:
             return done
         if done is None:
@@ -194,7 +192,7 @@ def _prepare(folder: Path, info: IndexInfo, overwrite: bool) -> IndexInfo | None
             raise UsageError(f"{folder} has other files and is no index: name a new folder")
         return None
     if overwrite:
-        with _only_writer(folder):
+        with only_writer(folder):
             clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return None
@@ -217,7 +215,7 @@ def _open_state(model: MultiLabel, folder: Path, info: IndexInfo) -> _State:
         if info.rows_done:
             array = map_array(file, shape, np.dtype(dtype), "r+")
         else:
-            array = _new_array(file, shape, np.dtype(dtype))
+            array = new_array(file, shape, np.dtype(dtype))
             if value:  # a new file holds zeros
                 array[:] = value
         arrays.append(array)
@@ -230,24 +228,13 @@ def _open_state(model: MultiLabel, folder: Path, info: IndexInfo) -> _State:
     return _State(info, embeddings, predictions, unreadable, arrays, info.rows_done)
 
 
-def _new_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return a new array of zeros in a file, whose space on the disk is reserved."""
-    size, free = math.prod(shape) * dtype.itemsize, available_disk(file.parent)
-    if size > free:
-        raise UsageError(f"{file} takes {gib(size)}, and the disk has {gib(free)}: name a folder on another disk")
-    array: npt.NDArray[Any] = np.lib.format.open_memmap(file, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate") and size:  # else a full disk would kill the process while it writes
-        with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    return array
-
-
 def _embed(model: MultiLabel, dataset: ImageDataset, folder: Path, state: _State, log_interval: int) -> None:
     """Embed and label the images that are not finished."""
     info, ready = state.info, model.ready
     if state.done == info.rows:
         return
-    loader = make_loader(ready, dataset, **model.loading, first_row=state.done)
+    loading: dict[str, Any] = model.loading | {"first_row": state.done}
+    loader = make_loader(ready, dataset, **loading)
     batches = embed_batches(ready, loader, projection=info.representation == "z", tta=info.tta)
     start, before = time.perf_counter(), state.done
     with progress_bar(info.rows, "Embedding", "image") as bar:
@@ -298,28 +285,3 @@ def _finish(dataset: ImageDataset, lists: Sequence[ImageList], folder: Path, sta
     write_info(folder, replace(info, complete=True))
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return replace(info, complete=True)
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Let one process write an index at a time, where the system has such locks.
-
-    Raises:
-        UsageError: another process writes it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    place = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(place)
-        raise UsageError(f"another process writes {folder}: wait for it, or name another folder") from None
-    try:
-        yield
-    finally:
-        os.close(place)
-

@@ -13,7 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ import pyarrow.parquet as pq
 from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError, first_line
+from runtime.free_space import available_disk, gib
 from runtime.regular_file import irregular_file
 
 EMBEDDINGS, ROWS, INFO, UNFINISHED = "embeddings.npy", "rows.parquet", "index.json", "unfinished"
@@ -174,6 +179,22 @@ def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], mode: An
     return found
 
 
+def new_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a new array of zeros in a file, mapped into memory; its space on the disk is reserved.
+
+    Raises:
+        UsageError: the disk is full.
+    """
+    size, free = math.prod(shape) * dtype.itemsize, available_disk(file.parent)
+    if size > free:
+        raise UsageError(f"{file} takes {gib(size)}, and the disk has {gib(free)}: name a folder on another disk")
+    array: npt.NDArray[Any] = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate") and size:  # else a full disk would kill the process while it writes
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return array
+
+
 def clear(folder: Path) -> None:
     """Delete an index, and its folder if nothing else is in it."""
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
@@ -183,6 +204,30 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Let one process write an index at a time, where the system has such locks.
+
+    Raises:
+        UsageError: another process writes it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise UsageError(f"another process writes {folder}: wait for it, or name another folder") from None
+    try:
+        yield
+    finally:
+        os.close(place)
 
 
 def file_sha256(file: Path) -> str:

@@ -73,12 +73,13 @@ class ImageList:
         return load_pixels(self.roots[-1] / path, channels)
 
     def files(self) -> pa.LargeStringArray:
-        """Return the absolute path of each image's file, below the first folder that has it."""
+        """Return the absolute path of each image's file, below the first folder that has it, or else the first one."""
         tried = [os.path.abspath(root) for root in self.roots]  # noqa: PTH100 - a million
         found = []
         for path in self.paths.to_pylist():
             candidates = [os.path.normpath(os.path.join(root, path)) for root in tried]  # noqa: PTH118
-            found.append(next(filter(is_image_file, candidates[:-1]), candidates[-1]))
+            there = candidates[1:] and next(filter(is_image_file, candidates), "")
+            found.append(there or candidates[0])
         return pa.array(found, pa.large_string())
 
 

@@ -163,7 +163,7 @@ def _mistake(condition: Condition, column: FilterColumn) -> str:
 def _probability_mistake(condition: Condition, column: FilterColumn) -> str:
     text, name = repr(condition.text), condition.attribute
     if column.probability is None:
-        why = "it may have several values" if column.separator else "the model does not predict it"
+        why = "the model does not predict it" if column.predicted is None else "it may have several values"
         return f"{text}: {name!r} has no single probability, as {why}"
     if condition.operator not in (">=", "<"):
         return f"{text}: a probability is compared by >= or <, such as {name}:{_PROBABILITY}>=0.9"

@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     """Search as the command line says."""
     args = parse_search_args(argv)
     with (
-        report_usage_errors("search.py", "use another machine, or embed by --projection"),
-        naming_flags("checkpoint", "device", "top", "where", "engine", "overwrite"),
+        report_usage_errors("search.py", "embed by --projection, whose embeddings are shorter"),
+        naming_flags("checkpoint"),
         stop_signals("search.py"),
     ):
         search(args)
@@ -52,7 +52,8 @@ def search(args: Namespace) -> None:
     output = Path(args.output) if args.output else None
     if output is not None:
         check_writable(output)
-    device = set_up_process(args.device).device
+    with naming_flags("device"):
+        device = set_up_process(args.device).device
     index = Index(args.index, checkpoint=args.checkpoint, device=device)
     filters = tuple(args.where or ())
     start = time.perf_counter()

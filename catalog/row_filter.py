@@ -100,7 +100,7 @@ def fitting_rows(condition: Condition, column: FilterColumn) -> tuple[Rows, Rows
         return fits, np.zeros(len(fits), bool)
     sources = {_GIVEN: column.given, _PREDICTED: column.predicted}
     found = [
-        _compared(one, condition.value, column.separator)
+        _compared(one, condition.value, column)
         for kind, one in sources.items()
         if one is not None and condition.source in ("", kind)
     ]
@@ -177,7 +177,7 @@ def _known_classes(column: FilterColumn) -> dict[str, None]:
     known = dict.fromkeys(column.classes)
     for one in (column.given, column.predicted):
         for cell in [] if one is None else one.dictionary.to_pylist():
-            known |= dict.fromkeys(_values(cell, column.separator))
+            known |= dict.fromkeys(_values(cell, column))
     return known
 
 
@@ -185,17 +185,21 @@ def _some(known: Mapping[str, None]) -> str:
     return f" (it has {quoted(list(known), _NAMED)})" if known else ""
 
 
-def _values(cell: str, separator: str) -> list[str]:
-    return values_of(cell.replace(separator, SEPARATOR)) if separator else [cell]
+def _values(cell: str, column: FilterColumn) -> list[str]:
+    """Return the values in a cell; the whole cell is one too where no model says that there may be several."""
+    if not column.separator:
+        return [cell]
+    values = values_of(cell.replace(column.separator, SEPARATOR))
+    return values if column.predicted is not None or cell in values else [*values, cell]
 
 
 def _normal(value: str) -> str:
     return str(normalized_cells(pa.array([value], pa.string()))[0].as_py())
 
 
-def _compared(column: pa.DictionaryArray, value: str, separator: str) -> tuple[Rows, Rows]:
+def _compared(cells: pa.DictionaryArray, value: str, column: FilterColumn) -> tuple[Rows, Rows]:
     """Return which rows have a known cell, and which have the value in it, both bool [N]."""
     wanted = {value, _normal(value)}
-    has = [bool(wanted & {*_values(cell, separator)}) for cell in column.dictionary.to_pylist()]
-    codes = column.indices.fill_null(len(has)).to_numpy(zero_copy_only=False)
+    has = [bool(wanted & {*_values(cell, column)}) for cell in cells.dictionary.to_pylist()]
+    codes = cells.indices.fill_null(len(has)).to_numpy(zero_copy_only=False)
     return codes < len(has), np.array([*has, False])[codes]

@@ -86,7 +86,7 @@ def check_sheet(hits: Hits) -> None:
     """
     if len(hits.table) > MOST_IMAGES:
         raise UsageError(
-            f"a sheet shows at most {MOST_IMAGES:,} images, not {len(hits.table):,}: lower top, or write .csv"
+            f"a sheet shows at most {MOST_IMAGES:,} images, not {len(hits.table):,}: ask for fewer, or write .csv"
         )
 
 

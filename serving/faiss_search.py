@@ -107,7 +107,7 @@ def open_faiss(
     """
     if not is_installed():
         raise UsageError(
-            "engine faiss needs the package faiss-cpu: pip install -r requirements-search.txt, or use engine exact"
+            "the engine faiss needs the package faiss-cpu: pip install -r requirements-search.txt, or use the exact one"
         )
     import faiss
 

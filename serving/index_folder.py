@@ -240,4 +240,4 @@ _KINDS: dict[str, type] = {"str": str, "bool": bool, "int": int, "dict": dict, "
 
 
 def _damaged(file: Path, why: str) -> UsageError:
-    return UsageError(f"{file} is damaged: {why}; embed the images again with overwrite")
+    return UsageError(f"{file} is damaged: {why}; make the index again, with embed.py and overwrite")

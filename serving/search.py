@@ -203,8 +203,8 @@ class Index:
             raise UsageError(f"{path}, which made the index {self.folder}, is not there: name its place as checkpoint")
         if file_sha256(path) != info.checkpoint_sha256:
             raise UsageError(
-                f"{path} is not the checkpoint that made the index {self.folder}, or was changed since: name that one "
-                "as checkpoint, or embed the images again"
+                f"{path} did not make the index {self.folder}, or was changed since: name the file that did as "
+                "checkpoint, or embed the images again"
             )
         preprocessing = {name: value for name, value in info.preprocessing.items() if name in PREPROCESSING}
         return MultiLabel(path, device=self._device, use_ema=info.use_ema, tta=info.tta, preprocessing=preprocessing)

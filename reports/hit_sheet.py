@@ -18,7 +18,7 @@ from runtime.errors import UsageError
 MOST_IMAGES = 1000  # on a sheet
 _ACROSS = 6  # images beside each other in a PNG
 _GAP, _LINE = 8, 13  # pixels: around an image, height of a line of text
-_CHARACTERS = 22  # in a line below an image
+_CHARACTERS = 27  # in a line below an image
 _DPI = 100
 _TALLEST = 60_000  # pixels; no picture is higher than 2**16
 

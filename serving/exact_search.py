@@ -13,8 +13,9 @@ import torch
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_BLOCK = 1 << 14  # rows that are copied at a time
-_FEW = 0.25  # share of the rows below which only these are read, instead of all
+_BLOCK = 1 << 14  # rows that are compared in float64 at a time
+_COPIED = 1 << 10  # rows that are copied at a time: the copy stays in the processor's cache
+_FEW = 0.4  # share of the rows below which only these are read, instead of all
 _HALF = 2.0**-11  # relative error of rounding to float16
 _SINGLE = 2.0**-23  # bound of the relative error of an operation in float32
 _SMALLEST = 1e-6  # absolute error of rounding to float16 near zero, generously
@@ -70,8 +71,12 @@ def _rough_products(
     table = torch.from_numpy(embeddings)
     if len(rows) > _FEW * len(embeddings):
         products = torch.mv(table, half).float().numpy()
-        found: npt.NDArray[np.float32] = products if len(rows) == len(embeddings) else products[rows]
-        return found
-    wanted = torch.from_numpy(rows)
-    parts = [torch.mv(table[wanted[i : i + _BLOCK]], half).float() for i in range(0, len(rows), _BLOCK)]
-    return torch.cat(parts).numpy()
+        chosen: npt.NDArray[np.float32] = products if len(rows) == len(embeddings) else products[rows]
+        return chosen
+    found = np.empty(len(rows), np.float32)
+    copied = torch.empty(min(_COPIED, len(rows)), table.shape[1], dtype=torch.float16)  # new memory costs more than it
+    for start in range(0, len(rows), _COPIED):
+        wanted = torch.from_numpy(rows[start : start + _COPIED])
+        part = torch.index_select(table, 0, wanted, out=copied[: len(wanted)])
+        found[start : start + len(wanted)] = torch.mv(part, half).numpy()
+    return found

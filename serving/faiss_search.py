@@ -120,8 +120,8 @@ def open_faiss(
         except (ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"{folder / FILE} is damaged ({first_line(error)}): delete it and {INFO}") from None
     _logger.info(f"Grouping {len(embeddings):,} embeddings for faiss, once")
-    groups = _grouped(embeddings, np.flatnonzero(readable))
-    about = _measured(groups, made_by, embeddings, np.flatnonzero(readable))
+    groups = group_rows(embeddings, np.flatnonzero(readable))
+    about = measure_recall(groups, made_by, embeddings, np.flatnonzero(readable))
     with atomic_file(folder / FILE) as unfinished:
         faiss.write_index(groups, str(unfinished))
     with atomic_file(folder / INFO) as unfinished:
@@ -129,7 +129,7 @@ def open_faiss(
     return FaissSearch(groups, about)
 
 
-def _grouped(embeddings: npt.NDArray[np.float16], rows: Rows) -> Any:
+def group_rows(embeddings: npt.NDArray[np.float16], rows: Rows) -> Any:
     """Return faiss's index of some rows, whose ids are their numbers."""
     import faiss
 
@@ -148,8 +148,15 @@ def _grouped(embeddings: npt.NDArray[np.float16], rows: Rows) -> Any:
     return groups
 
 
-def _measured(groups: Any, made_by: list[str], embeddings: npt.NDArray[np.float16], rows: Rows) -> FaissInfo:
-    """Return how many groups must be read for the recall, measured against exact search."""
+def measure_recall(groups: Any, made_by: list[str], embeddings: npt.NDArray[np.float16], rows: Rows) -> FaissInfo:
+    """Return how many groups must be read for the recall, measured against exact search.
+
+    Args:
+        groups: faiss's index.
+        made_by: hashes of the index that they belong to.
+        embeddings: float16 [N, D].
+        rows: the rows in the groups, some of which are the queries.
+    """
     queries = np.random.default_rng(1).permutation(rows)[:_QUERIES]
     exact = []
     for row in queries:  # the nearest row is the query itself

@@ -22,14 +22,13 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from catalog.image_list import list_images
 from options.serving_kwargs import NAMED, serving_kwargs
 from options.shared import SMALLER
 from runtime.errors import printable, report_usage_errors
 from runtime.process import set_up_process
 from runtime.process_group import check_single
 from runtime.stop_signals import stop_signals
-from serving.index_build import build_index, describe_index
+from serving.index_build import build_index
 from serving.multi_label import MultiLabel
 from timm.data.loader_workers import explained_workers
 from training.flag_names import naming_flags
@@ -50,27 +49,30 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def embed(args: Namespace) -> None:
-    """Make the index: find the images, load the model, embed."""
+    """Make the index: load the model, find the images, embed."""
     check_single("several processes would write one index")
     with naming_flags("device"):
         device = set_up_process(args.device).device
     for note in embed_parser().notes(args, device):
         _logger.info(note)
-    lists = list_images(args.input, args.image_root or None, labels=True)
     model = MultiLabel(args.checkpoint, device=device, **serving_kwargs(args))
     if len(model.label_space):
         model.check_heads()
     ready = model.ready
     _logger.info(f"{args.checkpoint}: {ready.arch}, {ready.data_config}; classes: {ready.label_space}")
-    formats = {"amp": args.amp, "amp_dtype": args.amp_dtype}
-    info = describe_index(model, lists, args.input, projection=args.projection, number_format=formats)
-    _logger.info(f"{info.rows:,} images, {info.representation} of {info.width} numbers")
-    folder = Path(args.output)
     start = time.perf_counter()
-    built = build_index(model, lists, folder, info, overwrite=args.overwrite, log_interval=args.log_freq)
+    built = build_index(
+        model,
+        args.input,
+        args.output,
+        projection=args.projection,
+        image_root=args.image_root or None,
+        overwrite=args.overwrite,
+        log_interval=args.log_freq,
+    )
     seconds = time.perf_counter() - start
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{built.rows:,} images, {seconds:.1f} s: {printable(str(folder))}, {size / 1e6:.1f} MB", flush=True)
+    size = sum(file.stat().st_size for file in Path(args.output).iterdir())
+    print(f"{built.rows:,} images, {seconds:.1f} s: {printable(args.output)}, {size / 1e6:.1f} MB", flush=True)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Condition:
 
 
 def parse_condition(text: str, columns: Mapping[str, FilterColumn]) -> Condition:
-    """Return a filter, of which every part was checked.
+    """Return a filter after checking every part of it.
 
     Args:
         text: the filter. Attributes and classes may have the characters of operators in their names.

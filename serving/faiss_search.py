@@ -76,6 +76,9 @@ class FaissSearch:
         read = min(self.info.groups, math.ceil(self.info.read * len(embeddings) / len(rows)))
         count = min(len(rows), _PROPOSED * max(top, _NEIGHBORS))
         proposed = _proposed(self.groups, query, count, read, rows, len(embeddings))
+        while len(proposed) < top and read < self.info.groups:  # the groups nearby have too few rows that fit
+            read = min(self.info.groups, 2 * read)
+            proposed = _proposed(self.groups, query, count, read, rows, len(embeddings))
         exact = exact_products(embeddings, query, proposed)
         best = np.lexsort((proposed, -exact))[:top]
         return proposed[best], exact[best]
@@ -155,7 +158,7 @@ def measure_recall(groups: Any, made_by: list[str], embeddings: npt.NDArray[np.f
         groups: faiss's index.
         made_by: hashes of the index that they belong to.
         embeddings: float16 [N, D].
-        rows: the rows in the groups, some of which are the queries.
+        rows: the rows in the groups, among which are the queries.
     """
     queries = np.random.default_rng(1).permutation(rows)[:_QUERIES]
     exact = []

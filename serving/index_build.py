@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from catalog.data_error import DataError
-from catalog.image_list import ImageList
+from catalog.image_list import ImageList, list_images
 from reports.predictions import Predictions
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
@@ -26,8 +27,6 @@ from runtime.progress import progress_bar
 from serving.embedding import embed_batches, embedding_width
 from serving.index_folder import (
     EMBEDDINGS,
-    ERROR,
-    IMAGE_FILE,
     INFO,
     ROWS,
     UNFINISHED,
@@ -41,7 +40,7 @@ from serving.index_folder import (
     row_columns,
     write_info,
 )
-from serving.index_rows import row_tables, rows_sha256, table_labels
+from serving.index_rows import row_tables, rows_sha256
 from serving.labeling import put_labels, report_unreadable
 from serving.loading import make_loader
 from serving.multi_label import MultiLabel
@@ -63,28 +62,62 @@ _SETTINGS = {
 }
 
 
-def describe_index(
+def build_index(
     model: MultiLabel,
-    lists: Sequence[ImageList],
-    inputs: Sequence[str],
+    inputs: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
     *,
-    projection: bool,
-    number_format: dict[str, Any],
+    projection: bool = False,
+    image_root: str | None = None,
+    overwrite: bool = False,
+    log_interval: int = 10,
 ) -> IndexInfo:
-    """Return what the index of a model and its images is.
+    """Build an index, or continue one that the same settings began; return what it is.
 
     Args:
         model: a single model.
-        lists: the images, with the labels of their tables.
-        inputs: the files, folders and tables that the images come from.
-        projection: embed by z instead of h.
-        number_format: `amp` and `amp_dtype`.
+        inputs: image files, folders, and tables, whose other columns are labels.
+        folder: the folder of the index.
+        projection: embed by the projection z instead of the representation h.
+        image_root: the folder that the paths in tables are relative to; None for each table's own.
+        overwrite: replace another index.
+        log_interval: batches between two lines of the log, where no terminal shows a bar.
+
+    Raises:
+        UsageError: an input is wrong, another index or other files are in the folder, no image can be read, the
+            embeddings are not finite, there are several models, or there is no projection head.
+    """
+    place, texts = Path(folder), [os.fspath(one) for one in inputs]
+    lists = list_images(texts, image_root, labels=True)
+    info = _describe(model, lists, texts, projection)
+    _logger.info(f"{info.rows:,} images, {info.representation} of {info.width} numbers")
+    done = _prepare(place, info, overwrite)
+    with only_writer(place):
+        if done is not None and done.complete:
+            _logger.info(f"{place} is complete already")
+            return done
+        if done is None:
+            write_info(place, info)
+        state = _open_state(model, place, done or info)
+        if state.done:
+            _logger.info(f"Continuing at row {state.done:,} of {info.rows:,}")
+        dataset = ImageDataset(lists, model.ready.channels)
+        dataset.unreadable[: state.done] = torch.from_numpy(state.unreadable[: state.done])
+        try:
+            _embed(model, dataset, place, state, log_interval)
+        finally:
+            state.save(place)
+        _check_readable(dataset, place)
+        return _finish(dataset, lists, place, state)
+
+
+def _describe(model: MultiLabel, lists: Sequence[ImageList], inputs: Sequence[str], projection: bool) -> IndexInfo:
+    """Return what the index of a model and its images is.
 
     Raises:
         UsageError: there are several models, there is no projection head, or two columns would have one name.
     """
     ready, checkpoint = model.ready, Path(model.checkpoints[0].path)
-    labels = table_labels(lists)
     info = IndexInfo(
         checkpoint=str(checkpoint.absolute()),
         checkpoint_sha256=file_sha256(checkpoint),
@@ -92,7 +125,7 @@ def describe_index(
         representation="z" if projection else "h",
         use_ema=model.use_ema,
         tta=model.tta,
-        number_format=number_format,
+        number_format=model.number_format,
         preprocessing=json.loads(json.dumps(ready.data_config)),  # tuples become lists, as in the file
         label_space=model.label_space.to_dict(),
         labels=[],
@@ -104,51 +137,11 @@ def describe_index(
     taken = row_columns(info).keys()
     if len(taken) < 3 + 2 * len(model.label_space):
         raise UsageError("two columns of the index would have one name: rename the attributes with a ':' in their name")
-    refused = [name for name in labels if name in taken or name in (IMAGE_FILE, ERROR)]
-    for name in refused:
+    labels = list(dict.fromkeys(name for part in lists for name in part.labels))
+    for name in [name for name in labels if name in taken]:
         _logger.warning(f"column {name!r} is left out: the index has a column of that name")
-    return replace(info, labels=[name for name in labels if name not in refused])
-
-
-def build_index(
-    model: MultiLabel,
-    lists: Sequence[ImageList],
-    folder: Path,
-    info: IndexInfo,
-    *,
-    overwrite: bool,
-    log_interval: int,
-) -> IndexInfo:
-    """Build an index, or continue one that the same settings began; return what it is then.
-
-    Args:
-        model: a single model.
-        lists: the images.
-        folder: the folder of the index.
-        info: the result of `describe_index`.
-        overwrite: replace another index.
-        log_interval: batches between two lines of the log.
-
-    Raises:
-        UsageError: another index or other files are there, no image can be read, or the embeddings are not finite.
-    """
-    done = _prepare(folder, info, overwrite)
-    with only_writer(folder):
-        if done is not None and done.complete:
-            return done
-        if done is None:
-            write_info(folder, info)
-        state = _open_state(model, folder, done or info)
-        dataset = ImageDataset(lists, model.ready.channels)
-        if state.done:
-            _logger.info(f"Continuing at row {state.done:,} of {info.rows:,}")
-        dataset.unreadable[: state.done] = torch.from_numpy(state.unreadable[: state.done])
-        try:
-            _embed(model, dataset, folder, state, log_interval)
-        finally:
-            state.save(folder)
-        _check_readable(dataset, folder)
-        return _finish(dataset, lists, folder, state)
+        labels.remove(name)
+    return replace(info, labels=labels)
 
 
 @dataclass

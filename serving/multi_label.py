@@ -89,7 +89,6 @@ class MultiLabel:
         distributed: bool = False,
     ) -> None:
         _check_numbers(batch_size, workers, tta)
-        self.tta, self.use_ema = tta, use_ema
         self.loading = {
             "batch_size": batch_size,
             "workers": workers,
@@ -107,6 +106,7 @@ class MultiLabel:
             "data": data,
             "needs_heads": False,  # a model without attributes embeds images too
         }
+        self.tta, self.use_ema, self.number_format = tta, use_ema, settings["precision"]
         sources = [source] if isinstance(source, str | os.PathLike | Checkpoint) else list(source)
         if not sources:
             raise UsageError("there is no checkpoint: name the folder of a run, or a file")

@@ -179,7 +179,7 @@ class Index:
         return nearest(self.embeddings, query.vector, top, rows)
 
     def queries(self, images: Images) -> Iterator[Query]:
-        """Yield the images to search with; those of a folder or a table one by one.
+        """Yield the images to search with; a folder and a table give theirs one by one.
 
         Raises:
             UsageError: an image cannot be read, or is not there.

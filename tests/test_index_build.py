@@ -12,10 +12,9 @@ import pytest
 from table_files import read_rows, write_table
 from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 
-from catalog.image_list import list_images
 from runtime.errors import Interrupted, UsageError
 from serving import index_build
-from serving.index_build import build_index, describe_index
+from serving.index_build import build_index
 from serving.index_folder import IndexInfo, file_sha256, open_index, read_info
 from serving.multi_label import MultiLabel
 
@@ -48,9 +47,7 @@ def index(model: MultiLabel, place: Path, tmp_path_factory: pytest.TempPathFacto
 def build(
     model: MultiLabel, source: Path, folder: Path, *, projection: bool = False, overwrite: bool = False
 ) -> IndexInfo:
-    lists = list_images([str(source)], labels=True)
-    info = describe_index(model, lists, [str(source)], projection=projection, number_format={"amp": False})
-    return build_index(model, lists, folder, info, overwrite=overwrite, log_interval=1)
+    return build_index(model, [source], folder, projection=projection, overwrite=overwrite, log_interval=1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -85,7 +82,7 @@ def test_an_index_has_the_embeddings_and_predictions_of_the_model(
 
 
 class Killed:
-    """Batches of the model, of which only some are made before a signal."""
+    """Batches of the model until a signal comes after some."""
 
     def __init__(self, batches: int) -> None:
         self.left = batches

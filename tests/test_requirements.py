@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 OURS = {*ROOMS, "hostile", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
-OPTIONAL = {"wandb"}  # --log-wandb names the package to install
+OPTIONAL = {"wandb", "faiss"}  # --log-wandb and --engine faiss name the package to install
 
 
 def requirements(name: str) -> dict[str, Requirement]:

@@ -75,7 +75,7 @@ def compared(name: str, embeddings: Half, queries: Single, rows: Rows, note: str
 
         return one
 
-    contenders = {label: (lambda label=label: work(label)) for label in finders}  # type: ignore[misc]
+    contenders = {label: (lambda label=label: work(label)) for label in finders}
     return Comparison(name, contenders, rounds=rounds, note=note).run()
 
 

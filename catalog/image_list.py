@@ -78,8 +78,8 @@ class ImageList:
         found = []
         for path in self.paths.to_pylist():
             candidates = [os.path.normpath(os.path.join(root, path)) for root in tried]  # noqa: PTH118
-            there = candidates[1:] and next(filter(is_image_file, candidates), "")
-            found.append(there or candidates[0])
+            several = len(candidates) > 1
+            found.append(next((file for file in candidates if several and is_image_file(file)), candidates[0]))
         return pa.array(found, pa.large_string())
 
 

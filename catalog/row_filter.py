@@ -173,7 +173,7 @@ def _probability_mistake(condition: Condition, column: FilterColumn) -> str:
 
 
 def _known_classes(column: FilterColumn) -> dict[str, None]:
-    """Return the classes that a row can have, in order: the model's, and those of the labels."""
+    """Return the classes that a row can have, in order: the model's, then others that labels have."""
     known = dict.fromkeys(column.classes)
     for one in (column.given, column.predicted):
         for cell in [] if one is None else one.dictionary.to_pylist():

@@ -16,7 +16,7 @@ STYLE = """
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1.5rem 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; }
+h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; overflow-wrap: anywhere; }
 h3 { font-size: 1.05rem; margin: 2rem 0 .25rem; scroll-margin-top: .5rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
 a { color: var(--link); }

@@ -83,14 +83,16 @@ class ExportedModel(nn.Module):
         """Return each attribute's logits [B, K] of images [B, C, H, W]."""
         return run_session(self.session, images, self.label_space.attributes)
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Return the representation h [B, D] of images [B, C, H, W].
+    def forward_embedding(self, images: Tensor, projection: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return h [B, D], or z [B, P], and each attribute's logits [B, K] of images [B, C, H, W].
 
         Raises:
             UsageError: the file has no such output.
         """
-        self._size("h")
-        return run_session(self.session, images, ["h"])["h"]
+        output = "z" if projection else "h"
+        self._size(output)
+        found = run_session(self.session, images, [*self.label_space.attributes, output])
+        return found.pop(output), found
 
     def _size(self, output: str) -> int:
         if output not in self.sizes or output in self.label_space.attributes:

@@ -112,7 +112,7 @@ def check_output(output: Path, form: str) -> None:
 
 def _export_timm(settings: ExportSettings, ready: EvaluationModel, images: Tensor, output: Path) -> float:
     """Write the folder of stock timm; return the largest difference of an output."""
-    model, counts = ready.model, ready.label_space.num_classes
+    model, counts = ready.network, ready.label_space.num_classes
     stock = stock_model(ready, settings.backbone_only)
     with torch.inference_mode():
         expected = {"h": model.forward_features(images)} if settings.backbone_only else dict(model(images))

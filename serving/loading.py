@@ -185,6 +185,7 @@ def make_loader(
     prefetcher: bool,
     distributed: bool = False,
     together: int = 1,
+    first_row: int = 0,
 ) -> Any:
     """Return timm's evaluation loader; with several processes each reads its share.
 
@@ -197,6 +198,7 @@ def make_loader(
         prefetcher: whether images are normalized on the device.
         distributed: whether there is a process group.
         together: number of loaders that this process reads at the same time.
+        first_row: row of the dataset with which a single process begins.
     """
     check_batch_fits(batch_size, tuple(ready.data_config["input_size"]), on_host=ready.device.type == "cpu")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
@@ -211,6 +213,7 @@ def make_loader(
         img_dtype=ready.dtype,
         use_prefetcher=prefetcher,
         sharers=processes * together,
+        first_row=first_row,
     )
     return create_eval_loader(dataset, ready.data_config, batch_size, settings)
 

@@ -92,7 +92,6 @@ class MultiLabel:
         distributed: bool = False,
     ) -> None:
         _check_numbers(batch_size, workers, tta)
-        self.tta, self.use_ema, self.preprocessing = tta, use_ema, dict(preprocessing or {})
         self.loading = {
             "batch_size": batch_size,
             "workers": workers,
@@ -110,6 +109,8 @@ class MultiLabel:
             "data": data,
             "needs_heads": False,  # a model without attributes embeds images too
         }
+        self.tta, self.use_ema, self.number_format = tta, use_ema, settings["precision"]
+        self.preprocessing = settings["preprocessing"]
         sources = [source] if isinstance(source, str | os.PathLike | Checkpoint) else list(source)
         if not sources:
             raise UsageError("there is no checkpoint: name the folder of a run, or a file")

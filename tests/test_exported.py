@@ -88,7 +88,7 @@ def test_what_an_onnx_file_has_fixed_is_refused(sources: dict[str, Path], settin
 
 
 def test_an_output_that_was_not_exported_is_named(sources: dict[str, Path]) -> None:
-    with pytest.raises(UsageError, match="no projection head"):
+    with pytest.raises(UsageError, match="has no output z: export the checkpoint again with --outputs z"):
         MultiLabel(sources["onnx"]).embed(sources["checkpoint"].parent / "data" / "val.csv", projection=True)
 
 

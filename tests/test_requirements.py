@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 OURS = {*ROOMS, "hostile", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
-OPTIONAL = {"wandb", "trackio", "tensorboard"}  # --log-wandb and its likes name the package to install
+OPTIONAL = {"wandb", "trackio", "tensorboard", "faiss"}  # the flags that use them name the package to install
 
 
 def requirements(name: str) -> dict[str, Requirement]:

@@ -19,7 +19,6 @@ if __name__ == "__main__":
     parse_export_args(check_paths=True)
 
 from argparse import Namespace
-from dataclasses import fields
 from pathlib import Path
 
 from options.serving_kwargs import NAMED, PREPROCESSING
@@ -43,8 +42,14 @@ def export(args: Namespace) -> None:
     check_single("several processes would write one file")
     output = Path(args.output) if args.output else default_output(Path(args.checkpoint), args.format)
     set_up_process("cpu")
-    names = [field.name for field in fields(ExportSettings)]
-    settings = ExportSettings(**{name: value for name in names if (value := getattr(args, name)) is not None})
+    settings = ExportSettings(
+        backbone_only=args.backbone_only,
+        outputs=args.outputs or (),
+        int8=args.int8,
+        calibration_images=args.calibration_images,
+        workers=args.workers,
+        triton=args.triton,
+    )
     preprocessing = {name: getattr(args, name) for name in PREPROCESSING}
     checkpoint = read_checkpoint(args.checkpoint)
     export_model(

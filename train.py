@@ -39,6 +39,7 @@ from typing import Any
 import torch
 
 from catalog.label_space import LabelSpace
+from commands import leave_report
 from commands.find_resumed import changed_flags, find_resumed
 from commands.open_outputs import launch_words, open_outputs
 from commands.start_log import images_per_batch, log_start
@@ -46,7 +47,7 @@ from runtime.atomic_file import check_writable
 from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
-from runtime.process import Process, leave_process_group, set_up_process
+from runtime.process import Process, leave_now, leave_process_group, set_up_process
 from runtime.progress import announced
 from runtime.random_state import gather_objects, seed_all
 from runtime.rank_watch import explained_ranks
@@ -99,7 +100,13 @@ def main(argv: list[str] | None = None) -> None:
         explained_ranks(),
         stop_signals("train.py") as signals,
     ):
-        train(prepare(args, signals))
+        run = prepare(args, signals)
+        train(run)
+        folder, device = run.outputs.folder, run.process.device
+        del run  # its memory, and the workers of its loaders
+        leave_now()
+        if folder and args.report:
+            leave_report.leave_report(folder, device, args.workers)
 
 
 def train(run: Run) -> None:

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from commands.leave_report import keep_views, session
 from options.run_folder import DEFAULT_OUTPUT
 from options.train import train_parser
 from options.yaml_file import args_text
+from reports.run_record import VIEWS, RunRecord, table_hashes
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.process import Process
 from timm import utils
@@ -97,10 +99,14 @@ def open_outputs(
     options: dict[str, Any] = {"continues": args.on_save_error == "go-on", "launch": launch_words(run.process)}
     options["loggers"] = open_loggers(args, folder, run.start["epoch"], task.label_space.attributes, recorded)
     options["class_names"] = task.label_space.classes
-    options["saves_views"] = args.save_images
-    options["draw_views"] = partial(
-        view_sheet, kinds=run.plan.kinds, data_config=run.data_config, describe=task.label_space.describe
-    )
+    record = RunRecord(folder, session(run.process, table_hashes(args.data_dir, args.train_split, args.val_split)))
+    record.write()
+    options["log_row"] = lambda row: record.write()
+
+    # views
+    draw = partial(view_sheet, kinds=run.plan.kinds, data_config=run.data_config, describe=task.label_space.describe)
+    options |= {"draw_views": draw, "saves_views": args.save_images}
+    options["keep_views"] = partial(keep_views, folder / VIEWS, draw)
     return Outputs(folder, saver, run.settings.eval_metric, task.label_space.attributes, **options)
 
 

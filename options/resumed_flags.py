@@ -21,6 +21,7 @@ _FREE = {
     *("probe_first", "output", "experiment", "checkpoint_hist", "recovery_interval", "on_save_error", "log_interval"),
     *(
         "save_images",
+        "report",
         "log_tensorboard",
         "log_wandb",
         "log_trackio",

@@ -195,6 +195,8 @@ def _running_flags(group: Group) -> None:
     add("--log-interval", STEPS, 200, "steps between log lines")
     sheet = "save a picture of a batch's views, before mixing, at each log line"
     switch("--save-images", sheet, needs=(_LOADED_AGAIN,))
+    page = "leave report.html and a model card, from one more pass over at most 20,000 validation images"
+    switch("--report", page, default=True)
     switch("--log-tensorboard", "write the scores, views and confusion matrices for TensorBoard, in the run's folder")
     switch("--log-wandb", "send the scores, views and confusion matrices to Weights & Biases")
     switch("--log-trackio", "write the same for Trackio, which needs no account")

@@ -1,5 +1,6 @@
 """Flags of train.py about how a run goes: its loop and what it leaves, processes, devices, precision, loading."""
 
+import json
 import math
 import multiprocessing
 import os
@@ -223,6 +224,22 @@ def test_a_run_may_continue_after_a_file_could_not_be_written(prepare: Prepare) 
 def test_steps_are_logged_at_intervals(plain: Outcome, busy: Outcome) -> None:
     assert plain[1].count("Train: 0 [") == 2  # the first and the last
     assert busy[1].count("Train: 0 [") == 3
+
+
+@shows("report")
+def test_a_run_leaves_a_report_unless_told_not_to(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Path] = []
+    monkeypatch.setattr("commands.leave_report.leave_report", lambda folder, device, workers: left.append(folder))
+    words = ("--knn-interval", "0", "--output", tmp_path)
+    folder, _ = train_through(data, tmp_path, *words)
+    train_through(data, tmp_path, *words, "--no-report")
+    assert left == [folder]
+    # what the report needs of the run
+    session = json.loads((folder / "run.json").read_text())["sessions"][0]
+    assert session["seconds"] > 0
+    assert set(session["tables"]) == {"train.csv", "val.csv"}
+    with Image.open(folder / "views.jpg") as sheet:
+        assert sheet.width > 2 * 32
 
 
 @shows("save_images")

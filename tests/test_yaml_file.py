@@ -18,7 +18,7 @@ def train(*words: str) -> argparse.Namespace:
 SAMPLES = """
 --data-dir elsewhere | --train-split a | --val-split b | --on-save-error go-on | --attributes color no true 007
 --max-unreadable 0.5 | --attribute-weights color=2 a=b=0.5 no=1 | --classify-view both | --model resnet50 | --pretrained
---pretrained-path w.safetensors | --initial-checkpoint a.pth | --resume null | --resume a --no-resume-opt
+--no-report | --pretrained-path w.safetensors | --initial-checkpoint a.pth | --resume null | --resume a --no-resume-opt
 --gp max | --model-kwargs a=1 b='1' c=(1,2) d=[1,{'x':None}] e=True f=None g=silu h=1e-3 i=no j=01
 --grad-checkpointing | --img-size 64 | --input-size 1 28 28 | --crop-pct 0.9
 --crop-mode border | --mean 0.5 | --std 0.1 0.2 0.3 | --interpolation bicubic | --temperature 0.07

@@ -25,6 +25,7 @@ from training.summary import Row, ranked, write_summary
 
 _logger = logging.getLogger("train")
 
+LogRow = Callable[[Row], None]
 DrawViews = Callable[[Tensor, Tensor], Image.Image]
 
 
@@ -94,7 +95,9 @@ class Outputs(NoOutputs):
         launch: words that start train.py as this run was started.
         continues: whether training continues after a file could not be written; otherwise it stops.
         loggers: loggers beside the folder.
+        log_row: function that records that an epoch has ended.
         draw_views: function that draws a batch's views; None if there are no views to draw.
+        keep_views: function that keeps the first batch's views for the report.
         saves_views: whether view sheets are saved in the folder.
         class_names: names of the classes by attribute, for the loggers' confusion matrices.
     """
@@ -108,7 +111,9 @@ class Outputs(NoOutputs):
         launch: str = "python train.py",
         continues: bool = False,
         loggers: Loggers | None = None,
+        log_row: LogRow = lambda row: None,
         draw_views: DrawViews | None = None,
+        keep_views: Callable[[Tensor, Tensor], None] | None = None,
         saves_views: bool = False,
         class_names: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -117,7 +122,7 @@ class Outputs(NoOutputs):
         super().__init__(partial(way_to_resume, launch, folder))
         self.launch = launch
         self.loggers, self.draw_views, self.saves_views = loggers or Loggers(), draw_views, saves_views
-        self.class_names = class_names or {}
+        self.log_row, self.keep_views, self.class_names = log_row, keep_views, class_names or {}
         self.rows: list[Row] = []
         self.best: tuple[float | None, int | None] = (None, None)
         self.next_drawing = self.next_confusion = 0.0
@@ -135,6 +140,7 @@ class Outputs(NoOutputs):
         with self._explained():
             write_summary(self.folder / "summary.csv", row)
         self._draw_curves(last)
+        self.log_row(row)
         self.loggers.log_row(row)
         with self._explained():
             self.best = self.saver.save_checkpoint(epoch, metric=value)
@@ -149,8 +155,13 @@ class Outputs(NoOutputs):
 
         The folder has a sheet for each of these steps, the loggers have one for each epoch's first step.
         """
+        if images.ndim != 4:  # representations of a frozen backbone have no pixels
+            return
+        if self.keep_views is not None:
+            self.keep_views(images, target)
+            self.keep_views = None
         logged = step == 0 and self.loggers
-        if self.draw_views is None or images.ndim != 4 or not (self.saves_views or logged):  # not 4: cached features
+        if self.draw_views is None or not (self.saves_views or logged):
             return
         sheet = self.draw_views(images, target)
         if self.saves_views:

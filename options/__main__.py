@@ -6,6 +6,7 @@ import signal
 from options.audit import audit_parser
 from options.choose import choose_parser
 from options.export import export_parser
+from options.fill import fill_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
@@ -30,7 +31,7 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 _PARSERS = (  # in the order of the page
     *(train_parser, validate_parser, inference_parser, refit_parser),
-    *(export_parser, choose_parser, split_parser, audit_parser),
+    *(export_parser, choose_parser, split_parser, audit_parser, fill_parser),
 )
 
 

@@ -15,7 +15,7 @@ from catalog.label_space import SEPARATOR, LabelSpace
 from reports.fill_files import QueuedCell
 from reports.fill_report import FilledAttribute
 from serving.cell_reading import Cells, Reading
-from serving.class_promise import HeldOut, choose_promise
+from serving.class_promise import HeldOut, ToFill, choose_promise
 from serving.label_queue import queue_order
 from serving.selective import FAILURE, fewest_cells
 
@@ -65,7 +65,7 @@ def fill_attribute(
     blank = ~given[rows]
     predicted = np.where(blank, cells.predicted, -1)
     groups = 1 if several else len(classes)
-    promise = choose_promise(held_out, groups, precision, predicted, cells.confidence, by_class)
+    promise = choose_promise(held_out, ToFill(cells.confidence, predicted), groups, precision, by_class)
     filled = promise.warranted(predicted, cells.confidence)
 
     # the cells
@@ -90,8 +90,8 @@ def fill_attribute(
         unreadable=int((blank & (cells.predicted < 0)).sum()),
         expected=promise.expected(predicted[filled]),
         held_out=promise.cells,
-        warranted=any(one.threshold < math.inf for one in promise.groups.values()),
-        fewest=fewest_cells(precision, FAILURE / 2),
+        warranted=any(one.value < math.inf for one in promise.groups.values()),
+        fewest=fewest_cells(precision, FAILURE),
         by_class=[classes[code] for code in promise.by_class],
         classes=len(classes),
     )

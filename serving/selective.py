@@ -45,7 +45,6 @@ class Selection:
         coverage: share of these cells above the threshold, 0-1.
         precision: share of right cells among the ones above; NaN without any.
         bound: the lower confidence bound of the precision, at least the promise; NaN without any cell above.
-        upper: the upper confidence bound of the precision, at the same level; NaN without any cell above.
         fewest: number of labeled cells below which no threshold can be warranted, even without an error.
     """
 
@@ -54,7 +53,6 @@ class Selection:
     coverage: float
     precision: float
     bound: float
-    upper: float
     fewest: int
 
 
@@ -87,12 +85,9 @@ def choose_threshold(
         if bound >= precision:
             found = (threshold, above, bound)
     threshold, above, bound = found
-    if not above:
-        return Selection(threshold, len(scores), 0.0, math.nan, math.nan, math.nan, fewest_cells(precision, failure))
-    right_above = int(hits[above])
-    upper = 1 - precision_bound(above - right_above, above, failure / len(ranks))
-    fewest = fewest_cells(precision, failure)
-    return Selection(threshold, len(scores), above / len(scores), right_above / above, bound, upper, fewest)
+    share = above / len(scores) if above else 0.0
+    reached = int(hits[above]) / above if above else math.nan
+    return Selection(threshold, len(scores), share, reached, bound, fewest_cells(precision, failure))
 
 
 def precision_bound(right: int, cells: int, failure: float) -> float:

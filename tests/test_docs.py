@@ -17,6 +17,7 @@ from tiny_checkpoint import make_data, make_model, save_checkpoint
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.export import export_parser, parse_export_args
+from options.fill import fill_parser, parse_fill_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
 from options.split import parse_split_args, split_parser
@@ -40,6 +41,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
     "audit.py": parse_audit_args,
+    "fill.py": parse_fill_args,
 }
 
 
@@ -128,7 +130,7 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
     parsers = (
         *(train_parser, validate_parser, inference_parser, refit_parser),
-        *(export_parser, choose_parser, split_parser, audit_parser),
+        *(export_parser, choose_parser, split_parser, audit_parser, fill_parser),
     )
     for parser in parsers:
         known |= parser().flags.keys()

@@ -17,6 +17,7 @@ from options import parser as option_parser
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.export import export_parser, parse_export_args
+from options.fill import fill_parser, parse_fill_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
@@ -36,6 +37,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "choose.py": choose_parser,
     "split.py": split_parser,
     "audit.py": audit_parser,
+    "fill.py": fill_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -46,6 +48,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
     "audit.py": parse_audit_args,
+    "fill.py": parse_fill_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -344,6 +347,7 @@ READERS = {
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
     "split.py": ["options/split.py"],
     "audit.py": [],
+    "fill.py": ["options/fill.py", "options/serving_kwargs.py", "options/train_kwargs.py"],
 }
 
 

@@ -182,8 +182,8 @@ def _place(header: Sequence[str], column: FilledColumn) -> int:
 def _joined(cells: Sequence[str], between: str) -> str:
     """Return cells as a text table has them, without a line end."""
     text = io.StringIO()
-    csv.writer(text, delimiter=between, lineterminator="").writerow(cells)
-    return text.getvalue()
+    csv.writer(text, delimiter=between).writerow(cells)
+    return text.getvalue().removesuffix("\r\n")  # with another line end, the writer would not quote these characters
 
 
 def _write_parquet(source: Path, target: Path, columns: Sequence[FilledColumn], errors: Mapping[int, str]) -> None:

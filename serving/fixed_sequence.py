@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from serving.selective import FAILURE, Floats, fewest_cells, precision_bound
 
-# Held-out cells above the first threshold. With few, one wrong cell ends the sequence; with many, a model that is seldom
-# sure fills nothing. A quarter of the cells, within these multiples of the fewest that warrant anything.
+# Held-out cells above the first threshold: a quarter, within these multiples of the fewest that warrant anything. With
+# fewer, one wrong cell may end the sequence; with more, a model that is seldom sure fills nothing.
 _FIRST, _SHARE = (2.0, 4.0), 0.25
 _MOST = 16  # thresholds
 _RATIO = 1.2  # between the numbers of cells above neighboring thresholds

@@ -21,6 +21,7 @@ from timm.task.head_solver import ROUGH, HeadProblem
 from timm.task.refit import STRENGTHS
 
 FOLDS = 5
+_STRENGTHS = STRENGTHS[::2]
 _PATIENCE = 2  # weaker penalties that are tried after the best one
 
 Floats = npt.NDArray[np.float64]
@@ -68,7 +69,7 @@ def _folds(
 def _held_out_logits(problem: HeadProblem, features: Tensor, folds: npt.NDArray[np.int64]) -> Iterator[Tensor]:
     """Yield for each strength, from strong to weak, the logits [N, K] of heads that did not see their rows."""
     held_out = [torch.from_numpy(folds == fold) for fold in range(int(folds.max()) + 1)]
-    paths = [problem.solve(STRENGTHS, included=~rows, tol=ROUGH) for rows in held_out]
+    paths = [problem.solve(_STRENGTHS, included=~rows, tol=ROUGH) for rows in held_out]
     for heads in zip(*paths, strict=True):
         logits = torch.empty(problem.targets.shape, dtype=torch.float64)
         for rows, head in zip(held_out, heads, strict=True):

@@ -141,9 +141,11 @@ def load_model(args: Namespace, device: Any) -> MultiLabel:
     """
     model = MultiLabel(args.checkpoint, device=device, **serving_kwargs(args))
     model.check_heads()
+    try:
+        model.check_names()
+    except UsageError as error:
+        raise UsageError(str(error).replace("load it with data=DATA", "name a folder with --data DATA")) from error
     ready = model.ready
-    if model.checkpoints[0].is_original and not args.data:
-        raise UsageError(f"{args.checkpoint} holds no class names: name the folder whose table has them with --data")
     _logger.info(f"{args.checkpoint}: {ready.arch}, {ready.data_config}; classes: {ready.label_space}")
     return model
 

@@ -100,7 +100,7 @@ def fill(args: Namespace) -> None:
         name: fill_attribute(name, source, rows, reading.cells[name], held_out[name], space, **promise)
         for name in source.attributes
     }
-    suspects, wrong = judge(source, rows, reading, codes) if args.suspects else ([], 0.0)
+    suspects = judge(source, rows, reading, codes) if args.suspects else []
 
     # files
     errors = {int(rows[place]): reason for place, reason in reading.errors.items()}
@@ -114,7 +114,7 @@ def fill(args: Namespace) -> None:
             write_queue(unfinished.enter_context(atomic_file(Path(args.queue))), queue, safe)
         if args.suspects:
             write_suspects(unfinished.enter_context(atomic_file(Path(args.suspects))), suspects, safe)
-    for line in report(args, target, source, fillings, holdout, suspects, wrong):
+    for line in report(args, target, source, fillings, holdout, suspects):
         print(printable(line), flush=True)
 
 
@@ -213,21 +213,19 @@ def compared_images(source: FillableTable, holdout: Table, checkpoint: Checkpoin
     return ours
 
 
-def judge(source: FillableTable, rows: Rows, reading: Reading, codes: Rows) -> tuple[list[SuspectCell], float]:
-    """Return the given labels that are probably wrong, the most suspect first, and how many are estimated to be."""
+def judge(source: FillableTable, rows: Rows, reading: Reading, codes: Rows) -> list[SuspectCell]:
+    """Return the given labels that are probably wrong, the most suspect first."""
     assert reading.features is not None
     table = source.table.take(rows)
     columns = {name: table.columns[name] for name in source.spelled}
-    estimates: list[float] = []
 
-    def note(name: str, judged: int, wrong: float, why: str) -> None:
-        estimates.append(wrong)
-        said = f"not judged, as {why}" if why else f"{judged:,} labels judged, about {wrong:.0f} wrong"
+    def note(name: str, judged: int, why: str) -> None:
+        said = f"not judged, as {why}" if why else f"{judged:,} labels judged"
         _logger.info(f"Suspects: {name}: {said}")
 
     found = suspect_labels(columns, source.multi_valued, reading.features, codes[rows], note)
     lines = table.lines({one.row for one in found})
-    cells = [
+    return [
         SuspectCell(
             table.image_name(one.row),
             lines[one.row],
@@ -239,7 +237,6 @@ def judge(source: FillableTable, rows: Rows, reading: Reading, codes: Rows) -> t
         )
         for one in found
     ]
-    return cells, sum(estimates)
 
 
 def report(
@@ -249,14 +246,13 @@ def report(
     fillings: dict[str, Filling],
     holdout: Table,
     suspects: list[SuspectCell],
-    wrong: float,
 ) -> Iterator[str]:
     """Yield the lines about what was done."""
     yield from fill_lines([one.report for one in fillings.values()], args.precision, holdout.path.name)
     if args.queue:
         yield f"{sum(len(one.open) for one in fillings.values()):,} cells to label: {args.queue}"
     if args.suspects:
-        yield f"{len(suspects):,} given labels are doubted, and about {wrong:,.0f} are wrong: {args.suspects}"
+        yield f"{len(suspects):,} given labels are doubted, the most suspect first: {args.suspects}"
     yield f"Filled: {target}"
     folders = {path.parent.resolve() for path in (target, source.table.path)}
     relative = not Path(source.table.image_path(0)).is_absolute()

@@ -5,8 +5,7 @@
 
 A class counts as likely where its probability reaches the mean probability of that class among the images that are
 labeled with it. So a class about which the models are seldom sure has a low threshold. An image whose most probable
-likely class is not the given one is off the diagonal of the confident joint, and suspect. The share of these among the
-counted images of each given class estimates how many labels are wrong.
+likely class is not the given one is off the diagonal of the confident joint, and suspect.
 
 Many images reach no threshold, as a mean is one that half of them miss. Such an image is suspect if its most probable
 class is not the given one. All suspects are ranked by normalized margin: the probability of the given class minus the
@@ -34,13 +33,11 @@ class Suspects:
         rows: positions of the labels, int64 [S].
         likely: the likely class of each, int64 [S].
         margin: probability of the given class minus the largest other one, [S], -1 to 1; lower is more suspect.
-        wrong: estimated number of wrong labels.
     """
 
     rows: Codes
     likely: Codes
     margin: Floats
-    wrong: float
 
 
 def confident_suspects(probabilities: Floats, given: Codes) -> Suspects:
@@ -64,21 +61,6 @@ def confident_suspects(probabilities: Floats, given: Codes) -> Suspects:
     others[np.arange(len(given)), given] = -np.inf
     margin = own - others.max(axis=1)
 
-    judged = counts[given] >= FEWEST
-    rows = np.flatnonzero((likely != given) & judged)
+    rows = np.flatnonzero((likely != given) & (counts[given] >= FEWEST))
     rows = rows[np.argsort(margin[rows], kind="stable")]
-    return Suspects(rows, likely[rows], margin[rows], _wrong(given, likely, counts, counted & judged))
-
-
-def _wrong(given: Codes, likely: Codes, counts: Codes, counted: npt.NDArray[np.bool_]) -> float:
-    """Return the estimated number of wrong labels, from the confident joint calibrated to the given counts.
-
-    Args:
-        given: code of the given class, int64 [N].
-        likely: code of the likely class, int64 [N].
-        counts: number of labels of each class, int64 [K].
-        counted: whether a label is in the confident joint, bool [N].
-    """
-    of_class = np.bincount(given[counted], minlength=len(counts))
-    off = np.bincount(given[counted & (likely != given)], minlength=len(counts))
-    return float((counts * off / np.maximum(of_class, 1)).sum())
+    return Suspects(rows, likely[rows], margin[rows])

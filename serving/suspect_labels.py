@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ def suspect_labels(
     multi_valued: frozenset[str],
     features: npt.NDArray[np.float32],
     groups: Rows,
-    after_attribute: Callable[[str, int, float, str], object] = lambda name, judged, wrong, why: None,
+    after_attribute: Callable[[str, int, str], object] = lambda name, judged, why: None,
 ) -> list[SuspectLabel]:
     """Return the labels that are probably wrong, the most suspect first.
 
@@ -58,8 +58,7 @@ def suspect_labels(
         multi_valued: the attributes with several values.
         features: representation of each row's image, float32 [N, D], NaN where it is unreadable.
         groups: number of each row's image, int64 [N]; equal for images with the same content.
-        after_attribute: called with each attribute, the number of its labels that were judged, how many of these are
-            estimated to be wrong, and why none was judged.
+        after_attribute: called with each attribute, the number of its labels that were judged, and why none was.
     """
     readable = np.isfinite(features).all(axis=1)
     found: list[SuspectLabel] = []
@@ -68,7 +67,7 @@ def suspect_labels(
         codes = np.unique(groups[rows], return_inverse=True)[1]
         several = name in multi_valued
         classes = class_names(column, several)
-        wrong, why = 0.0, _unfit(len(rows), codes, classes, several)
+        why = _unfit(len(rows), codes, classes, several)
         if not why:
             space = LabelSpace({name: tuple(classes)}, [name] if several else [])
             labeled = column.take(pa.array(rows))
@@ -76,9 +75,8 @@ def suspect_labels(
             labels = targets if several else targets[:, 0]
             probabilities = out_of_fold_probabilities(torch.from_numpy(features[rows]), labels, len(classes), codes)
             judge = _suspect_sets if several else _suspect_classes
-            some, wrong = judge(name, labeled.to_pylist(), classes, rows, labels, probabilities)
-            found += some
-        after_attribute(name, 0 if why else len(rows), wrong, why)
+            found += judge(name, labeled.to_pylist(), classes, rows, labels, probabilities)
+        after_attribute(name, 0 if why else len(rows), why)
     return sorted(found, key=lambda one: one.margin)
 
 
@@ -93,8 +91,8 @@ def _unfit(labels: int, images: Rows, classes: Sequence[str], several: bool) -> 
 
 def _suspect_classes(
     name: str, cells: Sequence[str], classes: Sequence[str], rows: Rows, labels: torch.Tensor, probabilities: Floats
-) -> tuple[list[SuspectLabel], float]:
-    """Return the suspects of an attribute with one class per image, and the estimated number of wrong labels.
+) -> Iterator[SuspectLabel]:
+    """Yield the suspects of an attribute with one class per image.
 
     Args:
         name: the attribute.
@@ -105,20 +103,16 @@ def _suspect_classes(
         probabilities: out-of-fold probabilities, [N, K].
     """
     found = confident_suspects(probabilities, labels.numpy())
-    suspects = []
     for place, likely, margin in zip(found.rows.tolist(), found.likely.tolist(), found.margin.tolist(), strict=True):
         given = float(probabilities[place, labels[place]])
         other = float(probabilities[place, likely])
-        suspects.append(SuspectLabel(int(rows[place]), name, cells[place], classes[likely], given, other, margin))
-    return suspects, found.wrong
+        yield SuspectLabel(int(rows[place]), name, cells[place], classes[likely], given, other, margin)
 
 
 def _suspect_sets(
     name: str, cells: Sequence[str], classes: Sequence[str], rows: Rows, labels: torch.Tensor, probabilities: Floats
-) -> tuple[list[SuspectLabel], float]:
-    """Return the suspects of a multi-valued attribute, value by value, and the estimated number of wrong values.
-
-    Each value is a question of yes and no.
+) -> Iterator[SuspectLabel]:
+    """Yield the suspects of a multi-valued attribute, value by value, each as a question of yes and no.
 
     Args:
         name: the attribute.
@@ -129,7 +123,6 @@ def _suspect_sets(
         probabilities: out-of-fold probability of each value, [N, K].
     """
     given = value_sets(labels, len(classes)).values.numpy()
-    suspects, wrong = [], 0.0
     for code, value in enumerate(classes):
         both = np.stack([1 - probabilities[:, code], probabilities[:, code]], axis=1)
         found = confident_suspects(both, given[:, code].astype(np.int64))
@@ -140,6 +133,4 @@ def _suspect_sets(
             others = [*known, value] if likely else [one for one in known if one != value]
             text = SEPARATOR.join(others) or SEPARATOR
             sure = float(both[place, 1 - likely]), float(both[place, likely])
-            suspects.append(SuspectLabel(int(rows[place]), name, cells[place], text, *sure, margin))
-        wrong += found.wrong
-    return suspects, wrong
+            yield SuspectLabel(int(rows[place]), name, cells[place], text, *sure, margin)

@@ -159,7 +159,7 @@ def test_suspects_are_written_with_their_lines(data: Path, tmp_path: Path, capsy
         assert one["given"] == rows[int(one["row"]) - 2]["color"] != one["likely"]
     captured = capsys.readouterr()
     assert "color: no cell is blank" in captured.out
-    assert "given labels are doubted, and about" in captured.out
+    assert "given labels are doubted, the most suspect first" in captured.out
     assert "val.csv: 80 of its 80 images are also in labeled.csv (val.csv line 2 is labeled.csv line 2;" in captured.err
 
 

@@ -44,7 +44,7 @@ class FilledColumn:
         spelled: the name of its column in the file; None if the table lacks it.
         given: which rows have a label in the file, bool [rows].
         cells: the class of each filled row; a multi-valued attribute's values are joined by `|`.
-        probabilities: the probability of each filled row as text; of several values, joined by the separator.
+        probabilities: the probability of each filled row as text; several are joined by the separator.
         several: whether the attribute is multi-valued.
         separator: the text between the values of a cell in the file.
         as_list: whether cells are lists in JSON's notation.
@@ -255,7 +255,7 @@ def _merged(column: pa.ChunkedArray, cells: Sequence[str | None]) -> pa.Array:
 
 
 def _typed(cells: Sequence[str | None], kind: pa.DataType) -> pa.Array:
-    """Return cells as values of a type; those of lists are joined by `|`."""
+    """Return cells as values of a type; the values of a list are joined by `|`."""
     kind = _plain(kind)
     if _is_list(kind):
         lists = pa.array([None if cell is None else values_of(cell) for cell in cells], pa.list_(pa.string()))

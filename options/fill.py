@@ -47,7 +47,7 @@ def fill_parser() -> Parser:
     )
     add("--holdout", "TABLE", None, held_out)
     scope = (
-        "cells that the precision holds for: those of each class with enough held-out cells, or of the attribute as a "
+        "cells that the precision holds for: all of each class with enough held-out cells, or of the attribute as a "
         "whole; auto takes class unless it fills less than 0.9 of what attribute does"
     )
     add("--promise", ["auto", "class", "attribute"], "auto", scope)

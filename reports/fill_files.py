@@ -9,7 +9,7 @@ from pathlib import Path
 
 from catalog.spreadsheet_text import escaped_text
 
-GUESSES = 5  # guesses in the queue, as far as an attribute has so many classes
+GUESSES = 5  # guesses in the queue, as far as an attribute has classes
 SUSPECT_COLUMNS = (
     "rank",
     "image_path",

@@ -42,7 +42,7 @@ class Cells:
         probabilities: their calibrated probabilities, float32 [N, k].
         confidence: the confidence of the predicted class or set, float32 [N]; NaN where the image is unreadable.
         doubt: how doubtful the prediction is, float32 [N], 0-1: one minus the margin between the two most probable
-            classes; of several values, that of the most doubtful one between yes and no.
+            classes; for several values, the one of the most doubtful value between yes and no.
         values: the probability of each predicted value, NaN for values that are not predicted, float32 [N, K]; None
             for an attribute with one class per image.
     """
@@ -103,7 +103,7 @@ def read_cells(
         ensemble: a single model.
         dataset: the images.
         title: name of the images, for the progress.
-        topk: number of classes to keep for each cell, as far as there are so many.
+        topk: number of classes to keep for each cell, as far as there are classes.
         with_features: whether to keep the representations.
         tta: 2 averages an image and its mirror image.
         loading: arguments of `serving.loading.make_loader` besides the model and the dataset.

@@ -15,7 +15,7 @@ from catalog.label_space import SEPARATOR, LabelSpace
 from reports.fill_files import QueuedCell
 from reports.fill_report import FilledAttribute
 from serving.cell_reading import Cells, Reading
-from serving.class_promise import HeldOut, ToFill, choose_promise
+from serving.class_promise import HeldOut, Promise, ToFill, choose_promise
 from serving.label_queue import queue_order
 from serving.selective import FAILURE, fewest_cells
 
@@ -92,10 +92,16 @@ def fill_attribute(
         held_out=promise.cells,
         warranted=any(one.value < math.inf for one in promise.groups.values()),
         fewest=fewest_cells(precision, FAILURE),
-        by_class=[classes[code] for code in promise.by_class],
+        by_class=_with_own_promise(promise, classes),
         classes=len(classes),
     )
     return Filling(column, report, np.flatnonzero(blank & ~filled & (cells.predicted >= 0)))
+
+
+def _with_own_promise(promise: Promise, classes: Sequence[str]) -> list[str]:
+    """Return the classes that the promise holds for one by one: also the only one without a group of its own."""
+    own = promise.by_class
+    return list(classes) if own and len(own) == len(classes) - 1 else [classes[code] for code in own]
 
 
 def _cell(cells: Cells, place: int, classes: Sequence[str], separator: str) -> tuple[str, str]:
@@ -112,7 +118,7 @@ def _cell(cells: Cells, place: int, classes: Sequence[str], separator: str) -> t
 def queued_cells(
     fillings: Mapping[str, Filling], source: FillableTable, rows: Rows, reading: Reading, label_space: LabelSpace
 ) -> Iterator[QueuedCell]:
-    """Yield the cells that stay blank, the most valuable to label first; those of unreadable images are left out.
+    """Yield the cells that stay blank, the most valuable to label first; unreadable images are left out.
 
     Args:
         fillings: what was done with each attribute.

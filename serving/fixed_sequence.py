@@ -1,7 +1,7 @@
 """The lowest confidence from which cells are right at a promised rate, tested in a fixed sequence.
 
 `serving.selective` chooses among ranks of the held-out cells and corrects for their number. Where the cells to fill are
-known, they give the thresholds: those above which a twentieth, a tenth, ... of them lie. The held-out cells are
+known, they give the thresholds: a fifth of them lies above the first one, more above each next. The held-out cells are
 independent of these thresholds. So each is an ordinary hypothesis, and the sequence needs no correction: it begins with
 the most confident cells, and ends at the first threshold whose precision is not warranted at level `failure`. That
 fills more cells with the same promise.

@@ -1,4 +1,4 @@
-"""Out-of-fold probabilities: for each label, those of a head that was solved without it.
+"""Out-of-fold probabilities: a head that was solved without a label judges it.
 
 The heads are logistic regressions on a model's fixed features. The labels are divided into folds, and the heads for one
 fold are solved on all others. Images with the same content share a fold, so that no copy vouches for a label.
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 def out_of_fold_probabilities(
     features: Tensor, labels: Tensor, classes: int, groups: npt.NDArray[np.int64], seed: int = 0
 ) -> Floats:
-    """Return the probabilities of each labeled row's classes, [N, K]; of each value, for a multi-valued attribute.
+    """Return the probabilities of each labeled row's classes or, for a multi-valued attribute, of each value, [N, K].
 
     The strength of the penalty is the one with the lowest out-of-fold loss.
 

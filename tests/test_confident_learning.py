@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def noisy(seed: int, rows: int, classes: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return probabilities, given labels of which some are wrong, and the true labels."""
+    """Return probabilities, given labels with some wrong ones, and the true labels."""
     random = np.random.default_rng(seed)
     truth = random.integers(classes, size=rows)
     logits = random.normal(size=(rows, classes)) + 4 * np.eye(classes)[truth]

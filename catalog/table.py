@@ -209,6 +209,23 @@ def read_table(
         return _read_table(path, attributes, require_attributes, image_root)
 
 
+def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the normalized name of each column of a table, in order, with its spelling in the file.
+
+    A column of images is called `image_path`.
+
+    Raises:
+        DataError: if the file is missing or is no table of images.
+    """
+    path = Path(path)
+    _check_file(path)
+    if is_text_table(path):
+        return _check_header(path, read_text_header(path))
+    raw, images = read_parquet_header(path)
+    header = _check_header(path, [IMAGE_PATH if name == images else name for name in raw])
+    return header if images is None else header | {IMAGE_PATH: images}
+
+
 def _read_table(
     path: Path,
     attributes: Collection[str] | None,

@@ -86,7 +86,7 @@ def read_text_columns(path: Path, header: list[str], names: list[str]) -> dict[s
             # Arrow skips empty lines above the header by itself, but not lines of whitespace.
             read_options=pa_csv.ReadOptions(skip_rows=header_line(path) - 1),
             parse_options=pa_csv.ParseOptions(
-                delimiter=_delimiter(path),
+                delimiter=delimiter(path),
                 newlines_in_values=True,
                 invalid_row_handler=lambda row: "skip" if _is_empty(row.actual_columns, row.text) else "error",
             ),
@@ -139,6 +139,30 @@ def _lines_without_quotes(path: Path) -> npt.NDArray[np.int64] | None:
     return lines[1:] if _named_delimiter(path) else lines
 
 
+def raw_rows(path: Path) -> Iterator[tuple[str, list[str] | None]]:
+    """Yield the text of each row with its line end, header first, and its cells; None for lines that are no row.
+
+    The texts together are the file.
+
+    Args:
+        path: a table that `read_text_columns` has read.
+    """
+    names_delimiter = bool(_named_delimiter(path))
+    lines: list[str] = []
+
+    def recorded(file: io.TextIOWrapper) -> Iterator[str]:
+        for number, line in enumerate(file):
+            lines.append(line)
+            yield line if number else line.removeprefix("\ufeff")
+
+    with io.TextIOWrapper(_open(path), encoding="utf-8", newline="") as file:
+        for cells in csv.reader(recorded(file), delimiter=delimiter(path)):
+            is_row = not names_delimiter and not _is_empty(len(cells), "".join(cells))
+            yield "".join(lines), cells if is_row else None
+            lines.clear()
+            names_delimiter = False
+
+
 def no_rows(path: Path) -> DataError:
     """Return the error for a table without rows."""
     return DataError(f"{path.name} has a header and no rows: add one row for each image")
@@ -155,7 +179,7 @@ def _rows(path: Path, strict: bool = False, errors: str = "replace") -> Iterator
     start = 1
     names_delimiter = bool(_named_delimiter(path))
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors=errors, newline="") as file:
-        reader = csv.reader(file, delimiter=_delimiter(path), strict=strict)
+        reader = csv.reader(file, delimiter=delimiter(path), strict=strict)
         try:
             for row in reader:
                 if names_delimiter:
@@ -232,7 +256,8 @@ def _named_delimiter(path: Path) -> str:
     return first[4:] if re.fullmatch('(?i)sep=[^\\w"]', first) else ""
 
 
-def _delimiter(path: Path) -> str:
+def delimiter(path: Path) -> str:
+    """Return what separates the cells of a text table."""
     return _named_delimiter(path) or _DELIMITERS[_ending(path)]
 
 

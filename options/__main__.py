@@ -7,6 +7,7 @@ from options.audit import audit_parser
 from options.choose import choose_parser
 from options.embed import embed_parser
 from options.export import export_parser
+from options.fill import fill_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
@@ -34,7 +35,7 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 _PARSERS = (  # in the order of the page
     *(train_parser, validate_parser, inference_parser, refit_parser),
     *(report_parser, export_parser, choose_parser, split_parser, audit_parser),
-    *(embed_parser, search_parser),
+    *(fill_parser, embed_parser, search_parser),
 )
 
 

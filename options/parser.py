@@ -254,10 +254,11 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
     split = "split" if "split" in given else "train_split"
     for folder in ("data_dir", "data"):
         # A split may be a file anywhere, and then needs no folder.
-        if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given[split] or "").is_file():
+        if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given.get(split) or "").is_file():
             place = Path(given[folder])
             if place.is_file():
-                yield f"{place} is a file, and DATA a folder: give {place.parent}, and {flag(split)} {place.stem}"
+                named = f", and {flag(split)} {place.stem}" if split in given else ""
+                yield f"{place} is a file, and DATA a folder: give {place.parent}{named}"
             else:
                 yield irregular_file(place) or f"no such data folder: {place}"
     for folder in ("data_dir", "data", "image_root", "output"):

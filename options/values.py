@@ -174,6 +174,25 @@ def predictions_file(text: str) -> str:
     return text
 
 
+def csv_file(text: str) -> str:
+    """Return the name of a CSV file."""
+    if not text.endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"'{shortened(text)}' does not end in .csv")
+    return text
+
+
+def open_fraction(text: str) -> float:
+    """Return a share that is neither 0 nor 1, such as 0.97."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        hint = f"; for {value:g}% write {value / 100:g}" if 1 < value < 100 else ""
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a share above 0 and below 1, such as 0.97{hint}")
+    return value
+
+
 def probabilities_file(text: str) -> str:
     """Return the name of a file of probabilities, which is Parquet."""
     if not text.endswith(".parquet"):

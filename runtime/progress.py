@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,3 +41,31 @@ def announced(text: str, say: Callable[[str], object], seconds: float = 2.0) -> 
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def reported_progress(
+    total: int, title: str, unit: str, say: Callable[[str], object], seconds: float = 10.0
+) -> Iterator[Callable[[int], None]]:
+    """Yield what takes the number of further steps: it moves a bar on a terminal, or says a line now and then.
+
+    Args:
+        total: the number of steps.
+        title: the activity.
+        unit: the name of a step.
+        say: what is called with a line, such as a logger's `info`.
+        seconds: the time between two lines.
+    """
+    done, last = 0, time.monotonic()
+    with progress_bar(total, title, unit) as bar:
+
+        def step(count: int) -> None:
+            nonlocal done, last
+            done += count
+            bar.update(count)
+            now = time.monotonic()
+            if bar.disable and (now - last >= seconds or done == total):
+                say(f"{title}: {done:,} of {total:,} {unit}s")
+                last = now
+
+        yield step

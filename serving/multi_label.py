@@ -316,7 +316,7 @@ class MultiLabel:
             calibrate: whether to fit temperatures, instead of measuring the checkpoint's.
         """
         self.check_heads()
-        self._check_names()
+        self.check_names()
         return score_table(
             self.ready,
             self.checkpoints[0],
@@ -353,8 +353,12 @@ class MultiLabel:
             check_heads(checkpoint, model)
             del self._unchecked[0]  # warn once
 
-    def _check_names(self) -> None:
-        """Raise if the classes are numbers, so that no label of a table would be right."""
+    def check_names(self) -> None:
+        """Raise if the classes are numbers, so that no label of a table would be right.
+
+        Raises:
+            UsageError: a checkpoint of the original was loaded without the data that names its classes.
+        """
         if self._unnamed:
             raise UsageError(f"{self._unnamed[0]} holds no class names: load it with data=DATA, whose table has them")
 
@@ -365,7 +369,7 @@ class MultiLabel:
 
     def _validation(self, validation: str | os.PathLike[str] | None) -> Path:
         """Return the table on which precision is warranted."""
-        self._check_names()
+        self.check_names()
         return named_validation(self.checkpoints) if validation is None else find_table(validation, "validation")
 
 

@@ -18,6 +18,7 @@ from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.embed import embed_parser, parse_embed_args
 from options.export import export_parser, parse_export_args
+from options.fill import fill_parser, parse_fill_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
 from options.report import parse_report_args, report_parser
@@ -46,6 +47,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "audit.py": parse_audit_args,
     "embed.py": parse_embed_args,
     "search.py": parse_search_args,
+    "fill.py": parse_fill_args,
 }
 
 
@@ -134,7 +136,8 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
     parsers = (
         *(train_parser, validate_parser, inference_parser, refit_parser),
-        *(export_parser, choose_parser, split_parser, audit_parser, embed_parser, search_parser, report_parser),
+        *(export_parser, choose_parser, split_parser, audit_parser, report_parser),
+        *(fill_parser, embed_parser, search_parser),
     )
     for parser in parsers:
         known |= parser().flags.keys()

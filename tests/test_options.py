@@ -18,6 +18,7 @@ from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.embed import embed_parser, parse_embed_args
 from options.export import export_parser, parse_export_args
+from options.fill import fill_parser, parse_fill_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
@@ -42,6 +43,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "audit.py": audit_parser,
     "embed.py": embed_parser,
     "search.py": search_parser,
+    "fill.py": fill_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -55,6 +57,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "audit.py": parse_audit_args,
     "embed.py": parse_embed_args,
     "search.py": parse_search_args,
+    "fill.py": parse_fill_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -356,6 +359,7 @@ READERS = {
     "audit.py": [],
     "embed.py": ["options/serving_kwargs.py", "options/train_kwargs.py"],
     "search.py": [],
+    "fill.py": ["options/fill.py", "options/serving_kwargs.py", "options/train_kwargs.py"],
 }
 
 

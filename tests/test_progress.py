@@ -2,7 +2,9 @@
 
 import threading
 
-from runtime.progress import announced
+import pytest
+
+from runtime.progress import announced, reported_progress
 
 
 def test_a_long_step_says_what_it_does_while_it_runs() -> None:
@@ -27,3 +29,21 @@ def test_a_short_step_says_nothing_and_leaves_no_thread() -> None:
             thread.join()
     assert said == []
     assert threading.active_count() <= before
+
+
+def test_without_a_terminal_progress_is_lines_and_on_one_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with reported_progress(2000, "Table", "image", said.append, seconds=0) as step:
+        step(1500)
+        step(500)
+    assert said == ["Table: 1,500 of 2,000 images", "Table: 2,000 of 2,000 images"]
+    said.clear()
+    with reported_progress(3, "Table", "image", said.append, seconds=3600) as step:
+        step(1)
+        step(2)
+    assert said == ["Table: 3 of 3 images"]
+    said.clear()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with reported_progress(2, "Table", "image", said.append, seconds=0) as step:
+        step(2)
+    assert said == []

@@ -112,8 +112,7 @@ def open_faiss(
         raise UsageError(
             "the engine faiss needs the package faiss-cpu: pip install -r requirements-search.txt, or use the exact one"
         )
-    import faiss
-
+    faiss = _faiss()
     made_by = [info.checkpoint_sha256, info.rows_sha256]
     if is_built(folder):
         try:
@@ -134,8 +133,7 @@ def open_faiss(
 
 def group_rows(embeddings: npt.NDArray[np.float16], rows: Rows) -> Any:
     """Return faiss's index of some rows, whose ids are their numbers."""
-    import faiss
-
+    faiss = _faiss()
     count, width = max(1, math.isqrt(len(rows))), embeddings.shape[1]
     groups = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width), width, count, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
@@ -185,8 +183,7 @@ def measure_recall(groups: Any, made_by: list[str], embeddings: npt.NDArray[np.f
 
 def _proposed(groups: Any, query: npt.NDArray[np.float32], count: int, read: int, rows: Rows, total: int) -> Rows:
     """Return the rows that faiss proposes among those that fit, in ascending order."""
-    import faiss
-
+    faiss = _faiss()
     settings: dict[str, Any] = {"nprobe": read}
     if len(rows) < groups.ntotal:
         fits = np.zeros(total, bool)
@@ -196,3 +193,11 @@ def _proposed(groups: Any, query: npt.NDArray[np.float32], count: int, read: int
     found = groups.search(query[None], count, params=faiss.SearchParametersIVF(**settings))[1][0]
     near: Rows = np.sort(found[found >= 0])
     return near
+
+
+def _faiss() -> Any:
+    """Import faiss, without the lines that it logs about the processor."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    import faiss
+
+    return faiss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,13 +31,14 @@ def table_labels(lists: Sequence[ImageList]) -> dict[str, pa.ChunkedArray]:
 
 
 def rows_sha256(lists: Sequence[ImageList]) -> str:
-    """Return a hash of the images' paths, their folders and their labels."""
-    digest = hashlib.sha256()
-    paths = pa.chunked_array([part.keys for part in lists], pa.large_string())
-    columns = {"": paths} | table_labels(lists)
-    parts = [(len(part.paths), [str(root) for root in part.roots]) for part in lists]
-    digest.update(repr((parts, list(columns))).encode("utf-8", "surrogateescape"))
-    for column in columns.values():
+    """Return a hash of the images' paths, as they are spelled and absolute, and of their labels."""
+    paths, files = (
+        pa.chunked_array(parts, pa.large_string())
+        for parts in ([part.names for part in lists], [part.files() for part in lists])
+    )
+    labels = table_labels(lists)
+    digest = hashlib.sha256(json.dumps([len(paths), *labels]).encode())
+    for column in (paths, files, *labels.values()):
         for start in range(0, len(column), _ROWS):
             part = column.slice(start, _ROWS).combine_chunks()
             digest.update(pa.record_batch([part], ["column"]).serialize())

@@ -42,7 +42,7 @@ pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does
 _logger = logging.getLogger("search")
 
 ENGINES = ("auto", "exact", "faiss")
-_COMPARED = 20_000  # paths among which a similar one is looked for
+_COMPARED = 2_000  # paths among which a similar one is looked for
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,6 +149,7 @@ def test_the_files_have_one_content(place: Path, tmp_path: Path, capsys: pytest.
         (["images/val-99.png"], "has no row of that path; did you mean 'images/val-9.png'?"),
         ([f"images/val-{BROKEN}.png"], "could not be read when it was embedded"),
         (["PLACE/model.pth.tar"], "none of the 1 images could be read"),
+        (["images/\udcff.png"], "no such image: images/\\udcff.png, and PLACE/index has no row of that path"),
         (["images/val-0.png", "--where", "color=rde"], "'color' has no class 'rde'; did you mean 'red'?"),
         (["images/val-0.png", "--where", "colr=red"], "no attribute 'colr'; did you mean 'color'?"),
         (

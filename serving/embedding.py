@@ -71,7 +71,7 @@ def embedding_width(ready: EvaluationModel, projection: bool) -> int:
         UsageError: the model has no projection head.
     """
     if projection and ready.model.projector is None:
-        raise UsageError("the model has no projection head (projection_dim 0): leave projection out for h")
+        raise UsageError("the model has no head that makes z (projection_dim 0): leave projection out for h")
     return ready.model.projection_dim if projection else ready.model.num_features
 
 

@@ -10,6 +10,7 @@ from options.export import export_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
+from options.report import report_parser
 from options.rules import Declaration, flag
 from options.search import search_parser
 from options.split import split_parser
@@ -32,7 +33,7 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 _PARSERS = (  # in the order of the page
     *(train_parser, validate_parser, inference_parser, refit_parser),
-    *(export_parser, choose_parser, split_parser, audit_parser),
+    *(report_parser, export_parser, choose_parser, split_parser, audit_parser),
     *(embed_parser, search_parser),
 )
 

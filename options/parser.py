@@ -254,7 +254,7 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
     split = "split" if "split" in given else "train_split"
     for folder in ("data_dir", "data"):
         # A split may be a file anywhere, and then needs no folder.
-        if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given[split]).is_file():
+        if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given[split] or "").is_file():
             place = Path(given[folder])
             if place.is_file():
                 yield f"{place} is a file, and DATA a folder: give {place.parent}, and {flag(split)} {place.stem}"
@@ -268,6 +268,11 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
             yield fault
         if not Path(path).exists():
             yield f"no such image, folder or table: {path}"
+    for path in given.get("runs", ()):
+        if fault := irregular_file(path, folders=True):
+            yield fault
+        elif not Path(path).exists():
+            yield f"no such run or checkpoint: {path}"
     # A resumed run has its weights from the checkpoint: the files that it started from may be gone.
     # --resume auto names no file, and whether it finds one decides what else is needed.
     resumed = () if given.get("resume") == AUTO else ("resume",)

@@ -23,6 +23,13 @@ def thumbnail(path: str) -> str:
     image = small_image(path)
     if image is None:
         return ""
+    return picture_address(image)
+
+
+def picture_address(image: Image.Image) -> str:
+    """Return an image, which shrinks, as the address of a small JPEG that holds its own data."""
+    # A strip a thousand times as long as wide would have no pixel on one side.
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

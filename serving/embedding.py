@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from runtime.errors import UsageError
 from serving.labeling import report_unreadable
 from serving.loading import EvaluationModel, make_loader
 from timm.data.image_dataset import ImageDataset
+from timm.models.multi_label import MultiLabelModel
 from timm.task.evaluate import Logits
 
 
@@ -70,9 +72,10 @@ def embedding_width(ready: EvaluationModel, projection: bool) -> int:
     Raises:
         UsageError: the model has no projection head.
     """
-    if projection and ready.model.projector is None:
-        raise UsageError("the model has no head that makes z (projection_dim 0): leave projection out for h")
-    return ready.model.projection_dim if projection else ready.model.num_features
+    model = ready.model
+    if projection and isinstance(model, MultiLabelModel) and model.projector is None:
+        raise UsageError("the model has no head that makes z (projection_dim 0): leave projection out to get h")
+    return model.projection_dim if projection else model.num_features
 
 
 @torch.inference_mode()
@@ -87,12 +90,7 @@ def embed_batches(
         projection: return z instead of h.
         tta: 2 averages an image and its mirror image.
     """
-    model = ready.model
-
-    def forward(images: Tensor) -> tuple[Tensor, Logits]:
-        h = model.forward_features(images)
-        return (model.forward_projection(h) if projection else h).float(), model.forward_heads(h)
-
+    forward = partial(ready.model.forward_embedding, projection=projection)
     for images, rows in batches:
         images = ready.to_device(images)
         with ready.autocast():

@@ -20,6 +20,7 @@ from options.embed import embed_parser, parse_embed_args
 from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
+from options.report import parse_report_args, report_parser
 from options.search import parse_search_args, search_parser
 from options.split import parse_split_args, split_parser
 from options.train import parse_train_args, train_parser
@@ -38,6 +39,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
+    "report.py": parse_report_args,
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
@@ -132,7 +134,7 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
     parsers = (
         *(train_parser, validate_parser, inference_parser, refit_parser),
-        *(export_parser, choose_parser, split_parser, audit_parser, embed_parser, search_parser),
+        *(export_parser, choose_parser, split_parser, audit_parser, embed_parser, search_parser, report_parser),
     )
     for parser in parsers:
         known |= parser().flags.keys()

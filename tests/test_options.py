@@ -21,6 +21,7 @@ from options.export import export_parser, parse_export_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
+from options.report import parse_report_args, report_parser
 from options.rules import flag
 from options.search import parse_search_args, search_parser
 from options.split import parse_split_args, split_parser
@@ -34,6 +35,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "validate.py": validate_parser,
     "inference.py": inference_parser,
     "refit.py": refit_parser,
+    "report.py": report_parser,
     "export.py": export_parser,
     "choose.py": choose_parser,
     "split.py": split_parser,
@@ -46,6 +48,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
+    "report.py": parse_report_args,
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
@@ -347,6 +350,7 @@ READERS = {
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "export.py": ["options/serving_kwargs.py", "serving/*.py"],
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
+    "report.py": ["options/train_kwargs.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
     "split.py": ["options/split.py"],
     "audit.py": [],

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_search_args(argv)
     with (
         report_usage_errors("search.py", "embed by --projection, whose embeddings are shorter"),
-        naming_flags("checkpoint"),
+        naming_flags("checkpoint", "overwrite"),
         stop_signals("search.py"),
     ):
         search(args)

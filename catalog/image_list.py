@@ -79,7 +79,8 @@ class ImageList:
         for path in self.paths.to_pylist():
             candidates = [os.path.normpath(os.path.join(root, path)) for root in tried]  # noqa: PTH118
             several = len(candidates) > 1
-            found.append(next((file for file in candidates if several and is_image_file(file)), candidates[0]))
+            file = next((file for file in candidates if several and is_image_file(file)), candidates[0])
+            found.append(as_utf8(file))
         return pa.array(found, pa.large_string())
 
 
@@ -125,7 +126,7 @@ def _below(folder: str) -> pa.LargeStringArray:
     """Return the images in a folder and all folders below it, sorted within each."""
     ends, left_out = image_extensions(), Counter[str]()
     parts = [
-        pa.array([_utf8(os.path.join(place, name)) for name in names], pa.large_string())  # noqa: PTH118 - a million
+        pa.array([as_utf8(os.path.join(place, name)) for name in names], pa.large_string())  # noqa: PTH118 - a million
         for place, names in _walk(folder, ends, left_out)
     ]
     counts = f"left out: {_counts(left_out)}" if left_out else ""
@@ -180,7 +181,7 @@ def _counts(left_out: Counter[str]) -> str:
 
 def _append_files(lists: list[ImageList], files: list[str], repeats: bool) -> None:
     if files:
-        _append(lists, pa.array(map(_utf8, files if repeats else dict.fromkeys(files)), pa.large_string()), repeats)
+        _append(lists, pa.array(map(as_utf8, files if repeats else dict.fromkeys(files)), pa.large_string()), repeats)
         files.clear()
 
 
@@ -201,6 +202,6 @@ def _plain(paths: pa.LargeStringArray) -> pa.LargeStringArray:
     return pc.replace_substring_regex(short, r"^\./", "")
 
 
-def _utf8(name: str) -> str:
+def as_utf8(name: str) -> str:
     """Return a file's name as UTF-8, as tables need it; U+FFFD replaces bytes that are not text."""
     return os.fsencode(name).decode(errors="replace")

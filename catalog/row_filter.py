@@ -136,8 +136,8 @@ def _unreadable(text: str, columns: Mapping[str, FilterColumn]) -> DataError:
         )
     name = text[: found.start()].strip()
     similar = did_you_mean(name, columns)
-    names = quoted(list(columns), _NAMED) or "none"
-    return DataError(f"{text!r}: the index has no attribute {name!r}{similar} (its attributes are {names})")
+    names = f" (its attributes are {quoted(list(columns), _NAMED)})" if columns else ", and no other"
+    return DataError(f"{text!r}: the index has no attribute {name!r}{similar}{names}")
 
 
 def _mistake(condition: Condition, column: FilterColumn) -> str:

@@ -74,7 +74,7 @@ def embedding_width(ready: EvaluationModel, projection: bool) -> int:
     """
     model = ready.model
     if projection and isinstance(model, MultiLabelModel) and model.projector is None:
-        raise UsageError("the model has no projection head (projection_dim 0): leave projection out to get h")
+        raise UsageError("the model has no head that makes z (projection_dim 0): leave projection out to get h")
     return model.projection_dim if projection else model.num_features
 
 

@@ -85,7 +85,7 @@ class IndexInfo:
 def write_info(folder: Path, info: IndexInfo) -> None:
     """Write index.json; it changes completely or not at all."""
     with atomic_file(folder / INFO) as unfinished:
-        unfinished.write_text(json.dumps(asdict(info), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        unfinished.write_text(json.dumps(asdict(info), indent=1) + "\n", encoding="utf-8")
 
 
 def read_info(folder: Path) -> IndexInfo:

@@ -26,7 +26,7 @@ import torch
 
 from catalog.data_error import did_you_mean
 from catalog.embedded_images import containing_file, is_image_file
-from catalog.image_list import ImageList
+from catalog.image_list import ImageList, as_utf8
 from catalog.label_space import LabelSpace
 from options.serving_kwargs import PREPROCESSING
 from runtime.errors import UsageError
@@ -224,8 +224,9 @@ class Index:
             return -1
         text = os.fspath(part)
         if not is_image_file(text):
-            return int(pc.index(self.rows[IMAGE_PATH], text).as_py())
-        row = int(pc.index(self.rows[IMAGE_FILE], os.path.abspath(text)).as_py())  # noqa: PTH100 - keeps links
+            return int(pc.index(self.rows[IMAGE_PATH], as_utf8(text)).as_py())
+        file = as_utf8(os.path.abspath(text))  # noqa: PTH100 - keeps links
+        row = int(pc.index(self.rows[IMAGE_FILE], file).as_py())
         made = (self.folder / INFO).stat().st_mtime
         changed = Path(containing_file(text)).stat().st_mtime > made
         return -1 if changed else row
@@ -235,7 +236,9 @@ class Index:
         if not self.readable[row]:
             reason = self.rows[ERROR][row]
             raise UsageError(f"{part} could not be read when it was embedded ({reason}): name another image")
-        return Query(os.fspath(part), self.rows[IMAGE_FILE][row].as_py(), self.embeddings[row].astype(np.float32))
+        return Query(
+            as_utf8(os.fspath(part)), self.rows[IMAGE_FILE][row].as_py(), self.embeddings[row].astype(np.float32)
+        )
 
     def _embedded(self, parts: Sequence[Any]) -> Iterator[Query]:
         """Yield the queries of images that the model embeds."""

@@ -114,6 +114,18 @@ def test_filters_leave_what_a_loop_leaves(index: Index, place: Path, caplog: pyt
     assert caplog.messages[-1] == f"Only {len(hits['rank'])} images fit, and 50 were asked for"
 
 
+def test_rows_in_several_parts_are_one_index(
+    index: Index, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.index_rows._ROWS", 5)
+    run_embed(place / "val.csv", "--checkpoint", place / "model.pth.tar", "-o", tmp_path / "parts")
+    parts = Index(tmp_path / "parts", device="cpu")
+    assert parts.rows["color:predicted"].num_chunks > 1
+    for where in ([], ["color!=red", "size:probability>=0.1"]):
+        found, expected = (one.search("images/val-0.png", where=where, top=9) for one in (parts, index))
+        assert found.to_pydict() == expected.to_pydict()
+
+
 def test_the_files_have_one_content(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["images/val-0.png", "images/val-1.png", "--index", str(place / "index"), "--top", "3", "--device", "cpu"]
     for name in ("hits.csv", "hits.json", "hits.html", "hits.png"):
@@ -149,6 +161,7 @@ def test_the_files_have_one_content(place: Path, tmp_path: Path, capsys: pytest.
         (["images/val-99.png"], "has no row of that path; did you mean 'images/val-9.png'?"),
         ([f"images/val-{BROKEN}.png"], "could not be read when it was embedded"),
         (["PLACE/model.pth.tar"], "none of the 1 images could be read"),
+        (["images/\udcff.png"], "no such image: images/\\udcff.png, and PLACE/index has no row of that path"),
         (["images/val-0.png", "--where", "color=rde"], "'color' has no class 'rde'; did you mean 'red'?"),
         (["images/val-0.png", "--where", "colr=red"], "no attribute 'colr'; did you mean 'color'?"),
         (

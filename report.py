@@ -28,15 +28,8 @@ from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.log import set_up_log
 from runtime.process import open_device
 from runtime.stop_signals import stop_signals
-from serving.run_report import (
-    PAGE,
-    ReportedModel,
-    load_reported,
-    read_epochs,
-    report_results,
-    reported_table,
-    write_report,
-)
+from serving.reported_model import ReportedModel, load_reported, read_epochs, report_results, reported_table
+from serving.run_report import PAGE, write_report
 from serving.run_results import rows_read
 from timm.data.loader_workers import explained_workers
 from training.flag_names import naming_flags

@@ -13,7 +13,7 @@ from tiny_checkpoint import make_data, make_model, save_checkpoint
 import report
 import validate
 from commands.leave_report import leave_report
-from serving.run_report import load_reported, report_results, reported_table
+from serving.reported_model import load_reported, report_results, reported_table
 
 CPU = ("--device", "cpu", "-j", "0")
 

@@ -204,8 +204,9 @@
       add(points.images[i], 'soft');
       points.attributes.forEach(function (one) {
         var label = one.texts ? one.texts[i] : one.labels[i] < 0 ? 'no label' : one.names[one.labels[i]];
-        var predicted = one.predictions[i] < 0 ? '' : ', predicted ' + one.names[one.predictions[i]];
-        add(one.name + ': ' + label + (one.right[i] ? ', right' : predicted), one.labels[i] >= 0 && !one.right[i] ? 'error' : '');
+        var scored = one.scored && one.labels[i] >= 0, wrong = scored && !one.right[i];
+        var predicted = one.predictions[i] < 0 ? ', wrong' : ', predicted ' + one.names[one.predictions[i]];
+        add(one.name + ': ' + label + (wrong ? predicted : scored ? ', right' : ''), wrong ? 'error' : '');
       });
       drawMap();
     };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -79,7 +80,15 @@ def usage(reported: ReportedModel) -> list[tuple[str, str]]:
     ema = " --use-ema" if reported.averaged else ""
     averaged = ", use_ema=True" if reported.averaged else ""
     commands = []
-    if len(reported.ready.label_space):
+    if len(reported.ready.label_space) and reported.checkpoint.heads_are_untrained:
+        commands = [
+            ("Solve heads for its attributes, without training the backbone.", f"python refit.py {file} {data}"),
+            (
+                "Or train it further on the labels.",
+                f"python train.py {data} -c recipes/fine-tune.yaml --initial-checkpoint {file}",
+            ),
+        ]
+    elif len(reported.ready.label_space):
         commands = [
             (
                 "Label a folder of images: one row for each, with a class and a probability for each attribute.",
@@ -94,11 +103,12 @@ def usage(reported: ReportedModel) -> list[tuple[str, str]]:
                 f"python validate.py {data} --checkpoint {file}{ema} --split test --per-class",
             ),
         ]
-    predict = '\ntable = model.predict("photo.jpg")' if len(reported.ready.label_space) else ""
+    predicts = len(reported.ready.label_space) and not reported.checkpoint.heads_are_untrained
+    predict = '\ntable = model.predict("photo.jpg")' if predicts else ""
     commands.append(
         (
             "From Python, in the checkout: labels, and representations for search.",
-            f'from serving import MultiLabel\n\nmodel = MultiLabel("{path}"{averaged}){predict}\n'
+            f"from serving import MultiLabel\n\nmodel = MultiLabel({json.dumps(str(path))}{averaged}){predict}\n"
             'h = model.embed("PHOTOS", normalize=True)',
         )
     )

@@ -18,7 +18,6 @@ from catalog.table import Table, read_table
 from reports.run_results import RunResults
 from reports.summary_file import Summary, read_summary
 from runtime.errors import UsageError
-from serving.abstention import named_validation
 from serving.checkpoint_files import run_checkpoint
 from serving.feature_baseline import solve_on_features
 from serving.loading import EvaluationModel
@@ -109,14 +108,29 @@ def reported_table(
     Raises:
         UsageError: there is no such table.
     """
-    if data is None and split is None:
-        path = named_validation([reported.checkpoint])
-    else:
-        folder = data or reported.flags.get("data_dir")
-        if not folder:
-            raise UsageError(f"{reported.checkpoint.path} names no data folder: give one with data_dir")
+    folder = data or reported.flags.get("data_dir")
+    if not folder:
+        raise UsageError(f"{reported.checkpoint.path} names no data folder: give one with data_dir")
+    try:
         path = find_split(folder, split or reported.flags.get("val_split") or "validation")
+    except DataError as error:
+        remedy = "" if data else ", or name the data folder of today with data_dir"
+        raise UsageError(f"{error}; choose another split{remedy}") from error
     return read_table(path, None, False, image_root or reported.flags.get("image_root") or None)
+
+
+def scored_table(reported: ReportedModel) -> Table | None:
+    """Return the validation table of a run; None if the run has no attributes and so needs none.
+
+    Raises:
+        UsageError: the table is not here.
+    """
+    try:
+        return reported_table(reported)
+    except UsageError:
+        if len(reported.ready.label_space):
+            raise
+        return None
 
 
 def report_results(

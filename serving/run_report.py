@@ -8,20 +8,17 @@ from pathlib import Path
 
 import torch
 
-from catalog.data_error import DataError
-from catalog.table import Table
 from reports.model_card import model_card
 from reports.run_page import RunReport, write_run_page
 from reports.run_record import VIEWS, read_record, record_lines, table_hashes
 from reports.run_results import RunResults
 from runtime.atomic_file import atomic_file
-from runtime.errors import UsageError
 from serving.reported_model import (
     ReportedModel,
     load_reported,
     read_epochs,
     report_results,
-    reported_table,
+    scored_table,
 )
 
 PAGE, CARD = "report.html", "README.md"
@@ -168,13 +165,7 @@ def leave_page(folder: Path, device: torch.device, batch_size: int, workers: int
         UsageError: the run has no checkpoint, or too many images are unreadable.
     """
     reported = load_reported(folder, device=device, batch_size=batch_size)
-    try:
-        table: Table | None = reported_table(reported)
-    except (UsageError, DataError):  # a run without attributes needs no validation split
-        if len(reported.ready.label_space):
-            raise
-        table = None
-    results = None
+    table, results = scored_table(reported), None
     if table is not None:
         reported.model.loading["workers"] = workers if len(table) > _FEW else 0  # a worker takes a second to start
         unreadable = float(reported.flags.get("max_unreadable") or 0.01)

@@ -111,9 +111,9 @@ def test_a_training_leaves_a_report_and_never_fails_for_it(
     [
         (["RUN/nowhere"], "no checkpoint at RUN/nowhere"),
         (["RUN", "RUN"], "RUN/model_best.pth.tar is named twice: compare it with another run"),
-        (["RUN", "--split", "nowhere"], "has no nowhere.csv, nowhere.tsv or nowhere.parquet"),
+        (["RUN", "--split", "nowhere"], "; choose another split, or name the data folder of today with --data-dir"),
         (["RUN", "--output", "page.txt"], "--output page.txt does not end in .html: name the page to write"),
-        (["RUN", "--data-dir", "RUN/nowhere"], "no such data folder: RUN/nowhere"),
+        (["RUN", "--data-dir", "RUN/nowhere"], "no such data folder: RUN/nowhere; choose another split"),
     ],
 )
 def test_a_mistake_is_one_sentence(

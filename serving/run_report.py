@@ -22,6 +22,7 @@ from serving.reported_model import (
 )
 
 PAGE, CARD = "report.html", "README.md"
+_CARD_START = b"---\nlibrary_name: timm\n"
 _FEW = 500  # images that are read in this process
 _LARGEST_SHEET = 400_000  # bytes of views.jpg that a page has room for
 
@@ -41,7 +42,7 @@ def write_report(
         reported: the model.
         results: its predictions; None without a split to score.
         notes: sentences about what the page lacks.
-        card: whether to write the model card into the run's folder.
+        card: whether to write the model card into the run's folder, unless another README.md is there.
 
     Raises:
         UsageError: a file cannot be written.
@@ -61,13 +62,22 @@ def write_report(
         notes=notes,
     )
     write_run_page(path, report)
-    if card:
+    if card and _may_replace(folder / CARD):
         config = dict(reported.ready.data_config)
         text = model_card(
             reported.ready.arch, reported.ready.label_space, config, False, results=results, source=checkpoint.path.name
         )
         with atomic_file(folder / CARD) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
+
+
+def _may_replace(card: Path) -> bool:
+    """Return whether a file is absent or a model card, and not a README.md that somebody wrote."""
+    try:
+        with card.open("rb") as file:
+            return file.read(len(_CARD_START)) == _CARD_START
+    except FileNotFoundError:
+        return True
 
 
 def usage(reported: ReportedModel) -> list[tuple[str, str]]:

@@ -47,6 +47,14 @@ def test_a_report_has_the_scores_of_validate_and_a_model_card(
     assert 'MultiLabel("model_best.pth.tar")' in card
 
 
+def test_a_readme_that_is_no_model_card_is_kept(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "model_best.pth.tar").symlink_to(run / "model_best.pth.tar")
+    (tmp_path / "README.md").write_text("# My project\n")
+    leave_report(tmp_path, torch.device("cpu"), 0)
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+
+
 def test_the_results_are_those_of_the_model_on_each_image(run: Path) -> None:
     loaded = load_reported(run, device="cpu")
     results = report_results(loaded, reported_table(loaded), logistic_images=0)

@@ -1,12 +1,15 @@
 """report.py as a command, and what a training leaves: figures of a real model, from its checkpoint and its data."""
 
 import logging
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from page_reader import read_page
+from test_options import PARSE
 from test_report_page import OTHERS
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
@@ -14,6 +17,7 @@ import report
 import validate
 from commands.leave_report import leave_report
 from serving.reported_model import load_reported, report_results, reported_table
+from serving.run_report import usage
 
 CPU = ("--device", "cpu", "-j", "0")
 
@@ -45,6 +49,19 @@ def test_a_report_has_the_scores_of_validate_and_a_model_card(
     assert card.startswith("---\nlibrary_name: timm\n")
     assert f"value: {scores['color_top1'] / 100:.4f}" in card
     assert 'MultiLabel("model_best.pth.tar")' in card
+
+
+def test_every_command_of_a_report_parses(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(report.__file__).parent)
+    trained = load_reported(run, device="cpu")
+    blind = replace(trained, checkpoint=replace(trained.checkpoint, trained_flags={"classification_loss_weight": 0.0}))
+    assert blind.checkpoint.heads_are_untrained
+    shown = [line for one in (trained, blind) for _, text in usage(one) for line in text.splitlines()]
+    commands = [shlex.split(line)[1:] for line in shown if line.startswith("python ")]
+    assert {"inference.py", "validate.py", "export.py", "refit.py", "train.py"} == {words[0] for words in commands}
+    for program, *words in commands:
+        PARSE[program](words)
+    assert 'table = model.predict("PHOTOS", precision=0.97)  # blank where fewer are right' in shown
 
 
 def test_a_readme_that_is_no_model_card_is_kept(run: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ lint: $(ENV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 
-# The pictures of README and docs: the sample's products and the demo's curves.
+# The pictures of docs: the sample's products and the demo's curves. imgs/report.jpg is a screenshot of a report.
 figures: demo
 	@mkdir -p imgs
 	$(BIN)/python fashion-product-images/make_sample.py --sheet imgs/sample.jpg

@@ -28,15 +28,15 @@ from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.log import set_up_log
 from runtime.process import open_device
 from runtime.stop_signals import stop_signals
-from serving.run_report import (
-    PAGE,
+from serving.reported_model import (
     ReportedModel,
     load_reported,
     read_epochs,
     report_results,
     reported_table,
-    write_report,
+    scored_table,
 )
+from serving.run_report import PAGE, write_report
 from serving.run_results import rows_read
 from timm.data.loader_workers import explained_workers
 from training.flag_names import naming_flags
@@ -66,16 +66,21 @@ def report(args: Namespace) -> Path:
     reported = load(args, args.runs[0])
     path = Path(args.output or reported.folder / PAGE)
     check_writable(path)
-    table = reported_table(reported, args.data_dir, args.split, args.image_root or None)
-    results = report_results(
-        reported,
-        table,
-        logistic_images=args.baseline_images,
-        max_unreadable=args.max_unreadable,
-        data=args.data_dir,
-    )
-    of_validation = not (args.output or args.split or args.data_dir)
-    write_report(path, reported, results, card=of_validation)
+    of_run = not (args.split or args.data_dir or args.image_root)
+    if of_run:
+        table = scored_table(reported)
+    else:
+        table = reported_table(reported, args.data_dir, args.split, args.image_root or None)
+    results = None
+    if table is not None:
+        results = report_results(
+            reported,
+            table,
+            logistic_images=args.baseline_images,
+            max_unreadable=args.max_unreadable,
+            data=args.data_dir,
+        )
+    write_report(path, reported, results, card=of_run and not args.output)
     return path
 
 

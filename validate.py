@@ -54,7 +54,8 @@ from serving.cost import cost_line, measure_cost
 from serving.exported import read_model
 from serving.loading import EvaluationModel
 from serving.multi_label import MultiLabel
-from serving.run_report import ReportedModel, report_results, write_report
+from serving.reported_model import ReportedModel, report_results
+from serving.run_report import write_report
 from serving.scoring import Scores
 from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import Checkpoint

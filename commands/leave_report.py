@@ -68,16 +68,16 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def session(process: Process, tables: dict[str, str], script: str = "train.py") -> dict[str, Any]:
+def session(process: Process, tables: dict[str, str], launch: str) -> dict[str, Any]:
     """Return the facts of this start of a run, for its record.
 
     Args:
         process: device and number of the processes.
         tables: hash of each table.
-        script: the script.
+        launch: words that start the script as this process was started.
     """
     return {
-        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "command": f"{launch} {shlex.join(sys.argv[1:])}",
         "processes": process.world_size,
         "device": device_name(process.device),
         "commit": commit(),
@@ -144,9 +144,10 @@ def keep_views(path: Path, draw: DrawViews, images: Tensor, target: Tensor) -> N
     count = min(_IMAGES, len(target))
     first = images.view(-1, len(target), *images.shape[1:])[:, :count].flatten(0, 1).float()
     scale = _SIDE / max(first.shape[2:])
-    small = F.interpolate(first, scale_factor=scale, mode="area") if scale < 1 else first
+    size = [max(1, round(scale * side)) for side in first.shape[2:]]
+    shown = F.interpolate(first, size, mode="area")
     try:
         with atomic_file(path) as unfinished:
-            draw(small, target[:count]).save(unfinished, "JPEG", quality=85)
+            draw(shown, target[:count]).save(unfinished, "JPEG", quality=85)
     except OSError as error:
         _logger.warning(f"No {path.name}: {error.strerror or error}")

@@ -99,7 +99,8 @@ def open_outputs(
     options: dict[str, Any] = {"continues": args.on_save_error == "go-on", "launch": launch_words(run.process)}
     options["loggers"] = open_loggers(args, folder, run.start["epoch"], task.label_space.attributes, recorded)
     options["class_names"] = task.label_space.classes
-    record = RunRecord(folder, session(run.process, table_hashes(args.data_dir, args.train_split, args.val_split)))
+    hashes = table_hashes(args.data_dir, args.train_split, args.val_split)
+    record = RunRecord(folder, session(run.process, hashes, launch_words(run.process)))
     record.write()
     options["log_row"] = lambda row: record.write()
 

@@ -133,7 +133,10 @@ def _supports(results: AttributeResults) -> Ints:
 def _sentences(results: AttributeResults) -> str:
     found = top_confusions(results, _SENTENCES)
     if not found:
-        return "<p>There is no confusion: no image with a known label is called another class.</p>"
+        none = (
+            "no value is missed while another is given" if results.multi_valued else "no known label is called another"
+        )
+        return f"<p>There is no confusion: {none}.</p>"
     lines = "".join(f"<li>{escape(confusion_sentence(one, results.multi_valued), _SENTENCE)}</li>" for one in found)
     return f'<ol class="sentences">{lines}</ol>'
 

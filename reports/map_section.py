@@ -77,7 +77,12 @@ def _colors(one: AttributeResults, rows: Ints, images: int, predicts: bool) -> d
     place = np.full(images, -1)
     place[one.rows] = np.arange(len(one))
     places = place[rows].tolist()
-    found: dict[str, Any] = {"name": plain(one.name), "names": [], "predictions": [-1] * len(places)}
+    found: dict[str, Any] = {
+        "name": plain(one.name),
+        "names": [],
+        "predictions": [-1] * len(places),
+        "scored": predicts,
+    }
     found["right"] = [int(predicts and place >= 0 and bool(one.right[place])) for place in places]
     if one.multi_valued:
         found["labels"] = [0 if place >= 0 else -1 for place in places]

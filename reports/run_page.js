@@ -38,7 +38,7 @@
     function count(row, column) { return counts[row + ' ' + column] || 0; }
 
     function counted(context, found, x, y) {
-      var strong = context.globalAlpha > 0.55;
+      var strong = context.globalAlpha > 0.75;
       context.globalAlpha = 1;
       context.fillStyle = color(strong ? '--page' : '--ink');
       context.font = '12px system-ui, sans-serif';
@@ -62,7 +62,7 @@
         shown.forEach(function (predicted, x) {
           var found = count(label, predicted);
           if (!found) { return; }
-          context.globalAlpha = 0.12 + 0.88 * Math.sqrt(found / matrix.images[label]);
+          context.globalAlpha = 0.3 + 0.7 * Math.sqrt(found / matrix.images[label]);
           context.fillStyle = label === predicted ? hit : miss;
           context.fillRect(left + x * side, top + y * side, side - gap, side - gap);
           if (side >= 26) { counted(context, found, x, y); }
@@ -204,8 +204,9 @@
       add(points.images[i], 'soft');
       points.attributes.forEach(function (one) {
         var label = one.texts ? one.texts[i] : one.labels[i] < 0 ? 'no label' : one.names[one.labels[i]];
-        var predicted = one.predictions[i] < 0 ? '' : ', predicted ' + one.names[one.predictions[i]];
-        add(one.name + ': ' + label + (one.right[i] ? ', right' : predicted), one.labels[i] >= 0 && !one.right[i] ? 'error' : '');
+        var scored = one.scored && one.labels[i] >= 0, wrong = scored && !one.right[i];
+        var predicted = one.predictions[i] < 0 ? ', wrong' : ', predicted ' + one.names[one.predictions[i]];
+        add(one.name + ': ' + label + (wrong ? predicted : scored ? ', right' : ''), wrong ? 'error' : '');
       });
       drawMap();
     };

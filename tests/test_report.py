@@ -1,19 +1,23 @@
 """report.py as a command, and what a training leaves: figures of a real model, from its checkpoint and its data."""
 
 import logging
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from page_reader import read_page
+from test_options import PARSE
 from test_report_page import OTHERS
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
 import report
 import validate
 from commands.leave_report import leave_report
-from serving.run_report import load_reported, report_results, reported_table
+from serving.reported_model import load_reported, report_results, reported_table
+from serving.run_report import usage
 
 CPU = ("--device", "cpu", "-j", "0")
 
@@ -45,6 +49,27 @@ def test_a_report_has_the_scores_of_validate_and_a_model_card(
     assert card.startswith("---\nlibrary_name: timm\n")
     assert f"value: {scores['color_top1'] / 100:.4f}" in card
     assert 'MultiLabel("model_best.pth.tar")' in card
+
+
+def test_every_command_of_a_report_parses(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(report.__file__).parent)
+    trained = load_reported(run, device="cpu")
+    blind = replace(trained, checkpoint=replace(trained.checkpoint, trained_flags={"classification_loss_weight": 0.0}))
+    assert blind.checkpoint.heads_are_untrained
+    shown = [line for one in (trained, blind) for _, text in usage(one) for line in text.splitlines()]
+    commands = [shlex.split(line)[1:] for line in shown if line.startswith("python ")]
+    assert {"inference.py", "validate.py", "export.py", "refit.py", "train.py"} == {words[0] for words in commands}
+    for program, *words in commands:
+        PARSE[program](words)
+    assert 'table = model.predict("PHOTOS", precision=0.97)  # blank where fewer are right' in shown
+
+
+def test_a_readme_that_is_no_model_card_is_kept(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "model_best.pth.tar").symlink_to(run / "model_best.pth.tar")
+    (tmp_path / "README.md").write_text("# My project\n")
+    leave_report(tmp_path, torch.device("cpu"), 0)
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
 
 
 def test_the_results_are_those_of_the_model_on_each_image(run: Path) -> None:
@@ -111,9 +136,9 @@ def test_a_training_leaves_a_report_and_never_fails_for_it(
     [
         (["RUN/nowhere"], "no checkpoint at RUN/nowhere"),
         (["RUN", "RUN"], "RUN/model_best.pth.tar is named twice: compare it with another run"),
-        (["RUN", "--split", "nowhere"], "has no nowhere.csv, nowhere.tsv or nowhere.parquet"),
+        (["RUN", "--split", "nowhere"], "; choose another split, or name the data folder of today with --data-dir"),
         (["RUN", "--output", "page.txt"], "--output page.txt does not end in .html: name the page to write"),
-        (["RUN", "--data-dir", "RUN/nowhere"], "no such data folder: RUN/nowhere"),
+        (["RUN", "--data-dir", "RUN/nowhere"], "no such data folder: RUN/nowhere; choose another split"),
     ],
 )
 def test_a_mistake_is_one_sentence(

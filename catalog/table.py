@@ -300,8 +300,8 @@ def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
         raise DataError(f"{where} has no column {IMAGE_PATH}: {_renaming(names)} (found {quoted(names, 20)})")
     if "" in names:
         raise DataError(
-            f"{where}: column {names.index('') + 1} has no name: name it or delete it "
-            "(pandas writes such a column without index=False)"
+            f"{where}: column {names.index('') + 1} has no name: name this column or delete it "
+            "(with pandas, save the table with index=False)"
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where}: column {twice[0]!r} is there twice: rename or delete one")

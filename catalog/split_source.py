@@ -213,7 +213,9 @@ def _class_folders(folder: Path) -> SplitSource:
     parts = None
     if any(_WORDS.get(name.lower()) == 0 for name in outer):
         if wrong := [name for name in outer if name.lower() not in _WORDS]:
-            what, that = (f"a folder {wrong[0]}", wrong[0]) if wrong[0] else ("images beside these", "the images")
+            what, that = (
+                (f"a folder {wrong[0]!r}", repr(wrong[0])) if wrong[0] else ("images beside these", "the images")
+            )
             raise DataError(
                 f"{folder} has folders for the split, such as train, but also {what}: move {that} into one of these "
                 "folders"

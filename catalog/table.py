@@ -330,7 +330,7 @@ def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | 
             )
     chosen = columns if wanted is None else [name for name in columns if name in wanted]
     if required and not chosen:
-        raise DataError(f"{path.name} has no attribute to learn: add a column for one besides {IMAGE_PATH}")
+        raise DataError(f"{path.name} has no attribute to learn, only {IMAGE_PATH}: add a column of labels")
     return chosen
 
 

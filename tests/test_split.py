@@ -230,7 +230,8 @@ def test_folders_that_say_the_split_are_kept(tmp_path: Path, capsys: pytest.Capt
     for name in ("train", "val"):
         (data / f"{name}.csv").unlink()
     assert refused(capsys, data) == (
-        f"{data} has folders for the split, such as train, but also a folder more: move more into one of these folders"
+        f"{data} has folders for the split, such as train, but also a folder 'more': move 'more' into one of these "
+        "folders"
     )
 
 

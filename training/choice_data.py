@@ -101,7 +101,7 @@ def read_choice_data(
     columns = {name: column for name, column in table.columns.items() if name != group}
     if not columns:
         raise DataError(
-            f"{path.name} has no attribute besides the column {group!r} of the groups: add a column to learn"
+            f"{path.name} has no attribute besides the column {group!r} of the groups: add a column of labels"
         )
     table = with_separator(replace(table, columns=columns, chosen=attributes is not None), joint, multi_valued)
 

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 def audit(args: Namespace) -> bool:
     """Audit the tables and their images, and write the files; return whether there is an error among the findings."""
     if processes() > 1:
-        raise UsageError("several processes would write one file: start a single one, without torchrun")
+        raise UsageError("several processes would write one file: start a single process, without torchrun")
     page, file = Path(args.output) / "audit.html", Path(args.output) / "findings.csv"
     check_writable(page)
     check_writable(file)

@@ -76,7 +76,7 @@ def inference(args: Namespace) -> None:
     label_space, dataset = model.label_space, ImageDataset(lists)
     if args.topk > 1 and label_space.multi_valued == set(label_space.attributes):
         raise UsageError(
-            f"--topk {args.topk}: {args.checkpoint[0]} lists the values above a threshold: leave --topk out"
+            f"--topk {args.topk}: {args.checkpoint[0]} predicts every value above a threshold: leave --topk out"
         )
     predictions = Predictions(label_space, len(dataset), args.topk)
     predictions.check_columns(output)

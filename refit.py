@@ -113,8 +113,12 @@ def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | Non
     if args.attributes is None:
         train = replace(train, columns={name: train.columns[name] for name in trained if name in train.columns})
     if not train.columns:
-        columns = f"no column {', '.join(trained)}" if trained else "attributes, and the checkpoint has none"
-        raise UsageError(f"{train.path} has {columns}: name the columns to solve heads for with --attributes")
+        why = (
+            f"{train.path} has none of the columns {', '.join(trained)}"
+            if trained
+            else "the checkpoint has no attributes"
+        )
+        raise UsageError(f"{why}: choose with --attributes the columns of {train.path} that get heads")
     if args.val_split == "none":
         return train, None
     try:

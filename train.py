@@ -239,14 +239,19 @@ def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: 
         raise UsageError(f"--eval-metric {metric} is not logged{ema}; choose one of {', '.join(names)}")
     if label_space.multi_valued and args.jsd:
         several = ", ".join(sorted(label_space.multi_valued))
-        raise UsageError(f"--jsd does not work with multi-valued attributes ({several}): leave it out")
+        raise UsageError(f"--jsd does not work with multi-valued attributes ({several}): leave --jsd out")
     if args.multi_valued_loss != "bce" and not label_space.multi_valued:
-        raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is multi-valued; leave it out")
+        raise UsageError(
+            f"--multi-valued-loss {args.multi_valued_loss}: no attribute is multi-valued, so leave --multi-valued-loss "
+            "out"
+        )
     for package in ("tensorboard", *SERVICES):
         if getattr(args, f"log_{package}") and not find_spec(package):
             raise UsageError(f"--log-{package} needs the package {package}: pip install {package}")
     if contrast and args.batch_size * process.world_size < 2:
-        raise UsageError("--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0")
+        raise UsageError(
+            "--batch-size 1 gives the contrastive loss no other image: use 2 or more, or turn this loss off with -wls 0"
+        )
     if process.is_primary:
         check_writable(Path(args.output or DEFAULT_OUTPUT, "args.yaml"))
 

@@ -135,7 +135,8 @@ def score_all(
         gc.collect()  # a compiled model is in a reference cycle, which keeps its memory on the GPU
     if not results and not failed:
         raise UsageError(
-            f"--model {args.model}: none of the {len(files)} checkpoints at {args.checkpoint} is such a model"
+            f"--model {args.model}: none of the {len(files)} checkpoints at {args.checkpoint} holds this model: "
+            "correct or drop --model"
         )
     return results, failed
 

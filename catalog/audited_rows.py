@@ -107,7 +107,7 @@ def find_tables(inputs: Sequence[str]) -> list[Path]:
             found.append(path)
         else:
             reason = f"neither a folder nor a table ({', '.join(FORMATS)})" if path.exists() else "no such folder"
-            raise DataError(f"{text}: {reason}: name the folder that holds train.csv, or tables")
+            raise DataError(f"{text}: {reason}: give a folder with train.csv, or the tables themselves")
     if twice := [path for i, path in enumerate(found) if path.resolve() in {one.resolve() for one in found[:i]}]:
         raise DataError(f"{twice[0]} is named twice: name each table once")
     return found

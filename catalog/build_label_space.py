@@ -78,11 +78,14 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
     for name, column in old.items():
         if name not in multi_valued and table.looks_multi_valued(name):
             raise DataError(
-                f"{table.path.name} column {name!r} has several values in a cell, and the model knows one: train a new "
-                f"model with multi_valued {shlex.quote(name)}"
+                f"{table.path.name} column {name!r} has several values in a cell, but the model allows only one: "
+                f"train a new model with multi_valued {shlex.quote(name)}"
             )
         if fault := why_unlearnable(column, name in multi_valued):
-            raise DataError(f"{table.path.name} column {name!r} {fault}: correct it, or leave its cells blank")
+            raise DataError(
+                f"{table.path.name} column {name!r} {fault}: correct its cells, or empty the whole column to keep its "
+                "head"
+            )
 
     classes = {**known.classes, **added.classes}
     for name, names in added.classes.items():
@@ -140,8 +143,9 @@ def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:
         if classes > MAX_CLASSES and not table.chosen:
             others = f" {shlex.join(rest)}" if (rest := [name for name in learnable if name != attribute]) else ""
             raise DataError(
-                f"{table.path.name} column {attribute!r} has {classes:,} classes, more than {MAX_CLASSES:,}, and the "
-                f"model an output for each: leave it out and choose attributes{others}, or name it there if it is meant"
+                f"{table.path.name} column {attribute!r} has {classes:,} classes, more than {MAX_CLASSES:,}, and "
+                f"each is an output of the model: choose attributes{others} without this column, or also name "
+                f"{attribute!r} there if every class is meant"
             )
         if labeled >= FEW_ROWS and classes > labeled / 2:
             _logger.warning(
@@ -228,7 +232,7 @@ def _check_one_hot(table: Table) -> None:
             prefix = max((p for p in prefixes if all(name.startswith(p) for name in names)), key=len, default="")
             attribute = re.sub(f"{_WORD_END}$", "", prefix)
             raise DataError(
-                f"{table.path.name}: columns {quoted(names)} are one attribute in one-hot form: write one column"
-                f"{f' {attribute!r}' if attribute else ''} whose cells are the class names, such as "
-                f"{names[0].removeprefix(prefix)!r}, or choose them as attributes if they are separate"
+                f"{table.path.name}: columns {quoted(names)} look like one attribute in one-hot form: replace these "
+                f"columns by one column{f' {attribute!r}' if attribute else ''} of class names, such as "
+                f"{names[0].removeprefix(prefix)!r}, or, if each is an attribute of its own, name these in attributes"
             )

@@ -116,7 +116,7 @@ def draw_parts(
     """
     parts = np.zeros(len(table), np.int64) if given is None else np.where(given == UNDECIDED, 0, given)
     if not (parts == 0).any():
-        raise DataError(f"{table.path.name} says of no row that it is train: correct the column that says the split")
+        raise DataError(f"{table.path.name} has no row for train, only for val or test: correct its split column")
     if len(shares) == 1:
         return parts
     fixed = np.zeros(int(units.max(initial=-1)) + 1, bool)
@@ -131,8 +131,11 @@ def draw_parts(
     own_units = np.unique(units[pool], return_inverse=True)[1].reshape(-1)
     count = len(np.unique(own_units[drawn.rows] if len(drawn.rows) else own_units))
     if count < len(shares):
-        what = "labeled rows or groups of them" if len(drawn.rows) else "rows or groups of them"
-        raise DataError(f"{table.path.name} has {count} {what}, fewer than the {len(shares)} tables to make: add rows")
+        kind = "labeled rows" if len(drawn.rows) else "rows"
+        raise DataError(
+            f"{table.path.name} has {count} {kind} or groups of them, fewer than the {len(shares)} tables to make: add "
+            f"{kind} of other images or groups"
+        )
     paths = table.image_paths.take(pool).to_pylist()
     chosen = stratified_parts(drawn, own_units, row_keys(paths, seed), list(shares.values()))
     parts[pool] = np.array([PARTS.index(name) for name in shares])[chosen]

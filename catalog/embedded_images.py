@@ -64,7 +64,7 @@ def image_column(file: pq.ParquetFile) -> str | None:
         seen = {} if first is None else {name: first.column(name).drop_null()[:1].to_pylist() for name in plain}
         names = [name for name in names if name not in plain or any(map(shows_format, seen.get(name, ())))]
     if len(names) > 1:
-        raise DataError(f"it has several columns of images ({quoted(names)}): rename the one to read to {_PREFERRED}")
+        raise DataError(f"several columns hold images ({quoted(names)}): rename the column to read to {_PREFERRED}")
     return names[0] if names else None
 
 

@@ -174,8 +174,11 @@ def max_decoded_bytes() -> int:
 
 def _too_large(reason: str, limit: int, needed: int) -> OSError:
     """Return the error for an image above the limit; `needed` is the limit in bytes that it would take."""
-    raised = f"set {RAISED_BY}={-(-needed >> 20)}" if needed < 2**40 else f"raise {RAISED_BY}"
-    return OSError(f"{reason}, more than the {_mebibytes(limit)} allowed: shrink it, or {raised}")
+    value = f"={-(-needed >> 20)}" if needed < 2**40 else ""
+    return OSError(
+        f"{reason}, more than the {_mebibytes(limit)} allowed: shrink it, or set the environment variable "
+        f"{RAISED_BY}{value}"
+    )
 
 
 def _is_raw(image: Image.Image, file: BinaryIO) -> bool:

@@ -62,7 +62,9 @@ class LabelSpace:
         for attribute, names in self.classes.items():
             _check(attribute, names, attribute in self.multi_valued)
         if unknown := [name for name in self.multi_valued if name not in self.classes]:
-            raise DataError(f"the label space has no attribute {unknown[0]!r}, which multi_valued names")
+            raise DataError(
+                f"multi_valued: there is no attribute {unknown[0]!r}, only {', '.join(map(str, self.classes))}"
+            )
         _check_separator(self.classes, self.multi_valued, self.separator)
         classes = {str(attribute): tuple(map(str, names)) for attribute, names in self.classes.items()}
         object.__setattr__(self, "classes", classes)
@@ -82,18 +84,17 @@ class LabelSpace:
         """
         attributes, classes = (saved.get(key) if isinstance(saved, Mapping) else None for key in _KEYS)
         if not (isinstance(attributes, list | tuple) and isinstance(classes, list | tuple)):
-            raise DataError(
-                f"the saved label space has no lists {' and '.join(_KEYS)}: is the checkpoint this project's?"
-            )
+            raise DataError(f"the lists {' and '.join(_KEYS)} are missing: use a file that this project has written")
         if len(attributes) != len(classes):
             raise DataError(
-                f"the saved label space has {len(attributes)} attributes, but classes for {len(classes)}: it is damaged"
+                f"{len(attributes)} attributes are saved, but the classes of {len(classes)}: the file is damaged, "
+                "so use another"
             )
         lists = [attributes, saved.get("multi_valued", ()), *classes]
         if not all(isinstance(names, list | tuple) and all(isinstance(n, str) for n in names) for names in lists):
-            raise DataError("the saved label space has names that are no texts: it is damaged")
+            raise DataError("a saved name of an attribute or a class is not text: the file is damaged: use another")
         if twice := [name for name, count in Counter(map(str, attributes)).items() if count > 1]:
-            raise DataError(f"the label space names attribute {twice[0]!r} twice: attribute names must differ")
+            raise DataError(f"attribute {twice[0]!r} is named twice: name each attribute once")
         classes_of, several = dict(zip(attributes, classes, strict=True)), tuple(saved.get("multi_valued", ()))
         return cls(classes_of, several, saved.get("separator", SEPARATOR))
 
@@ -248,25 +249,25 @@ def _check_separator(classes: Mapping[str, Sequence[str]], multi_valued: Collect
     values = ((attribute, name) for attribute in multi_valued for name in classes[attribute] if separator in name)
     if wrong := next(values, None):
         raise DataError(
-            f"{wrong[0]} has a value {wrong[1]!r}, and separator {separator!r} separates values: choose another one"
+            f"value {wrong[1]!r} of {wrong[0]} contains the separator {separator!r}: choose another separator"
         )
 
 
 def _check(attribute: object, names: object, multi_valued: bool) -> None:
     """Raise a DataError unless these can be an attribute and its classes."""
     if not isinstance(attribute, str) or not attribute.strip():
-        raise DataError(
-            f"an attribute of the label space is named {attribute!r}: a name must be a string, and not blank"
-        )
+        raise DataError(f"an attribute is named {attribute!r}: give each attribute a name, as text that is not blank")
     # A string is a sequence of strings too; it would pass for one-letter classes.
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise DataError(f"the classes of {attribute!r} are {names!r}: they must be a list of names")
     if wrong := [name for name in names if not isinstance(name, str) or not name.strip()]:
-        raise DataError(f"a class of {attribute!r} is named {wrong[0]!r}: a name must be a string, and not blank")
+        raise DataError(f"a class of {attribute!r} is named {wrong[0]!r}: name each class, as text that is not blank")
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(f"{attribute!r} has the class {twice!r} twice: class names must differ")
     if not names and multi_valued:
-        raise DataError(f"{attribute!r} has no classes: a multi-valued attribute needs at least one")
+        raise DataError(
+            f"multi-valued attribute {attribute!r} has no class: add at least one, or leave this attribute out"
+        )
     if len(names) < 2 and not multi_valued:
-        raise DataError(f"{attribute!r} has {len(names)} classes: an attribute needs at least two to choose from")
+        raise DataError(f"attribute {attribute!r} has fewer than two classes: add classes, or leave this attribute out")

@@ -36,7 +36,8 @@ def joined_lists(path: Path, name: str, cells: pa.StringArray) -> pa.StringArray
         return None
     if wrong := next((value for values in sets for value in values or () if SEPARATOR in value), None):
         raise DataError(
-            f"{path.name}: {name} has a value {wrong!r}, and {SEPARATOR} separates values: remove it from the value"
+            f"{path.name}: value {wrong!r} of {name} contains {SEPARATOR}, which separates values: remove the "
+            f"{SEPARATOR}"
         )
     return pa.array([None if v is None else SEPARATOR.join(v) or SEPARATOR for v in sets], pa.string())
 

@@ -187,8 +187,8 @@ def _read(path: Path, names: list[str], before: int) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         if int(pa.__version__.split(".")[0]) < 26 and "Expected all lists to be of size" in str(error):
             raise DataError(
-                f"{path.name} has lists of a fixed length and cells without one, which pyarrow {pa.__version__} cannot "
-                "read: pip install 'pyarrow>=26', or write lists of any length"
+                f"{path.name} has lists of a fixed length and blank cells, which pyarrow {pa.__version__} cannot read: "
+                "pip install 'pyarrow>=26', or write lists of variable length"
             ) from None
         raise _damaged(path, error) from None
 
@@ -212,7 +212,7 @@ def _read_bounded(path: Path, names: list[str], before: int) -> pa.Table:
         rows = max(1, min(_BATCH, max_table_bytes() // _largest_list(file.metadata, flat)))
         for batch in file.iter_batches(batch_size=rows, columns=flat):
             batches.append(batch)
-            check_bytes(path, pa.total_allocated_bytes() - before, "bytes of cells in memory")
+            check_bytes(path, pa.total_allocated_bytes() - before, "cells in memory")
         cells = pa.Table.from_batches(batches) if batches else file.read(columns=flat)
     return pa.table({name: cells[name] if name in flat else pa.nulls(count, kind) for name, kind in kinds.items()})
 
@@ -262,7 +262,7 @@ def _plain(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
     cells = column.combine_chunks()
     cells = cells.chunk(0) if isinstance(cells, pa.ChunkedArray) else cells
     lengths = pc.cast(pc.binary_length(cells.dictionary), pa.int64()).take(cells.indices)
-    check_bytes(path, pc.sum(lengths).as_py() or 0, "bytes of image paths")
+    check_bytes(path, pc.sum(lengths).as_py() or 0, "image paths")
     return column.cast(pa.large_string())
 
 
@@ -290,8 +290,8 @@ def _joined(path: Path, name: str, lists: pa.Array) -> pa.ChunkedArray:
     rows = pc.list_parent_indices(lists)
     if (wrong := pc.index(pc.match_substring(values, SEPARATOR), True).as_py()) >= 0:
         raise DataError(
-            f"{path.name} row {rows[wrong].as_py() + 1}: {name} has a value {values[wrong].as_py()!r}, and "
-            f"{SEPARATOR} separates values: remove it from the value"
+            f"{path.name} row {rows[wrong].as_py() + 1}: value {values[wrong].as_py()!r} of {name} contains "
+            f"{SEPARATOR}, which separates values: remove the {SEPARATOR}"
         )
     present = values.is_valid()
     lengths = np.bincount(rows.filter(present).to_numpy(), minlength=len(lists))

@@ -43,8 +43,8 @@ def _joined(table: Table, name: str, separator: str) -> pa.DictionaryArray:
     if wrong >= 0:
         row = int(np.flatnonzero(pc.fill_null(pc.equal(column.indices, wrong), False).to_numpy(False))[0])
         raise DataError(
-            f"{table.place(row)}: {name} {column.dictionary[wrong].as_py()!r} has a {SEPARATOR!r}, which no value may "
-            f"have, and separator is {separator!r}: use one of them in the whole column"
+            f"{table.place(row)}: {name} {column.dictionary[wrong].as_py()!r} contains {SEPARATOR!r}, but separator is "
+            f"{separator!r}: write only one of the two between the values of this column"
         )
     cells = pc.replace_substring(column.dictionary, separator, SEPARATOR)
     return pa.DictionaryArray.from_arrays(column.indices, cells)

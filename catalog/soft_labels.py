@@ -122,10 +122,14 @@ def _read_rows(
 
 def _no_image(path: Path, table: Table, paths: pa.LargeStringArray) -> DataError:
     """Return the error for a file without any image of a table."""
-    seen = f"its first is {paths[0].as_py()}, the table's {table.image_path(0)}" if len(paths) else "it is empty"
+    seen = (
+        f"the file begins with {paths[0].as_py()}, the table with {table.image_path(0)}"
+        if len(paths)
+        else "the file is empty"
+    )
     return DataError(
-        f"{path.name} has no image of {table.path.name} ({seen}): label the table's images with inference.py "
-        "--probabilities"
+        f"{path.name} has none of the images of {table.path.name} ({seen}): label this table's images with "
+        "inference.py --probabilities"
     )
 
 
@@ -149,10 +153,13 @@ def _saved_label_space(path: Path, schema: pa.Schema) -> LabelSpace:
     text = (schema.metadata or {}).get(LABEL_SPACE_KEY)
     if text is None:
         raise DataError(
-            f"{path.name} does not name its classes: its schema has no metadata {LABEL_SPACE_KEY.decode()!r}, which "
-            "pandas drops; write the file with inference.py --probabilities, and change it with pyarrow"
+            f"{path.name} lacks the names of its classes (schema metadata {LABEL_SPACE_KEY.decode()!r}), which pandas "
+            "drops: write the file with inference.py --probabilities, and change it only with pyarrow"
         )
-    return LabelSpace.from_dict(json.loads(text))
+    try:
+        return LabelSpace.from_dict(json.loads(text))
+    except ValueError as error:  # a DataError, or text that is not JSON
+        raise DataError(f"{path.name} cannot be used: {first_line(error)}") from error
 
 
 def _class_order(path: Path, name: str, saved: LabelSpace, label_space: LabelSpace) -> npt.NDArray[np.int64]:
@@ -163,20 +170,25 @@ def _class_order(path: Path, name: str, saved: LabelSpace, label_space: LabelSpa
     """
     if name not in saved.attributes:
         raise DataError(
-            f"{path.name} has no soft labels of {name!r}, only of {quoted(saved.attributes)}: label with a teacher of "
-            "the same attributes, or name it in pseudo_skip"
+            f"{path.name} has no soft labels of {name!r}, only of {quoted(saved.attributes)}: label with a teacher "
+            f"that predicts {name!r}, or name {name!r} in pseudo_skip"
         )
     if (name in saved.multi_valued) != (name in label_space.multi_valued):
-        kind = "several values an image" if name in saved.multi_valued else "one class an image"
-        raise DataError(f"{path.name}: {name!r} has {kind}, and the table has not: choose it with multi_valued")
+        held, wanted = (
+            ("several values", "one class") if name in saved.multi_valued else ("one class", "several values")
+        )
+        raise DataError(
+            f"{path.name}: {name!r} has {held} an image, but the training table has {wanted}: name {name!r} in "
+            "multi_valued for both the teacher and this run, or for neither"
+        )
     theirs, ours = saved.classes[name], label_space.classes[name]
     missing = next((one for one in ours if saved.class_of(name, one) is None), None)
     extra = next((one for one in theirs if label_space.class_of(name, one) is None), None)
     if len(theirs) != len(ours) or missing is not None or extra is not None:
         difference = f"lacks {missing!r}" if missing is not None else f"has {extra!r}"
         raise DataError(
-            f"{path.name}: {name!r} has other classes than the model: it {difference}; label with a teacher of the "
-            "same classes, which all.csv fixes"
+            f"{path.name}: the classes of {name!r} differ from the model's (the file {difference}): label with a "
+            "teacher that was trained with the same all.csv"
         )
     return np.array([theirs.index(str(saved.class_of(name, one))) for one in ours], dtype=np.int64)
 
@@ -224,8 +236,8 @@ def _distributions(
     lengths = pc.list_value_length(lists).fill_null(k).to_numpy(zero_copy_only=False)
     if len(wrong := np.flatnonzero(lengths != k)):
         raise DataError(
-            f"{path.name} row {first + wrong[0] + 1}: {name} has {lengths[wrong[0]]} probabilities, and the attribute "
-            f"{k} classes: write the file again"
+            f"{path.name} row {first + wrong[0] + 1}: {name} has {lengths[wrong[0]]} probabilities for {k} classes: "
+            "write the file again with inference.py --probabilities"
         )
     values = np.zeros((len(batch), k), dtype=np.float32)
     values[valid] = pc.list_flatten(lists).to_numpy(zero_copy_only=False).reshape(-1, k)

@@ -200,7 +200,9 @@ def _class_folders(folder: Path) -> SplitSource:
     try:
         images = list_images([str(folder)])[0].paths.to_pylist()
     except DataError as error:
-        raise DataError(f"{folder} has no table (train.csv, all.csv) and no folders of images: {error}") from None
+        raise DataError(
+            f"{folder} has no table (train.csv, all.csv) and no folder of images for each class ({error}): add either"
+        ) from None
     paths = [os.path.relpath(image, folder) for image in images]
     places = [Path(path).parts[:-1] for path in paths]
     while len({place[:1] for place in places}) == 1 and all(len(place) > 1 for place in places):
@@ -211,8 +213,13 @@ def _class_folders(folder: Path) -> SplitSource:
     parts = None
     if any(_WORDS.get(name.lower()) == 0 for name in outer):
         if wrong := [name for name in outer if name.lower() not in _WORDS]:
-            what = f"folder {wrong[0]}" if wrong[0] else "images of its own"
-            raise DataError(f"{folder} has folders that say the split, and {what}: move it into one of them")
+            what, that = (
+                (f"a folder {wrong[0]!r}", repr(wrong[0])) if wrong[0] else ("images beside these", "the images")
+            )
+            raise DataError(
+                f"{folder} has folders for the split, such as train, but also {what}: move {that} into one of these "
+                "folders"
+            )
         parts = np.array([_WORDS[place[0].lower()] for place in places], dtype=np.int64)
         places = [place[1:] for place in places]
 

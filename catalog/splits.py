@@ -49,7 +49,9 @@ def find_split(data_dir: str | os.PathLike[str], name: str) -> Path:
     if len(below) == 1:
         return below[0]
     if below:
-        raise DataError(f"{folder} has no table {name}, and its folders have several: name the file ({below[0]}, ...)")
+        raise DataError(
+            f"{folder} has no table {name}, but its folders have several: give the path of one table ({below[0]}, ...)"
+        )
     if not folder.is_dir():
         raise DataError(f"no such data folder: {folder}")
     name = "val" if name == "validation" else name  # "validation" is timm's default; our documents say "val"

@@ -317,8 +317,8 @@ def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
         raise DataError(f"{where} has no column {IMAGE_PATH}: {_renaming(names)} (found {quoted(names, 20)})")
     if "" in names:
         raise DataError(
-            f"{where}: column {names.index('') + 1} has no name: name it or delete it "
-            "(pandas writes such a column without index=False)"
+            f"{where}: column {names.index('') + 1} has no name: name this column or delete it "
+            "(with pandas, save the table with index=False)"
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where}: column {twice[0]!r} is there twice: rename or delete one")
@@ -347,7 +347,7 @@ def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | 
             )
     chosen = columns if wanted is None else [name for name in columns if name in wanted]
     if required and not chosen:
-        raise DataError(f"{path.name} has no attribute to learn: add a column for one besides {IMAGE_PATH}")
+        raise DataError(f"{path.name} has no attribute to learn, only {IMAGE_PATH}: add a column of labels")
     return chosen
 
 

@@ -36,7 +36,7 @@ def max_table_bytes() -> int:
     return int(text) << 20 if text else MAX_TABLE_BYTES
 
 
-def check_bytes(path: Path, count: int, held: str = "bytes of text") -> None:
+def check_bytes(path: Path, count: int, held: str = "text") -> None:
     """Raise a DataError if a table has too many bytes.
 
     Args:
@@ -46,7 +46,8 @@ def check_bytes(path: Path, count: int, held: str = "bytes of text") -> None:
     """
     if count > (limit := max_table_bytes()):
         raise DataError(
-            f"{path.name} has more than {limit >> 20:,} MiB ({held}): split it, or set {RAISED_BY}={2 * limit >> 20}"
+            f"{path.name} has more than {limit >> 20:,} MiB of {held}: split this table, or set the environment "
+            f"variable {RAISED_BY}={2 * limit >> 20}"
         )
 
 
@@ -60,8 +61,8 @@ def check_lengths(path: Path, name: str, cells: pa.Array) -> None:
     """
     if (longest := pc.max(pc.binary_length(cells)).as_py() or 0) > MAX_CELL:
         raise DataError(
-            f"{path.name} column {name!r} has a cell of {longest:,} bytes, more than {MAX_CELL:,}, so it is data: "
-            "delete the column, or choose other attributes"
+            f"{path.name} column {name!r} has a cell of {longest:,} bytes, more than {MAX_CELL:,}, too long for "
+            "a path or a class name: delete the column, or choose other attributes"
         )
 
 
@@ -76,6 +77,6 @@ def check_cells(path: Path, rows: int, columns: int) -> None:
     if (needed := rows * (columns + 1) * _CELL_BYTES) > (limit := max_table_bytes()):
         raise DataError(
             f"{path.name} has {rows:,} rows and {columns:,} columns to read, which take {needed >> 20:,} MiB, more "
-            f"than the {limit >> 20:,} MiB allowed: split it, choose fewer attributes, or set "
-            f"{RAISED_BY}={-(-needed >> 20)}"
+            f"than the {limit >> 20:,} MiB allowed: split this table, choose fewer attributes, or set the "
+            f"environment variable {RAISED_BY}={-(-needed >> 20)}"
         )

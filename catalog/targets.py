@@ -106,7 +106,7 @@ def _report_unseen(table: Table, label_space: LabelSpace, attribute: str, count:
             f"{quoted(unseen)}, the model {quoted(known)})"
         )
         if not looks_multi_valued and any(without_form(name) in forms for name in unseen):
-            raise DataError(f"{message}: write them as the model has them, or delete the column{remedy}")
+            raise DataError(f"{message}: spell these labels as the model does, or delete the column{remedy}")
         _logger.warning(f"ATTENTION: {message}: all are counted as wrong{remedy}")
         return
     _logger.warning(

@@ -229,8 +229,8 @@ def _check_first_line(path: Path) -> None:
         start = file.read(_LONGEST_HEADER + 1)
     if len(start) > _LONGEST_HEADER and b"\n" not in start and b"\r" not in start:
         raise DataError(
-            f"{path.name} line 1 has no end within {_LONGEST_HEADER >> 20} MiB, and it should be a header with "
-            "image_path: export the table as .csv"
+            f"{path.name} line 1 should be a header with image_path, but is longer than {_LONGEST_HEADER >> 20} MiB: "
+            "export the table as text, with a line for each row"
         )
 
 

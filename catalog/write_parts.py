@@ -37,7 +37,10 @@ def check_places(folder: Path, names: tuple[str, ...], ending: str, source: Path
         for stem in ALIASES.get(name, (name,)):
             for path in filter(Path.exists, (folder / f"{stem}{end}" for end in FORMATS)):
                 if path.name != f"{name}{ending}":
-                    raise DataError(f"{path} would be a second table {name}: delete it, or write into another folder")
+                    raise DataError(
+                        f"the existing {path} would be a second table {name}: delete {path.name}, or write into "
+                        "another folder"
+                    )
                 _check_replaced(path, name, source, overwrite)
 
 
@@ -50,8 +53,8 @@ def _check_replaced(path: Path, name: str, source: Path | None, overwrite: bool)
         raise DataError(f"{path} is the table to split, and would be replaced: write into another folder")
     if not overwrite:
         rest = f" (all its rows are kept in {kept.name})" if is_source else ""
-        state = "is the table to split, and would hold its training rows alone" if is_source else "exists"
-        raise DataError(f"{path} {state}: allow to replace it with overwrite{rest}, or write into another folder")
+        state = "is the table to split, and would hold only its training rows" if is_source else "exists"
+        raise DataError(f"{path} {state}: use overwrite to replace it{rest}, or write into another folder")
 
 
 def write_parts(folder: Path, tables: Mapping[str, pa.Table], ending: str, whole: Path | None) -> None:

@@ -90,7 +90,7 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.budget:
         yield "--budget is missing: say how long choose.py may take, such as --budget 30m"
     if processes() > 1:
-        yield "several processes would try the same candidates: start a single one, without torchrun"
+        yield "several processes would try the same candidates: start a single process, without torchrun"
     if args.group and args.group in (args.attributes or ()):
         yield f"--group {args.group} is also in --attributes: the model would learn the groups; leave it out there"
 

@@ -110,13 +110,13 @@ def check_resumed(path: Path, saved: Mapping[str, Any], args: Namespace, world_s
     other = [change for change in found if resume_rule(change.dest) == "other optimizer"]
     if other and not args.no_resume_opt and str(other[0].before).lower() != str(other[0].now).lower():
         raise UsageError(
-            f"--resume {path} has the averages of --opt {other[0].before}, which --opt {other[0].now} cannot use: keep "
-            "the optimizer, or start it anew with --no-resume-opt"
+            f"--resume {path} has the averages of --opt {other[0].before}, which --opt {other[0].now} cannot use: give "
+            f"--opt {other[0].before}, or start the optimizer anew with --no-resume-opt"
         )
     if epoch is not None and args.start_epoch is None and (moved := other_images(found)):
         raise UsageError(
-            f"--resume {path} is inside epoch {epoch}, and {moved} would give its other steps images that it had, or "
-            f"leave some out: {way_out(path, epoch)}"
+            f"--resume {path} stopped inside epoch {epoch}, and {moved} would repeat or skip images in the rest of "
+            f"this epoch: {way_out(path, epoch)}"
         )
 
 
@@ -129,7 +129,7 @@ def way_out(path: Path, epoch: int) -> str:
     """Return what to do with a checkpoint inside an epoch that does not fit."""
     last = path.with_name("last.pth.tar")
     whole = f"resume {last}, the end of an epoch, " if last.exists() else ""
-    return f"keep the run's, {whole}or repeat epoch {epoch} from these weights with --start-epoch {epoch}"
+    return f"keep the run's flags, {whole}or repeat epoch {epoch} from these weights with --start-epoch {epoch}"
 
 
 def change_lines(path: Path, found: list[Change]) -> list[str]:

@@ -18,6 +18,8 @@ NAMED = (
     "pretrained_path",
     "batch_size",
     "img_size",
+    "use_ema",
+    "torchcompile",
 )
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 

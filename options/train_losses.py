@@ -104,4 +104,4 @@ def _attribute_conflicts(args: argparse.Namespace) -> Iterator[str]:
         if unknown:
             yield f"{name_of} names '{unknown[0]}', which --attributes leaves out: {' '.join(names)}"
     if not any(args.attribute_weights.get(name, 1.0) for name in names):
-        yield "--attribute-weights are all 0: use -wlc 0 to train without labels"
+        yield "--attribute-weights are all 0: raise one of these, or use -wlc 0 to train without labels"

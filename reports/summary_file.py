@@ -50,7 +50,7 @@ def read_summary(path: Path) -> Summary:
             row = _parse_row(header, cells, f"{path} row {number}")
             rows[row["epoch"]] = row
     if not rows:
-        raise UsageError(f"{path} has no epoch yet: draw it after the first")
+        raise UsageError(f"{path} has no epoch yet: try again after the first epoch")
     return Summary([rows[epoch] for epoch in sorted(rows)], attributes_in(header))
 
 
@@ -64,7 +64,10 @@ def read_cells(path: Path) -> list[list[str]]:
         raise UsageError(fault)
     try:
         if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} has {path.stat().st_size / 1e6:,.0f} MB: it is not the summary.csv of a run")
+            raise UsageError(
+                f"{path} has {path.stat().st_size / 1e6:,.0f} MB, too large for a summary.csv: give the file that "
+                "train.py wrote"
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -101,5 +104,5 @@ def _parse_row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
         if math.isfinite(value):
             row.setdefault(column, value)
     if "epoch" not in row:
-        raise UsageError(f"{where} has no epoch: give it its number or delete the row")
+        raise UsageError(f"{where} has no epoch: fill in the number of the epoch or delete the row")
     return row

@@ -67,13 +67,13 @@ def resolve_precision(
         if amp_dtype:
             raise UsageError(f"amp_dtype {amp_dtype} needs amp: without it nothing is cast")
         if dtype is torch.float16 and training:
-            raise UsageError("model_dtype float16 has no room for gradients: use bfloat16, or amp")
+            raise UsageError("model_dtype float16 is too narrow for gradients: use model_dtype bfloat16, or amp")
         return nullcontext, PlainBackward(), dtype
     if dtype is not torch.float32:
         raise UsageError(f"amp casts a float32 model as it runs: choose either amp or model_dtype {model_dtype}")
     cast = getattr(torch, amp_dtype or ("float16" if device.type == "cuda" else "bfloat16"))
     if device.type == "cpu" and cast is torch.float16:
-        raise UsageError("amp_dtype float16 needs a GPU: on the CPU amp means bfloat16")
+        raise UsageError("amp_dtype float16 needs a GPU: on the CPU use amp_dtype bfloat16")
     if emulates_bfloat16(device):
         _logger.warning(
             "amp: this processor has no bfloat16 instructions, and emulating them is several times slower than "

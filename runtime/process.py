@@ -101,7 +101,9 @@ def set_up_process(
             if isinstance(error, UsageError):
                 raise
             backend = f" dist_backend {dist_backend}" if dist_backend else ""
-            raise UsageError(f"device {device}{backend}: {first_line(error)}") from error
+            raise UsageError(
+                f"device {device}{backend} cannot be used ({first_line(error)}): choose another device or dist_backend"
+            ) from error
         own = torch.device(kind if kind == "cpu" else f"{kind}:{place.local_rank}")
         process = Process(own, place.rank, place.local_rank, place.world_size, distributed=True)
     if process.device.index is not None and process.device.type in ("cuda", "npu"):
@@ -146,7 +148,8 @@ def _check_gpus(device: str) -> None:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun sets it
     if processes > here:
         raise UsageError(
-            f"device {device}: {there_are} for {processes} processes; start {here}, one a GPU, or use device cpu"
+            f"device {device}: {there_are}, too few for {processes} processes: start {here}, one per GPU, or use "
+            "device cpu"
         )
     number = device.partition(":")[2]
     if number.isdecimal() and int(number) >= here:

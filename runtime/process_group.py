@@ -19,6 +19,11 @@ from timm.utils.distributed import is_distributed_env, world_info_from_env
 _PATIENCE = 300.0  # seconds until all processes have started
 _WAIT = 1800.0  # seconds that a process waits for the others in an operation
 _SLOW = 10  # seconds until the log says what this process waits for
+_NUMBERS = (  # the environment variables that timm reads
+    *("RANK", "PMI_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"),
+    *("LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    *("WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"),
+)
 _BACKENDS = {"cuda": "nccl", "xpu": "ccl", "hpu": "hccl", "npu": "hccl"}  # other devices use gloo
 
 
@@ -50,15 +55,28 @@ def launched_place() -> Place | None:
             return None
         place = Place(*world_info_from_env())
     except ValueError as error:
-        raise UsageError(f"the launcher's environment variables are no numbers: {error}") from error
+        name = next((name for name in _NUMBERS if not _is_whole(os.environ.get(name, "0"))), "WORLD_SIZE")
+        raise UsageError(
+            f"the launcher's environment variable {name} is {os.environ.get(name)!r}, not a number: correct or unset it"
+        ) from error
     if "SLURM_PROCID" not in os.environ and "RANK" not in os.environ:
         raise UsageError(
             f"WORLD_SIZE is {place.world_size}, but RANK is not set: start with distributed_train.sh or torchrun, or "
             "unset WORLD_SIZE for a single process"
         )
     if not 0 <= place.rank < place.world_size:
-        raise UsageError(f"RANK is {place.rank}, but WORLD_SIZE is {place.world_size}: ranks count from 0")
+        raise UsageError(
+            f"RANK is {place.rank}, but WORLD_SIZE is {place.world_size}: set RANK from 0 to {place.world_size - 1}"
+        )
     return place
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_single(reason: str) -> None:
@@ -71,7 +89,7 @@ def check_single(reason: str) -> None:
         UsageError: a launcher has started several, or the environment speaks of several.
     """
     if launched_place() is not None:
-        raise UsageError(f"{reason}: start a single one, without torchrun, or with srun --ntasks=1")
+        raise UsageError(f"{reason}: start a single process, without torchrun, or with srun --ntasks=1")
 
 
 def _check_slurm() -> None:
@@ -168,8 +186,10 @@ def _connect(host: str, port: int, place: Place, hosts: bool, patience: float) -
     try:
         return dist.TCPStore(host, port, place.world_size, hosts, timeout, wait_for_workers=False, multi_tenant=True)
     except RuntimeError as error:
-        reason = "another program uses this port" if "EADDRINUSE" in str(error) else first_line(error)
-        raise UsageError(f"MASTER_ADDR {host}, MASTER_PORT {port}: {reason}; choose another port") from error
+        reason, remedy = first_line(error), "correct the address and the port"
+        if "EADDRINUSE" in str(error):
+            reason, remedy = "another program uses this port", "choose another port"
+        raise UsageError(f"MASTER_ADDR {host}, MASTER_PORT {port} cannot be used ({reason}): {remedy}") from error
 
 
 def _wait_for_port(host: str, port: int, place: Place, patience: float) -> None:
@@ -182,9 +202,9 @@ def _wait_for_port(host: str, port: int, place: Place, patience: float) -> None:
             waited = time.monotonic() - begin
             if waited > patience:
                 raise LostRank(
-                    f"{listed([place.rank])} of {place.world_size} processes cannot reach rank 0 at {host}:{port} "
-                    f"({error.strerror or error}) since {patience:.0f} seconds: see that rank 0 has started there, "
-                    "and that MASTER_ADDR and MASTER_PORT name it"
+                    f"{listed([place.rank])} of {place.world_size} processes could not reach rank 0 at {host}:{port} "
+                    f"for {patience:.0f} seconds ({error.strerror or error}): check that rank 0 has started there, and "
+                    "that MASTER_ADDR and MASTER_PORT name its machine and port"
                 ) from error
             if waited > _SLOW and not said:
                 print(f"Rank {place.rank} waits for rank 0 at {host}:{port}", file=sys.stderr, flush=True)

@@ -90,8 +90,8 @@ def meet(store: Any, me: Rank, world_size: int, seconds: float) -> list[Rank]:
         waited = time.monotonic() - begin
         if waited > seconds:
             raise LostRank(
-                f"{listed(missing)} of {world_size} processes did not start within {seconds:.0f} seconds: see the log "
-                "of each process, and that the launcher starts all of them"
+                f"{listed(missing)} of {world_size} processes did not start within {seconds:.0f} seconds: read the log "
+                "of each process, and check that the launcher starts all processes"
             )
         if waited > _SLOW and not said and me.number == 0:
             print(f"Waiting for {listed(missing)} of {world_size} processes", file=sys.stderr, flush=True)

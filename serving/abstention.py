@@ -80,7 +80,7 @@ def named_validation(checkpoints: Sequence[Checkpoint]) -> Path:
         found.setdefault(path.resolve(), path)
     if len(found) > 1:
         names = " and ".join(map(str, found.values()))
-        raise UsageError(f"the checkpoints were validated on {names}: choose one with validation=")
+        raise UsageError(f"the checkpoints were validated on {names}: give one of these tables with validation=TABLE")
     return next(iter(found.values()))
 
 

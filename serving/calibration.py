@@ -39,7 +39,9 @@ def check_calibrated_path(path: str, checkpoint: str) -> None:
         UsageError: the name stands for several checkpoints, or the place cannot be written.
     """
     if is_several(checkpoint):
-        raise UsageError(f"calibrate {path} takes one checkpoint, and {checkpoint} may be several: name a single file")
+        raise UsageError(
+            f"calibrate {path} takes one checkpoint, but {checkpoint} may match several: give the path of one file"
+        )
     check_writable(Path(path))
 
 

@@ -141,7 +141,7 @@ def make_ensemble(members: Sequence[EvaluationModel], paths: Sequence[str]) -> E
     for one, path in zip(members, paths, strict=True):
         if one.label_space != members[0].label_space:
             raise UsageError(
-                f"{path} predicts {one.label_space} and {paths[0]} {members[0].label_space}, or their classes differ "
-                "in name or order: average only checkpoints of the same attributes and classes"
+                f"{path} ({one.label_space}) and {paths[0]} ({members[0].label_space}) differ in attributes, or in "
+                "names or order of classes: average only checkpoints of the same attributes and classes"
             )
     return Ensemble(tuple(members))

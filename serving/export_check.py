@@ -45,7 +45,11 @@ def example_images(ready: EvaluationModel, checkpoint: Checkpoint, named: Sequen
     images, rows = next(iter(loader))
     readable = dataset.unreadable[rows] == 0
     if not readable.any():
-        raise DataError(f"none of the first {len(rows)} images of {inputs[0]} can be read: name others")
+        first = int(rows[0])
+        raise DataError(
+            f"none of the first {len(rows)} images of {inputs[0]} can be read, the first being {dataset.name(first)} "
+            f"({dataset.errors()[first]}): fix the files, or name others with --images"
+        )
     return ready.to_device(images[readable])
 
 
@@ -80,11 +84,14 @@ def check_equal(
         difference = (theirs - ours).abs().max().item() if theirs.shape == ours.shape else float("inf")
         if not difference <= _TOLERANCE * max(1.0, ours.abs().max().item()):
             raise UsageError(
-                f"the {name} export does not have the model's {output}: it differs by {difference:.3g}, more than "
-                "rounding; nothing was written, so choose another format and report this backbone"
+                f"the {name} export's {output} differs from the model's by {difference:.3g}, more than rounding, so "
+                "nothing was written: choose another format and report this backbone"
             )
         largest = max(largest, difference)
     one = run(images[:1])
     if any(one[output].shape != (1, *ours.shape[1:]) for output, ours in expected.items()):
-        raise UsageError(f"the {name} export takes batches of {len(images)} images alone; nothing was written")
+        raise UsageError(
+            f"the {name} export takes only batches of {len(images)} images, so nothing was written: choose another "
+            "format"
+        )
     return largest

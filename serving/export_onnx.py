@@ -48,7 +48,9 @@ def write_onnx(outputs: NamedOutputs, images: Tensor, file: Path, metadata: Mapp
                 verbose=False,
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise UsageError(f"--format onnx: this backbone cannot be exported: {first_line(error)}") from error
+        raise UsageError(
+            f"--format onnx cannot export this backbone ({first_line(error)}): choose another format"
+        ) from error
     program.optimize()
     program.model.metadata_props.update(metadata)
     program.save(str(file), external_data=False)

@@ -33,7 +33,9 @@ class NamedOutputs(nn.Module):
             raise UsageError("--outputs z: the model was trained without a projection head; leave z out")
         attributes = model.label_space.attributes
         if taken := {*extra, INPUT} & set(attributes):
-            raise UsageError(f"an attribute is called {min(taken)!r}, as another tensor of the export: rename it")
+            raise UsageError(
+                f"attribute {min(taken)!r} has the name of another tensor of the export: rename the attribute"
+            )
         self.model, self.extra = model, [name for name in ("h", "z") if name in extra]
         self.names = [*attributes, *self.extra]
 

@@ -76,7 +76,7 @@ def write_timm_folder(ready: EvaluationModel, stock: nn.Module, folder: Path, ba
         save_for_hf(stock, str(folder), model_config=config, safe_serialization=True, data_config=preprocessing)
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"--format timm: {ready.arch} cannot be described in config.json: {first_line(error)}"
+            f"--format timm cannot describe {ready.arch} in config.json ({first_line(error)}): choose another format"
         ) from error
     card = model_card(ready.arch, ready.label_space, dict(ready.data_config), backbone_only)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -30,7 +30,9 @@ def write_program(outputs: NamedOutputs, images: Tensor, file: Path, metadata: M
             warnings.simplefilter("ignore")  # the exporter's own use of what PyTorch deprecates
             program = torch.export.export(outputs, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-        raise UsageError(f"--format torch: this backbone cannot be exported: {first_line(error)}") from error
+        raise UsageError(
+            f"--format torch cannot export this backbone ({first_line(error)}): choose another format"
+        ) from error
     torch.export.save(program, file, extra_files={f"{name}.json": text for name, text in metadata.items()})
 
 

@@ -25,6 +25,7 @@ from timm.models.multi_label_checkpoint import (
     CheckpointError,
     StateDict,
     load_content,
+    misfit,
     read_checkpoint,
 )
 
@@ -64,8 +65,8 @@ class ExportedModel(nn.Module):
         expected = self.label_space.num_classes
         if wrong := [name for name, size in expected.items() if found.get(name) != size]:
             raise UsageError(
-                f"{self.path} has no output {wrong[0]!r} of {expected[wrong[0]]} classes, which it describes: export "
-                "the checkpoint again"
+                f"{self.path} lacks the output {wrong[0]!r} of {expected[wrong[0]]} classes that its own description "
+                "lists: export the checkpoint again"
             )
         self.sizes = found
 
@@ -137,7 +138,10 @@ def _read_folder(path: Path) -> Checkpoint:
     if fault := irregular_file(config_file):
         raise CheckpointError(fault)
     if config_file.stat().st_size > _LARGEST_CONFIG:
-        raise CheckpointError(f"{config_file} is too large to describe a model")
+        raise CheckpointError(
+            f"{config_file} is larger than {_LARGEST_CONFIG >> 20} MiB, so it describes no model: export the "
+            "checkpoint again"
+        )
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         described = config["pretrained_cfg"].get(METADATA) or config[METADATA]
@@ -146,14 +150,16 @@ def _read_folder(path: Path) -> Checkpoint:
     try:
         weights = load_content(path / "model.safetensors")
     except Exception as error:  # garbage can raise any type of error
-        raise CheckpointError(f"{path / 'model.safetensors'} cannot be read: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{path / 'model.safetensors'} cannot be read ({first_line(error)}): copy the folder or export it again"
+        ) from error
     arguments = {name: value for name, value in (config.get("model_args") or {}).items() if name != "num_classes"}
     described = {**described, "model_kwargs": arguments}
     checkpoint = _described(path, described, weights)
     try:
         return _with_heads(checkpoint, described["arch"], described["model_kwargs"], dict(weights))
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit the model that it describes: {first_line(error)}") from error
+        raise CheckpointError(misfit(path, error)) from error
 
 
 def _described(path: Path, described: Any, weights: StateDict) -> Checkpoint:
@@ -205,4 +211,7 @@ def _with_heads(checkpoint: Checkpoint, arch: str, kwargs: Mapping[str, Any], we
 
 
 def _foreign(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} does not describe its attributes: it was not written by export.py of this project")
+    return CheckpointError(
+        f"{path} has no names of attributes and classes, which export.py of this project writes: export the checkpoint "
+        "with this export.py"
+    )

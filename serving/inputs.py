@@ -105,13 +105,16 @@ def _rows_of_table(table: Any) -> ImageList:
     """Return the images of a table in memory, whose paths are absolute or relative to the working directory."""
     columns = [str(name) for name in getattr(table, "column_names", table.columns)]
     if IMAGE_PATH not in columns:
-        raise DataError(f"the table has no column {IMAGE_PATH}: its columns are {', '.join(columns)}")
+        raise DataError(
+            f"the given table has no column {IMAGE_PATH}, only {', '.join(columns) or 'an index'}: add one with the "
+            "paths of the images"
+        )
     try:
         paths = pa.table(table[[IMAGE_PATH]] if not isinstance(table, pa.Table) else table.select([IMAGE_PATH]))
         paths = paths[IMAGE_PATH].combine_chunks().cast(pa.large_string())
     except (pa.ArrowException, TypeError) as error:
-        raise DataError(f"the table's column {IMAGE_PATH} holds no texts: write paths into it") from error
+        raise DataError(f"column {IMAGE_PATH} of the given table is not text: fill this column with paths") from error
     if paths.null_count:
         row = paths.is_null().index(True).as_py()
-        raise DataError(f"the table's row {row} has no {IMAGE_PATH}: fill it in, or drop the row")
+        raise DataError(f"row {row} of the given table has no {IMAGE_PATH}: fill in a path, or drop the row")
     return ImageList(paths, (Path.cwd(),))

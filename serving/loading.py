@@ -163,13 +163,18 @@ def _load_onnx(
     path = checkpoint.path
     asked = {"use_ema": use_ema, "torchcompile": compiler, **precision}
     if fixed := next((name for name, value in asked.items() if value), None):
-        raise UsageError(f"{fixed} changes nothing in {path}, which is exported: leave it out, or name the checkpoint")
+        raise UsageError(
+            f"{fixed} has no effect on the exported model {path}: leave {fixed} out, or give the checkpoint"
+        )
     model = ExportedModel(checkpoint, device)
     trained = resolve_preprocessing(model.config["data_config"], {})
     data_config = _override(path, trained, preprocessing)
     if data_config["input_size"] != trained["input_size"]:
         shown = " x ".join(map(str, trained["input_size"][1:]))
-        raise UsageError(f"{path} takes images of {shown} pixels alone: leave img_size out, or export it at that size")
+        raise UsageError(
+            f"{path} takes only images of {shown} pixels: leave img_size out, or export the checkpoint again with this "
+            "img_size"
+        )
     return EvaluationModel(
         model, model, data_config, torch.device("cpu"), torch.float32, nullcontext, channels_last=False
     )
@@ -272,11 +277,15 @@ def _override(path: Path, trained: DataConfig, asked: Mapping[str, Any]) -> Data
         given["input_size"] = [channels, size, size]
     if given.get("input_size", [channels])[0] != channels:
         raise UsageError(
-            f"--input-size {' '.join(map(str, given['input_size']))}: {path} takes images of {channels} channels"
+            f"--input-size {' '.join(map(str, given['input_size']))}: give {channels} as the first number, for the "
+            f"channels that {path} takes"
         )
     for name in {"mean", "std"} & set(given):
         if len(given[name]) not in (1, channels):
-            raise UsageError(f"--{name} has {len(given[name])} values: {path} takes images of {channels} channels")
+            raise UsageError(
+                f"--{name} has {len(given[name])} values: give one value, or one for each channel of {path} "
+                f"({channels})"
+            )
         given[name] = given[name] * (channels // len(given[name]))
     return resolve_preprocessing(trained, {"input_size": trained["input_size"]} | given)
 
@@ -307,4 +316,7 @@ def _compiled(model: MultiLabelModel, compiler: str) -> nn.Module:
     try:
         return cast(nn.Module, torch.compile(model, backend=compiler))
     except RuntimeError as error:
-        raise UsageError(f"--torchcompile {compiler}: {first_line(error)}") from error
+        raise UsageError(
+            f"--torchcompile {compiler} cannot be used ({first_line(error)}): choose another backend, or leave "
+            "--torchcompile out"
+        ) from error

@@ -339,7 +339,7 @@ class MultiLabel:
         """
         if len(self.ensemble.members) > 1:
             names = ", ".join(str(one.path) for one in self.checkpoints)
-            raise UsageError(f"this takes a single model, and {names} label together: load one of them alone")
+            raise UsageError(f"this needs a single model, but {names} are loaded together: load only one of these")
         return self.ensemble.members[0]
 
     def check_heads(self) -> None:
@@ -360,7 +360,10 @@ class MultiLabel:
             UsageError: a checkpoint of the original was loaded without the data that names its classes.
         """
         if self._unnamed:
-            raise UsageError(f"{self._unnamed[0]} holds no class names: load it with data=DATA, whose table has them")
+            raise UsageError(
+                f"{self._unnamed[0]} holds no class names: load this checkpoint with data=DATA, a data folder that "
+                "names the classes"
+            )
 
     def _loading_of(self, dataset: ImageDataset) -> dict[str, Any]:
         """Return the arguments of the loader; processes cannot share an open file of Pillow."""
@@ -380,4 +383,4 @@ def _check_numbers(batch_size: int, workers: int, tta: int) -> None:
     if workers < 0:
         raise UsageError(f"workers {workers}: give the number of processes that load images, at least 0")
     if tta not in (0, 2):
-        raise UsageError(f"tta {tta}: 2 adds the mirror image, and 0 does not")
+        raise UsageError(f"tta {tta}: give 2 to add the mirror image, or 0 to leave it out")

@@ -48,7 +48,7 @@ def open_session(file: Path, threads: int, on_gpu: bool) -> Any:
     try:
         return runtime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # onnxruntime has a type of error for each kind of damage
-        raise UsageError(f"{file} is not an ONNX file that onnxruntime can run: {first_line(error)}") from error
+        raise UsageError(f"onnxruntime cannot run {file} ({first_line(error)}): export the checkpoint again") from error
 
 
 def run_session(session: Any, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

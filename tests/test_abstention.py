@@ -190,7 +190,9 @@ def test_a_validation_split_that_is_gone_is_named(run: Path, tmp_path: Path) -> 
     write_table(other / "val.csv", [{"image_path": str(images / "000.png"), "color": "red", "size": "L"}])
     flags = {"data_dir": str(other), "val_split": "val"}
     second = save_checkpoint(tmp_path / "c.pth.tar", make_model(), args=flags)
-    with pytest.raises(UsageError, match=r"the checkpoints were validated on .* and .*: choose one with validation="):
+    with pytest.raises(
+        UsageError, match=r"the checkpoints were validated on .* and .*: give one of these tables with validation=TABLE"
+    ):
         MultiLabel([run, second], device="cpu").select(0.9)
     with pytest.raises(UsageError, match="precision 97: give a share between 0 and 1"):
         MultiLabel(gone, device="cpu").predict(images, precision=97)

@@ -35,16 +35,16 @@ def test_classes_are_sorted_by_name(tmp_path):
         ),
         (
             numbered("color_red,color_dark_blue,gender", ["1,0,M", "0,1,W", ",,M", "0,1,M"]),
-            "train.csv: columns 'color_red', 'color_dark_blue' are one attribute in one-hot form: write one column "
-            "'color' whose cells are the class names, such as 'red'",
+            "train.csv: columns 'color_red', 'color_dark_blue' look like one attribute in one-hot form: replace these "
+            "columns by one column 'color' of class names, such as 'red'",
         ),
-        (numbered("color=red,color=blue", ["True,False", "False,True"]), "write one column 'color' whose cells"),
+        (numbered("color=red,color=blue", ["True,False", "False,True"]), "by one column 'color' of class names"),
         (
             numbered("red,green,blue", ["1,0,0", "0,,1", ",1,"]),
-            "write one column whose cells are the class names, such as 'red'",
+            "by one column of class names, such as 'red'",
         ),
-        (numbered("is_red,is_green,is_blue", ["yes,no,no", "no,no,yes", "no,Yes,No"]), "write one column 'is'"),
-        (numbered("main_color_red,main_color_blue", ["1.0,0.0", "0.0,1.0"]), "write one column 'main_color'"),
+        (numbered("is_red,is_green,is_blue", ["yes,no,no", "no,no,yes", "no,Yes,No"]), "by one column 'is' of"),
+        (numbered("main_color_red,main_color_blue", ["1.0,0.0", "0.0,1.0"]), "by one column 'main_color' of"),
     ],
 )
 def test_attributes_that_cannot_be_learned_are_refused_with_a_remedy(tmp_path, content, expected):

@@ -66,5 +66,5 @@ def test_a_column_or_a_table_that_is_missing_is_named(folder: Path, changed: dic
 
 def test_groups_alone_are_nothing_to_learn(tmp_path: Path) -> None:
     write_file(tmp_path / "train.csv", "image_path,shop\na,x\nb,y\n")
-    with pytest.raises(DataError, match=r"train.csv has no attribute to learn besides 'shop'"):
+    with pytest.raises(DataError, match=r"train.csv has no attribute besides the column 'shop' of the groups"):
         read(tmp_path, group="shop")

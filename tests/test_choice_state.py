@@ -30,14 +30,14 @@ def test_a_saved_state_comes_back(tmp_path: Path) -> None:
 )
 def test_other_settings_are_named(tmp_path: Path, other: dict[str, Any], named: str) -> None:
     ChoiceState.load(tmp_path / "state.json", SETTINGS).add(RUN, 1.0)
-    with pytest.raises(UsageError, match=f"belongs to a choice that differs in {named}: name another folder"):
+    with pytest.raises(UsageError, match=rf"with other settings \({named}\): name another output folder"):
         ChoiceState.load(tmp_path / "state.json", SETTINGS | other)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": {}, "seconds": 1, "runs": [{"x": 1}]}', "\x00"])
 def test_a_damaged_state_is_a_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
-    with pytest.raises(UsageError, match=r"state.json cannot be read: it is damaged"):
+    with pytest.raises(UsageError, match=r"state.json is damaged, or was not written by choose.py"):
         ChoiceState.load(tmp_path / "state.json", {})
 
 

@@ -283,7 +283,7 @@ def test_mistakes_get_one_sentence(
     assert sentence == "train.csv has no column 'shop' for the groups; did you mean 'shape'?"
     assert refusal(capsys, data, out, "--candidates", "fine-tune").startswith("--candidates fine-tune: it starts from")
     (out / "state.json").write_text('{"settings": {"model": "x"}, "seconds": 1, "runs": []}')
-    assert "belongs to a choice that differs in" in refusal(capsys, data, out, *weights)
+    assert "was written by choose.py with other settings" in refusal(capsys, data, out, *weights)
 
 
 @pytest.mark.slow

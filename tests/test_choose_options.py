@@ -49,4 +49,4 @@ def test_a_mistake_gets_one_sentence(words: str, sentence: str, mistake: Callabl
 def test_several_processes_are_refused(mistake: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     sentence = mistake("data", "--budget", "1h", parse=parse_choose_args)
-    assert sentence == "several processes would try the same candidates: start a single one, without torchrun"
+    assert sentence == "several processes would try the same candidates: start a single process, without torchrun"

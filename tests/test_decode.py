@@ -283,7 +283,7 @@ def test_an_image_is_refused_for_its_bytes_before_it_is_decoded(tmp_path, side, 
     path = bomb(tmp_path / "a.png", side, side, bits, colors)
     sentence = (
         f"decoding its {side} x {side} pixels of mode {mode} takes {size}, more than the 1,280 MiB allowed: shrink it, "
-        "or set SIMCLR_MAX_IMAGE_MIB=1290"
+        "or set the environment variable SIMCLR_MAX_IMAGE_MIB=1290"
     )
     for read in (load_image, load_pixels, image_size):
         with pytest.raises(OSError, match=re.escape(f"{str(path)!r}: {sentence}")):
@@ -322,7 +322,10 @@ def test_an_environment_variable_raises_the_bound(tmp_path, monkeypatch):
     path = bomb(tmp_path / "a.png", 20_000, 20_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setenv("SIMCLR_MAX_IMAGE_MIB", "3051")
-    with pytest.raises(OSError, match=r"takes 3,052 MiB, more than the 3,051 MiB .* or set SIMCLR_MAX_IMAGE_MIB=3052"):
+    with pytest.raises(
+        OSError,
+        match=r"takes 3,052 MiB, more than the 3,051 MiB .* or set the environment variable SIMCLR_MAX_IMAGE_MIB=3052",
+    ):
         image_size(path)
     monkeypatch.setenv("SIMCLR_MAX_IMAGE_MIB", "3052")
     assert image_size(path) == (20_000, 20_000)

@@ -85,5 +85,5 @@ def test_only_one_copy_of_a_shared_image_is_kept(table: Path) -> None:
 
 def test_images_that_do_not_fit_are_refused_with_a_way_out(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_cache, "available_memory", lambda: 1000)
-    with pytest.raises(UsageError, match=r"cache device takes .* 7 decoded images, more than 50% .* use cache ram"):
+    with pytest.raises(UsageError, match=r"cache device: 7 decoded images take .*, more than 50% .* use cache ram"):
         load_onto_device(dataset_of(table), CPU, 0, 1)

@@ -135,7 +135,7 @@ def test_several_columns_of_images_are_refused_unless_one_is_called_image_path(t
     images = pa.array(structs(3), STRUCT)
     pq.write_table(pa.table({"front": images, "back": images, "color": ["a", "b", "a"]}), tmp_path / "a.parquet")
     assert refusal(read_table, tmp_path / "a.parquet") == (
-        "a.parquet: it has several columns of images ('front', 'back'): rename the one to read to image_path"
+        "a.parquet: several columns hold images ('front', 'back'): rename the column to read to image_path"
     )
     pq.write_table(pa.table({"image_path": images, "back": images, "color": ["a", "b", "a"]}), tmp_path / "b.parquet")
     table = read_table(tmp_path / "b.parquet", ["color"])

@@ -76,10 +76,10 @@ def test_validate_scores_a_file_and_a_folder_and_says_what_it_cannot_count(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"use_ema": True}, "use_ema changes nothing in"),
-        ({"compiler": "eager"}, "torchcompile changes nothing in"),
-        ({"number_format": {"amp": True}}, "amp changes nothing in"),
-        ({"preprocessing": {"img_size": 64}}, "takes images of 32 x 32 pixels alone: leave img_size out"),
+        ({"use_ema": True}, "use_ema has no effect on the exported model"),
+        ({"compiler": "eager"}, "torchcompile has no effect on the exported model"),
+        ({"number_format": {"amp": True}}, "amp has no effect on the exported model"),
+        ({"preprocessing": {"img_size": 64}}, "takes only images of 32 x 32 pixels: leave img_size out"),
     ],
 )
 def test_what_an_onnx_file_has_fixed_is_refused(sources: dict[str, Path], settings: dict[str, Any], words: str) -> None:
@@ -105,9 +105,9 @@ def test_a_model_of_another_origin_is_one_sentence(sources: dict[str, Path], tmp
     (tmp_path / "huge" / "config.json").write_text(json.dumps(config))
     (tmp_path / "torn" / "model.safetensors").write_bytes(b"\xff" * 100)
     for name, words in {
-        "foreign.onnx": "does not describe its attributes: it was not written by export.py",
-        "no attributes": "does not describe its attributes: it was not written by export.py",
-        "torn.onnx": "is not an ONNX file that onnxruntime can run",
+        "foreign.onnx": "has no names of attributes and classes, which export.py of this project writes",
+        "no attributes": "has no names of attributes and classes, which export.py of this project writes",
+        "torn.onnx": "onnxruntime cannot run",
         "huge": "cannot be used: its entry multi_label.image_size",
         "torn": "model.safetensors cannot be read",
         "gone.onnx": "no model at",

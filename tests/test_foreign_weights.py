@@ -113,7 +113,7 @@ def test_a_backbone_that_fits_in_part_is_refused(tmp_path: Path, setting: str) -
     assert str(error.value).startswith(f"{setting}: {tmp_path}/theirs.pth does not fit ")
     assert str(error.value).endswith(
         f": below 'state_dict.module.encoder_q.' it has {needed - 1} of the backbone's {needed} tensors, and lacks "
-        "layer2.0.conv1.weight: name the file's architecture with arch"
+        "layer2.0.conv1.weight: set arch to the architecture of the file"
     )
 
 

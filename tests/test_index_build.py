@@ -201,7 +201,7 @@ def damaged(index: Path, name: str) -> None:
         (lambda index: change_info(index, rows=24), "embeddings.npy is damaged: it holds float16"),
         (lambda index: change_info(index, rows="x"), "index.json is damaged: its rows is 'x'"),
         (lambda index: change_info(index, rows_done=99), "it has 99 of 23 rows"),
-        (lambda index: change_info(index, label_space={}), "the saved label space has no lists"),
+        (lambda index: change_info(index, label_space={}), "the lists attributes and classes are missing"),
         (lambda index: change_info(index, labels=["color"]), "are not those that index.json names"),
     ],
 )

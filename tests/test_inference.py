@@ -149,7 +149,7 @@ def test_several_processes_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert "start a single one, without torchrun" in refusal(capsys, data, "--checkpoint", checkpoint)
+    assert "start a single process, without torchrun" in refusal(capsys, data, "--checkpoint", checkpoint)
 
 
 def test_mistakes_are_one_sentence(
@@ -162,7 +162,7 @@ def test_mistakes_are_one_sentence(
         ([tmp_path / "nothing", "--checkpoint", checkpoint, *output], "no such image, folder or table"),
         ([tmp_path / "empty", "--checkpoint", checkpoint, *output], "has no images"),
         ([data, "--checkpoint", tmp_path / "nothing.pth.tar", *output], "no checkpoint at"),
-        ([data, "--checkpoint", tmp_path / "bad.pth.tar", *output], "is not a checkpoint"),
+        ([data, "--checkpoint", tmp_path / "bad.pth.tar", *output], "cannot be read as a checkpoint"),
         ([data, "--checkpoint", checkpoint, "-o", tmp_path / "p.xlsx"], "does not end in .csv, .json or .parquet"),
     ]
     for argv, words in cases:

@@ -81,15 +81,15 @@ def test_encoding_equals_a_look_up_of_each_cell(cells, as_dictionary, in_chunks)
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({"color": ("red",)}, "'color' has 1 classes: an attribute needs at least two to choose from"),
-        ({"color": ()}, "'color' has 0 classes"),
+        ({"color": ("red",)}, "attribute 'color' has fewer than two classes"),
+        ({"color": ()}, "attribute 'color' has fewer than two classes"),
         ({"color": ("red", " ")}, "a class of 'color' is named ' '"),
-        ({"color": ("red", 3)}, "a class of 'color' is named 3: a name must be a string"),
+        ({"color": ("red", 3)}, "a class of 'color' is named 3: name each class, as text"),
         ({"color": ("red", None)}, "a class of 'color' is named None"),
         ({"color": ("red", "red")}, "'color' has the class 'red' twice"),
         ({"color": "red"}, "the classes of 'color' are 'red': they must be a list"),
-        ({"": ("red", "blue")}, "an attribute of the label space is named ''"),
-        ({1: ("red", "blue")}, "an attribute of the label space is named 1"),
+        ({"": ("red", "blue")}, "an attribute is named ''"),
+        ({1: ("red", "blue")}, "an attribute is named 1"),
     ],
 )
 def test_a_bad_label_space_is_refused_with_a_reason(classes, message):
@@ -102,12 +102,12 @@ def test_a_bad_label_space_is_refused_with_a_reason(classes, message):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"attributes": ["a", "a"], "classes": [["x", "y"], ["x", "y"]]}, "names attribute 'a' twice"),
-        ({"attributes": ["a"], "classes": []}, "has 1 attributes, but classes for 0"),
-        ({"attributes": ["a"]}, "no lists attributes and classes"),
-        ({"attributes": [["a"]], "classes": [["x", "y"]]}, "has names that are no texts"),
-        ({"attributes": ["a"], "classes": [["x", 1]]}, "has names that are no texts"),
-        ([], "no lists attributes and classes"),
+        ({"attributes": ["a", "a"], "classes": [["x", "y"], ["x", "y"]]}, "attribute 'a' is named twice"),
+        ({"attributes": ["a"], "classes": []}, "1 attributes are saved, but the classes of 0"),
+        ({"attributes": ["a"]}, "the lists attributes and classes are missing"),
+        ({"attributes": [["a"]], "classes": [["x", "y"]]}, "a saved name of an attribute or a class is not text"),
+        ({"attributes": ["a"], "classes": [["x", 1]]}, "a saved name of an attribute or a class is not text"),
+        ([], "the lists attributes and classes are missing"),
     ],
 )
 def test_a_bad_saved_label_space_is_refused_with_a_reason(saved, message):

@@ -38,4 +38,4 @@ def test_only_lists_of_names_become_sets(tmp_path, texts, sets):
 
 def test_a_value_with_the_separator_is_refused(tmp_path):
     text = refusal(joined_lists, tmp_path / "t.csv", "tags", pa.array(["['a|b']"]))
-    assert text == "t.csv: tags has a value 'a|b', and | separates values: remove it from the value"
+    assert text == "t.csv: value 'a|b' of tags contains |, which separates values: remove the |"

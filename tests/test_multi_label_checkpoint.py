@@ -15,7 +15,7 @@ from catalog.label_space import LabelSpace
 from timm.data.view_plan import plan_views
 from timm.layers import convert_splitbn_model
 from timm.models import multi_label_checkpoint
-from timm.models.multi_label import MultiLabelModel, create_multi_label_model
+from timm.models.multi_label import MultiLabelModel, build_model, create_multi_label_model
 from timm.models.multi_label_checkpoint import CheckpointError, read_checkpoint
 from timm.optim import create_optimizer_v2
 from timm.task.simclr_classification import SimCLRClassificationTask
@@ -104,7 +104,7 @@ def test_the_averaged_weights_are_taken_when_asked_for(tmp_path):
 
 def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):
     path, _ = save(make(), tmp_path)
-    with pytest.raises(CheckpointError, match="holds no averaged weights: it was trained without model_ema"):
+    with pytest.raises(CheckpointError, match="was trained without model_ema, so it has no averaged weights"):
         MultiLabelModel.from_checkpoint(path, use_ema=True)
 
 
@@ -151,7 +151,7 @@ def test_garbage_is_one_sentence(tmp_path, seed):
     path = tmp_path / "garbage.pth"
     garbage = np.random.default_rng(seed).bytes(seed * 10)
     path.write_bytes(b"" if seed == 0 else b"\x80\x02" * (seed % 2) + garbage)
-    with pytest.raises(CheckpointError, match=r"garbage\.pth is not a checkpoint that can be read safely: .") as caught:
+    with pytest.raises(CheckpointError, match=r"garbage\.pth cannot be read as a checkpoint \(.") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
@@ -160,14 +160,14 @@ def test_a_truncated_checkpoint_is_one_sentence(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1000)}}, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"cut\.pth is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"cut\.pth cannot be read as a checkpoint"):
         read_checkpoint(tmp_path / "cut.pth")
 
 
 def test_a_zip_file_of_another_kind_is_one_sentence(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(CheckpointError, match=r"other\.zip is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"other\.zip cannot be read as a checkpoint"):
         read_checkpoint(tmp_path / "other.zip")
 
 
@@ -178,13 +178,22 @@ def test_a_file_without_state_dict_is_one_sentence(tmp_path, content):
         read_checkpoint(tmp_path / "other.pth")
 
 
+def test_damaged_attributes_are_one_sentence_with_the_file(tmp_path):
+    broken = {"state_dict": {}, "multi_label": make().config | {"label_space": {"attributes": ["color"]}}}
+    torch.save(broken, tmp_path / "broken.pth")
+    checkpoint = read_checkpoint(tmp_path / "broken.pth")
+    for read in (lambda: checkpoint.label_space, lambda: build_model(checkpoint)):
+        with pytest.raises(CheckpointError, match=r"broken\.pth cannot be used: the lists attributes and classes are"):
+            read()
+
+
 def test_weights_and_checkpoints_of_timm_are_refused(tmp_path):
     weights = timm.create_model("test_resnet").state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"weights\.pth is not a training checkpoint"):
         MultiLabelModel.from_checkpoint(tmp_path / "weights.pth")
     torch.save({"state_dict": weights, "args": Namespace(model="test_resnet")}, tmp_path / "timm.pth")
-    with pytest.raises(CheckpointError, match=r"holds no label space: .*initial_checkpoint or pretrained_path"):
+    with pytest.raises(CheckpointError, match=r"names no attributes, .*initial_checkpoint or pretrained_path"):
         MultiLabelModel.from_checkpoint(tmp_path / "timm.pth")
 
 
@@ -196,7 +205,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, form):
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(CheckpointError, match=r"evil\.pth is not a checkpoint that can be read safely") as caught:
+    with pytest.raises(CheckpointError, match=r"evil\.pth cannot be read as a checkpoint") as caught:
         MultiLabelModel.from_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert not trace.exists()
@@ -316,7 +325,7 @@ def test_a_backbone_that_the_installed_timm_builds_differently_is_one_sentence(o
     with torch.serialization.safe_globals([Namespace]):
         saved = torch.load(path, weights_only=True)
     torch.save(saved | {"arch": "test_resnet"}, path)
-    with pytest.raises(CheckpointError, match="its backbone does not match the installed timm's model of that name"):
+    with pytest.raises(CheckpointError, match="has another backbone than the installed timm's model of the same name"):
         MultiLabelModel.from_checkpoint(path)
 
 

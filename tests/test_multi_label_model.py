@@ -238,7 +238,7 @@ def test_a_checkpoint_of_the_original_loads(data: Path, tmp_path: Path) -> None:
     numbered = MultiLabel(tmp_path / "o.pth.tar", device="cpu")
     assert set(numbered.predict(data / "val.csv")["color"].to_pylist()) <= {"0", "1", "2"}
     for call in (lambda: numbered.evaluate(data), lambda: numbered.select(0.9, data)):
-        with pytest.raises(UsageError, match="holds no class names: load it with data=DATA"):
+        with pytest.raises(UsageError, match="holds no class names: load this checkpoint with data=DATA"):
             call()
 
 
@@ -254,7 +254,7 @@ def test_a_model_without_attributes_embeds_and_predicts_nothing(data: Path, tmp_
 def test_several_models_are_not_embedded_or_scored(checkpoint: Path, data: Path) -> None:
     model = MultiLabel([checkpoint, checkpoint], device="cpu")
     for call in (lambda: model.embed(data / "images"), lambda: model.evaluate(data)):
-        with pytest.raises(UsageError, match=r"this takes a single model, and .* label together"):
+        with pytest.raises(UsageError, match=r"this needs a single model, but .* are loaded together"):
             call()
 
 
@@ -271,9 +271,9 @@ def test_several_models_are_not_embedded_or_scored(checkpoint: Path, data: Path)
         ([np.zeros((4, 4), np.uint8), np.zeros((4, 0), np.uint8)], r"image 1 is an array of shape \[4, 0\]"),
         (np.zeros(5, np.uint8), r"image 0 is an array of shape \[5\]"),
         ("missing.png", r"no such image, folder or table: missing\.png"),
-        (pd.DataFrame({"path": ["a"]}), "the table has no column image_path: its columns are path"),
-        (pd.DataFrame({"image_path": ["a", None]}), "the table's row 1 has no image_path"),
-        (pd.DataFrame({"image_path": [[1], [2]]}), "the table's column image_path holds no texts"),
+        (pd.DataFrame({"path": ["a"]}), "the given table has no column image_path, only path"),
+        (pd.DataFrame({"image_path": ["a", None]}), "row 1 of the given table has no image_path"),
+        (pd.DataFrame({"image_path": [[1], [2]]}), "column image_path of the given table is not text"),
     ],
 )  # fmt: skip
 def test_what_is_no_image_gets_one_sentence(model: MultiLabel, images: Any, sentence: str) -> None:
@@ -287,9 +287,9 @@ def test_what_is_no_image_gets_one_sentence(model: MultiLabel, images: Any, sent
     [
         ({"batch_size": 0}, "batch_size 0"),
         ({"workers": -1}, "workers -1"),
-        ({"tta": 1}, "tta 1: 2 adds the mirror image"),
+        ({"tta": 1}, "tta 1: give 2 to add the mirror image"),
         ({"device": "gpu"}, "device gpu: PyTorch cannot use it here"),
-        ({"use_ema": True}, "holds no averaged weights"),
+        ({"use_ema": True}, "has no averaged weights"),
     ],
 )
 def test_settings_out_of_range_get_one_sentence(checkpoint: Path, settings: dict[str, Any], sentence: str) -> None:

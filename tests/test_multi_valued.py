@@ -179,7 +179,7 @@ def test_what_tags_cannot_do_is_refused(data: Path, tmp_path: Path) -> None:
         ),
         (
             ["--multi-valued", "--multi-valued-loss", "asl"],
-            "--multi-valued-loss asl: no attribute is multi-valued; leave it out",
+            "--multi-valued-loss asl: no attribute is multi-valued, so leave --multi-valued-loss out",
         ),
     ]:
         with pytest.raises(UsageError, match=sentence):
@@ -192,7 +192,7 @@ def test_a_model_of_tags_alone_has_no_second_best(
     folder, _ = train_through(data, tmp_path, "--epochs", 1, "--attributes", "tags")
     with pytest.raises(SystemExit):
         predict(data, folder / "last.pth.tar", tmp_path / "p.csv", "--topk", 2)
-    assert "lists the values above a threshold: leave --topk out" in capsys.readouterr().err
+    assert "predicts every value above a threshold: leave --topk out" in capsys.readouterr().err
 
 
 def test_a_run_of_tags_alone_is_led_by_their_map(data: Path, tmp_path: Path) -> None:
@@ -204,11 +204,11 @@ def test_multi_valued_that_contradicts_a_checkpoint_or_a_table_is_refused(
     trained: tuple[Path, str], data: Path, tmp_path: Path
 ) -> None:
     last = trained[0] / "last.pth.tar"
-    with pytest.raises(UsageError, match=r"--multi-valued color: .*last.pth.tar has tags: leave it"):
+    with pytest.raises(UsageError, match=r"--multi-valued color: .*last.pth.tar has tags: leave --multi-valued out"):
         prepare(data, tmp_path, "--resume", last, "--multi-valued", "color")
     prepare(data, tmp_path, "--resume", last, "--multi-valued", "tags")
     write_table(tmp_path / "train.csv", [{"image_path": row["image_path"]} for row in read_rows(data / "train.csv")])
-    with pytest.raises(UsageError, match=r"--multi-valued tags: train.csv has no attribute: leave it out"):
+    with pytest.raises(UsageError, match=r"--multi-valued tags: train.csv has no attribute: leave --multi-valued out"):
         prepare(tmp_path, tmp_path / "out", "-wlc", 0, "--multi-valued", "tags")
 
 

@@ -69,7 +69,7 @@ def test_a_model_type_is_that_of_the_model_and_its_images() -> None:
 
 def test_a_float16_model_is_scored_but_not_trained() -> None:
     assert resolve_precision(CPU, False, None, "float16", training=False)[2] is torch.float16
-    with pytest.raises(UsageError, match=r"model_dtype float16 .*use bfloat16"):
+    with pytest.raises(UsageError, match=r"model_dtype float16 .*use model_dtype bfloat16"):
         resolve_precision(CPU, False, None, "float16")
 
 

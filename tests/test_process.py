@@ -55,7 +55,7 @@ def test_a_gpu_takes_tensors_and_its_number_must_exist() -> None:
         (
             "cuda",
             "4",
-            "cuda: this machine has 2 GPUs for 4 processes; start 2, one a GPU, or use device cpu",
+            "cuda: this machine has 2 GPUs, too few for 4 processes: start 2, one per GPU, or use device cpu",
         ),
         ("cuda:2", None, "cuda:2: this machine has 2 GPUs, the last of them cuda:1"),
     ],

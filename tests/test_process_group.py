@@ -54,8 +54,11 @@ def test_a_launcher_gives_a_place(environment: pytest.MonkeyPatch, words: str, p
         ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1", "this Slurm job has 4 tasks .* srun --ntasks=1"),
         ("OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1", "an MPI launcher has started 2 processes"),
         ("WORLD_SIZE=2", "WORLD_SIZE is 2, but RANK is not set: start with distributed_train.sh"),
-        ("WORLD_SIZE=2 RANK=2", "RANK is 2, but WORLD_SIZE is 2: ranks count from 0"),
-        ("WORLD_SIZE=two RANK=0", "the launcher's environment variables are no numbers: .*two"),
+        ("WORLD_SIZE=2 RANK=2", "RANK is 2, but WORLD_SIZE is 2: set RANK from 0 to 1"),
+        (
+            "WORLD_SIZE=two RANK=0",
+            "the launcher's environment variable WORLD_SIZE is 'two', not a number: correct or unset",
+        ),
     ],
 )
 def test_an_incomplete_launch_is_refused_at_once(environment: pytest.MonkeyPatch, words: str, sentence: str) -> None:
@@ -73,7 +76,7 @@ def test_without_a_meeting_place_nothing_waits(environment: pytest.MonkeyPatch) 
     ("rank", "sentence"),
     [
         (0, r"ranks 1 and 2 of 3 processes did not start within 0 seconds"),
-        (2, r"rank 2 of 3 processes cannot reach rank 0 at 127\.0\.0\.1:\d+"),
+        (2, r"rank 2 of 3 processes could not reach rank 0 at 127\.0\.0\.1:\d+"),
     ],
 )
 def test_missing_processes_are_named(environment: pytest.MonkeyPatch, rank: int, sentence: str) -> None:

@@ -119,7 +119,7 @@ def test_auto_passes_over_damaged_states_and_ends_as_the_uninterrupted_run(
     damaged[len(damaged) // 2] ^= 1
     before.write_bytes(damaged)
     log = run(data, output, "--resume", "auto")
-    assert f"--resume auto, passed over: {newest} is not a checkpoint that can be read safely: " in log
+    assert f"--resume auto, passed over: {newest} cannot be read as a checkpoint (" in log
     assert f"--resume auto, passed over: {before} cannot be used, as its part " in log
     assert f"--resume auto: {output}/run/last.pth.tar, which continues with epoch 1\n" in log
     assert_same_end(whole, output / "run")
@@ -175,8 +175,8 @@ def test_inside_an_epoch_the_table_may_not_have_changed(data: Path, output: Path
     rows = (longer / "train.csv").read_text().splitlines()
     (longer / "train.csv").write_text("\n".join([*rows, *rows[1:9]]))
     sentence = refused(longer, output, "--resume", "auto")
-    assert "-1-2.pth.tar is inside epoch 1, after step 3 of 6, and the table or flags now make 8 steps" in sentence
-    assert sentence.endswith("or repeat this one from these weights with --start-epoch 1")
+    assert "-1-2.pth.tar stopped after step 3 of 6 in epoch 1, but the table or flags now make 8 steps" in sentence
+    assert sentence.endswith("or repeat epoch 1 from these weights with --start-epoch 1")
     assert prepare(longer, output, *WORDS, "--resume", "auto", "--start-epoch", 1).start == {"epoch": 1, "batch": 0}
 
 

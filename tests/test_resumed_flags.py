@@ -84,8 +84,8 @@ def test_another_optimizer_is_refused_unless_it_starts_anew() -> None:
     with pytest.raises(UsageError) as error:
         check(train("--opt", "sgd"), before)
     assert str(error.value) == (
-        f"--resume {LAST} has the averages of --opt adamw, which --opt sgd cannot use: keep the optimizer, or start it "
-        "anew with --no-resume-opt"
+        f"--resume {LAST} has the averages of --opt adamw, which --opt sgd cannot use: give --opt adamw, or start "
+        "the optimizer anew with --no-resume-opt"
     )
     check(train("--opt", "AdamW"), before)
     check(train("--opt", "sgd", "--resume", "a", "--no-resume-opt"), before)
@@ -113,9 +113,11 @@ def test_only_the_end_of_an_epoch_allows_other_images_in_its_steps(
     file = tmp_path / "recovery-3-9.pth.tar"
     with pytest.raises(UsageError) as error:
         check_resumed(file, saved(), args, processes, epoch=3)
-    start = f"--resume {file} is inside epoch 3, and {named} would give its other steps images that it had, or leave"
+    start = (
+        f"--resume {file} stopped inside epoch 3, and {named} would repeat or skip images in the rest of this epoch: "
+    )
     assert str(error.value).startswith(start)
-    assert str(error.value).endswith("keep the run's, or repeat epoch 3 from these weights with --start-epoch 3")
+    assert str(error.value).endswith("keep the run's flags, or repeat epoch 3 from these weights with --start-epoch 3")
     (tmp_path / "last.pth.tar").write_text("")
     with pytest.raises(UsageError, match=f"resume {tmp_path / 'last.pth.tar'}, the end of an epoch"):
         check_resumed(file, saved(), args, processes, epoch=3)

@@ -42,14 +42,14 @@ def test_lists_keep_their_values_under_any_separator(tmp_path):
     table = read_table(write_file(tmp_path / "train.csv", numbered("tags", ['"[""a;b"", ""c""]"', '"[""c""]"'])))
     assert cells(with_separator(table, ",")) == [["0.jpg", "a;b|c"], ["1.jpg", "c"]]
     message = refusal(build_label_space, with_separator(table, ";"))
-    assert message == "tags has a value 'a;b', and separator ';' separates values: choose another one"
+    assert message == "value 'a;b' of tags contains the separator ';': choose another separator"
 
 
 def test_a_bar_inside_a_cell_with_another_separator_is_refused_with_its_line(tmp_path):
     table = read_table(write_file(tmp_path / "train.csv", numbered("tags", ["a;b", "a", "a|b;c"])))
     assert refusal(with_separator, table, ";") == (
-        "train.csv line 4: tags 'a|b;c' has a '|', which no value may have, and separator is ';': use one of them in "
-        "the whole column"
+        "train.csv line 4: tags 'a|b;c' contains '|', but separator is ';': write only one of the two between the "
+        "values of this column"
     )
 
 

@@ -93,12 +93,15 @@ def test_a_skipped_attribute_needs_no_soft_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"color": [[0.5, 0.5], [0.0, 1.0, 0.0]]}, "s.parquet row 1: color has 2 probabilities, and the attribute 3"),
+        ({"color": [[0.5, 0.5], [0.0, 1.0, 0.0]]}, "s.parquet row 1: color has 2 probabilities for 3 classes"),
         ({"color": [[0.0, 1.0, 0.0], [0.5, 0.25, 0.5]]}, "row 2: the probabilities of color do not sum to 1"),
         ({"color": [[-1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]}, "row 1: the probabilities of color"),
         ({"color": [[float("nan"), 1.0, 0.0], [0.0, 1.0, 0.0]]}, "row 1: the probabilities of color"),
         ({"tags": [[0.5, 1.5], [0.0, 0.0]]}, "row 1: the probabilities of tags are not all from 0 to 1"),
-        ({"image_path": ["u.jpg", "v.jpg"]}, "no image of train.csv .its first is u.jpg, the table's x.jpg"),
+        (
+            {"image_path": ["u.jpg", "v.jpg"]},
+            "none of the images of train.csv .the file begins with u.jpg, the table with x.jpg",
+        ),
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, changes: dict[str, list[Any]], sentence: str) -> None:
@@ -112,8 +115,12 @@ def test_wrong_weights_and_files_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "s.parquet", two_rows(), color_weight=[1.0, -2.0])
     with pytest.raises(DataError, match="row 2: color_weight is -2"):
         read_soft_labels(file, table, SPACE)
-    with pytest.raises(DataError, match="does not name its classes"):
+    with pytest.raises(DataError, match="lacks the names of its classes"):
         read_soft_labels(write(tmp_path / "s.parquet", two_rows(), None), table, SPACE)
+    rows = pa.table({"image_path": ["x.jpg"]}).replace_schema_metadata({LABEL_SPACE_KEY: "{"})
+    pq.write_table(rows, file)
+    with pytest.raises(DataError, match=r"s.parquet cannot be used: Expecting property name"):
+        read_soft_labels(file, table, SPACE)
     file.write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is not a Parquet file"):
         read_soft_labels(file, table, SPACE)
@@ -127,8 +134,8 @@ def test_wrong_weights_and_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [
-        (LabelSpace({"color": ("blue", "green", "teal"), "tags": ("a", "b")}, ["tags"]), "it lacks 'teal'"),
-        (LabelSpace({"color": ("blue", "green"), "tags": ("a", "b")}, ["tags"]), "it has 'red'"),
+        (LabelSpace({"color": ("blue", "green", "teal"), "tags": ("a", "b")}, ["tags"]), "the file lacks 'teal'"),
+        (LabelSpace({"color": ("blue", "green"), "tags": ("a", "b")}, ["tags"]), "the file has 'red'"),
         (LabelSpace({"color": ("blue", "green", "red"), "tags": ("a", "b")}), "has several values an image"),
         (LabelSpace({"color": ("blue", "green", "red")}, ["color"]), "has one class an image"),
     ],

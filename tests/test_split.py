@@ -133,14 +133,14 @@ def test_groups_and_copies_of_an_image_stay_in_one_table(tmp_path: Path, capsys:
 def test_tables_that_exist_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = catalog(tmp_path / "data")
     (data / "val.csv").write_text("image_path,color\n0.png,red\n")
-    sentence = f"{data}/val.csv exists: allow to replace it with --overwrite, or write into another folder"
+    sentence = f"{data}/val.csv exists: use --overwrite to replace it, or write into another folder"
     assert refused(capsys, data) == sentence
     assert not (data / "train.csv").exists()
     run(capsys, data, "--overwrite")
     assert len(rows(data, "val")) > 5
     (data / "test.csv").rename(data / "test.tsv")
     assert refused(capsys, data, "--overwrite") == (
-        f"{data}/test.tsv would be a second table test: delete it, or write into another folder"
+        f"the existing {data}/test.tsv would be a second table test: delete test.tsv, or write into another folder"
     )
 
 
@@ -230,14 +230,15 @@ def test_folders_that_say_the_split_are_kept(tmp_path: Path, capsys: pytest.Capt
     for name in ("train", "val"):
         (data / f"{name}.csv").unlink()
     assert refused(capsys, data) == (
-        f"{data} has folders that say the split, and folder more: move it into one of them"
+        f"{data} has folders for the split, such as train, but also a folder 'more': move 'more' into one of these "
+        "folders"
     )
 
 
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ((), "has no table (train.csv, all.csv) and no folders of images"),
+        ((), "has no table (train.csv, all.csv) and no folder of images for each class"),
         (("1.png", "2.png"), "its images lie in no folders of classes"),
         (("images/1.png", "images/2.png"), "its images lie in one folder only, images"),
         (("a/images/1.png", "1.png"), "its images lie in one folder only, a"),
@@ -271,7 +272,8 @@ def test_a_parquet_table_keeps_its_columns(tmp_path: Path, capsys: pytest.Captur
 def test_an_empty_folder_and_impossible_shares_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = catalog(tmp_path / "data", 2)
     assert refused(capsys, data) == (
-        "all.csv has 2 labeled rows or groups of them, fewer than the 3 tables to make: add rows"
+        "all.csv has 2 labeled rows or groups of them, fewer than the 3 tables to make: add labeled rows of other "
+        "images or groups"
     )
     assert refused(capsys, data, "--val", ".6", "--test", ".4") == (
         "--val 0.6 and --test 0.4 leave nothing to train on: lower them"

@@ -28,7 +28,9 @@ def test_text_beyond_the_bound_is_refused_and_a_variable_raises_it(
     text = numbered("color,shape", ["red with a long name,disc", "blue with a long name,square"] * 20_000).encode()
     text = text.replace(b",", b"\t") if "tsv" in name else text
     path = write_file(tmp_path / name, gzip.compress(text) if name.endswith(".gz") else text)
-    expected = f"{name} has more than 1 MiB (bytes of text): split it, or set SIMCLR_MAX_TABLE_MIB=2"
+    expected = (
+        f"{name} has more than 1 MiB of text: split this table, or set the environment variable SIMCLR_MAX_TABLE_MIB=2"
+    )
     assert refusal(read_table, path) == expected
     monkeypatch.setenv("SIMCLR_MAX_TABLE_MIB", "4")
     assert len(read_table(path)) == 40_000
@@ -38,15 +40,13 @@ def test_text_beyond_the_bound_is_refused_and_a_variable_raises_it(
 
 def test_a_small_file_that_unpacks_to_a_line_without_end_is_refused(tmp_path: Path) -> None:
     path = write_file(tmp_path / "t.csv.gz", gzip.compress(b"a" * (16 * MIB)))
-    assert "t.csv.gz line 1 has no end within 4 MiB, and it should be a header with image_path" in refusal(
-        read_table, path
-    )
+    assert "t.csv.gz line 1 should be a header with image_path, but is longer than 4 MiB" in refusal(read_table, path)
 
 
 def test_many_short_cells_are_refused_for_the_memory_that_they_take(tmp_path: Path) -> None:
     path = write_file(tmp_path / "t.csv", numbered(",".join("abcdefgh"), [",".join("xyxyxyxy")] * 20_000))
     assert refusal(read_table, path).startswith(
-        "t.csv has 20,001 rows and 9 columns to read, which take 2 MiB, more than the 1 MiB allowed: split it"
+        "t.csv has 20,001 rows and 9 columns to read, which take 2 MiB, more than the 1 MiB allowed: split this table"
     )
     assert len(read_table(path, ["a"])) == 20_000
 
@@ -68,9 +68,9 @@ def test_parquet_is_refused_for_long_values_that_many_rows_repeat(tmp_path: Path
     columns[column] = pa.ListArray.from_arrays(np.arange(rows + 1), long) if column == "tags" else long
     pq.write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=1000)
     expected = {
-        "image_path": "t.parquet has more than 1 MiB (bytes of image paths)",
+        "image_path": "t.parquet has more than 1 MiB of image paths",
         "color": "t.parquet column 'color' has a cell of 150,000 bytes, more than 131,072",
-        "tags": "t.parquet has more than 1 MiB (bytes of cells in memory)",
+        "tags": "t.parquet has more than 1 MiB of cells in memory",
     }
     before = pa.default_memory_pool().max_memory()
     assert refusal(read_table, tmp_path / "t.parquet").startswith(expected[column])
@@ -108,9 +108,9 @@ def test_a_column_of_books_that_nobody_chose_is_left_out(tmp_path: Path, caplog:
 def test_a_column_with_too_many_classes_needs_to_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catalog.build_label_space.MAX_CLASSES", 10)
     path = write_file(tmp_path / "t.csv", numbered("code,color", [f"{i % 11},{i % 2}" for i in range(44)]))
-    expected = "t.csv column 'code' has 11 classes, more than 10, and the model an output for each: leave it out and "
+    expected = "t.csv column 'code' has 11 classes, more than 10, and each is an output of the model: choose "
     assert refusal(build_label_space, read_table(path)) == (
-        expected + "choose attributes color, or name it there if it is meant"
+        expected + "attributes color without this column, or also name 'code' there if every class is meant"
     )
     assert build_label_space(read_table(path, ["code"])).num_classes == {"code": 11}
 

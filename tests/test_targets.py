@@ -60,8 +60,8 @@ def test_a_table_with_all_labels_in_another_form_is_refused(tmp_path):
     space = LabelSpace({"flag": ("FALSE", "TRUE"), "size": ("1", "2")})
     assert refusal(encode_targets, read_table(path), space, strict=False) == (
         "val.csv: none of the 2 labels of 'flag' is a class that the model knows (it has 'True', 'False', the model "
-        "'FALSE', 'TRUE'): write them as the model has them, or delete the column; did you mean 'TRUE' where it has "
-        "'True'?"
+        "'FALSE', 'TRUE'): spell these labels as the model does, or delete the column; did you mean 'TRUE' where it "
+        "has 'True'?"
     )
 
 

@@ -127,10 +127,13 @@ def test_a_table_larger_than_arrows_blocks_is_read_correctly(tmp_path):
         ("image_file,color\na,b\n", "rename 'image_file' to it"),
         ("image_pth,color\na,b\n", "rename 'image_pth' to it"),
         ("image_path;color\na;b\n", "its cells seem to be separated by ';'"),
-        ("image_path\na.jpg\n", "train.csv has no attribute to learn: add a column for one besides image_path"),
+        ("image_path\na.jpg\n", "train.csv has no attribute to learn, only image_path: add a column of labels"),
         ("image_path,a,b,a\nx,1,2,3\n", "train.csv line 1: column 'a' is there twice: rename or delete one"),
         ("image_path,a, \nx,1,2\n", "train.csv line 1: column 3 has no name"),
-        (",image_path,a\n0,x,1\n", "train.csv line 1: column 1 has no name: name it or delete it (pandas"),
+        (
+            ",image_path,a\n0,x,1\n",
+            "train.csv line 1: column 1 has no name: name this column or delete it (with pandas",
+        ),
         (
             'image_path,a,b,c\nx,"1\n2\n3",2,3\n\ny,1,2\n',
             "train.csv line 6 has 3 cells, the header has 4: write a separator for blank cells too",

@@ -480,12 +480,14 @@ def test_a_run_is_not_resumed_with_other_attributes(tmp_path: Path, capsys: pyte
     checkpoint = run(data, tmp_path, "--epochs", 1) / "last.pth.tar"
     write_table(data / "train.csv", rows)
     sentence = refusal(capsys, data, *SHORT, "--epochs", 2, "--resume", checkpoint)
-    words = f"{checkpoint} was trained on {kept}, and train.csv has {', '.join(attributes)}: --resume continues"
+    words = f"{checkpoint} was trained on {kept}, but train.csv has {', '.join(attributes)}: choose the same columns"
     assert words in sentence
     resume(checkpoint, data, "--epochs", 2, "--attributes", kept)
     write_table(data / "train.csv", [{name: row[name] for name in ("image_path", *rest)} for row in rows])
     sentence = refusal(capsys, data, *SHORT, "--epochs", 3, "--resume", checkpoint)
-    assert f"{checkpoint} was trained on {kept}, and train.csv has {', '.join(rest)}: --resume continues" in sentence
+    assert (
+        f"{checkpoint} was trained on {kept}, but train.csv has {', '.join(rest)}: choose the same columns" in sentence
+    )
 
 
 # The same seed, and another
@@ -666,11 +668,14 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
         ),
         ([data, "--eval-metric", "ema_top1"], "--eval-metric ema_top1 is not logged; ema_ metrics need --model-ema"),
         ([data, "--eval-metric", "simclr_loss", "-wls", "0"], "--eval-metric simclr_loss is not logged"),
-        ([data, "-b", "1"], "--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0"),
-        ([data, "--attribute-weights", "color=0", "shape=0"], "--attribute-weights are all 0: use -wlc 0"),
+        ([data, "-b", "1"], "--batch-size 1 gives the contrastive loss no other image: use 2 or more"),
+        (
+            [data, "--attribute-weights", "color=0", "shape=0"],
+            "--attribute-weights are all 0: raise one of these, or use -wlc 0",
+        ),
         ([data, "--output", data / "train.csv"], "train.csv"),
         ([data, "--opt", "sgdd"], "--opt sgdd: "),
-        ([data, "--resume", data / "train.csv"], "is not a checkpoint that can be read safely"),
+        ([data, "--resume", data / "train.csv"], "cannot be read as a checkpoint"),
         ([data, "--resume", "nothing"], "no checkpoint at nothing"),
         ([data, "--model", "efficientnet_b99"], "timm has no model 'efficientnet_b99'"),
         ([data, "--device", "cuda:99"], "device cuda:99: "),
@@ -764,7 +769,10 @@ def test_an_attribute_missing_in_the_table_of_classes_is_refused(
     rows = read_rows(data / "train.csv") + read_rows(data / "val.csv")
     write_table(data / "all.csv", [{k: v for k, v in row.items() if k != "shape"} for row in rows])
     sentence = refusal(capsys, data, *SHORT, "--output", tmp_path)
-    assert "all.csv has no column 'shape', which train.csv has: add it there, or choose with --attributes" in sentence
+    assert (
+        "all.csv has no column 'shape', which train.csv has: add the column to all.csv, or train without it by "
+        "--attributes" in sentence
+    )
 
 
 # Logs

@@ -469,7 +469,7 @@ def test_a_loss_that_reads_labels_is_refused_where_there_are_none(tmp_path: Path
     write_table(folder / "all.csv", rows)
     write_table(folder / "train.csv", [{**row, "color": "", "shape": ""} for row in rows])
     make_ready(folder, tmp_path)
-    with pytest.raises(UsageError, match=rf"{words} reads labels, and .*train.csv has none: leave it out"):
+    with pytest.raises(UsageError, match=rf"train.csv has no labels for {words} to read: label some of its rows"):
         make_ready(folder, tmp_path, *words.split())
 
 
@@ -530,9 +530,12 @@ def test_a_step_is_one_joint_batch(data: Path, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--contrastive-batch-size 32", r"train.csv has 3 batches of 8 for each process, fewer than .* 32: use 24 or"),
+        (
+            "--contrastive-batch-size 32",
+            r"train.csv gives each process 24 images an epoch, fewer than .* 32: use 24 or",
+        ),
         ("--contrastive-batch-size 16 --opt adahessian", "--opt adahessian: it needs second-order gradients"),
-        ("-b 1 --contrastive-batch-size 2", "--batch-size 1 leaves the contrastive loss no negatives"),
+        ("-b 1 --contrastive-batch-size 2", "--batch-size 1 gives the contrastive loss no other image"),
         ("--contrastive-batch-size 16 --sync-bn --device cpu", "--sync-bn needs GPUs"),
     ],
 )

@@ -118,11 +118,13 @@ def test_the_log_and_the_summary_say_what_was_used(few: Path, tmp_path: Path) ->
 def test_names_of_skipped_attributes_are_checked(prepare: Prepare) -> None:
     with pytest.raises(UsageError, match="--pseudo-skip: there is no attribute 'size', only color, shape"):
         prepare(*TEACHER, "--pseudo-skip", "size")
-    with pytest.raises(UsageError, match="--pseudo-skip names every attribute: leave --pseudo out"):
+    with pytest.raises(UsageError, match="--pseudo-skip names every attribute, so --pseudo has none left"):
         prepare(*TEACHER, "--pseudo-skip", "color", "shape")
 
 
 def test_a_table_without_a_blank_cell_is_refused(tmp_path: Path) -> None:
     folder = draw_catalog(tmp_path / "full", blanks=False)
-    with pytest.raises(UsageError, match=r"--pseudo: every cell of .*train.csv has a label: name images without with"):
+    with pytest.raises(
+        UsageError, match=r"--pseudo: .*train.csv has no blank cell to fill: add images without labels by"
+    ):
         make_ready(folder, tmp_path, *TEACHER)

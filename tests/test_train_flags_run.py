@@ -515,7 +515,7 @@ def test_numbers_have_the_format_asked_for(prepare: Prepare) -> None:
         run = prepare("--model-dtype", "bfloat16", *words)
         assert precision(run) == (bf16, bf16, "PlainBackward")
         assert math.isfinite(evaluate_epoch(run)[0]["loss"])
-    with pytest.raises(UsageError, match="model_dtype float16 has no room for gradients"):
+    with pytest.raises(UsageError, match="model_dtype float16 is too narrow for gradients"):
         prepare("--model-dtype", "float16")
 
 
@@ -697,7 +697,7 @@ def test_classification_alone_leaves_out_rows_without_a_label(few_labels: Path, 
     blank = [row | {"color": "", "shape": ""} for row in read_rows(few_labels / "train.csv")]
     (tmp_path / "all.csv").write_bytes((few_labels / "train.csv").read_bytes())
     write_table(tmp_path / "train.csv", blank)
-    with pytest.raises(UsageError, match=r"train.csv has no label, and -wls 0 learns from labels alone"):
+    with pytest.raises(UsageError, match=r"train.csv has no label, and -wls 0 learns only from labels"):
         make_ready(tmp_path, tmp_path, "-wls", 0)
 
 

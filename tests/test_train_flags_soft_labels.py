@@ -157,7 +157,7 @@ def test_mistakes_get_one_sentence(few: Path, prepare: Prepare, tmp_path: Path) 
         table.filter(pc.is_in(table["image_path"], pa.array(sorted(labeled), pa.large_string()))),
         tmp_path / "labeled.parquet",
     )
-    for name, sentence in (("empty", "it is empty"), ("labeled", "soft labels of no blank cell")):
+    for name, sentence in (("empty", "the file is empty"), ("labeled", "no soft label for a blank cell")):
         with pytest.raises(UsageError, match=sentence):
             prepare("--pseudo-labels", tmp_path / f"{name}.parquet")
 

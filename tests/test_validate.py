@@ -177,7 +177,7 @@ def test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped(
     assert len(results) == 2
     assert results[0]["top1"] >= results[1]["top1"]
     assert [row["checkpoint"] for row in read(tmp_path / "r.csv")] == [result["checkpoint"] for result in results]
-    assert len([line for line in err.splitlines() if "bad.pth.tar is not a checkpoint" in line]) == 1
+    assert len([line for line in err.splitlines() if "bad.pth.tar cannot be read as a checkpoint" in line]) == 1
     assert "1 of 3 checkpoints could not be scored" in err
     assert sorted(path.name for path in (tmp_path / "pc").iterdir()) == ["1-checkpoint-1", "2-checkpoint-2"]
 
@@ -187,8 +187,9 @@ def test_the_reason_why_one_of_several_is_not_scored_names_flags(
 ) -> None:
     with pytest.raises(SystemExit):
         run(capsys, data, "--checkpoint", checkpoint.parent, "--use-ema")
-    assert f"Not scored: {checkpoint} holds no averaged weights: it was trained without --model-ema" in (
-        capsys.readouterr().err.splitlines()
+    assert (
+        f"Not scored: {checkpoint} was trained without --model-ema, so it has no averaged weights: leave --use-ema out"
+        in (capsys.readouterr().err.splitlines())
     )
 
 
@@ -284,7 +285,7 @@ def test_preprocessing_comes_from_the_checkpoint_unless_a_flag_changes_it(
         other, _ = run(capsys, data, "--checkpoint", checkpoint, *flags)
         assert other["loss"] != plain["loss"], flags
     sentence = refusal(capsys, data, "--checkpoint", checkpoint, "--input-size", 1, 32, 32)
-    assert "takes images of 3 channels" in sentence
+    assert "give 3 as the first number, for the channels that" in sentence
 
 
 def test_statistics_of_other_channels_than_the_checkpoints_are_refused(
@@ -293,7 +294,7 @@ def test_statistics_of_other_channels_than_the_checkpoints_are_refused(
     gray = create_multi_label_model("test_efficientnet", LabelSpace(CLASSES), image_size=(1, 32, 32))
     path = save_checkpoint(tmp_path / "gray.pth.tar", gray)
     sentence = refusal(capsys, data, "--checkpoint", path, "--std", 1, 1, 1)
-    assert sentence.endswith(f"--std has 3 values: {path} takes images of 1 channels")
+    assert sentence.endswith(f"--std has 3 values: give one value, or one for each channel of {path} (1)")
 
 
 @pytest.mark.parametrize(
@@ -387,8 +388,8 @@ def test_mistakes_are_one_sentence(
     cases = [
         ([data, "--checkpoint", tmp_path / "nothing"], "no checkpoint at"),
         ([data, "--checkpoint", tmp_path / "empty"], "has no checkpoint"),
-        ([data, "--checkpoint", tmp_path / "bad.pth.tar"], "is not a checkpoint"),
-        ([data, "--checkpoint", tmp_path / "strange.pth.tar"], "holds no label space"),
+        ([data, "--checkpoint", tmp_path / "bad.pth.tar"], "cannot be read as a checkpoint"),
+        ([data, "--checkpoint", tmp_path / "strange.pth.tar"], "names no attributes"),
         ([data, "--checkpoint", checkpoint, "--split", "test"], "has no test.csv"),
         ([tmp_path / "nowhere", "--checkpoint", checkpoint], "no such data folder"),
         (

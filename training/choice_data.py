@@ -100,7 +100,9 @@ def read_choice_data(
         raise DataError(f"{path.name} has no column {group!r} for the groups{remedy}")
     columns = {name: column for name, column in table.columns.items() if name != group}
     if not columns:
-        raise DataError(f"{path.name} has no attribute to learn besides {group!r}: add a column for one")
+        raise DataError(
+            f"{path.name} has no attribute besides the column {group!r} of the groups: add a column of labels"
+        )
     table = with_separator(replace(table, columns=columns, chosen=attributes is not None), joint, multi_valued)
 
     # the classes

@@ -54,16 +54,18 @@ class ChoiceState:
         state = cls(file, settings)
         if not file.exists():
             return state
-        remedy = "name another folder, or delete this one"
+        remedy = f"name another output folder, or delete {file.parent}"
         try:
             saved = json.loads(file.read_text(encoding="utf-8"))
             runs = [FinishedRun(**run) for run in saved["runs"]]
             before, seconds = dict(saved["settings"]), float(saved["seconds"])
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{file} cannot be read: it is damaged, or no state of choose.py; {remedy}") from error
+            raise UsageError(f"{file} is damaged, or was not written by choose.py: {remedy}") from error
         now = json.loads(json.dumps(settings))
         if changed := [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]:
-            raise UsageError(f"{file} belongs to a choice that differs in {', '.join(sorted(changed))}: {remedy}")
+            raise UsageError(
+                f"{file} was written by choose.py with other settings ({', '.join(sorted(changed))}): {remedy}"
+            )
         state.runs, state.seconds = runs, seconds
         return state
 

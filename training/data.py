@@ -167,8 +167,8 @@ def separator_of(settings: DataSettings, resumed: Checkpoint | None) -> str:
     known = resumed.label_space.separator
     if settings.separator not in (None, known) and resumed.label_space.multi_valued:
         raise UsageError(
-            f"--separator {settings.separator}: {settings.resume} has {known}: leave it out, or start a new run with "
-            "--initial-checkpoint"
+            f"{settings.resume} separates values by {known!r}, not by --separator {settings.separator!r}: leave "
+            "--separator out, or start a new run with --initial-checkpoint"
         )
     return known
 
@@ -181,10 +181,12 @@ def check_multi_valued(settings: DataSettings, label_space: LabelSpace, train_ta
     """
     if settings.multi_valued is None or label_space.multi_valued == set(settings.multi_valued):
         return
-    reason = f"{train_table.path.name} has no attribute: leave it out"
+    reason = f"{train_table.path.name} has no attribute: leave --multi-valued out"
     if resumed:
         several = ", ".join(sorted(label_space.multi_valued)) or "no attribute"
-        reason = f"{settings.resume} has {several}: leave it out, or start a new run with --initial-checkpoint"
+        reason = (
+            f"{settings.resume} has {several}: leave --multi-valued out, or start a new run with --initial-checkpoint"
+        )
     raise UsageError(f"--multi-valued {' '.join(settings.multi_valued)}: {reason}")
 
 
@@ -199,14 +201,15 @@ def check_attributes(settings: DataSettings, label_space: LabelSpace, train_tabl
     if resumed and (extra or missing):
         trained = ", ".join(label_space.attributes) or "no attribute"
         raise UsageError(
-            f"{settings.resume} was trained on {trained}, and {train_table.path.name} has "
-            f"{', '.join(train_table.attributes) or 'none'}: --resume continues with the same, chosen with "
-            "--attributes; --initial-checkpoint starts with others"
+            f"{settings.resume} was trained on {trained}, but {train_table.path.name} has "
+            f"{', '.join(train_table.attributes) or 'none'}: choose the same columns with --attributes, or start with "
+            "other columns by --initial-checkpoint instead of --resume"
         )
     if extra:
+        lacking = find_label_table(settings.data_dir, train_table.path).name
         raise UsageError(
-            f"{find_label_table(settings.data_dir, train_table.path).name} has no column {extra[0]!r}, which "
-            f"{train_table.path.name} has: add it there, or choose with --attributes {' '.join(label_space.attributes)}"
+            f"{lacking} has no column {extra[0]!r}, which {train_table.path.name} has: add the column to {lacking}, or "
+            f"train without it by --attributes {' '.join(label_space.attributes)}"
         )
 
 
@@ -218,7 +221,7 @@ def check_attribute_weights(settings: DataSettings, label_space: LabelSpace) -> 
     """
     _check_names("--attribute-weights", settings.attribute_weights, label_space)
     if len(label_space) and not any(settings.attribute_weights.get(name, 1.0) for name in label_space.attributes):
-        raise UsageError("--attribute-weights are all 0: use -wlc 0 to train without labels")
+        raise UsageError("--attribute-weights are all 0: raise one of these, or use -wlc 0 to train without labels")
 
 
 def check_pseudo_skip(settings: DataSettings, label_space: LabelSpace) -> None:
@@ -229,7 +232,9 @@ def check_pseudo_skip(settings: DataSettings, label_space: LabelSpace) -> None:
     """
     _check_names("--pseudo-skip", settings.pseudo_skip, label_space)
     if len(label_space) and set(settings.pseudo_skip) == set(label_space.attributes):
-        raise UsageError("--pseudo-skip names every attribute: leave --pseudo out")
+        raise UsageError(
+            "--pseudo-skip names every attribute, so --pseudo has none left: name fewer, or leave --pseudo out"
+        )
 
 
 def _check_names(flag: str, names: Iterable[str], label_space: LabelSpace) -> None:
@@ -252,8 +257,8 @@ def check_blank_cells(settings: DataSettings, train_set: TwoViewDataset, label_s
     taught = [name not in settings.pseudo_skip for name in label_space.attributes]
     if settings.pseudo and not any(mask.any() for mask, used in zip(blank, taught, strict=True) if used):
         raise UsageError(
-            f"--pseudo: every cell of {train_set.table.path} has a label: name images without with --unlabeled, or "
-            "leave it out"
+            f"--pseudo: {train_set.table.path} has no blank cell to fill: add images without labels by --unlabeled, or "
+            "leave --pseudo out"
         )
 
 
@@ -271,9 +276,11 @@ def make_train_set(settings: DataSettings, plan: ViewPlan, table: Table, label_s
     labeled = (targets >= 0).any(axis=1)
     if settings.contrast_reads_labels and not labeled.any():
         flag = "--mask-false-negatives" if settings.mask_false_negatives else f"--contrastive {settings.contrastive}"
-        raise UsageError(f"{flag} reads labels, and {path} has none: leave it out")
+        raise UsageError(f"{path} has no labels for {flag} to read: label some of its rows, or leave {flag} out")
     if plan.contrast is None and not labeled.any():
-        raise UsageError(f"{path} has no label, and -wls 0 learns from labels alone: label some of its rows")
+        raise UsageError(
+            f"{path} has no label, and -wls 0 learns only from labels: label some of its rows, or leave -wls 0 out"
+        )
     if plan.contrast is None and not settings.pseudo and not labeled.all():
         _logger.info(f"{path}: {(~labeled).sum()} rows without a label are left out, as -wls 0 needs labels")
         table, targets = table.take(np.flatnonzero(labeled)), targets[labeled]

@@ -139,7 +139,8 @@ def make_loaders(
     """
     if settings.train_loader["num_aug_repeats"] and not process.distributed:
         raise UsageError(
-            "--aug-repeats spreads an image's copies over several processes: start with distributed_train.sh 2"
+            "--aug-repeats spreads an image's copies over several processes, but only one runs: start with "
+            "distributed_train.sh 2, or leave --aug-repeats out"
         )
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = usable_workers(settings.workers, processes)
@@ -170,7 +171,7 @@ def make_loaders(
     joint, size = settings.contrastive_batch_size or settings.batch_size, settings.batch_size
     if len(train_loader) < joint // size:
         raise UsageError(
-            f"{train_set.table.path} has {len(train_loader)} batches of {size} for each process, fewer than "
+            f"{train_set.table.path} gives each process {len(train_loader) * size} images an epoch, fewer than "
             f"--contrastive-batch-size {joint}: use {len(train_loader) * size} or less"
         )
 
@@ -242,7 +243,7 @@ def mixed_order(settings: RunLoaderSettings, process: Process, train_set: TwoVie
             why = "has no row without a label"
         raise UsageError(
             f"--unlabeled-ratio {settings.unlabeled_ratio:g}: {train_set.table.path} {why}: name other images with "
-            "--unlabeled, or leave it out"
+            "--unlabeled, or leave --unlabeled-ratio out"
         )
     with naming_flags("unlabeled_ratio"):
         return MixedSampler(

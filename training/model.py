@@ -50,6 +50,7 @@ def check_batch_norm(model: torch.nn.Module, rows: int) -> None:
     "sync_bn",
     "simclr_loss_weight",
     "aug_splits",
+    "img_size",
     arch="--model",
     global_pool="--gp",
 )

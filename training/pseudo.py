@@ -80,8 +80,8 @@ def read_pseudo_labels(
                 counts[name] = f"no blank cell of {name}"
     if all(text.startswith("no ") for text in counts.values()):
         raise UsageError(
-            f"--pseudo-labels {path} has soft labels of no blank cell of {train_set.table.path}: label the images "
-            "without labels with inference.py --probabilities"
+            f"--pseudo-labels {path} has no soft label for a blank cell of {train_set.table.path}: label the images "
+            "with blank cells by inference.py --probabilities"
         )
     rest = f"; {int(missing.sum())} images with a blank cell are not in the file" if missing.any() else ""
     _logger.info(f"Soft targets from {path} for {', '.join(counts.values())}{rest}")

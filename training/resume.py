@@ -133,8 +133,8 @@ def restore_random_state(again: dict[str, Any], left: int, rank: int) -> RandomS
             set_random_state(state)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise UsageError(
-            f"--resume: the checkpoint's random states cannot be restored ({first_line(error)}): resume from the "
-            "run's last.pth.tar"
+            f"--resume: the checkpoint's random states cannot be restored ({first_line(error)}): resume from another "
+            "checkpoint of the run, such as last.pth.tar"
         ) from error
     return state
 
@@ -173,9 +173,9 @@ def check_position(start: dict[str, Any], resumed: Checkpoint, steps: int, updat
     epoch, step, before = start["epoch"], start["batch"], resumed.progress.get("steps", steps)
     if step and (before != steps or step >= steps):
         raise UsageError(
-            f"--resume {resumed.path} is inside epoch {epoch}, after step {step} of {before}, and the table or flags "
-            f"now make {steps} steps: change them back, resume the end of an epoch, or repeat this one from these "
-            f"weights with --start-epoch {epoch}"
+            f"--resume {resumed.path} stopped after step {step} of {before} in epoch {epoch}, but the table or flags "
+            f"now make {steps} steps an epoch: restore the run's table and flags, resume a checkpoint from the end of "
+            f"an epoch, or repeat epoch {epoch} from these weights with --start-epoch {epoch}"
         )
     had = resumed.progress.get("updates", updates)
     if updates is not None and had != updates and epoch:

@@ -67,8 +67,8 @@ def cache_tables(
         sources = image_sources(dataset.table, dataset.roots)
         if len(sources) != len(index):  # the place is in another container, or the table was edited just now
             raise UsageError(
-                f"--cache {kind}: {place} holds {len(index)} images, and {dataset.table.path} has {len(sources)}: use "
-                "--cache none, or start again"
+                f"--cache {kind}: {place} holds {len(index)} images, but {dataset.table.path} has {len(sources)}: "
+                "start the run again, or use --cache none"
             )
         dataset.cache = ImageCache(_open(place, kind), index, dataset.channels, sources.of_row)
     gather_objects(None, processes)  # by now every process has opened the files
@@ -209,6 +209,6 @@ def _open(place: str, kind: str) -> int:
         return os.open(place, os.O_RDONLY)
     except OSError as error:
         raise UsageError(
-            f"--cache {kind}: cannot open {place} ({error.strerror}), which the first process of this host has made: "
-            "run the processes in one container and as one user, or use --cache none"
+            f"--cache {kind}: cannot open {place}, made by the first process of this host ({error.strerror}): run all "
+            "processes in one container and as one user, or use --cache none"
         ) from error

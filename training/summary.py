@@ -102,7 +102,7 @@ def metric_names(
         if name in taken or name.startswith(("eval_", "train_", "ema_")) or clash:
             column = clash[0] if clash else "that"
             raise UsageError(
-                f"an attribute cannot be called {name!r}, as {column} is a column of summary.csv: rename it"
+                f"an attribute cannot be called {name!r}, as {column} is a column of summary.csv: rename the attribute"
             )
     silent = ("epoch", "lr") if contrast else ("epoch", "lr", "simclr_loss")
     named = [name for name in columns if name not in silent]

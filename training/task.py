@@ -77,7 +77,10 @@ def compile_task(task: SimCLRClassificationTask, backend: str, mode: str | None)
         task.compile(backend=backend, mode=mode)
     except RuntimeError as error:  # about the backend or the mode only: the model is compiled at its first step
         words = f" --torchcompile-mode {mode}" if mode else ""
-        raise UsageError(f"--torchcompile {backend}{words}: {first_line(error)}") from error
+        raise UsageError(
+            f"--torchcompile {backend}{words} cannot be used ({first_line(error)}): choose "
+            "another backend or mode, or leave --torchcompile out"
+        ) from error
 
 
 def distribute_task(task: SimCLRClassificationTask, process: Process, broadcast_buffers: bool) -> None:

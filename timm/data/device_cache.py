@@ -81,8 +81,8 @@ def _check_room(needed: int, images: int, device: torch.device, processes: int) 
         free, copies = available_memory() or 0, processes
     if needed * copies > free * _LIMIT:
         raise UsageError(
-            f"cache device takes {gib(needed * copies)} for {images:,} decoded images, more than {_LIMIT:.0%} of "
-            f"the {gib(free)} that are free on {device}: use cache ram, cache disk or smaller images"
+            f"cache device: {images:,} decoded images take {gib(needed * copies)}, more than {_LIMIT:.0%} of the "
+            f"{gib(free)} that are free on {device}: use cache ram, cache disk or smaller images"
         )
     _logger.info(f"Cache: {images:,} decoded images take {gib(needed)} on {device}; {gib(free)} are free")
 

@@ -191,8 +191,8 @@ def _training_batches(
         rows = len(mixed.labeled) // mixed.processes if mixed else len(loader.sampler)  # type: ignore[arg-type]
         kind = "labeled rows" if mixed else "rows"
         raise UsageError(
-            f"{dataset.table.path} has {rows} {kind} for each process, fewer than one batch: lower batch_size "
-            f"({batch_size})"
+            f"{dataset.table.path} has {rows} {kind} for each process, fewer than batch_size {batch_size}: "
+            "lower batch_size"
         )
     return loader
 

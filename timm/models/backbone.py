@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,13 +27,14 @@ def create_backbone(arch: str, *, pretrained: bool = False, **kwargs: Any) -> An
         KeyError, OSError, RuntimeError: pretrained weights are unavailable or do not fit.
     """
     if taken := {"num_classes", "features_only"} & kwargs.keys():
-        raise UsageError(f"{taken.pop()} cannot be given to the backbone: the heads' sizes come from the label space")
+        name = taken.pop()
+        raise UsageError(f"leave {name} out of the backbone's arguments: the classes decide the sizes of the heads")
     try:
         return create_model(arch, num_classes=0, pretrained=pretrained, **kwargs)
     except TypeError as error:
         if refused := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             raise UsageError(f"{arch} does not take {refused[1]}={kwargs.get(refused[1])!r}: leave it out") from error
-        raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
+        raise UsageError(_refusal(arch, kwargs, error)) from error
     except RuntimeError as error:
         if "Unknown model" in str(error):
             near = difflib.get_close_matches(arch.partition(".")[0], list_models(), 3)
@@ -46,7 +48,13 @@ def create_backbone(arch: str, *, pretrained: bool = False, **kwargs: Any) -> An
     except (KeyError, OSError) as error:
         if pretrained:  # timm.models.pretrained_weights explains missing weights
             raise
-        raise UsageError(f"{arch} cannot be made with {kwargs}: {first_line(error)}") from error
+        raise UsageError(_refusal(arch, kwargs, error)) from error
+
+
+def _refusal(arch: str, kwargs: Mapping[str, Any], error: Exception) -> str:
+    """Return the sentence for arguments that a model does not take; an overlay holds weights, too much to show."""
+    shown = {name: value for name, value in kwargs.items() if name != "pretrained_cfg_overlay"}
+    return f"{arch} cannot be made with {shown} ({first_line(error)}): change these arguments, or leave some out"
 
 
 def own_size(arch: str) -> int | None:
@@ -79,10 +87,12 @@ def measure_features(backbone: nn.Module, image_size: tuple[int, int, int]) -> i
         h = backbone.eval()(torch.zeros(1, *image_size, device=parameter.device, dtype=parameter.dtype))
     except (AssertionError, RuntimeError, ValueError) as error:
         size = "x".join(map(str, image_size))
-        raise UsageError(f"the backbone takes no images of {size} (C, H, W): {first_line(error)}") from error
+        raise UsageError(
+            f"the backbone takes no images of {size} (C, H, W) ({first_line(error)}): change img_size"
+        ) from error
     backbone.train(training)
     if h.ndim != 2:
         raise UsageError(
-            f"the backbone gives features of shape {tuple(h.shape)}, not [B, D]: choose a global_pool that pools"
+            f"the backbone gives features of shape {tuple(h.shape)}, not [B, D]: choose a global_pool such as avg"
         )
     return int(h.shape[1])

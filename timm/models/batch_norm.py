@@ -74,7 +74,7 @@ def split_batch_norm(model: _Model, views: int) -> None:
     """
     require_batch_norm(model, model.backbone.modules())
     if views < 2:
-        raise UsageError("split_bn needs two views or more: with simclr_loss_weight 0 add aug_splits")
+        raise UsageError("split_bn needs two views or more: set aug_splits, or simclr_loss_weight above 0")
     convert_splitbn_model(model.backbone, views)
 
 

@@ -64,7 +64,7 @@ class ForeignBackbone:
         """Return why a backbone that fits in part is refused."""
         return (
             f"below '{self.prefix}' it has {self.found} of the backbone's {self.wanted} tensors, and lacks "
-            f"{self.missing}: name the file's architecture with arch"
+            f"{self.missing}: set arch to the architecture of the file"
         )
 
 

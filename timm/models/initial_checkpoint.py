@@ -80,8 +80,8 @@ def _require_backbone(
         )
     if too_many:
         raise UsageError(
-            f"initial_checkpoint: {path} does not fit the backbone, which has no place for {len(unmatched)} tensors "
-            f"in the file, the first being {unmatched[0]}: name the file's architecture with arch"
+            f"initial_checkpoint: {path} does not fit the backbone, which lacks {len(unmatched)} tensors of the "
+            f"file, the first being {unmatched[0]}: set arch to the architecture of the file"
         )
 
 

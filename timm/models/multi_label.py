@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
-from runtime.errors import UsageError, exhausted, first_line
+from runtime.errors import UsageError, exhausted
 from timm.models.backbone import create_backbone, measure_features, size_kwargs
 from timm.models.batch_norm import batch_norms, set_batch_norm
 from timm.models.multi_label_checkpoint import (
     Checkpoint,
     CheckpointError,
     StateDict,
+    misfit,
     read_checkpoint,
     without_auxiliary_norms,
 )
@@ -322,13 +324,14 @@ def build_model(
     """
     try:
         return _rebuild(checkpoint, use_ema, label_space)
+    except DataError as error:
+        raise CheckpointError(f"{checkpoint.path} cannot be used: {error}") from error
     except UsageError:
         raise
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, AssertionError, ArithmeticError) as error:
         if exhausted(error):
             raise
-        reason = first_line(error)
-        raise CheckpointError(f"{checkpoint.path} does not fit the model that it describes: {reason}") from error
+        raise CheckpointError(misfit(checkpoint.path, error)) from error
 
 
 def _rebuild(checkpoint: Checkpoint, use_ema: bool, label_space: LabelSpace | None) -> MultiLabelModel:
@@ -340,7 +343,7 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, label_space: LabelSpace | No
         return model
     if checkpoint.config is None:
         raise CheckpointError(
-            f"{checkpoint.path} holds no label space: it is no checkpoint of this trainer; start from its backbone "
+            f"{checkpoint.path} names no attributes, so it is no checkpoint of this trainer: start from its backbone "
             "with initial_checkpoint or pretrained_path"
         )
     model = model_from_config(checkpoint.config)

@@ -53,6 +53,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
 from runtime.regular_file import irregular_file
@@ -125,8 +126,15 @@ class Checkpoint:
 
     @property
     def label_space(self) -> LabelSpace | None:
-        """The attributes and their classes, None where the file does not name them."""
-        return LabelSpace.from_dict(self.config["label_space"]) if self.config else None
+        """The attributes and their classes, None where the file does not name them.
+
+        Raises:
+            CheckpointError: they are damaged.
+        """
+        try:
+            return LabelSpace.from_dict(self.config["label_space"]) if self.config else None
+        except DataError as error:
+            raise CheckpointError(f"{self.path} cannot be used: {error}") from error
 
     @property
     def next_epoch(self) -> int:
@@ -152,8 +160,16 @@ class Checkpoint:
         if not ema:
             return self.state_dict
         if self.state_dict_ema is None:
-            raise CheckpointError(f"{self.path} holds no averaged weights: it was trained without model_ema")
+            raise CheckpointError(
+                f"{self.path} was trained without model_ema, so it has no averaged weights: leave use_ema out"
+            )
         return self.state_dict_ema
+
+
+def misfit(path: Path, error: Exception) -> str:
+    """Return the sentence for a file whose weights and description contradict each other."""
+    reason = first_line(error)
+    return f"{path} does not fit its own description ({reason}): use another checkpoint, or write this one again"
 
 
 def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
@@ -178,7 +194,9 @@ def read_checkpoint(path: str | Path, bare: bool = False) -> Checkpoint:
     try:
         content = load_content(path)
     except Exception as error:  # on garbage the unpickler raises any type of error
-        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({first_line(error)}): give another file"
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         if bare and isinstance(content, dict):
             return Checkpoint(path, _bare_weights(content))

@@ -68,7 +68,9 @@ class OriginalWeights:
             a.rsplit(".", 1)[-1] != b.rsplit(".", 1)[-1] or backbone[a].shape != flat[b].shape
             for a, b in zip(backbone, flat, strict=True)
         ):
-            raise CheckpointError(f"{self.path}: its backbone does not match the installed timm's model of that name")
+            raise CheckpointError(
+                f"{self.path} has another backbone than the installed timm's model of the same name: train a new model"
+            )
         return {f"backbone.{name}": value for name, value in zip(backbone, flat.values(), strict=True)}
 
 

@@ -58,7 +58,9 @@ def create_from_file(arch: str, path: str, make: Make) -> Any:
     except UsageError:
         raise
     except Exception as error:  # reading a foreign file can raise any type of error
-        raise UsageError(f"pretrained_path: {path} does not fit {arch}: {first_line(error)}") from error
+        raise UsageError(
+            f"pretrained_path: {path} does not fit {arch} ({first_line(error)}): give weights of {arch}"
+        ) from error
     return backbone
 
 
@@ -106,7 +108,7 @@ def _backbone_weights(path: str, names: Callable[[], Collection[str]]) -> StateD
         return inside
     if foreign := foreign_backbone(content, weights, names()):
         if not foreign.fits:
-            raise ValueError(foreign.refusal())
+            raise UsageError(f"pretrained_path: {path} does not fit the backbone: {foreign.refusal()}")
         _logger.info(f"{path}: {foreign.line()}")
         return foreign.weights
     if not any(isinstance(value, Tensor) for value in weights.values()):

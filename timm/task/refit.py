@@ -121,8 +121,8 @@ def _check_finite(h: Tensor, device: torch.device) -> None:
     wrong = sum_over_processes((~h.isfinite().all(dim=1)).sum().to(device))
     if wrong:
         raise UsageError(
-            f"the features of {int(wrong)} of the images are not finite: the weights have diverged, or amp needs "
-            "amp_dtype bfloat16"
+            f"the features of {int(wrong)} images are not finite: with amp try amp_dtype bfloat16; otherwise the "
+            "weights have diverged, so use another checkpoint"
         )
 
 

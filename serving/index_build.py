@@ -32,8 +32,8 @@ from serving.index_folder import (
     UNFINISHED,
     IndexInfo,
     clear,
-    file_sha256,
     map_array,
+    model_sha256,
     new_array,
     only_writer,
     read_info,
@@ -120,7 +120,7 @@ def _describe(model: MultiLabel, lists: Sequence[ImageList], inputs: Sequence[st
     ready, checkpoint = model.ready, Path(model.checkpoints[0].path)
     info = IndexInfo(
         checkpoint=str(checkpoint.absolute()),
-        checkpoint_sha256=file_sha256(checkpoint),
+        checkpoint_sha256=model_sha256(checkpoint),
         arch=ready.arch,
         representation="z" if projection else "h",
         use_ema=model.use_ema,

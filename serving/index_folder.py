@@ -230,9 +230,12 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(place)
 
 
-def file_sha256(file: Path) -> str:
-    """Return the hash of a file's content."""
-    with file.open("rb") as content:
+def model_sha256(path: Path) -> str:
+    """Return the hash of a model's file, or in an exported folder of its weights' hash and its description."""
+    if path.is_dir():
+        description = (path / "config.json").read_bytes()
+        return hashlib.sha256(model_sha256(path / "model.safetensors").encode() + description).hexdigest()
+    with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 

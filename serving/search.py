@@ -30,11 +30,11 @@ from catalog.image_list import ImageList, as_utf8
 from catalog.label_space import LabelSpace
 from options.serving_kwargs import PREPROCESSING
 from runtime.errors import UsageError
-from serving.checkpoint_files import run_checkpoint
+from serving.checkpoint_files import is_exported_folder, run_checkpoint
 from serving.exact_search import Floats, Rows, nearest
 from serving.faiss_search import BEYOND, FaissSearch, is_built, is_installed, open_faiss
 from serving.index_filters import filter_columns, rows_that_fit
-from serving.index_folder import ERROR, IMAGE_FILE, IMAGE_PATH, INFO, file_sha256, open_index
+from serving.index_folder import ERROR, IMAGE_FILE, IMAGE_PATH, INFO, model_sha256, open_index
 from serving.inputs import Images, image_rows, sources
 from serving.multi_label import MultiLabel
 
@@ -91,7 +91,8 @@ class Index:
         self.label_space = LabelSpace.from_dict(self.info.label_space)
         self.readable = self.rows[ERROR].is_null().to_numpy()
         self._columns = filter_columns(self.info, self.label_space, self.rows)
-        self._checkpoint = run_checkpoint(checkpoint or self.info.checkpoint)
+        place = Path(checkpoint or self.info.checkpoint)
+        self._checkpoint = place if is_exported_folder(place) else run_checkpoint(place)
         self._device = device
 
     def __len__(self) -> int:
@@ -199,9 +200,9 @@ class Index:
             UsageError: its checkpoint is not there, or is another one.
         """
         path, info = self._checkpoint, self.info
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(f"{path}, which made the index {self.folder}, is not there: name its place as checkpoint")
-        if file_sha256(path) != info.checkpoint_sha256:
+        if model_sha256(path) != info.checkpoint_sha256:
             raise UsageError(
                 f"{path} did not make the index {self.folder}, or was changed since: name the file that did as "
                 "checkpoint, or embed the images again"

@@ -15,7 +15,7 @@ from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 from runtime.errors import Interrupted, UsageError
 from serving import index_build
 from serving.index_build import build_index
-from serving.index_folder import IndexInfo, file_sha256, open_index, read_info
+from serving.index_folder import IndexInfo, model_sha256, open_index, read_info
 from serving.multi_label import MultiLabel
 
 ROWS = 23
@@ -62,7 +62,7 @@ def test_an_index_has_the_embeddings_and_predictions_of_the_model(
     info, embeddings, rows = open_index(tmp_path / "index")
     assert info == built
     assert (info.representation, info.rows, info.labels) == ("hz"[projection], ROWS, [*CLASSES, "season"])
-    assert info.checkpoint_sha256 == file_sha256(place / "model.pth.tar")
+    assert info.checkpoint_sha256 == model_sha256(place / "model.pth.tar")
     expected = model.embed(place / "val.csv", projection=projection, normalize=True)
     assert embeddings.dtype == np.float16
     assert np.array_equal(np.isnan(expected).any(1), [i in (5, 22) for i in range(ROWS)])
@@ -216,3 +216,12 @@ def test_a_damaged_index_is_one_sentence(index: Path, tmp_path: Path, change: An
 def change_info(index: Path, **values: Any) -> None:
     content = json.loads((index / "index.json").read_text())
     (index / "index.json").write_text(json.dumps(content | values))
+
+
+def test_the_hash_of_an_exported_folder_is_about_its_weights_and_description(tmp_path: Path) -> None:
+    found = set()
+    for weights, description in (("a", "b"), ("a", "c"), ("d", "b")):
+        (tmp_path / "model.safetensors").write_text(weights)
+        (tmp_path / "config.json").write_text(description)
+        found.add(model_sha256(tmp_path))
+    assert len(found) == 3

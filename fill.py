@@ -29,6 +29,7 @@ import numpy as np
 from catalog.data_error import DataError
 from catalog.fillable_table import FillableTable, check_output, default_output, read_fillable_table
 from catalog.filled_table import write_filled_table
+from catalog.find_images import with_found_images
 from catalog.shared_images import Rows, image_codes, warn_of_shared_images
 from catalog.splits import find_split
 from catalog.table import Table, read_header, read_table
@@ -199,7 +200,7 @@ def compared_images(source: FillableTable, holdout: Table | None, checkpoint: Ch
     train = None
     try:
         path = find_split(flags["data_dir"], flags["train_split"])
-        train = read_table(path, [], False, flags.get("image_root") or None)
+        train = with_found_images(read_table(path, [], False, flags.get("image_root") or None))[0]
     except (KeyError, TypeError, DataError):
         _logger.info(
             f"{checkpoint.path} names no training table that is here, so {holdout.path} is not compared with it"

@@ -173,13 +173,17 @@ def test_labels_are_judged_without_a_hold_out_where_no_cell_is_blank(
     assert capsys.readouterr().out.startswith("color: no cell is blank\n")
 
 
-def test_images_that_the_model_was_trained_on_are_named(
+def test_images_that_the_model_was_trained_on_are_named_and_a_damaged_one_stays_blank(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(data / "images" / "000.png", data / "images" / "copy.png")
     write(data / "train.csv", [{"image_path": "images/copy.png", "color": "red"}])
-    run(data, data / "table.csv", tmp_path / "f.csv")
+    damaged = write(tmp_path / "t.csv", [{"image_path": str(data / "images" / f"{HELD_OUT + 4:03}.png"), "color": ""}])
+    run(data, damaged, tmp_path / "f.csv", "--attributes", "color")
     (data / "train.csv").unlink()
+    (row,) = read(tmp_path / "f.csv")
+    assert row["color_source"] == "blank"
+    assert row["fill_error"]
     err = capsys.readouterr().err
     assert "val.csv: 1 of its 80 images are also in train.csv (val.csv line 2 is train.csv line 2): the model" in err
 

@@ -38,6 +38,7 @@ demo: $(DEMO)/test.json
 	@echo "Label images: $(BIN)/python inference.py fashion-product-images/images --checkpoint $(DEMO)/model_best.pth.tar"
 	@du -ck $(DEMO) fashion-product-images/images fashion-product-images/*.csv | \
 		awk 'END { printf "On disk:      %.0f MB beside the environment; make clean deletes $(DEMO)\n", $$1 * 1.024 / 1000 }'
+	@echo "Look at it:   $(CURDIR)/$(DEMO)/report.html (one file, without network: open it in a browser)"
 
 $(DEMO)/test.json: $(DEMO)/model_best.pth.tar
 	$(BIN)/python validate.py ./fashion-product-images/ --split test --checkpoint $< --results-file $@ --per-class $(DEMO)/test-per-class

@@ -39,6 +39,7 @@ from typing import Any
 import torch
 
 from catalog.label_space import LabelSpace
+from commands import leave_report
 from commands.find_resumed import changed_flags, find_resumed
 from commands.open_outputs import launch_words, open_outputs
 from commands.start_log import images_per_batch, log_start
@@ -46,7 +47,7 @@ from runtime.atomic_file import check_writable
 from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, report_usage_errors
 from runtime.precision import resolve_precision
-from runtime.process import Process, leave_process_group, set_up_process
+from runtime.process import Process, leave_now, leave_process_group, set_up_process
 from runtime.progress import announced
 from runtime.random_state import gather_objects, seed_all
 from runtime.rank_watch import explained_ranks
@@ -64,6 +65,7 @@ from training.flag_names import naming_flags
 from training.frozen_features import evaluation_features, feature_loaders
 from training.health_check import HealthCheck, contrast_levels
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
+from training.loggers import SERVICES
 from training.loop import loop
 from training.loss_meter import NonFiniteLossGuard
 from training.model import check_batch_norm, make_model
@@ -98,7 +100,13 @@ def main(argv: list[str] | None = None) -> None:
         explained_ranks(),
         stop_signals("train.py") as signals,
     ):
-        train(prepare(args, signals))
+        run = prepare(args, signals)
+        train(run)
+        folder, device = run.outputs.folder, run.process.device
+        del run  # its memory, and the workers of its loaders
+        leave_now()
+        if folder and args.report:
+            leave_report.leave_report(folder, device, args.workers)
 
 
 def train(run: Run) -> None:
@@ -234,8 +242,9 @@ def check_run(args: Namespace, process: Process, label_space: LabelSpace, plan: 
         raise UsageError(f"--jsd does not work with multi-valued attributes ({several}): leave it out")
     if args.multi_valued_loss != "bce" and not label_space.multi_valued:
         raise UsageError(f"--multi-valued-loss {args.multi_valued_loss}: no attribute is multi-valued; leave it out")
-    if args.log_wandb and not find_spec("wandb"):
-        raise UsageError("--log-wandb needs the package wandb: pip install wandb")
+    for package in ("tensorboard", *SERVICES):
+        if getattr(args, f"log_{package}") and not find_spec(package):
+            raise UsageError(f"--log-{package} needs the package {package}: pip install {package}")
     if contrast and args.batch_size * process.world_size < 2:
         raise UsageError("--batch-size 1 leaves the contrastive loss no negatives: use 2 or more, or -wls 0")
     if process.is_primary:

@@ -6,6 +6,7 @@
     python validate.py DATA --checkpoint 'output/train/*/last.pth.tar' --model 'efficientnet_*' --use-ema
     python validate.py DATA --checkpoint FILE --calibrate calibrated.pth.tar        (a copy with honest probabilities)
     python validate.py DATA --checkpoint FILE --per-class        (precision, recall and confusions of each class)
+    python validate.py DATA --checkpoint FILE --split test --report        (a page for people)
     torchrun --nproc-per-node 2 validate.py DATA --checkpoint FILE        (the same numbers, from two processes)
 
 DATA holds val.csv, test.csv, ... (docs/data.md). Architecture, attributes, classes and preprocessing come from
@@ -42,6 +43,7 @@ from reports.results import (
     score_lines,
     write_results,
 )
+from runtime.atomic_file import check_writable
 from runtime.errors import UsageError, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
 from runtime.rank_watch import explained_ranks
@@ -49,11 +51,13 @@ from runtime.stop_signals import stop_signals
 from serving.calibration import check_calibrated_path, save_temperatures
 from serving.checkpoint_files import find_checkpoints, is_several, matches, names_below, stem
 from serving.cost import cost_line, measure_cost
+from serving.exported import read_model
 from serving.loading import EvaluationModel
 from serving.multi_label import MultiLabel
+from serving.run_report import ReportedModel, report_results, write_report
 from serving.scoring import Scores
 from timm.data.loader_workers import explained_workers
-from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("validate")
@@ -109,13 +113,14 @@ def score_all(
     failed = 0
     for file, name in zip(files, names, strict=True):
         try:
-            checkpoint = read_checkpoint(file)
+            checkpoint = read_model(file)
             if not is_wanted(args.model, checkpoint, several):
                 continue
             if not (results or failed):
                 warn_of_repetitions(args, table, checkpoint)
             folder = per_class_folder(args, file, name, table, several)
-            results = best_first([*results, score(args, process, table, checkpoint, folder)])
+            page = report_page(args, file, name, table)
+            results = best_first([*results, score(args, process, table, checkpoint, folder, page)])
         except UsageError as error:
             if not several:
                 raise
@@ -161,8 +166,19 @@ def is_wanted(pattern: str | None, checkpoint: Checkpoint, several: bool) -> boo
 
 
 @naming_flags(*NAMED, "max_unreadable")
-def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoint, folder: Path | None) -> Result:
-    """Score one checkpoint; log its cost and its scores; return its row of the results."""
+def score(
+    args: Namespace, process: Process, table: Table, checkpoint: Checkpoint, folder: Path | None, page: Path | None
+) -> Result:
+    """Score one checkpoint; log its cost and its scores; return its row of the results.
+
+    Args:
+        args: the flags.
+        process: where this process computes.
+        table: the scored table.
+        checkpoint: the checkpoint.
+        folder: folder for the tables of its classes; None for none.
+        page: file for its report; None for none.
+    """
     settings = serving_kwargs(args) | {"distributed": process.distributed}
     model = MultiLabel(checkpoint, device=process.device, **settings)
     model.check_heads()
@@ -189,7 +205,23 @@ def score(args: Namespace, process: Process, table: Table, checkpoint: Checkpoin
         space, safe = ready.label_space, args.spreadsheet_safe
         write_per_class(folder, scores.confusion, space.classes, title, space.multi_valued, safe)
         _logger.info(f"Classes: {folder}")
+    if page is not None:
+        write_page(args, ReportedModel(checkpoint.path.absolute().parent, checkpoint, model, args.use_ema), table, page)
     return result_row(args, ready, checkpoint, table, scores, cost)
+
+
+def write_page(args: Namespace, reported: ReportedModel, table: Table, page: Path) -> None:
+    """Write the report of a checkpoint on a table."""
+    results = report_results(
+        reported,
+        table,
+        logistic_images=0,
+        max_unreadable=args.max_unreadable,
+        data=args.data,
+        separator=args.separator,
+    )
+    write_report(page, reported, results, card=False)
+    _logger.info(f"Report: {page}")
 
 
 def result_row(
@@ -230,6 +262,23 @@ def per_class_folder(args: Namespace, file: Path, name: str, table: Table, sever
     if args.results_file:
         return Path(args.results_file).parent / f"{name}{weights}-{table.path.stem}-per-class"
     return file.parent / f"{stem(file)}{weights}-{table.path.stem}-per-class"
+
+
+def report_page(args: Namespace, file: Path, name: str, table: Table) -> Path | None:
+    """Return the page for the report of a checkpoint; None without --report.
+
+    Args:
+        args: the flags.
+        file: the checkpoint.
+        name: a name that no other of the checkpoints has.
+        table: the scored table.
+    """
+    if not args.report:
+        folder = Path(args.results_file).parent if args.results_file else file.parent
+        weights = "-ema" if args.use_ema else ""
+        return None if args.report is None else folder / f"{name}{weights}-{table.path.stem}-report.html"
+    check_writable(Path(args.report))
+    return Path(args.report)
 
 
 if __name__ == "__main__":

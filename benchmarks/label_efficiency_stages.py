@@ -81,7 +81,7 @@ def _train(stage: str, place: Place) -> Command:
         words += ["--initial-checkpoint", f"{place.product}"]
     if STARTS[place.start].pretrained and "--initial-checkpoint" not in words:
         words += ["--pretrained", "--pretrained-path", f"{place.weights}"]
-    words += ["--output", f"{place.folder.parent}", "--experiment", place.folder.name]
+    words += ["--output", f"{place.folder.parent}", "--experiment", place.folder.name, "--no-report"]
     views = 1 if re.search(r"-wls 0(?!\S)", stage) else 2
     scored = images if "--pseudo ema" in stage else 0  # the teacher's view
     return Command(words, place.folder / "last.pth.tar", images * views, scored)

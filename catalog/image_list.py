@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,14 @@ class ImageList:
         roots: the folders that the paths are relative to, tried in order.
         spelled: the paths as the input spells them; None if these are the same.
         shown: the names of images inside a Parquet table; None without such images.
+        labels: the table's attributes, each a dictionary-encoded Arrow array; empty where they were not asked for.
     """
 
     paths: pa.LargeStringArray
     roots: tuple[Path, ...]
     spelled: pa.LargeStringArray | None = None
     shown: pa.LargeStringArray | None = None
+    labels: Mapping[str, pa.DictionaryArray] = field(default_factory=dict)
 
     @property
     def keys(self) -> pa.LargeStringArray:
@@ -70,8 +72,20 @@ class ImageList:
                 continue
         return load_pixels(self.roots[-1] / path, channels)
 
+    def files(self) -> pa.LargeStringArray:
+        """Return the absolute path of each image's file, below the first folder that has it, or else the first one."""
+        tried = [os.path.abspath(root) for root in self.roots]  # noqa: PTH100 - a million
+        found = []
+        for path in self.paths.to_pylist():
+            candidates = [os.path.normpath(os.path.join(root, path)) for root in tried]  # noqa: PTH118
+            several = len(candidates) > 1
+            found.append(next((file for file in candidates if several and is_image_file(file)), candidates[0]))
+        return pa.array(found, pa.large_string())
 
-def list_images(inputs: Sequence[str], image_root: str | None = None, repeats: bool = False) -> list[ImageList]:
+
+def list_images(
+    inputs: Sequence[str], image_root: str | None = None, repeats: bool = False, labels: bool = False
+) -> list[ImageList]:
     """Return the images of each input, in order.
 
     Args:
@@ -80,6 +94,7 @@ def list_images(inputs: Sequence[str], image_root: str | None = None, repeats: b
             that contain the same image give it once.
         image_root: the folder that the paths in tables are relative to; None for each table's own.
         repeats: whether they give it as often as it is named instead, which a caller needs who counts on the order.
+        labels: whether to read the tables' other columns too, as attributes.
 
     Raises:
         DataError: if an input is missing, is a pipe or a device, or is a folder or table without images.
@@ -99,9 +114,9 @@ def list_images(inputs: Sequence[str], image_root: str | None = None, repeats: b
         if path.is_dir() and not is_table(path):
             _append(lists, _below(text), repeats)
         else:
-            table = read_table(path, [], require_attributes=False, image_root=image_root)
+            table = read_table(path, None if labels else [], require_attributes=False, image_root=image_root)
             found, roots = with_found_images(table)
-            lists.append(ImageList(found.image_paths, roots, table.image_paths, table.names))
+            lists.append(ImageList(found.image_paths, roots, table.image_paths, table.names, table.columns))
     _append_files(lists, files, repeats)
     return [images for images in lists if len(images.paths)]
 

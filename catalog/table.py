@@ -242,10 +242,10 @@ def _read_table(
     # cells
     raw_names = [header[name] for name in (IMAGE_PATH, *names)]
     lists: frozenset[str] = frozenset()
+    lenient = attributes is None and not require_attributes
     if is_text:
         cells = read_text_columns(path, raw_header, raw_names)
     else:
-        lenient = attributes is None and not require_attributes
         cells, lists = read_parquet_columns(path, raw_names[images is not None :], lenient)
 
     # image paths
@@ -266,8 +266,15 @@ def _read_table(
 
     # attributes
     columns = {name: _encode(cells[header[name]], is_text) for name in names if header[name] in cells}
-    for name, values in (IMAGE_PATH, image_paths), *((name, column.dictionary) for name, column in columns.items()):
-        check_lengths(path, name, values)
+    check_lengths(path, IMAGE_PATH, image_paths)
+    for name, column in list(columns.items()):
+        try:
+            check_lengths(path, name, column.dictionary)
+        except DataError as error:
+            if not lenient:
+                raise
+            _logger.warning(f"{str(error).rpartition(': ')[0]}: left out")
+            del columns[name]
     joined = {name for name in columns if header[name] in lists}
     for name, column in columns.items():
         sets = joined_lists(path, name, column.dictionary)

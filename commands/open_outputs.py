@@ -6,19 +6,23 @@ import logging
 import math
 import os
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from commands.leave_report import keep_views, session
 from options.run_folder import DEFAULT_OUTPUT
 from options.train import train_parser
 from options.yaml_file import args_text
+from reports.run_record import VIEWS, RunRecord, table_hashes
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.process import Process
 from timm import utils
 from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.gradient_cache import steps_per_epoch
+from training.loggers import SERVICES, Loggers, RunLogger, TensorBoardLogger, WandbLogger
 from training.optimization import plateau_memory
 from training.optimizer_state import parameter_names
 from training.outputs import Outputs
@@ -28,7 +32,7 @@ from training.resume import (
 from training.run import Run
 from training.saver import RunSaver
 from training.summary import drop_rows
-from training.view_sheet import save_view_sheet
+from training.view_sheet import view_sheet
 
 _logger = logging.getLogger("train")
 
@@ -93,19 +97,38 @@ def open_outputs(
 
     # loggers
     options: dict[str, Any] = {"continues": args.on_save_error == "go-on", "launch": launch_words(run.process)}
-    if args.log_wandb:
-        import wandb
+    options["loggers"] = open_loggers(args, folder, run.start["epoch"], task.label_space.attributes, recorded)
+    options["class_names"] = task.label_space.classes
+    record = RunRecord(folder, session(run.process, table_hashes(args.data_dir, args.train_split, args.val_split)))
+    record.write()
+    options["log_row"] = lambda row: record.write()
 
-        wandb.init(project=args.wandb_project, name=folder.name, config=recorded)
-        options["log_row"] = wandb.log
-    if args.save_images:
-        options["draw_views"] = partial(
-            save_view_sheet,
-            kinds=run.plan.kinds,
-            data_config=run.data_config,
-            describe=task.label_space.describe,
-        )
+    # views
+    draw = partial(view_sheet, kinds=run.plan.kinds, data_config=run.data_config, describe=task.label_space.describe)
+    options |= {"draw_views": draw, "saves_views": args.save_images}
+    options["keep_views"] = partial(keep_views, folder / VIEWS, draw)
     return Outputs(folder, saver, run.settings.eval_metric, task.label_space.attributes, **options)
+
+
+def open_loggers(
+    args: Namespace, folder: Path, first_epoch: int, attributes: Sequence[str], recorded: Mapping[str, Any]
+) -> Loggers:
+    """Return the loggers that the flags ask for.
+
+    Args:
+        args: the flags.
+        folder: folder of the run.
+        first_epoch: index of the first epoch to train.
+        attributes: names of the attributes.
+        recorded: the settings that a service shows beside the run.
+    """
+    found: dict[str, RunLogger] = {}
+    if args.log_tensorboard:
+        found["TensorBoard"] = TensorBoardLogger(folder / "tensorboard", first_epoch, attributes)
+    for package in SERVICES:
+        if getattr(args, f"log_{package}"):
+            found[package] = WandbLogger(package, args.wandb_project, folder, recorded)
+    return Loggers(found)
 
 
 def launch_words(process: Process) -> str:

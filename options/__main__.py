@@ -5,12 +5,15 @@ import signal
 
 from options.audit import audit_parser
 from options.choose import choose_parser
+from options.embed import embed_parser
 from options.export import export_parser
 from options.fill import fill_parser
 from options.inference import inference_parser
 from options.parser import Group, Parser, default_text
 from options.refit import refit_parser
+from options.report import report_parser
 from options.rules import Declaration, flag
+from options.search import search_parser
 from options.split import split_parser
 from options.train import train_parser
 from options.validate import validate_parser
@@ -31,7 +34,8 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 
 _PARSERS = (  # in the order of the page
     *(train_parser, validate_parser, inference_parser, refit_parser),
-    *(export_parser, choose_parser, split_parser, audit_parser, fill_parser),
+    *(report_parser, export_parser, choose_parser, split_parser, audit_parser),
+    *(embed_parser, search_parser, fill_parser),
 )
 
 

@@ -269,6 +269,11 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
             yield fault
         if not Path(path).exists():
             yield f"no such image, folder or table: {path}"
+    for path in given.get("runs", ()):
+        if fault := irregular_file(path, folders=True):
+            yield fault
+        elif not Path(path).exists():
+            yield f"no such run or checkpoint: {path}"
     # A resumed run has its weights from the checkpoint: the files that it started from may be gone.
     # --resume auto names no file, and whether it finds one decides what else is needed.
     resumed = () if given.get("resume") == AUTO else ("resume",)

@@ -19,7 +19,18 @@ Rule = Literal["free", "takes effect", "other network", "other optimizer", "othe
 _FREE = {
     *("config", "resume", "no_resume_opt", "start_epoch", "pretrained", "pretrained_path", "initial_checkpoint"),
     *("probe_first", "output", "experiment", "checkpoint_hist", "recovery_interval", "on_save_error", "log_interval"),
-    *("save_images", "log_wandb", "wandb_project", "synchronize_step", "val_interval", "knn_interval", "knn_images"),
+    *(
+        "save_images",
+        "report",
+        "log_tensorboard",
+        "log_wandb",
+        "log_trackio",
+        "wandb_project",
+        "synchronize_step",
+        "val_interval",
+        "knn_interval",
+        "knn_images",
+    ),
     *("tta", "validation_batch_size_multiplier", "val_split", "max_unreadable", "local_rank", "dist_backend"),
     *("device", "pin_mem", "cache", "cache_dir", "dataset", "num_classes", "apex_amp", "torchscript"),
 }

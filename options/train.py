@@ -41,6 +41,13 @@ _LOADED_AGAIN = Need(
     verb="excludes",
 )
 
+_SENT = Need(
+    "--log-wandb or --log-trackio",
+    ("log_wandb", "log_trackio"),
+    lambda args: args.log_wandb or args.log_trackio,
+    "nothing is sent otherwise",
+)
+
 # Without any of these, the heads on a frozen backbone are solved.
 _ABOUT_TRAINING = {
     *("opt", "opt_eps", "opt_betas", "momentum", "weight_decay", "clip_grad", "clip_mode", "gradient_centralization"),
@@ -188,13 +195,17 @@ def _running_flags(group: Group) -> None:
     add("--log-interval", STEPS, 200, "steps between log lines")
     sheet = "save a picture of a batch's views, before mixing, at each log line"
     switch("--save-images", sheet, needs=(_LOADED_AGAIN,))
-    switch("--log-wandb", "send the scores to Weights & Biases")
+    page = "leave report.html and a model card, from one more pass over at most 20,000 validation images"
+    switch("--report", page, default=True)
+    switch("--log-tensorboard", "write the scores, views and confusion matrices for TensorBoard, in the run's folder")
+    switch("--log-wandb", "send the scores, views and confusion matrices to Weights & Biases")
+    switch("--log-trackio", "write the same for Trackio, which needs no account")
     add(
         "--wandb-project",
         "NAME",
         None,
-        "Weights & Biases project",
-        needs=(on("log_wandb", "nothing is sent otherwise"),),
+        "project of Weights & Biases or Trackio",
+        needs=(_SENT,),
     )
     switch("--synchronize-step", "wait for the device after each step, to time it", needs=(ON_GPU,))
 

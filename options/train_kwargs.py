@@ -303,6 +303,7 @@ def loop_kwargs(args: Namespace, updates: int) -> dict[str, Any]:
         "log_interval": args.log_interval,
         "recovery_interval": 0 if timed else args.recovery_interval,
         "recovery_seconds": duration(args.recovery_interval) if timed else 0.0,
+        "counts_confusions": args.log_tensorboard or args.log_wandb or args.log_trackio,
         "log_weights": args.balance != "fixed",
         "synchronize": args.synchronize_step,
         "refit_heads": args.refit_heads,

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from options.parser import Parser, parse
 from options.rules import Need
@@ -14,6 +15,7 @@ from options.shared import (
     model_dtype_flag,
     precision_flags,
     preprocessing_flags,
+    processes,
     separator_flag,
     shared_conflicts,
     spreadsheet_flag,
@@ -49,6 +51,8 @@ def validate_parser() -> Parser:
     add("--results-file", "FILE", "", "file for the results, .csv or .json")
     tables = "write per-class tables to FOLDER; without FOLDER, next to the results"
     add("--per-class", "FOLDER", None, tables, nargs="?", const="")
+    page = "write a page with scores, confusions, mistakes and a map to FILE; without FILE, next to the results"
+    add("--report", "FILE", None, page, nargs="?", const="")
     spreadsheet_flag(group)
     calibrated = (
         "fit a temperature by attribute on the split, and write a copy of the checkpoint with them to FILE, which may "
@@ -103,5 +107,11 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     yield from shared_conflicts(args)
     if args.spreadsheet_safe and args.per_class is None and not args.results_file.lower().endswith(".csv"):
         yield "--spreadsheet-safe is about CSV files: name one with --results-file or add --per-class"
+    if args.report is not None and processes() > 1:
+        yield "--report reads the images in one process: start a single one, without torchrun"
+    if args.report and not args.report.lower().endswith((".html", ".htm")):
+        yield f"--report {args.report} does not end in .html: name the page to write"
+    if args.report and args.checkpoint and not Path(args.checkpoint).is_file():
+        yield f"--report {args.report} is one page, and --checkpoint {args.checkpoint} may be several: leave it out"
     if not args.checkpoint:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from html import escape as _escape
 
@@ -16,7 +17,7 @@ STYLE = """
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1.5rem 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; }
+h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; overflow-wrap: anywhere; }
 h3 { font-size: 1.05rem; margin: 2rem 0 .25rem; scroll-margin-top: .5rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
 a { color: var(--link); }
@@ -79,25 +80,40 @@ document.querySelectorAll('th button').forEach(function (button) {
 _LONGEST = 160  # characters of a user's text
 
 
-def escape(text: object) -> str:
-    """Return a user's text for a page: cut to 160 characters, without markup and control characters."""
+def plain(text: object, longest: int = _LONGEST) -> str:
+    """Return a user's text for a page's data: cut to 160 or `longest` characters, without control characters."""
     words = str(text)
-    if len(words) > _LONGEST:
-        words = words[: _LONGEST - 1] + "…"
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in words)
-    return _escape(shown, quote=True)
+    if len(words) > longest:
+        words = words[: longest - 1] + "…"
+    if words.isprintable():
+        return words
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in words)
 
 
-def page(title: str, header: str, main: str, footer: str) -> str:
-    """Return a whole page. It loads nothing, and its policy lets a browser run no script but the one for sorting.
+def escape(text: object, longest: int = _LONGEST) -> str:
+    """Return a user's text for a page: cut to 160 or `longest` characters, without markup and control characters."""
+    return _escape(plain(text, longest), quote=True)
+
+
+def page(
+    title: str, header: str, main: str, footer: str, *, style: str = "", script: str = "", data: object = None
+) -> str:
+    """Return a whole page. It loads nothing, and its policy lets a browser run no script but the page's own.
 
     Args:
         title: a user's text.
         header: markup.
         main: markup.
         footer: markup.
+        style: rules besides those that all pages share.
+        script: a script besides the one for sorting.
+        data: what the script reads from the element `data`, as JSON; its texts are from `plain`. None for nothing.
     """
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    script = SCRIPT + script
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # In JSON, "<" occurs in strings only, where an escape stands for it: no text can end the element.
+    content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    block = "" if data is None else f'<script type="application/json" id="data">{content}</script>\n'
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -106,7 +122,7 @@ def page(title: str, header: str, main: str, footer: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
@@ -119,7 +135,7 @@ def page(title: str, header: str, main: str, footer: str) -> str:
 <footer class="soft">
 {footer}
 </footer>
-<script>{SCRIPT}</script>
+{block}<script>{script}</script>
 </body>
 </html>
 """

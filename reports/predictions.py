@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,24 @@ class Predictions:
         label_space: the attributes and their classes.
         rows: the number of images.
         topk: the number of classes to keep for each attribute, limited to the number it has.
+        allocate: makes an array, given its shape, the value that fills it and its dtype; np.full keeps it in memory.
+            The order of the calls follows from the label space.
     """
 
-    def __init__(self, label_space: LabelSpace, rows: int, topk: int = 1) -> None:
+    def __init__(
+        self, label_space: LabelSpace, rows: int, topk: int = 1, allocate: Callable[..., Any] = np.full
+    ) -> None:
         self.label_space = label_space
         sizes = label_space.num_classes
         kept = {name: min(topk, count) for name, count in sizes.items() if name not in label_space.multi_valued}
         self.sets = {
-            name: np.full((rows, k), np.nan, np.float32)
+            name: allocate((rows, k), np.nan, np.float32)
             for name, k in sizes.items()
             if name in label_space.multi_valued
         }
-        self.known = {name: np.ones(rows, dtype=bool) for name in self.sets}  # whether a set is empty or blank
-        self.codes = {name: np.full((rows, k), -1, dtype=np.int32) for name, k in kept.items()}
-        self.probabilities = {name: np.full((rows, k), np.nan, dtype=np.float32) for name, k in kept.items()}
+        self.known = {name: allocate((rows,), True, bool) for name in self.sets}  # whether a set is empty or blank
+        self.codes = {name: allocate((rows, k), -1, np.int32) for name, k in kept.items()}
+        self.probabilities = {name: allocate((rows, k), np.nan, np.float32) for name, k in kept.items()}
         self.topk = topk
 
     def put(self, attribute: str, rows: Any, codes: Any, probabilities: Any) -> None:
@@ -147,21 +151,29 @@ def prediction_table(predictions: Predictions, image_paths: pa.ChunkedArray, err
 
 def _batches(predictions: Predictions, image_paths: pa.ChunkedArray, errors: Mapping[int, str]) -> Iterator[pa.Table]:
     """Yield tables of up to `_ROWS` rows: image_path, the columns of `Predictions.columns`, and error if any."""
-    classes = {name: pa.array(names, pa.string()) for name, names in predictions.label_space.classes.items()}
     for start in range(0, len(image_paths), _ROWS):
         paths = image_paths.slice(start, _ROWS)
         rows = slice(start, start + len(paths))
         columns: dict[str, Any] = {_IMAGE_PATH: paths}
         for column, probability, name, rank in predictions.columns():
-            if name in predictions.sets:
-                columns |= dict(zip((column, probability), _joined_sets(predictions, name, rows), strict=True))
-                continue
-            codes, values = (kept[name][rows, rank] for kept in (predictions.codes, predictions.probabilities))
-            columns[column] = pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), classes[name])
-            columns[probability] = pa.array(values, mask=codes < 0)
+            columns[column], columns[probability] = prediction_columns(predictions, name, rank, rows)
         if errors:
             columns[_ERROR] = pa.array([errors.get(row) for row in range(rows.start, rows.stop)], pa.string())
         yield pa.table(columns)
+
+
+def prediction_columns(predictions: Predictions, attribute: str, rank: int, rows: slice) -> tuple[pa.Array, pa.Array]:
+    """Return the classes of an attribute at a rank, from 0, and their probabilities for some rows, as Arrow arrays.
+
+    The classes are dictionary-encoded. A multi-valued attribute has texts instead: its values, and their probabilities,
+    joined by the separator.
+    """
+    if attribute in predictions.sets:
+        return _joined_sets(predictions, attribute, rows)
+    codes, values = (kept[attribute][rows, rank] for kept in (predictions.codes, predictions.probabilities))
+    classes = pa.array(predictions.label_space.classes[attribute], pa.string())
+    labels = pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), classes)
+    return labels, pa.array(values, mask=codes < 0)
 
 
 def _joined_sets(predictions: Predictions, attribute: str, rows: slice) -> tuple[pa.Array, pa.Array]:

@@ -50,9 +50,18 @@ def leave_process_group() -> Iterator[None]:
         yield
         failed = False
     finally:
-        end_watch(failed)
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()
+        leave_now(failed)
+
+
+def leave_now(failed: bool = False) -> None:
+    """Leave the process group, if there is one, before work that no other process waits for.
+
+    Args:
+        failed: whether this process ends with an error.
+    """
+    end_watch(failed)
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import multiprocessing.process
+import multiprocessing.util
 import os
 import signal
 import socket
@@ -149,15 +151,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _end_workers_at_exit() -> None:
+    """End the daemons that are left: multiprocessing would send them SIGTERM, which they ignore, and wait for ever."""
+    _end([child for child in multiprocessing.active_children() if child.daemon])
+
+
+atexit.register(_end_workers_at_exit)  # before the exit function of multiprocessing.util, as that is registered earlier
+
+
 def end_children() -> None:
     """End the processes that multiprocessing has started, such as the workers of loaders."""
+    _end(multiprocessing.active_children())
+
+
+def _end(children: list[multiprocessing.process.BaseProcess]) -> None:
     watches = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     # torch's handler would raise for each worker
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if watches else None
-    children = multiprocessing.active_children()
     for child in children:
         child.kill()
     for child in children:
         child.join(_PATIENCE)
     if watches:
-        signal.signal(signal.SIGCHLD, before)
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)  # None: the handler is not Python's

@@ -16,6 +16,7 @@ from timm.utils import natural_key
 _logger = logging.getLogger(__name__)
 
 EXTENSION = ".pth.tar"
+ONNX = ".onnx"
 _UNFINISHED = ("tmp", "recovery_tmp")  # names that timm's saver writes to before renaming
 
 
@@ -26,14 +27,14 @@ def find_checkpoints(text: str) -> list[Path]:
     epoch is returned.
 
     Args:
-        text: a file; a folder, searched with its subfolders; or a pattern of files and folders, in which ** matches
-            folders at any depth.
+        text: a file; an exported folder; another folder, searched with its subfolders; or a pattern of files and
+            folders, in which ** matches folders at any depth.
 
     Raises:
         CheckpointError: there is no checkpoint.
     """
     path = Path(text)
-    if path.is_file():
+    if path.is_file() or is_exported_folder(path):
         return [path]
     if fault := irregular_file(path, folders=True):
         raise CheckpointError(fault)
@@ -69,7 +70,12 @@ def run_checkpoint(source: str | os.PathLike[str]) -> Path:
 
 def is_several(text: str) -> bool:
     """Return whether a text may name several checkpoints, even if only one exists now."""
-    return not Path(text).is_file()
+    return not (Path(text).is_file() or is_exported_folder(Path(text)))
+
+
+def is_exported_folder(path: Path) -> bool:
+    """Return whether a folder holds an exported model in timm's format."""
+    return all((path / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
 def matches(arch: str, pattern: str) -> bool:

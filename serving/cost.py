@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from serving.exported import ExportedModel
 from serving.loading import EvaluationModel
 from timm.task.evaluate import predict
 
@@ -38,12 +39,14 @@ def measure_cost(ready: EvaluationModel, tta: int = 0, latency: bool = True) -> 
     """
     distributed = dist.is_available() and dist.is_initialized()
     image = ready.random_image()
+    model = ready.model
+    parameters = model.parameter_count if isinstance(model, ExportedModel) else count_parameters(model)
     with ready.autocast():
-        macs = count_macs(ready.model, image)
+        macs = Macs(None) if isinstance(model, ExportedModel) else count_macs(model, image)
     if macs.uncounted:
         _logger.warning(f"GMACs leave out {', '.join(macs.uncounted)}, which PyTorch's counter does not know")
     cost: Cost = {
-        "param_count": round(count_parameters(ready.model) / 1e6, 4),
+        "param_count": None if parameters is None else round(parameters / 1e6, 4),
         "gmacs": None if macs.count is None else round(macs.count / 1e9, 4),
         "latency_ms": None,
         "latency_p95_ms": None,
@@ -65,7 +68,8 @@ def measure_cost(ready: EvaluationModel, tta: int = 0, latency: bool = True) -> 
 
 def cost_line(ready: EvaluationModel, cost: Cost) -> str:
     """Return the cost of a model in words."""
-    parts = [f"{cost['param_count']:.2f} M parameters"]
+    count = cost["param_count"]
+    parts = ["parameters not countable" if count is None else f"{count:.2f} M parameters"]
     if unused := count_parameters(ready.model.projector):
         parts[0] += f" ({unused / 1e6:.2f} M of them the projection head, which predicts nothing)"
     parts.append("GMACs not countable" if cost["gmacs"] is None else f"{cost['gmacs']:.3f} GMACs")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,24 @@ from runtime.errors import UsageError
 from serving.labeling import report_unreadable
 from serving.loading import EvaluationModel, make_loader
 from timm.data.image_dataset import ImageDataset
+from timm.models.multi_label import MultiLabelModel
+from timm.task.evaluate import Logits
 
 
-@torch.inference_mode()
+class Embedded(NamedTuple):
+    """A batch of embedded images.
+
+    Attributes:
+        rows: the images' rows, int64 [B].
+        values: h [B, D] or z [B, P], float32.
+        logits: logits [B, K] by attribute.
+    """
+
+    rows: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float32]
+    logits: Logits
+
+
 def embed_images(
     ready: EvaluationModel,
     dataset: ImageDataset,
@@ -39,26 +55,48 @@ def embed_images(
     Raises:
         UsageError: the model has no projection head, or no image could be read.
     """
-    model = ready.model
-    if projection and model.projector is None:
-        raise UsageError("the model has no projection head (projection_dim 0): leave projection out for h")
-    width = model.projection_dim if projection else model.num_features
-
-    def forward(images: Tensor) -> Tensor:
-        h = model.forward_features(images)
-        return (model.forward_projection(h) if projection else h).float()
-
-    found = np.empty((len(dataset), width), np.float32)
-    for images, rows in make_loader(ready, dataset, **loading):
-        images = ready.to_device(images)
-        with ready.autocast():
-            values = forward(images)
-            if tta == 2:
-                values = (values + forward(images.flip(-1))) / 2
-        found[rows.cpu().numpy()] = values.cpu().numpy()
+    found = np.empty((len(dataset), embedding_width(ready, projection)), np.float32)
+    for rows, values, _ in embed_batches(ready, make_loader(ready, dataset, **loading), projection=projection, tta=tta):
+        found[rows] = values
         after_batch(len(rows))
     dataset.check_readable()
     errors = dataset.errors()
     found[list(errors)] = np.nan
     report_unreadable(dataset, errors)
     return found
+
+
+def embedding_width(ready: EvaluationModel, projection: bool) -> int:
+    """Return the length of the representation h, or of the projection z.
+
+    Raises:
+        UsageError: the model has no projection head.
+    """
+    model = ready.model
+    if projection and isinstance(model, MultiLabelModel) and model.projector is None:
+        raise UsageError("the model has no projection head (projection_dim 0): leave projection out to get h")
+    return model.projection_dim if projection else model.num_features
+
+
+@torch.inference_mode()
+def embed_batches(
+    ready: EvaluationModel, batches: Iterable[tuple[Tensor, Tensor]], *, projection: bool, tta: int
+) -> Iterator[Embedded]:
+    """Yield the embeddings and the logits of each batch, from one pass through the model.
+
+    Args:
+        ready: the model.
+        batches: images [B, C, H, W] and their rows [B].
+        projection: return z instead of h.
+        tta: 2 averages an image and its mirror image.
+    """
+    forward = partial(ready.model.forward_embedding, projection=projection)
+    for images, rows in batches:
+        images = ready.to_device(images)
+        with ready.autocast():
+            values, logits = forward(images)
+            if tta == 2:
+                mirrored, others = forward(images.flip(-1))
+                values = (values + mirrored) / 2
+                logits = {name: (one + others[name]) / 2 for name, one in logits.items()}
+        yield Embedded(rows.cpu().numpy(), values.cpu().numpy(), logits)

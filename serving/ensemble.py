@@ -102,6 +102,15 @@ class Ensemble:
         for one, batch in zip(self.members, images, strict=True):
             with one.autocast():
                 outputs.append(predict(one.run, one.to_device(batch), tta))
+        return self.labels(outputs, topk)
+
+    def labels(self, outputs: Sequence[Logits], topk: int) -> dict[str, Labels]:
+        """Return the labels of a batch by attribute.
+
+        Args:
+            outputs: the logits [B, K] of each member by attribute.
+            topk: number of classes to rank.
+        """
         return {name: self._labels(name, [output[name] for output in outputs], topk) for name in outputs[0]}
 
     def _labels(self, name: str, logits: Sequence[Tensor], topk: int) -> Labels:

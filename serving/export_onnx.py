@@ -5,30 +5,17 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from runtime.errors import UsageError, first_line
-from serving.export_outputs import INPUT, NamedOutputs
+from serving.export_outputs import NamedOutputs
+from serving.onnx_session import INPUT, needs_package, open_session, run_session
 
 OPSET = 20  # the newest that all current runtimes read
-
-
-def needs_package(name: str) -> Any:
-    """Return an optional package's module.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UsageError(f"{name} is not installed: pip install -r requirements-export.txt") from error
 
 
 def write_onnx(outputs: NamedOutputs, images: Tensor, file: Path, metadata: Mapping[str, str]) -> None:
@@ -74,17 +61,9 @@ def load_onnx(file: Path, threads: int = 0) -> Callable[[Tensor], dict[str, Tens
         file: the file.
         threads: threads to compute with; 0 lets onnxruntime choose.
     """
-    runtime = needs_package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = open_session(file, threads, on_gpu=False)
     names = [output.name for output in session.get_outputs()]
-
-    def run(images: Tensor) -> dict[str, Tensor]:
-        values: list[Any] = session.run(names, {INPUT: np.ascontiguousarray(images.float().cpu().numpy())})
-        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
-
-    return run
+    return lambda images: run_session(session, images, names)
 
 
 def triton_config(name: str, outputs: Mapping[str, int], input_size: list[int]) -> str:

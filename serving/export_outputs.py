@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from runtime.errors import UsageError
 from serving.loading import EvaluationModel
+from serving.onnx_session import INPUT, METADATA
 from timm.models.multi_label import MultiLabelModel
 from timm.version import __version__ as timm_version
-
-METADATA = "multi_label"  # the name under which files keep the description
-INPUT = "images"
 
 
 class NamedOutputs(nn.Module):
@@ -69,6 +67,7 @@ def describe(ready: EvaluationModel, outputs: Sequence[str]) -> dict[str, Any]:
         "data_config": dict(ready.data_config),
         "thresholds": ready.thresholds,
         "temperatures": ready.temperatures,
+        "param_count": sum(weight.numel() for weight in ready.model.parameters()),
         "versions": {"torch": torch.__version__, "timm": timm_version},
     }
 

@@ -32,7 +32,7 @@ def stock_model(ready: EvaluationModel, backbone_only: bool) -> nn.Module:
     Raises:
         UsageError: the architecture has no classifier of one linear layer.
     """
-    model, arch = ready.model, ready.arch
+    model, arch = ready.network, ready.arch
     outputs = 0 if backbone_only else len(label_names(ready))
     stock: Any = create_model(arch, num_classes=outputs, **model.config["model_kwargs"]).eval()
     if model.pretrained_cfg.get("fixed_input_size") and hasattr(stock, "set_input_size"):

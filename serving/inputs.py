@@ -41,7 +41,7 @@ def image_rows(images: Images) -> list[ImageList | Pictures]:
     """
     rows: list[ImageList | Pictures] = []
     first = 0
-    for kind, group in groupby(_sources(images), key=_kind):
+    for kind, group in groupby(sources(images), key=_kind):
         if kind == "path":
             found: list[ImageList] | list[Pictures] = list_images([_text(path) for path in group], repeats=True)
         elif kind == "picture":
@@ -53,6 +53,24 @@ def image_rows(images: Images) -> list[ImageList | Pictures]:
     if not first:
         raise DataError("there are no images: give files, folders, tables, Pillow images or arrays")
     return rows
+
+
+def sources(images: Images) -> Iterator[Any]:
+    """Yield the parts of what a caller gave: paths, images in memory and tables.
+
+    Raises:
+        DataError: one of them is none of these.
+    """
+    several: Any = images
+    if isinstance(images, pa.Array | pa.ChunkedArray):
+        several = images.to_pylist()
+    elif (_kind(images) and getattr(images, "ndim", 3) != 4) or not isinstance(images, Iterable):
+        several = [images]
+    for index, image in enumerate(several):
+        if not _kind(image):
+            kind = type(image).__name__
+            raise DataError(f"image {index} is of type {kind}: give a path, a table, a Pillow image or an array")
+        yield image
 
 
 def find_table(data: str | os.PathLike[str], split: str) -> Path:
@@ -67,20 +85,6 @@ def find_table(data: str | os.PathLike[str], split: str) -> Path:
     """
     path = Path(data)
     return path if path.is_file() else find_split(path, split)
-
-
-def _sources(images: Images) -> Iterator[Any]:
-    """Yield the parts of what a caller gave."""
-    several: Any = images
-    if isinstance(images, pa.Array | pa.ChunkedArray):
-        several = images.to_pylist()
-    elif (_kind(images) and getattr(images, "ndim", 3) != 4) or not isinstance(images, Iterable):
-        several = [images]
-    for index, image in enumerate(several):
-        if not _kind(image):
-            kind = type(image).__name__
-            raise DataError(f"image {index} is of type {kind}: give a path, a table, a Pillow image or an array")
-        yield image
 
 
 def _kind(source: Any) -> str:

@@ -6,12 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from reports.predictions import Predictions
 from reports.probabilities import NoProbabilities
-from serving.ensemble import Ensemble
+from serving.ensemble import Ensemble, Labels
 from timm.data.image_dataset import ImageDataset
 
 _logger = logging.getLogger("inference")
@@ -50,18 +51,10 @@ def label(
     for batch, (images, rows) in enumerate(batches):
         labels = ensemble.label(images, predictions.topk, tta)
         numbers = rows.cpu().numpy()
-        # the predictions
-        for attribute, one in labels.items():
-            probabilities, ranked, predicted = one
-            if ranked is None:
-                assert predicted is not None
-                predictions.put_set(attribute, numbers, probabilities.cpu().numpy(), predicted.cpu().numpy())
-            else:
-                best = probabilities.gather(1, ranked)
-                predictions.put(attribute, numbers, ranked.cpu().numpy(), best.cpu().numpy())
-            if attribute in thresholds:
-                unsure = ~(one.confidence() > thresholds[attribute])  # also if it is no number
-                predictions.blank(numbers[unsure], [attribute])
+        put_labels(predictions, numbers, labels)
+        for attribute in thresholds:
+            unsure = ~(labels[attribute].confidence() > thresholds[attribute])  # also if it is no number
+            predictions.blank(numbers[unsure], [attribute])
         readable = dataset.unreadable[rows.cpu()] == 0
         distributions.add({name: one.probabilities.cpu().numpy() for name, one in labels.items()}, readable.numpy())
         # the log
@@ -74,6 +67,17 @@ def label(
                 f"Time: {now - before:.3f}s ({(now - start) / (batch + 1):.3f}s, {done / (now - start):>7.2f}/s)"
             )
     dataset.check_readable()
+
+
+def put_labels(predictions: Predictions, rows: Any, labels: Mapping[str, Labels]) -> None:
+    """Store the labels of a batch, by attribute, in its rows of the predictions."""
+    for attribute, (probabilities, ranked, predicted) in labels.items():
+        if ranked is None:
+            assert predicted is not None
+            predictions.put_set(attribute, rows, probabilities.cpu().numpy(), predicted.cpu().numpy())
+        else:
+            best = probabilities.gather(1, ranked)
+            predictions.put(attribute, rows, ranked.cpu().numpy(), best.cpu().numpy())
 
 
 def report_unreadable(dataset: ImageDataset, errors: Mapping[int, str]) -> None:

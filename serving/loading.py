@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,8 @@ from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
+from serving.checkpoint_files import ONNX
+from serving.exported import ExportedModel
 from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
 from timm.data.preprocessing import DataConfig, resolve_preprocessing
 from timm.models.multi_label import MultiLabelModel, build_model
@@ -44,13 +47,24 @@ class EvaluationModel:
         channels_last: whether images have the channels last in memory.
     """
 
-    model: MultiLabelModel
+    model: MultiLabelModel | ExportedModel
     run: nn.Module
     data_config: DataConfig
     device: torch.device
     dtype: torch.dtype
     autocast: Autocast
     channels_last: bool
+
+    @property
+    def network(self) -> MultiLabelModel:
+        """The model, where its weights are needed.
+
+        Raises:
+            UsageError: it is an ONNX file.
+        """
+        if isinstance(self.model, ExportedModel):
+            raise UsageError(f"{self.model.path} is exported, so its weights are out of reach: name the checkpoint")
+        return self.model
 
     @property
     def arch(self) -> str:
@@ -117,6 +131,8 @@ def load_evaluation_model(
     Raises:
         UsageError: the checkpoint cannot be used, or the settings do not fit it.
     """
+    if checkpoint.path.suffix == ONNX:
+        return _load_onnx(checkpoint, device, use_ema, preprocessing, precision, compiler)
     autocast, _, dtype = resolve_precision(device, **precision, training=False)
     model = _rebuild(checkpoint, use_ema, data)
     if needs_heads:
@@ -131,6 +147,34 @@ def load_evaluation_model(
     return EvaluationModel(model, run, data_config, device, dtype, autocast, channels_last)
 
 
+def _load_onnx(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    use_ema: bool,
+    preprocessing: Mapping[str, Any],
+    precision: Mapping[str, Any],
+    compiler: str | None,
+) -> EvaluationModel:
+    """Return an ONNX file as a model, as `load_evaluation_model` does.
+
+    Raises:
+        UsageError: a setting does not fit a file whose weights, size and precision are fixed.
+    """
+    path = checkpoint.path
+    asked = {"use_ema": use_ema, "torchcompile": compiler, **precision}
+    if fixed := next((name for name, value in asked.items() if value), None):
+        raise UsageError(f"{fixed} changes nothing in {path}, which is exported: leave it out, or name the checkpoint")
+    model = ExportedModel(checkpoint, device)
+    trained = resolve_preprocessing(model.config["data_config"], {})
+    data_config = _override(path, trained, preprocessing)
+    if data_config["input_size"] != trained["input_size"]:
+        shown = " x ".join(map(str, trained["input_size"][1:]))
+        raise UsageError(f"{path} takes images of {shown} pixels alone: leave img_size out, or export it at that size")
+    return EvaluationModel(
+        model, model, data_config, torch.device("cpu"), torch.float32, nullcontext, channels_last=False
+    )
+
+
 def make_loader(
     ready: EvaluationModel,
     dataset: Any,
@@ -141,6 +185,7 @@ def make_loader(
     prefetcher: bool,
     distributed: bool = False,
     together: int = 1,
+    first_row: int = 0,
 ) -> Any:
     """Return timm's evaluation loader; with several processes each reads its share.
 
@@ -153,6 +198,7 @@ def make_loader(
         prefetcher: whether images are normalized on the device.
         distributed: whether there is a process group.
         together: number of loaders that this process reads at the same time.
+        first_row: row of the dataset with which a single process begins.
     """
     check_batch_fits(batch_size, tuple(ready.data_config["input_size"]), on_host=ready.device.type == "cpu")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
@@ -167,6 +213,7 @@ def make_loader(
         img_dtype=ready.dtype,
         use_prefetcher=prefetcher,
         sharers=processes * together,
+        first_row=first_row,
     )
     return create_eval_loader(dataset, ready.data_config, batch_size, settings)
 
@@ -177,7 +224,7 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLa
     return _name_classes(model, checkpoint, use_ema, data) if checkpoint.is_original else model
 
 
-def check_heads(checkpoint: Checkpoint, model: MultiLabelModel) -> None:
+def check_heads(checkpoint: Checkpoint, model: MultiLabelModel | ExportedModel) -> None:
     """Raise if a model has no attributes; warn if no labels trained its heads.
 
     Raises:

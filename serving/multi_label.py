@@ -17,22 +17,24 @@ import torch
 from catalog.label_space import LabelSpace
 from catalog.pictures import Pictures
 from catalog.table import Table, read_table
+from options.export import ENDINGS
 from reports.predictions import Predictions, prediction_table
 from reports.probabilities import NoProbabilities
 from reports.results import score_columns
 from runtime.errors import UsageError
 from runtime.process import open_device
 from serving.abstention import Cells, labeled_cells, named_validation, warn_of_blank_attributes
-from serving.checkpoint_files import run_checkpoint
 from serving.embedding import embed_images
 from serving.ensemble import Ensemble, make_ensemble
+from serving.exported import read_model
+from serving.exporting import ExportSettings, default_output, export_model
 from serving.inputs import Images, find_table, image_rows
 from serving.labeling import label, report_unreadable
 from serving.loading import EvaluationModel, check_heads, load_evaluation_model
 from serving.scoring import Scores, score_table
 from serving.selective import Selection, check_precision, choose_threshold
 from timm.data.image_dataset import ImageDataset
-from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
+from timm.models.multi_label_checkpoint import Checkpoint
 
 _logger = logging.getLogger("serving")
 
@@ -46,8 +48,9 @@ class MultiLabel:
         table = model.predict("photos", precision=0.97)
 
     Args:
-        source: a checkpoint of this project or of the original, or the folder of a run, whose `model_best.pth.tar` is
-            taken, or `last.pth.tar` without one. Several label together: their calibrated probabilities are averaged.
+        source: a checkpoint of this project or of the original; the folder of a run, whose `model_best.pth.tar` is
+            taken, or `last.pth.tar` without one; or what export.py wrote, a folder in timm's format or an ONNX file.
+            Several label together: their calibrated probabilities are averaged.
         device: name of a PyTorch device; None for the GPU if there is one, else the CPU.
         use_ema: take the averaged weights.
         batch_size: images that the model sees at a time.
@@ -89,7 +92,6 @@ class MultiLabel:
         distributed: bool = False,
     ) -> None:
         _check_numbers(batch_size, workers, tta)
-        self.tta = tta
         self.loading = {
             "batch_size": batch_size,
             "workers": workers,
@@ -107,12 +109,14 @@ class MultiLabel:
             "data": data,
             "needs_heads": False,  # a model without attributes embeds images too
         }
+        self.tta, self.use_ema, self.number_format = tta, use_ema, settings["precision"]
+        self.preprocessing = settings["preprocessing"]
         sources = [source] if isinstance(source, str | os.PathLike | Checkpoint) else list(source)
         if not sources:
             raise UsageError("there is no checkpoint: name the folder of a run, or a file")
         members, self.checkpoints, self._unnamed = [], [], []
         for one in sources:
-            checkpoint = one if isinstance(one, Checkpoint) else read_checkpoint(run_checkpoint(one))
+            checkpoint = one if isinstance(one, Checkpoint) else read_model(one)
             members.append(load_evaluation_model(checkpoint, place, **settings))
             if checkpoint.is_original and data is None:
                 self._unnamed.append(checkpoint.path)
@@ -233,6 +237,26 @@ class MultiLabel:
         """
         table = read_table(find_table(data, split), None, require_attributes=False)
         return {"images": len(table), **score_columns(self.score(table, max_unreadable=max_unreadable).metrics)}
+
+    def export(self, form: str, output: str | os.PathLike[str] | None = None, *, outputs: Sequence[str] = ()) -> Path:
+        """Write the model for other tools, as export.py does, and return the file or folder.
+
+        Args:
+            form: "timm", "onnx" or "torch".
+            output: what to write; None for a place beside the checkpoint.
+            outputs: "h" and "z", to have them beside the attributes' logits.
+
+        Raises:
+            UsageError: there is no such format, the model cannot be exported, or there are several models.
+        """
+        if form not in ENDINGS:
+            raise UsageError(f"format {form!r}: give one of {', '.join(ENDINGS)}")
+        _ = self.ready.network  # only a model with its weights
+        source = self.checkpoints[0].path
+        path = default_output(source, form) if output is None else Path(output)
+        settings = ExportSettings(outputs=tuple(outputs))
+        export_model(read_model(source), form, path, settings, use_ema=self.use_ema, preprocessing=self.preprocessing)
+        return path
 
     def label(
         self,

@@ -151,7 +151,7 @@ def refit_model(
         name: name of the model in the log.
     """
     # features
-    model, space, known = ready.model, labels.label_space, ready.label_space.classes
+    model, space, known = ready.network, labels.label_space, ready.label_space.classes
     model.change_label_space(space)
     start = time.perf_counter()
     features = _features(ready, train, tta, name)
@@ -195,7 +195,7 @@ def save_refitted(
         refitted: its model.
         averaged: the model of its averaged weights; None without any.
     """
-    model, data_config = refitted.ready.model, refitted.ready.data_config
+    model, data_config = refitted.ready.network, refitted.ready.data_config
     config = model.config | {"data_config": dict(data_config), "image_size": list(data_config["input_size"])}
     chosen = {"thresholds": refitted.thresholds, "temperatures": refitted.temperatures}
     if averaged is not None:
@@ -203,7 +203,7 @@ def save_refitted(
     content = refitted_content(
         checkpoint,
         model.state_dict(),
-        None if averaged is None else averaged.ready.model.state_dict(),
+        None if averaged is None else averaged.ready.network.state_dict(),
         config,
         chosen,
         trained=not checkpoint.heads_are_untrained or labels.solved == labels.label_space.attributes,
@@ -226,7 +226,7 @@ def _features(ready: EvaluationModel, loader: Any, tta: int, name: str) -> Featu
     """
     with progress_bar(len(loader), name, enabled=rank() == 0) as bar:
         found = extract_features(
-            ready.model, loader, ready.autocast, ready.to_device, tta=tta, after_batch=lambda images: bar.update()
+            ready.network, loader, ready.autocast, ready.to_device, tta=tta, after_batch=lambda images: bar.update()
         )
     settle_unreadable(loader.dataset, ready)
     return found
@@ -245,7 +245,7 @@ def _scored(
     ready: EvaluationModel, results: Mapping[str, Refit], validation: Features | None, weights: Sequence[float]
 ) -> RefittedModel:
     """Return a model with its scores, thresholds and temperatures; a new head has none without a validation label."""
-    model = ready.model
+    model = ready.network
     kept = {name for name in model.label_space.attributes if name not in results or not results[name].kept}
     thresholds = {name: value for name, value in model.thresholds.items() if name in kept}
     temperatures = {name: value for name, value in model.temperatures.items() if name in kept}

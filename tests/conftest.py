@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def _restored_logging() -> Iterator[None]:
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_reports() -> Iterator[None]:
+    """Leave no report after a training in this process, which takes a second; tests of reports call what does it."""
+    module = sys.modules.get("commands.leave_report")
+    with pytest.MonkeyPatch.context() as patch:
+        if module is not None:  # a test in this process trains
+            patch.setattr(module, "leave_report", lambda folder, device, workers: None)
+        yield
 
 
 @pytest.fixture

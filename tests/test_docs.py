@@ -16,10 +16,13 @@ from tiny_checkpoint import make_data, make_model, save_checkpoint
 
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
+from options.embed import embed_parser, parse_embed_args
 from options.export import export_parser, parse_export_args
 from options.fill import fill_parser, parse_fill_args
 from options.inference import inference_parser, parse_inference_args
 from options.refit import parse_refit_args, refit_parser
+from options.report import parse_report_args, report_parser
+from options.search import parse_search_args, search_parser
 from options.split import parse_split_args, split_parser
 from options.train import parse_train_args, train_parser
 from options.validate import parse_validate_args, validate_parser
@@ -37,11 +40,14 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
+    "report.py": parse_report_args,
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
     "audit.py": parse_audit_args,
     "fill.py": parse_fill_args,
+    "embed.py": parse_embed_args,
+    "search.py": parse_search_args,
 }
 
 
@@ -130,7 +136,8 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     known = set(FOREIGN_FLAGS)
     parsers = (
         *(train_parser, validate_parser, inference_parser, refit_parser),
-        *(export_parser, choose_parser, split_parser, audit_parser, fill_parser),
+        *(export_parser, choose_parser, split_parser, audit_parser, embed_parser, search_parser, report_parser),
+        fill_parser,
     )
     for parser in parsers:
         known |= parser().flags.keys()

@@ -3,8 +3,10 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from runtime.errors import UsageError
 from timm.data.loader_workers import explained_workers, start_worker
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
 
 
@@ -106,3 +109,19 @@ def test_a_worker_that_cannot_start_is_one_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(UsageError, match=r"^a worker of the loader cannot start \(Resource temporarily unavailable\)"):
         load("none")
+
+
+LEFT = """
+from functools import partial
+from torch.utils.data import DataLoader
+from timm.data.loader_workers import start_worker
+
+if __name__ == "__main__":
+    batches = iter(DataLoader(range(4), num_workers=2, worker_init_fn=partial(start_worker, seeding="all")))
+    print(next(batches).tolist())
+"""
+
+
+def test_a_script_ends_though_its_workers_ignore_signals_and_still_wait_for_work() -> None:
+    ended = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[0]\n", "")

@@ -16,12 +16,15 @@ import options
 from options import parser as option_parser
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
+from options.embed import embed_parser, parse_embed_args
 from options.export import export_parser, parse_export_args
 from options.fill import fill_parser, parse_fill_args
 from options.inference import inference_parser, parse_inference_args
 from options.parser import Parser, missing_files
 from options.refit import parse_refit_args, refit_parser
+from options.report import parse_report_args, report_parser
 from options.rules import flag
+from options.search import parse_search_args, search_parser
 from options.split import parse_split_args, split_parser
 from options.train import parse_train_args, train_parser
 from options.validate import parse_validate_args, validate_parser
@@ -33,22 +36,28 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "validate.py": validate_parser,
     "inference.py": inference_parser,
     "refit.py": refit_parser,
+    "report.py": report_parser,
     "export.py": export_parser,
     "choose.py": choose_parser,
     "split.py": split_parser,
     "audit.py": audit_parser,
     "fill.py": fill_parser,
+    "embed.py": embed_parser,
+    "search.py": search_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
     "validate.py": parse_validate_args,
     "inference.py": parse_inference_args,
     "refit.py": parse_refit_args,
+    "report.py": parse_report_args,
     "export.py": parse_export_args,
     "choose.py": parse_choose_args,
     "split.py": parse_split_args,
     "audit.py": parse_audit_args,
     "fill.py": parse_fill_args,
+    "embed.py": parse_embed_args,
+    "search.py": parse_search_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -344,10 +353,13 @@ READERS = {
     "inference.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
     "export.py": ["options/serving_kwargs.py", "serving/*.py"],
     "refit.py": ["options/serving_kwargs.py", "options/train_kwargs.py", "serving/*.py"],
+    "report.py": ["options/train_kwargs.py"],
     "choose.py": ["options/choose.py", "options/train_kwargs.py"],
     "split.py": ["options/split.py"],
     "audit.py": [],
     "fill.py": ["options/fill.py", "options/serving_kwargs.py", "options/train_kwargs.py"],
+    "embed.py": ["options/serving_kwargs.py", "options/train_kwargs.py"],
+    "search.py": [],
 }
 
 

@@ -25,9 +25,16 @@ def _no_network(monkeypatch, tmp_path):
     """Set a hub at a closed port, an empty cache, and no proxies."""
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    set_hub(monkeypatch, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def set_hub(monkeypatch, address):
+    """Let all requests go to an address; the real hub is asked again and again for most of a minute."""
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def free_port():
@@ -68,7 +75,7 @@ def test_a_hub_out_of_reach_is_noticed_at_once_in_one_sentence(capfd):
 def test_a_hub_that_accepts_and_never_answers_is_given_up(monkeypatch):
     monkeypatch.setattr("timm.models.pretrained_weights._HUB_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        set_hub(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(DownloadError, match="does not answer"):
             make()
@@ -105,14 +112,14 @@ def hub():
 
 
 def test_a_hub_without_the_weights_is_quoted(monkeypatch, hub):
-    monkeypatch.setattr(constants, "ENDPOINT", hub)
+    set_hub(monkeypatch, hub)
     with pytest.raises(DownloadError, match=r"test_resnet cannot be downloaded \((?!.*does not answer)") as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
 def test_the_hub_is_asked_through_the_proxy(monkeypatch, hub):
-    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
+    set_hub(monkeypatch, "http://hub.invalid")
     monkeypatch.setenv("http_proxy", hub)
     close_session()  # a new session reads the environment again
     with pytest.raises(DownloadError):

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 OURS = {*ROOMS, "hostile", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
-OPTIONAL = {"wandb"}  # --log-wandb names the package to install
+OPTIONAL = {"wandb", "trackio", "tensorboard", "faiss"}  # the flags that use them name the package to install
 
 
 def requirements(name: str) -> dict[str, Requirement]:
@@ -37,8 +38,11 @@ def imported(files: list[Path]) -> dict[str, Path]:
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
 
 
+installed = cache(packages_distributions)  # it reads the metadata of every package
+
+
 def distributions(package: str) -> set[str]:
-    return {normal(name) for name in packages_distributions().get(package, [package])}
+    return {normal(name) for name in installed().get(package, [package])}
 
 
 SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("fashion-product-images/*.py")]

@@ -96,6 +96,15 @@ def test_a_cell_of_a_book_is_one_sentence_with_its_place(
     assert refusal(read_table, path).startswith(place)
 
 
+def test_a_column_of_books_that_nobody_chose_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_file(tmp_path / "t.csv", "image_path,color,note\na.jpg,red," + "x" * 200_000 + "\n")
+    assert cells(read_table(path, ["color"])) == [["a.jpg", "red"]]
+    assert caplog.messages == []
+    assert cells(read_table(path, None, require_attributes=False)) == [["a.jpg", "red"]]  # as a validation table
+    (warning,) = caplog.messages
+    assert warning.startswith("t.csv column 'note' has a cell of 200,000 bytes")
+
+
 def test_a_column_with_too_many_classes_needs_to_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catalog.build_label_space.MAX_CLASSES", 10)
     path = write_file(tmp_path / "t.csv", numbered("code,color", [f"{i % 11},{i % 2}" for i in range(44)]))

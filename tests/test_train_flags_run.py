@@ -1,5 +1,6 @@
 """Flags of train.py about how a run goes: its loop and what it leaves, processes, devices, precision, loading."""
 
+import json
 import math
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ from flag_effects import (
 from flag_effects import prepare as make_ready
 from PIL import Image
 from table_files import draw_catalog, read_rows, write_table
+from test_loggers import fake_service
 from torch import Tensor
 
 import train
@@ -224,6 +226,22 @@ def test_steps_are_logged_at_intervals(plain: Outcome, busy: Outcome) -> None:
     assert busy[1].count("Train: 0 [") == 3
 
 
+@shows("report")
+def test_a_run_leaves_a_report_unless_told_not_to(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Path] = []
+    monkeypatch.setattr("commands.leave_report.leave_report", lambda folder, device, workers: left.append(folder))
+    words = ("--knn-interval", "0", "--output", tmp_path)
+    folder, _ = train_through(data, tmp_path, *words)
+    train_through(data, tmp_path, *words, "--no-report")
+    assert left == [folder]
+    # what the report needs of the run
+    session = json.loads((folder / "run.json").read_text())["sessions"][0]
+    assert session["seconds"] > 0
+    assert set(session["tables"]) == {"train.csv", "val.csv"}
+    with Image.open(folder / "views.jpg") as sheet:
+        assert sheet.width > 2 * 32
+
+
 @shows("save_images")
 def test_views_are_saved_as_the_model_sees_them(plain: Outcome, busy: Outcome) -> None:
     assert not list(plain[0].glob("train-*.png"))
@@ -251,29 +269,29 @@ def test_an_image_and_its_mirror_image_are_averaged(prepare: Prepare) -> None:
         assert evaluate_epoch(run)[0]["loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
-WANDB = """
-calls = []
-def init(**settings): calls.append(settings)
-def log(row): calls.append(row)
-"""
-
-
-@shows("log_wandb", "wandb_project")
-def test_scores_are_sent_to_the_project(
-    data: Path, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@shows("log_tensorboard", "log_wandb", "log_trackio", "wandb_project")
+def test_a_training_sends_its_figures_to_every_logger_asked_for(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="--log-wandb needs the package wandb"):
-        prepare("--log-wandb")
-    monkeypatch.undo()
-    (tmp_path / "wandb.py").write_text(WANDB)  # the service needs an account
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    folder, _ = train_through(data, tmp_path, "--log-wandb", "--wandb-project", "shop", "--experiment", "run")
-    init, row = sys.modules.pop("wandb").calls  # type: ignore[attr-defined]
-    assert (init["project"], init["name"], init["config"]["model"]) == ("shop", "run", "test_efficientnet")
+    for package in ("tensorboard", "wandb", "trackio"):
+        with pytest.raises(UsageError, match=f"--log-{package} needs the package {package}: pip install {package}"):
+            prepare(f"--log-{package}")
+    monkeypatch.setattr(train, "find_spec", lambda name: True)
+    services = [fake_service(name) for name in ("wandb", "trackio")]
+    for service in services:
+        monkeypatch.setitem(sys.modules, service.__name__, service)
+    run = prepare("--log-tensorboard", "--log-wandb", "--log-trackio", "--wandb-project", "shop")
+    train.train(run)
+    folder = run.outputs.folder
+    assert list(folder.glob("tensorboard/events.out.tfevents.*"))
     (saved,) = read_rows(folder / "summary.csv")
-    assert float(saved["eval_top1"]) == row["eval_top1"]
+    for service in services:
+        init, views, row, *confusions, finish = service.calls
+        assert (init["project"], init["config"]["model"], finish) == ("shop", "test_efficientnet", "finish")
+        assert views[1].keys() == {"views"}
+        assert float(saved["eval_top1"]) == row[1]["eval_top1"]
+        assert {name for _, pictures in confusions for name in pictures} == {"confusion/color", "confusion/shape"}
 
 
 @shows("batch_size", "validation_batch_size_multiplier")

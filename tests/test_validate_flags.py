@@ -18,6 +18,7 @@ import test_ensemble
 import test_foreign_text
 import test_inference
 import test_multi_valued
+import test_report
 import test_validate
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ SHOWN: dict[str, dict[str, Test]] = {
         "model": test_validate.test_a_model_pattern_selects_and_a_contradiction_is_refused,
         "no_latency": test_validate.test_latency_is_measured_unless_a_flag_disables_it,
         "per_class": test_validate.test_tables_of_classes_lie_beside_the_checkpoint_or_the_results,
+        "report": test_report.test_validating_leaves_a_page_of_the_split,
         "results_file": test_validate.test_a_folder_is_scored_best_first_and_a_bad_file_is_skipped,
         "separator": test_multi_valued.test_another_separator_is_saved_with_the_run_and_used_by_every_command,
         "spreadsheet_safe": test_foreign_text.test_spreadsheet_safe_names_are_written_with_an_apostrophe,

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.label_space import UNKNOWN, LabelSpace
-from training.view_sheet import GAP, LINE, save_view_sheet
+from training.view_sheet import GAP, LINE, view_sheet
 
 CONFIG = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 HEIGHT, WIDTH = 5, 4  # pixels
@@ -37,7 +37,7 @@ def _read(path: Path) -> Tensor:
 
 def _save(path: Path, images: Tensor, views: int, config: dict[str, list[float]] = CONFIG, label: int = 0) -> None:
     target = torch.full((len(images) // views, 2), label)
-    save_view_sheet(path, images, target, [f"view {view}" for view in range(views)], config, SPACE.describe)
+    view_sheet(images, target, [f"view {view}" for view in range(views)], config, SPACE.describe).save(path)
 
 
 def _cell(sheet: Tensor, row: int, column: int) -> Tensor:

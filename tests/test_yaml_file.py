@@ -18,7 +18,7 @@ def train(*words: str) -> argparse.Namespace:
 SAMPLES = """
 --data-dir elsewhere | --train-split a | --val-split b | --on-save-error go-on | --attributes color no true 007
 --max-unreadable 0.5 | --attribute-weights color=2 a=b=0.5 no=1 | --classify-view both | --model resnet50 | --pretrained
---pretrained-path w.safetensors | --initial-checkpoint a.pth | --resume null | --resume a --no-resume-opt
+--no-report | --pretrained-path w.safetensors | --initial-checkpoint a.pth | --resume null | --resume a --no-resume-opt
 --gp max | --model-kwargs a=1 b='1' c=(1,2) d=[1,{'x':None}] e=True f=None g=silu h=1e-3 i=no j=01
 --grad-checkpointing | --img-size 64 | --input-size 1 28 28 | --crop-pct 0.9
 --crop-mode border | --mean 0.5 | --std 0.1 0.2 0.3 | --interpolation bicubic | --temperature 0.07
@@ -48,7 +48,8 @@ SAMPLES = """
 --experiment null | --experiment false | --experiment 2024-01-01 | --experiment éa:b#c | --eval-metric loss
 --knn-interval 3 | --knn-images 500 | --recovery-interval 10m | --resume auto --experiment a
 --val-interval 2 | --tta 2 | --checkpoint-hist 1 | --recovery-interval 5 | --log-interval 1 | --save-images
---log-wandb | --log-wandb --wandb-project yes | --local_rank 1 | --dist-backend gloo --dist-timeout 90 | --no-ddp-bb
+--log-wandb | --log-wandb --wandb-project yes | --log-tensorboard | --log-trackio
+--local_rank 1 | --dist-backend gloo --dist-timeout 90 | --no-ddp-bb
 --synchronize-step | --use-multi-epochs-loader | --worker-seeding part | --device cuda:1 | --amp
 --amp --amp-dtype bfloat16 | --model-dtype float16 | --torchcompile | --torchcompile eager
 --torchcompile --torchcompile-mode max-autotune | --no-channels-last | --workers 0 | --pin-mem | --no-prefetcher

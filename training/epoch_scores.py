@@ -87,7 +87,7 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
             kept.load_state_dict(model.state_dict())
 
     # its metrics
-    evaluator = task.create_evaluator()
+    evaluator = task.create_evaluator(confusion=run.settings.counts_confusions)
     with progress_bar(len(run.eval_loader), name, enabled=process.is_primary) as bar:
         metrics = evaluate(
             model,
@@ -100,6 +100,12 @@ def _score(run: Run, name: str, ema: bool) -> Metrics:
             after_batch=lambda *_: bar.update(),
         )
     rate = len(run.eval_loader.dataset) / (time.perf_counter() - start)
+
+    # confusion matrices
+    if run.settings.counts_confusions:
+        matrices = evaluator.confusion_matrices(distributed=process.distributed)
+        classes = {name: matrix for name, matrix in matrices.items() if name not in task.label_space.multi_valued}
+        metrics["confusion"] = {name: matrix.numpy() for name, matrix in classes.items()}
 
     # thresholds and temperatures; an attribute without any label keeps its earlier ones
     suffix = "_ema" if ema else ""

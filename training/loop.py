@@ -69,6 +69,8 @@ def loop(run: Run) -> None:
         run.scheduler.step(epoch + 1, value)
         last = epoch + 1 == run.num_epochs or run.early_stop.is_over
         run.outputs.save_epoch(epoch, row, value, epoch + 1 == run.num_epochs)
+        evaluated, averaged, _ = scores
+        run.outputs.log_confusion(epoch, averaged if averaged and "ema_" in settings.eval_metric else evaluated)
         if not last or settings.refit_heads:
             run.stop.leave_if_asked()
         if run.early_stop.is_over:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from reports.curves import draw_curves
+from reports.per_class import draw_confusion
 from runtime.errors import UsageError
+from training.loggers import Loggers
 from training.summary import Row, ranked, write_summary
 
 _logger = logging.getLogger("train")
 
 LogRow = Callable[[Row], None]
-DrawViews = Callable[[Path, Tensor, Tensor], None]
+DrawViews = Callable[[Tensor, Tensor], Image.Image]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -73,6 +77,9 @@ class NoOutputs:
     def save_views(self, epoch: int, step: int, images: Tensor, target: Tensor) -> None:
         """Write no view sheet."""
 
+    def log_confusion(self, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """Log no picture."""
+
     def finish(self) -> None:
         """Print nothing."""
 
@@ -87,8 +94,12 @@ class Outputs(NoOutputs):
         attributes: names of the attributes.
         launch: words that start train.py as this run was started.
         continues: whether training continues after a file could not be written; otherwise it stops.
-        log_row: function that logs an epoch's row elsewhere.
-        draw_views: function that draws a batch's views into a file.
+        loggers: loggers beside the folder.
+        log_row: function that records that an epoch has ended.
+        draw_views: function that draws a batch's views; None if there are no views to draw.
+        keep_views: function that keeps the first batch's views for the report.
+        saves_views: whether view sheets are saved in the folder.
+        class_names: names of the classes by attribute, for the loggers' confusion matrices.
     """
 
     def __init__(
@@ -99,17 +110,22 @@ class Outputs(NoOutputs):
         attributes: Sequence[str],
         launch: str = "python train.py",
         continues: bool = False,
+        loggers: Loggers | None = None,
         log_row: LogRow = lambda row: None,
-        draw_views: DrawViews = lambda path, images, target: None,
+        draw_views: DrawViews | None = None,
+        keep_views: Callable[[Tensor, Tensor], None] | None = None,
+        saves_views: bool = False,
+        class_names: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.folder: Path = folder
         self.saver, self.metric, self.attributes, self.continues = saver, metric, attributes, continues
         super().__init__(partial(way_to_resume, launch, folder))
         self.launch = launch
-        self.log_row, self.draw_views = log_row, draw_views
+        self.loggers, self.draw_views, self.saves_views = loggers or Loggers(), draw_views, saves_views
+        self.log_row, self.keep_views, self.class_names = log_row, keep_views, class_names or {}
         self.rows: list[Row] = []
         self.best: tuple[float | None, int | None] = (None, None)
-        self.next_drawing = 0.0
+        self.next_drawing = self.next_confusion = 0.0
 
     def save_epoch(self, epoch: int, row: Row, value: float | None, last: bool) -> None:
         """Write an epoch's row, curves and checkpoint.
@@ -125,6 +141,7 @@ class Outputs(NoOutputs):
             write_summary(self.folder / "summary.csv", row)
         self._draw_curves(last)
         self.log_row(row)
+        self.loggers.log_row(row)
         with self._explained():
             self.best = self.saver.save_checkpoint(epoch, metric=value)
 
@@ -134,9 +151,43 @@ class Outputs(NoOutputs):
             self.saver.save_recovery(epoch, batch_idx=step)
 
     def save_views(self, epoch: int, step: int, images: Tensor, target: Tensor) -> None:
-        """Draw the first images of a step's batch [V*B, C, H, W] with their targets [B, C]."""
-        with self._explained():
-            self.draw_views(self.folder / f"train-{epoch}-{step}.png", images, target)
+        """Draw the first images of a step's batch [V*B, C, H, W] with their targets [B, C].
+
+        The folder has a sheet for each of these steps, the loggers have one for each epoch's first step.
+        """
+        if images.ndim != 4:  # representations of a frozen backbone have no pixels
+            return
+        if self.keep_views is not None:
+            self.keep_views(images, target)
+            self.keep_views = None
+        logged = step == 0 and self.loggers
+        if self.draw_views is None or not (self.saves_views or logged):
+            return
+        sheet = self.draw_views(images, target)
+        if self.saves_views:
+            with self._explained():
+                sheet.save(self.folder / f"train-{epoch}-{step}.png")
+        if logged:
+            self.loggers.log_picture("views", epoch, sheet)
+
+    def log_confusion(self, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """Log each attribute's confusion matrix, if drawing takes at most 5% of the time.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            metrics: metrics of the validation split, with the matrices under `confusion` where they were counted.
+        """
+        start = time.perf_counter()
+        matrices = {name: matrix for name, matrix in metrics.get("confusion", {}).items() if matrix.any()}
+        if not self.loggers or start < self.next_confusion:
+            return
+        for attribute, matrix in matrices.items():
+            figure = draw_confusion(attribute, self.class_names[attribute], matrix, f"epoch {epoch}")
+            file = io.BytesIO()
+            figure.savefig(file, format="png")
+            self.loggers.log_picture(f"confusion/{attribute}", epoch, Image.open(file))
+        end = time.perf_counter()
+        self.next_confusion = end + 20 * (end - start)
 
     def finish(self) -> None:
         """Log the best epoch, and print the last ten rows in the order of the metric.
@@ -149,6 +200,7 @@ class Outputs(NoOutputs):
             with self._explained():
                 self.saver.make_last_the_best()
             _logger.warning(f"No epoch has a value of {self.metric}: model_best.pth.tar is the last epoch")
+        self.loggers.close()
         best_last = ranked(self.rows, self.metric, self.attributes) or self.rows
         print(f"--result\n{json.dumps(best_last[-10:], indent=4)}")
 

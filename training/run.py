@@ -44,6 +44,7 @@ class Settings:
         log_interval: steps between log lines.
         recovery_interval: steps between recovery checkpoints; 0 for none.
         recovery_seconds: time between recovery checkpoints, instead of steps; 0 for none.
+        counts_confusions: whether scoring counts confusion matrices, for the loggers.
         log_weights: whether the loss weights change and are logged.
         synchronize: whether each update waits for the GPU.
         refit_heads: whether the heads are solved after the last epoch.
@@ -67,6 +68,7 @@ class Settings:
     log_interval: int
     recovery_interval: int
     recovery_seconds: float
+    counts_confusions: bool
     log_weights: bool
     synchronize: bool
     refit_heads: bool

@@ -40,7 +40,7 @@ def run_stages(
     for index, stage in enumerate(stages):
         # the stage as a recipe
         recipe, run = folder / f"stage-{index + 1}.yaml", folder / f"stage-{index + 1}"
-        flags = {**stage, **start, "output": str(folder), "experiment": run.name}
+        flags = {**stage, **start, "output": str(folder), "experiment": run.name, "report": False}
         with atomic_file(recipe) as unfinished:
             unfinished.write_text(recipe_text(flags), encoding="utf-8")
 

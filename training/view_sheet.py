@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,18 +18,16 @@ GAP, LINE = 2, 12  # pixels: gap around each picture, height of a line of text
 _FONT = "DejaVu Sans"  # matplotlib brings it
 
 
-def save_view_sheet(
-    path: Path,
+def view_sheet(
     images: Tensor,
     target: Tensor,
     kinds: Sequence[str],
     data_config: Mapping[str, Any],
     describe: Callable[[Sequence[int]], list[str]],
-) -> None:
-    """Write a PNG of a batch's first images.
+) -> Image.Image:
+    """Return a picture of a batch's first images.
 
     Args:
-        path: path of the PNG.
         images: [V*B, C, H, W], normalized, view 0 first.
         target: int64 [B, C], the labels.
         kinds: name of each of the V views.
@@ -42,7 +39,7 @@ def save_view_sheet(
     by_image = images.float().view(views, -1, *images.shape[1:])[:, :IMAGES].transpose(0, 1)
     pixels = (by_image * std + mean).clamp(0, 1).mul(255).add(0.5).clamp(0, 255).to(torch.uint8).cpu()
     captions = [describe(row) for row in target[: len(pixels)].tolist()]
-    _sheet(pixels, list(kinds), captions).save(path)
+    return _sheet(pixels, list(kinds), captions)
 
 
 def _sheet(pixels: Tensor, kinds: list[str], captions: list[list[str]]) -> Image.Image:

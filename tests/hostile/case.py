@@ -13,6 +13,7 @@ COMMANDS = ("train.py", "validate.py", "inference.py", "refit.py", "choose.py")
 TINY = ("--img-size", "32", "-j", "0", "--device", "cpu")
 TRAIN = (*TINY, "--model", "test_resnet", "-b", "4", "--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0")
 TRAIN = (*TRAIN, "--opt", "adamw", "--lr", "1e-3", "--knn-interval", "0", "--output", "out", "--experiment", "run")
+TRAIN = (*TRAIN, "--no-report")
 SERVE = ("-j", "0", "--device", "cpu")
 
 

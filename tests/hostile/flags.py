@@ -124,7 +124,7 @@ def make(rng: random.Random, place: Path, sound: Path) -> Case:
     words = on_data(command, "in/data", checkpoint)
     drawn: list[str] = []
     for _ in range(rng.choice((1, 1, 2, 2, 3, 4, 6))):
-        drawn += flag_words(rng.choice([a for a in actions if a.dest not in ("help", "log_wandb")]), rng)
+        drawn += flag_words(rng.choice([a for a in actions if a.dest not in ("help", "log_wandb", "log_trackio")]), rng)
     words += drawn
     if rng.random() < 0.1:
         rng.shuffle(words[1:])

@@ -38,7 +38,7 @@ def make(rng: random.Random, place: Path, sound: Path) -> Case:
 def _keys(file: Path, rng: random.Random, sound: Path) -> str:
     """Give one to five keys odd values."""
     actions = {action.dest: action for action in PARSERS["train.py"].flags.values()}
-    dests = [dest for dest in sorted(actions) if dest not in COST | {"help", "log_wandb"}]
+    dests = [dest for dest in sorted(actions) if dest not in COST | {"help", "log_wandb", "log_trackio"}]
     lines = []
     for _ in range(rng.choice((1, 1, 2, 3, 5))):
         dest = rng.choice(dests)

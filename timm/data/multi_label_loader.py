@@ -45,6 +45,7 @@ class LoaderSettings:
         use_multi_epochs_loader: keep the workers from epoch to epoch.
         num_aug_repeats: number of ranks that see each image in an epoch; 0 means one.
         sharers: number of loaders that work at the same time on this machine, and share its memory.
+        first_row: row with which evaluation begins, of a single process.
     """
 
     num_workers: int = 0
@@ -57,6 +58,7 @@ class LoaderSettings:
     use_multi_epochs_loader: bool = False
     num_aug_repeats: int = 0
     sharers: int = 1
+    first_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,17 @@ def create_train_loader(
 
 
 def create_eval_loader(dataset: ImageRows, config: DataConfig, batch_size: int, settings: LoaderSettings) -> Any:
-    """Return the evaluation loader: every row once and in order; with several processes, the end is padded."""
-    rows = dataset.with_views(evaluation_view(config, settings.use_prefetcher))
+    """Return the evaluation loader: each row once, in order; with several processes, the end is padded."""
+    rows: Any = dataset.with_views(evaluation_view(config, settings.use_prefetcher))
+    sampler: Any = OrderedDistributedSampler(rows) if settings.distributed else None
+    if settings.first_row:
+        sampler = range(settings.first_row, len(rows))
     loader = _torch_loader(
         rows,
         batch_size,
         settings,
         _image_bytes(config, settings),
-        sampler=OrderedDistributedSampler(rows) if settings.distributed else None,
+        sampler=sampler,
         collate_fn=collate_bytes if settings.use_prefetcher else None,
     )
     if not settings.use_prefetcher:

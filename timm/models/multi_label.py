@@ -145,6 +145,16 @@ class MultiLabelModel(nn.Module):
         z: Tensor = self.projector(h)
         return z
 
+    def forward_embedding(self, images: Tensor, projection: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return h [B, D], or the projection z [B, P], as float32, and each attribute's logits [B, K].
+
+        Args:
+            images: [B, C, H, W].
+            projection: return z instead of h.
+        """
+        h = self.forward_features(images)
+        return (self.forward_projection(h) if projection else h).float(), self.forward_heads(h)
+
     def forward(self, images: Tensor) -> dict[str, Tensor] | tuple[dict[str, Tensor], Tensor | None]:
         """Return logits by attribute in evaluation; logits and projections (None without a head) in training.
 

@@ -1,0 +1,152 @@
+"""The report that a training leaves in its folder, and what it needs of the run: its record and its first views."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runtime.atomic_file import atomic_file
+from runtime.errors import first_line, printable
+from runtime.process import Process
+from training.outputs import DrawViews
+
+_logger = logging.getLogger("train")
+
+_PACKAGES = ("torch", "timm", "torchvision", "numpy", "pillow")
+_IMAGES = 8  # whose views a report shows
+_SIDE = 112  # pixels of a view's longer side
+_BATCH = 64
+
+
+def leave_report(folder: Path, device: torch.device, workers: int) -> None:
+    """Write report.html and the model card into a run's folder.
+
+    The run is over and its files are whole, so nothing that goes wrong here ends it: one warning says why there is no
+    report, and how to make it.
+
+    Args:
+        folder: folder of the run.
+        device: device to compute on.
+        workers: processes that load images.
+    """
+    command = f"python report.py {shlex.quote(str(folder))}"
+    start = time.perf_counter()
+    try:
+        # only here: a run that ends early needs none of it
+        from serving.run_report import leave_page
+
+        with _quiet():  # the run has logged what is odd about its tables and images
+            path = leave_page(folder, device, _BATCH, workers, f"{command} adds a logistic regression on h.")
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is, the run has succeeded
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else printable(first_line(error))
+        _logger.warning(f"No report: {reason}. Make it with {command}")
+        return
+    _logger.info(f"Report: {path}  ({time.perf_counter() - start:.1f}s)")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log errors alone."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def session(process: Process, tables: dict[str, str], script: str = "train.py") -> dict[str, Any]:
+    """Return the facts of this start of a run, for its record.
+
+    Args:
+        process: device and number of the processes.
+        tables: hash of each table.
+        script: the script.
+    """
+    return {
+        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "processes": process.world_size,
+        "device": device_name(process.device),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "tables": tables,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device, as people know it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    if device.type != "cpu":
+        return device.type
+    return f"CPU with {torch.get_num_threads()} threads ({_processor()})"
+
+
+@cache
+def _processor() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that decide a result."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str:
+    """Return the commit of this checkout, with "modified" if files differ from it; "" outside a repository."""
+    import subprocess
+
+    here = Path(__file__).resolve().parent.parent
+    words = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=, modified"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def keep_views(path: Path, draw: DrawViews, images: Tensor, target: Tensor) -> None:
+    """Write the views of a batch's first images; a report without them is none the worse, so a failure is ignored.
+
+    Args:
+        path: the picture to write, a JPEG.
+        draw: function that draws views.
+        images: views [V*B, C, H, W], view 0 first.
+        target: int64 [B, C], the labels.
+    """
+    count = min(_IMAGES, len(target))
+    first = images.view(-1, len(target), *images.shape[1:])[:, :count].flatten(0, 1).float()
+    scale = _SIDE / max(first.shape[2:])
+    small = F.interpolate(first, scale_factor=scale, mode="area") if scale < 1 else first
+    try:
+        with atomic_file(path) as unfinished:
+            draw(small, target[:count]).save(unfinished, "JPEG", quality=85)
+    except OSError as error:
+        _logger.warning(f"No {path.name}: {error.strerror or error}")

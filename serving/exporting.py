@@ -1,0 +1,185 @@
+"""Writing a checkpoint's model for other tools: timm's format, ONNX, or torch.export."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from options.export import ENDINGS
+from runtime.atomic_file import atomic_file, check_writable
+from runtime.errors import UsageError
+from serving.export_check import check_equal, example_images
+from serving.export_int8 import calibration_batches, check_accuracy, quantize
+from serving.export_onnx import load_onnx, triton_config, write_onnx
+from serving.export_outputs import NamedOutputs, metadata
+from serving.export_timm import load_folder, stock_model, write_timm_folder
+from serving.export_torch import load_program, write_program
+from serving.loading import EvaluationModel, load_evaluation_model
+from timm.models.multi_label_checkpoint import Checkpoint
+
+_logger = logging.getLogger("export")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What an export writes besides the attributes' outputs.
+
+    Attributes:
+        backbone_only: for timm, leave the heads out.
+        outputs: for the other formats, "h" and "z" where they are wanted.
+        int8: for ONNX, a data folder with which the weights and activations are quantized; "" keeps float32.
+        calibration_images: training images that set the ranges of int8.
+        workers: processes that load the images for int8.
+        triton: for ONNX, a Triton repository to add the model to; "" for none.
+    """
+
+    backbone_only: bool = False
+    outputs: Sequence[str] = ()
+    int8: str = ""
+    calibration_images: int = 256
+    workers: int = 0
+    triton: str = ""
+
+
+def export_model(
+    checkpoint: Checkpoint,
+    form: str,
+    output: Path,
+    settings: ExportSettings,
+    *,
+    use_ema: bool = False,
+    preprocessing: Mapping[str, Any] | None = None,
+    images: Sequence[str] | None = None,
+) -> None:
+    """Write a checkpoint's model; compare it with the checkpoint on images before it gets its name.
+
+    Args:
+        checkpoint: the result of `read_checkpoint`.
+        form: "timm", "onnx" or "torch".
+        output: the folder or file to write.
+        settings: what it holds.
+        use_ema: export the averaged weights.
+        preprocessing: changes to the preprocessing of training; see `serving.loading`.
+        images: images, folders or tables to compare on; None for the run's validation table.
+
+    Raises:
+        UsageError: the model cannot be exported so, or the exported model differs.
+    """
+    check_output(output, form)
+    ready = load_evaluation_model(
+        checkpoint,
+        torch.device("cpu"),
+        use_ema=use_ema,
+        preprocessing=preprocessing or {},
+        precision={"amp": False, "amp_dtype": None, "model_dtype": None},
+        channels_last=False,
+        needs_heads=not settings.backbone_only,
+    )
+    examples = example_images(ready, checkpoint, images)
+    difference = _FORMATS[form](settings, ready, examples, output)
+    exact = ", before it was quantized" if settings.int8 else ""
+    _logger.info(f"Compared on {len(examples)} images{exact}: largest difference of an output {difference:.2g}")
+
+
+def default_output(checkpoint: Path, form: str) -> Path:
+    """Return the place of an export beside its checkpoint."""
+    stem = checkpoint.name.removesuffix(".tar").removesuffix(".pth")
+    return checkpoint.with_name(stem + (ENDINGS[form] or f"-{form}"))
+
+
+def check_output(output: Path, form: str) -> None:
+    """Raise unless the output can be written without losing something else.
+
+    Raises:
+        UsageError: the folder exists and is no earlier export, or the place cannot be written.
+    """
+    if form != "timm":
+        check_writable(output)
+    elif output.exists() and not (output / "config.json").is_file() and (output.is_file() or any(output.iterdir())):
+        raise UsageError(f"output {output} is there already and is no exported folder: name another")
+    else:
+        check_writable(output / "config.json")
+
+
+def _export_timm(settings: ExportSettings, ready: EvaluationModel, images: Tensor, output: Path) -> float:
+    """Write the folder of stock timm; return the largest difference of an output."""
+    model, counts = ready.network, ready.label_space.num_classes
+    stock = stock_model(ready, settings.backbone_only)
+    with torch.inference_mode():
+        expected = {"h": model.forward_features(images)} if settings.backbone_only else dict(model(images))
+    sizes = [model.num_features] if settings.backbone_only else list(counts.values())
+    with _unfinished_folder(output) as folder:
+        write_timm_folder(ready, stock, folder, settings.backbone_only)
+        return check_equal(load_folder(folder, list(expected), sizes), expected, images, "timm")
+
+
+def _export_onnx(settings: ExportSettings, ready: EvaluationModel, images: Tensor, output: Path) -> float:
+    """Write the ONNX file, and its int8 form and Triton entry if asked; return the largest difference of an output."""
+    outputs = NamedOutputs(ready.network, settings.outputs).eval()
+    expected = outputs.by_name(images)
+    with atomic_file(output) as file:
+        write_onnx(outputs, _pair(images), file, metadata(ready, outputs.names))
+        difference = check_equal(load_onnx(file), expected, images, "onnx")
+        if settings.int8:
+            whole = file.with_name(f"{file.name}-float32")
+            file.rename(whole)
+            try:
+                batches = calibration_batches(ready, settings.int8, settings.calibration_images, settings.workers)
+                quantize(whole, file, batches)
+            finally:
+                whole.unlink(missing_ok=True)
+            check_accuracy(ready, file, settings.int8, settings.workers)
+    if settings.triton:
+        entry = Path(settings.triton) / output.stem
+        sizes = {name: values.shape[1] for name, values in expected.items()}
+        with atomic_file(entry / "1" / "model.onnx") as file:
+            shutil.copyfile(output, file)
+        with atomic_file(entry / "config.pbtxt") as file:
+            text = triton_config(output.stem, sizes, ready.data_config["input_size"])
+            file.write_text(text, encoding="utf-8")
+    return difference
+
+
+def _export_torch(settings: ExportSettings, ready: EvaluationModel, images: Tensor, output: Path) -> float:
+    """Write the torch.export program; return the largest difference of an output."""
+    outputs = NamedOutputs(ready.network, settings.outputs).eval()
+    with atomic_file(output) as file:
+        program = file.with_name(f"{file.name}.pt2")  # torch.export insists on this ending
+        write_program(outputs, _pair(images), program, metadata(ready, outputs.names))
+        try:
+            difference = check_equal(load_program(program, outputs.names), outputs.by_name(images), images, "torch")
+            program.rename(file)
+        finally:
+            program.unlink(missing_ok=True)
+    return difference
+
+
+Exporter = Callable[[ExportSettings, EvaluationModel, Tensor, Path], float]
+_FORMATS: dict[str, Exporter] = {"timm": _export_timm, "onnx": _export_onnx, "torch": _export_torch}
+
+
+def _pair(images: Tensor) -> Tensor:
+    """Return two images: exporters take a size of 1 for a constant."""
+    return images[:2] if len(images) > 1 else images.repeat(2, 1, 1, 1)
+
+
+@contextmanager
+def _unfinished_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of another at the end, and is deleted after an error."""
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

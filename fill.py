@@ -29,6 +29,7 @@ import numpy as np
 from catalog.data_error import DataError
 from catalog.fillable_table import FillableTable, check_output, default_output, read_fillable_table
 from catalog.filled_table import write_filled_table
+from catalog.find_images import with_found_images
 from catalog.shared_images import Rows, image_codes, warn_of_shared_images
 from catalog.splits import find_split
 from catalog.table import Table, read_header, read_table
@@ -44,6 +45,7 @@ from runtime.process_group import check_single
 from runtime.stop_signals import stop_signals
 from serving.abstention import named_validation
 from serving.cell_reading import Reading, held_out_cells, image_dataset, read_cells
+from serving.class_promise import HeldOut
 from serving.filling import Filling, fill_attribute, queued_cells
 from serving.inputs import find_table
 from serving.multi_label import MultiLabel
@@ -54,6 +56,7 @@ from training.flag_names import naming_flags
 
 _logger = logging.getLogger("fill")
 
+NOTHING = HeldOut(np.empty(0), np.empty(0, int), np.empty(0, bool))
 BY_CLASS = {"auto": None, "class": True, "attribute": False}
 
 
@@ -84,12 +87,13 @@ def fill(args: Namespace) -> None:
         settings = {"image_root": args.image_root or None, "separator": args.separator}
         source = read_fillable_table(Path(args.table), space, args.attributes, **settings)
     rows = rows_to_read(source, bool(args.suspects))
-    holdout = read_holdout(args, model)
-    codes = compared_images(source, holdout, model.checkpoints[0], bool(args.suspects))
+    has_blank = not all(source.given(name).all() for name in source.attributes)
+    holdout = read_holdout(args, model) if has_blank else None
+    codes = compared_images(source, holdout, model.checkpoints[0])
 
     # predictions
     predict: dict[str, Any] = {"tta": model.tta, "loading": model.loading}
-    held_out = held_out_cells(model.ensemble, holdout, args.separator, **predict)
+    held_out = {} if holdout is None else held_out_cells(model.ensemble, holdout, args.separator, **predict)
     images = image_dataset(source.table, rows)
     with_features = bool(args.queue or args.suspects)
     reading = read_cells(model.ensemble, images, "Table", topk=GUESSES, with_features=with_features, **predict)
@@ -97,7 +101,7 @@ def fill(args: Namespace) -> None:
     # decisions
     promise = {"precision": args.precision, "by_class": BY_CLASS[args.promise]}
     fillings = {
-        name: fill_attribute(name, source, rows, reading.cells[name], held_out[name], space, **promise)
+        name: fill_attribute(name, source, rows, reading.cells[name], held_out.get(name, NOTHING), space, **promise)
         for name in source.attributes
     }
     suspects = judge(source, rows, reading, codes) if args.suspects else []
@@ -182,20 +186,21 @@ def read_holdout(args: Namespace, model: MultiLabel) -> Table:
     return read_table(path, None, False, model.checkpoints[0].trained_flags.get("image_root") or None)
 
 
-def compared_images(source: FillableTable, holdout: Table, checkpoint: Checkpoint, keeps: bool) -> Rows:
+def compared_images(source: FillableTable, holdout: Table | None, checkpoint: Checkpoint) -> Rows:
     """Return the code of each row's image, after warning of images of the hold-out that the model may know.
 
     Args:
         source: the table to fill.
-        holdout: the hold-out.
+        holdout: the hold-out; None without any.
         checkpoint: the checkpoint, which names the training table.
-        keeps: whether anything but the warning needs the codes.
     """
+    if holdout is None:
+        return image_codes([source.table])[0]
     flags = checkpoint.trained_flags
     train = None
     try:
         path = find_split(flags["data_dir"], flags["train_split"])
-        train = read_table(path, [], False, flags.get("image_root") or None)
+        train = with_found_images(read_table(path, [], False, flags.get("image_root") or None))[0]
     except (KeyError, TypeError, DataError):
         _logger.info(
             f"{checkpoint.path} names no training table that is here, so {holdout.path} is not compared with it"
@@ -227,7 +232,7 @@ def judge(source: FillableTable, rows: Rows, reading: Reading, codes: Rows) -> l
     lines = table.lines({one.row for one in found})
     return [
         SuspectCell(
-            table.image_name(one.row),
+            table.image_path(one.row),
             lines[one.row],
             one.attribute,
             one.given,
@@ -244,11 +249,13 @@ def report(
     target: Path,
     source: FillableTable,
     fillings: dict[str, Filling],
-    holdout: Table,
+    holdout: Table | None,
     suspects: list[SuspectCell],
 ) -> Iterator[str]:
     """Yield the lines about what was done."""
-    yield from fill_lines([one.report for one in fillings.values()], args.precision, holdout.path.name)
+    yield from fill_lines(
+        [one.report for one in fillings.values()], args.precision, holdout.path.name if holdout else ""
+    )
     if args.queue:
         yield f"{sum(len(one.open) for one in fillings.values()):,} cells to label: {args.queue}"
     if args.suspects:

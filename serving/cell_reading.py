@@ -107,9 +107,6 @@ def read_cells(
         with_features: whether to keep the representations.
         tta: 2 averages an image and its mirror image.
         loading: arguments of `serving.loading.make_loader` besides the model and the dataset.
-
-    Raises:
-        UsageError: no image could be read.
     """
     space, count, ready = ensemble.label_space, len(dataset), ensemble.members[0]
     cells = {name: _empty_cells(space, name, count, topk) for name in space.attributes}
@@ -127,7 +124,6 @@ def read_cells(
                 features[numbers] = torch.stack(kept).mean(dim=0).cpu().numpy()
             kept.clear()
             step(len(rows))
-    dataset.check_readable()
     errors = dataset.errors()
     report_unreadable(dataset, errors)
     _clear(cells, features, list(errors))

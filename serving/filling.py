@@ -137,4 +137,4 @@ def queued_cells(
         cells, classes = reading.cells[name], label_space.classes[name]
         pairs = zip(cells.codes[place].tolist(), cells.probabilities[place].tolist(), strict=True)
         guesses = [(classes[code], probability) for code, probability in pairs]
-        yield QueuedCell(source.table.image_name(int(rows[place])), name, guesses)
+        yield QueuedCell(source.table.image_path(int(rows[place])), name, guesses)

@@ -20,7 +20,7 @@ def clusters(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_they_are_those_of_logistic_regressions_without_the_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    strengths = (30.0, 1.0)
+    strengths = (30.0, 3.0)
     monkeypatch.setattr("serving.out_of_fold._STRENGTHS", strengths)
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, codes = clusters()

@@ -1,4 +1,5 @@
 # make demo       train and score a model on drawn images: about ten minutes on two cores, at most 60 MB on disk
+# make app        serve a page to try the demo's model, on this machine alone
 # make test       check style and types, run the whole test suite
 # make env        create .venv
 # make soak       run 10,000 hostile inputs and kill 100 runs: hours on one core, Linux only
@@ -16,7 +17,7 @@ ENV := $(VENV)/.made
 SAMPLE := fashion-product-images/images/.made
 DEMO := output/demo
 
-.PHONY: env sample demo test lint bench soak upstream figures flags clean
+.PHONY: env sample demo app test lint bench soak upstream figures flags clean
 .DELETE_ON_ERROR:
 
 env: $(ENV)
@@ -47,6 +48,9 @@ $(DEMO)/test.json: $(DEMO)/model_best.pth.tar
 $(DEMO)/model_best.pth.tar: | $(ENV) sample
 	rm -rf $(DEMO)
 	PYTHON=$(CURDIR)/$(BIN)/python ./distributed_train.sh 1 ./fashion-product-images/ -c recipes/demo.yaml --output output --experiment demo || { rm -rf $(DEMO); exit 1; }
+
+app: $(DEMO)/test.json
+	$(BIN)/python app.py --checkpoint $(DEMO)/model_best.pth.tar
 
 test: $(ENV) lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -148,7 +148,7 @@ def load_model(args: Namespace, device: Any) -> MultiLabel:
     try:
         model.check_names()
     except UsageError as error:
-        raise UsageError(str(error).replace("load it with data=DATA", "name a folder with --data DATA")) from error
+        raise UsageError(str(error).replace("load this checkpoint with data=DATA", "add --data DATA")) from error
     ready = model.ready
     _logger.info(f"{args.checkpoint}: {ready.arch}, {ready.data_config}; classes: {ready.label_space}")
     return model

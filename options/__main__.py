@@ -3,6 +3,7 @@
 import re
 import signal
 
+from options.app import app_parser
 from options.audit import audit_parser
 from options.choose import choose_parser
 from options.embed import embed_parser
@@ -35,7 +36,7 @@ Every flag of the commands, by group. `make flags` writes this page from `option
 _PARSERS = (  # in the order of the page
     *(train_parser, validate_parser, inference_parser, refit_parser),
     *(report_parser, export_parser, choose_parser, split_parser, audit_parser),
-    *(fill_parser, embed_parser, search_parser),
+    *(fill_parser, embed_parser, search_parser, app_parser),
 )
 
 

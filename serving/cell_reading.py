@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from catalog.table import Table
 from catalog.targets import encode_targets
 from runtime.progress import reported_progress
 from serving.class_promise import HeldOut
+from serving.embedding import embed_batches
 from serving.ensemble import Ensemble, Labels
 from serving.labeling import report_unreadable
 from timm.data.image_dataset import ImageDataset
@@ -111,18 +111,16 @@ def read_cells(
     space, count, ready = ensemble.label_space, len(dataset), ensemble.members[0]
     cells = {name: _empty_cells(space, name, count, topk) for name in space.attributes}
     features = np.full((count, ready.model.num_features), np.nan, np.float32) if with_features else None
-    with (
-        _kept_features(ready.model.backbone) as kept,
-        reported_progress(count, title, "image", _logger.info) as step,
-    ):
+    with reported_progress(count, title, "image", _logger.info) as step:
         for images, rows in ensemble.batches(dataset, **loading):
-            labels = ensemble.label(images, max(2, topk), tta)
             numbers = rows.cpu().numpy()
+            if features is None:
+                labels = ensemble.label(images, max(2, topk), tta)
+            else:
+                [(_, features[numbers], logits)] = embed_batches(ready, [(images[0], rows)], projection=False, tta=tta)
+                labels = ensemble.labels([logits], max(2, topk))
             for name, one in labels.items():
                 _put(cells[name], numbers, one)
-            if features is not None:
-                features[numbers] = torch.stack(kept).mean(dim=0).cpu().numpy()
-            kept.clear()
             step(len(rows))
     errors = dataset.errors()
     report_unreadable(dataset, errors)
@@ -214,14 +212,3 @@ def _clear(cells: Mapping[str, Cells], features: npt.NDArray[np.float32] | None,
             array[rows] = np.nan
     if features is not None:
         features[rows] = np.nan
-
-
-@contextmanager
-def _kept_features(backbone: Any) -> Iterator[list[Tensor]]:
-    """Yield a list that receives what a backbone returns, float32 [B, D] for each of its calls."""
-    kept: list[Tensor] = []
-    handle = backbone.register_forward_hook(lambda module, images, h: kept.append(h.float()))
-    try:
-        yield kept
-    finally:
-        handle.remove()

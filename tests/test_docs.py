@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
+from options.app import app_parser, parse_app_args
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.embed import embed_parser, parse_embed_args
@@ -48,6 +49,7 @@ PARSERS: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "embed.py": parse_embed_args,
     "search.py": parse_search_args,
     "fill.py": parse_fill_args,
+    "app.py": parse_app_args,
 }
 
 
@@ -137,7 +139,7 @@ def test_every_flag_in_a_sentence_exists(page: Path) -> None:
     parsers = (
         *(train_parser, validate_parser, inference_parser, refit_parser),
         *(export_parser, choose_parser, split_parser, audit_parser, report_parser),
-        *(fill_parser, embed_parser, search_parser),
+        *(fill_parser, embed_parser, search_parser, app_parser),
     )
     for parser in parsers:
         known |= parser().flags.keys()

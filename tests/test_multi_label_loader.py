@@ -323,7 +323,7 @@ def test_a_table_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
     path = _table(tmp_path, rows=9)
     assert len(_train(path, batch_size=9)) == 1
     for options in ({}, {"use_prefetcher": False}, {"use_multi_epochs_loader": True}):
-        with pytest.raises(UsageError, match=r"train.csv has 9 rows .*lower batch_size \(10\)"):
+        with pytest.raises(UsageError, match=r"train.csv has 9 rows .*fewer than batch_size 10: lower batch_size"):
             _train(path, batch_size=10, **options)
 
 

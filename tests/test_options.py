@@ -14,6 +14,7 @@ import yaml
 
 import options
 from options import parser as option_parser
+from options.app import app_parser, parse_app_args
 from options.audit import audit_parser, parse_audit_args
 from options.choose import choose_parser, parse_choose_args
 from options.embed import embed_parser, parse_embed_args
@@ -44,6 +45,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "embed.py": embed_parser,
     "search.py": search_parser,
     "fill.py": fill_parser,
+    "app.py": app_parser,
 }
 PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "train.py": parse_train_args,
@@ -58,6 +60,7 @@ PARSE: dict[str, Callable[[list[str]], argparse.Namespace]] = {
     "embed.py": parse_embed_args,
     "search.py": parse_search_args,
     "fill.py": parse_fill_args,
+    "app.py": parse_app_args,
 }
 MINIMAL = {"train.py": ["data"], "validate.py": ["data", "--checkpoint", "x.pth.tar"]}
 REFUSALS = {
@@ -360,6 +363,7 @@ READERS = {
     "embed.py": ["options/serving_kwargs.py", "options/train_kwargs.py"],
     "search.py": [],
     "fill.py": ["options/fill.py", "options/serving_kwargs.py", "options/train_kwargs.py"],
+    "app.py": [],
 }
 
 

@@ -13,7 +13,14 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 OURS = {*ROOMS, "hostile", *(file.stem for file in ROOT.glob("*.py")), *(file.stem for file in ROOT.glob("*/*.py"))}
-OPTIONAL = {"wandb", "trackio", "tensorboard", "faiss"}  # the flags that use them name the package to install
+OPTIONAL = {
+    "wandb",
+    "trackio",
+    "tensorboard",
+    "faiss",
+    "starlette",
+    "uvicorn",
+}  # their flags name them
 
 
 def requirements(name: str) -> dict[str, Requirement]:

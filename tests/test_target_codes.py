@@ -71,7 +71,7 @@ def test_a_label_space_is_saved_with_what_is_multi_valued() -> None:
     assert LabelSpace.from_dict(SPACE.to_dict()) == SPACE
     assert LabelSpace(SPACE.classes) != SPACE
     assert str(SPACE) == "size (2), tags (3, several an image), fit (2)"
-    with pytest.raises(DataError, match="no attribute 'tag', which multi_valued names"):
+    with pytest.raises(DataError, match="multi_valued: there is no attribute 'tag'"):
         LabelSpace(SPACE.classes, ["tag"])
 
 
@@ -165,7 +165,9 @@ def test_a_list_that_is_no_set_is_refused_or_left_out_where_no_attribute_is_need
 
 
 def test_a_separator_within_a_value_of_a_list_is_reported_with_its_row(tmp_path) -> None:
-    with pytest.raises(DataError, match=r"train.parquet row 3: tags has a value 'a\|b', and \| separates values"):
+    with pytest.raises(
+        DataError, match=r"train.parquet row 3: value 'a\|b' of tags contains \|, which separates values"
+    ):
         _parquet(tmp_path, tags=[["a"], [], ["b", "a|b"], None])
 
 

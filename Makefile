@@ -53,7 +53,7 @@ app: $(DEMO)/test.json
 	$(BIN)/python app.py --checkpoint $(DEMO)/model_best.pth.tar
 
 test: $(ENV) lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 lint: $(ENV)
 	$(BIN)/ruff check .

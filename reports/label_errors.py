@@ -10,9 +10,32 @@ from a model that was not trained on these labels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from reports.run_results import AttributeResults, Floats, Ints
+
+
+def confidence(probabilities: npt.NDArray[np.floating[Any]], given: Ints) -> tuple[Floats, npt.NDArray[np.float64]]:
+    """Return each image's probabilities that reach the threshold of their class, and its normalized margin.
+
+    Args:
+        probabilities: probabilities [N, K] from a model that was not trained on these labels.
+        given: code of the given class, int64 [N].
+
+    Returns:
+        The probabilities [N, K], -inf where one does not reach its threshold, which no class without a label has. And
+        the probability of the given class minus the largest other one, [N].
+    """
+    classes = probabilities.shape[1]
+    labels = np.bincount(given, minlength=classes)
+    own = probabilities[np.arange(len(given)), given].astype(np.float64)
+    sums = np.bincount(given, weights=own, minlength=classes)
+    limits = np.divide(sums, labels, out=np.full(classes, np.inf), where=labels > 0)
+    others = np.where(np.arange(classes) == given[:, None], -np.inf, probabilities).max(axis=1)
+    return np.where(probabilities >= limits, probabilities, -np.inf), own - others
 
 
 def suspects(truth: Ints, probabilities: Floats) -> Ints:
@@ -24,14 +47,8 @@ def suspects(truth: Ints, probabilities: Floats) -> Ints:
     """
     if not len(truth):
         return np.zeros(0, np.int64)
-    classes = probabilities.shape[1]
-    labels = np.bincount(truth, minlength=classes)
-    given = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    sums = np.bincount(truth, weights=given, minlength=classes)
-    limits = np.divide(sums, labels, out=np.full(classes, np.inf), where=labels > 0)  # no label: no threshold to reach
-    confident = np.where(probabilities >= limits, probabilities, -np.inf)
+    confident, margin = confidence(probabilities, truth)
     likely = confident.argmax(axis=1)
-    margin = given - np.where(np.arange(classes) == truth[:, None], -np.inf, probabilities).max(axis=1)
     found = np.flatnonzero((confident.max(axis=1) > -np.inf) & (likely != truth) & (margin < 0))
     ranked: Ints = found[np.argsort(margin[found], kind="stable")]
     return ranked

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reports.label_errors import confidence
+
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
@@ -50,17 +52,9 @@ def confident_suspects(probabilities: Floats, given: Codes) -> Suspects:
         given: code of the given class, int64 [N].
     """
     counts = np.bincount(given, minlength=probabilities.shape[1])
-    own = probabilities[np.arange(len(given)), given]
-    sums = np.bincount(given, weights=own, minlength=len(counts))
-    thresholds = np.divide(sums, counts, out=np.full(len(counts), np.inf), where=counts > 0)
-
-    confident = np.where(probabilities >= thresholds, probabilities, -np.inf)
+    confident, margin = confidence(probabilities, given)
     counted = np.isfinite(confident.max(axis=1))
     likely = np.where(counted, confident.argmax(axis=1), probabilities.argmax(axis=1))
-    others = probabilities.copy()
-    others[np.arange(len(given)), given] = -np.inf
-    margin = own - others.max(axis=1)
-
     rows = np.flatnonzero((likely != given) & (counts[given] >= FEWEST))
     rows = rows[np.argsort(margin[rows], kind="stable")]
     return Suspects(rows, likely[rows], margin[rows])

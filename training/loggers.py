@@ -54,9 +54,10 @@ class TensorBoardLogger:
 
     def log_row(self, row: Row) -> None:
         """Log each number under its group and name."""
-        for column, value in numbers_of(row).items():
-            if column != "epoch":
-                self.writer.add_scalar(grouped_name(column, self.attributes), value, numbers_of(row)["epoch"])
+        numbers = numbers_of(row)
+        epoch = int(numbers.pop("epoch"))
+        for column, value in numbers.items():
+            self.writer.add_scalar(grouped_name(column, self.attributes), value, epoch)
         self.writer.flush()
 
     def log_picture(self, name: str, epoch: int, picture: Image.Image) -> None:

@@ -92,6 +92,7 @@ def fill(args: Namespace) -> None:
     codes = compared_images(source, holdout, model.checkpoints[0])
 
     # predictions
+    model.choose_engine(len(rows) + (0 if holdout is None else len(holdout)))
     predict: dict[str, Any] = {"tta": model.tta, "loading": model.loading}
     held_out = {} if holdout is None else held_out_cells(model.ensemble, holdout, args.separator, **predict)
     images = image_dataset(source.table, rows)

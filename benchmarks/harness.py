@@ -70,6 +70,11 @@ class Comparison:
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 taken = in_a_process(_seconds_of, self.contenders[name]) if self.apart else _seconds(works[name])
                 self.seconds.setdefault(name, []).append(taken)
+        return self.result()
+
+    def result(self) -> Result:
+        """Return the medians and ratios of the rounds so far."""
+        names = list(self.contenders)
         figures = {name: self._figure(median(self.seconds[name])) for name in names}
         ours, *peers = names
         ratios = {peer: _spread(self.seconds[peer], self.seconds[ours]) for peer in peers}

@@ -32,7 +32,18 @@ from harness import Result, machine  # noqa: E402
 from photographs import FOLDER  # noqa: E402
 from readme_tables import PAGE, markdown_table, write_into_page  # noqa: E402
 
-BENCHMARKS = ["nt-xent", "label-losses", "views", "cache", "step", "step-amp", "shares", "growth", "search-index"]
+BENCHMARKS = [
+    "nt-xent",
+    "label-losses",
+    "views",
+    "cache",
+    "step",
+    "step-amp",
+    "shares",
+    "growth",
+    "search-index",
+    "labeling",
+]
 
 
 def main() -> None:

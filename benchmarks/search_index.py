@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -100,7 +100,7 @@ def faiss_finders(embeddings: Half, rows: Rows) -> dict[str, Find]:
     if len(rows) < len(embeddings):
         fits = np.zeros(len(embeddings), bool)
         fits[rows] = True
-        settings["sel"] = faiss.IDSelectorBitmap(np.packbits(fits, bitorder="little"))
+        settings["sel"] = cast(Any, faiss).IDSelectorBitmap(np.packbits(fits, bitorder="little"))
     flat = faiss.IndexFlatIP(WIDTH)
     half = faiss.IndexScalarQuantizer(WIDTH, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     for start in range(0, len(embeddings), _BLOCK):

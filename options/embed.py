@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    engine_flag,
     image_root_flag,
     loading_flags,
     precision_flags,
@@ -43,7 +44,9 @@ def embed_parser() -> Parser:
     tta_flag(group)
     add("--log-freq", STEPS, 10, "batches between log lines, where no terminal shows a progress bar")
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
-    precision_flags(parser.group("Device and precision"), compiles=False)
+    computing = parser.group("Device and precision")
+    precision_flags(computing, compiles=False)
+    engine_flag(computing)
     loading_flags(parser.group("Loading"))
     return parser
 

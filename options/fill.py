@@ -6,6 +6,7 @@ from pathlib import Path
 
 from options.parser import Parser, parse
 from options.shared import (
+    engine_flag,
     image_root_flag,
     loading_flags,
     precision_flags,
@@ -68,7 +69,9 @@ def fill_parser() -> Parser:
     add("--batch-size -b", BATCH, 64, "images per step")
     tta_flag(group)
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
-    precision_flags(parser.group("Device and precision"), compiles=False)
+    computing = parser.group("Device and precision")
+    precision_flags(computing, compiles=False)
+    engine_flag(computing)
     loading_flags(parser.group("Loading"))
     return parser
 

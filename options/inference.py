@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    engine_flag,
     image_root_flag,
     loading_flags,
     precision_flags,
@@ -49,7 +50,9 @@ def inference_parser() -> Parser:
     tta_flag(group)
     add("--log-freq", STEPS, 10, "batches between log lines")
     preprocessing_flags(parser.group("Preprocessing"), "the checkpoint's")
-    precision_flags(parser.group("Device and precision"))
+    computing = parser.group("Device and precision")
+    precision_flags(computing)
+    engine_flag(computing)
     loading_flags(parser.group("Loading"))
     return parser
 

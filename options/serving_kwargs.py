@@ -20,6 +20,7 @@ NAMED = (
     "img_size",
     "use_ema",
     "torchcompile",
+    "engine",
 )
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 
@@ -27,7 +28,8 @@ PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std
 def serving_kwargs(args: Namespace) -> dict[str, Any]:
     """Return the arguments of `serving.MultiLabel` that are flags, besides the checkpoint and the device."""
     model = model_kwargs(args)
-    return model | {"number_format": model.pop("precision"), "tta": args.tta} | loader_kwargs(args)
+    taken = {"number_format": model.pop("precision"), "tta": args.tta, "engine": getattr(args, "engine", "torch")}
+    return model | taken | loader_kwargs(args)
 
 
 def model_kwargs(args: Namespace) -> dict[str, Any]:

@@ -15,6 +15,8 @@ SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keep
 RESIZES = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CROPS = ["center", "squash", "border"]
 
+ENGINES = ["auto", "torch", "onnx"]
+
 TABLE_REFUSED = "images are listed in tables, one row per image; leave it out (README describes the columns)"
 APEX_REFUSED = "NVIDIA Apex's mixed precision is no longer developed; use --amp, which is PyTorch's own"
 TORCHSCRIPT_REFUSED = (
@@ -69,6 +71,15 @@ def precision_flags(group: Group, compiles: bool = True) -> None:
         compiler = "compile the model (with inductor by default)"
         add("--torchcompile", "BACKEND", None, compiler, nargs="?", const="inductor")
     switch("--channels-last", "channels-last memory format: convolutions are faster, others no slower", default=True)
+
+
+def engine_flag(group: Group) -> None:
+    """Declare the program that computes the model's outputs."""
+    engine = (
+        "what runs the model: PyTorch, or onnxruntime, which is faster on a CPU (pip install -r "
+        "requirements-export.txt); auto takes it for jobs of more than a minute if a batch is faster with it"
+    )
+    group.value("--engine", ENGINES, "auto", engine)
 
 
 def model_dtype_flag(group: Group) -> None:

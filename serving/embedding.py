@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +90,7 @@ def embed_batches(
         projection: return z instead of h.
         tta: 2 averages an image and its mirror image.
     """
-    forward = partial(ready.model.forward_embedding, projection=projection)
+    forward = partial(cast(Any, ready.run).forward_embedding, projection=projection)
     for images, rows in batches:
         images = ready.to_device(images)
         with ready.autocast():

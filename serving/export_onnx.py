@@ -15,6 +15,7 @@ from runtime.errors import UsageError, first_line
 from serving.export_outputs import NamedOutputs
 from serving.onnx_session import INPUT, needs_package, open_session, run_session
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20  # the newest that all current runtimes read
 
 
@@ -30,7 +31,7 @@ def write_onnx(outputs: NamedOutputs, images: Tensor, file: Path, metadata: Mapp
     Raises:
         UsageError: a package is missing, or the model has an operation that ONNX lacks.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+    for package in PACKAGES:
         needs_package(package)
     for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -223,9 +223,11 @@ def _open_state(model: MultiLabel, folder: Path, info: IndexInfo) -> _State:
 
 def _embed(model: MultiLabel, dataset: ImageDataset, folder: Path, state: _State, log_interval: int) -> None:
     """Embed and label the images that are not finished."""
-    info, ready = state.info, model.ready
+    info = state.info
     if state.done == info.rows:
         return
+    model.choose_engine(info.rows - state.done)
+    ready = model.ready
     loading: dict[str, Any] = model.loading | {"first_row": state.done}
     loader = make_loader(ready, dataset, **loading)
     batches = embed_batches(ready, loader, projection=info.representation == "z", tta=info.tta)

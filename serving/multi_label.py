@@ -25,6 +25,7 @@ from runtime.errors import UsageError
 from runtime.process import open_device
 from serving.abstention import Cells, labeled_cells, named_validation, warn_of_blank_attributes
 from serving.embedding import embed_images
+from serving.engine import check_engine, faster
 from serving.ensemble import Ensemble, make_ensemble
 from serving.exported import read_model
 from serving.exporting import ExportSettings, default_output, export_model
@@ -61,6 +62,9 @@ class MultiLabel:
         number_format: `amp`, `amp_dtype` and `model_dtype`; see `runtime.precision`.
         channels_last: whether images and convolutions have the channels last in memory.
         compiler: a backend of torch.compile; None does not compile.
+        engine: "torch" for PyTorch; "onnx" for onnxruntime, which is faster on a CPU; "auto" takes it for jobs of more
+            than a minute if it is installed and a batch is faster with it. `score` and `evaluate` use it only if the
+            engine is "onnx". See `serving.engine`.
         pin_memory: whether batches are loaded into page-locked memory.
         prefetcher: whether images are normalized on the device.
         distributed: whether there is a process group, whose processes share the rows that `score` reads.
@@ -87,6 +91,7 @@ class MultiLabel:
         number_format: Mapping[str, Any] | None = None,
         channels_last: bool = True,
         compiler: str | None = None,
+        engine: str = "auto",
         pin_memory: bool = False,
         prefetcher: bool = True,
         distributed: bool = False,
@@ -109,6 +114,8 @@ class MultiLabel:
             "data": data,
             "needs_heads": False,  # a model without attributes embeds images too
         }
+        check_engine(engine, place, settings["precision"], compiler)
+        self.engine = engine
         self.tta, self.use_ema, self.number_format = tta, use_ema, settings["precision"]
         self.preprocessing = settings["preprocessing"]
         sources = [source] if isinstance(source, str | os.PathLike | Checkpoint) else list(source)
@@ -125,6 +132,18 @@ class MultiLabel:
         self.ensemble: Ensemble = make_ensemble(members, [str(one.path) for one in self.checkpoints])
         self._unchecked = [(one, ready.model) for one, ready in zip(self.checkpoints, members, strict=True)]
         self._cells: dict[Path, dict[str, Cells]] = {}
+
+    def choose_engine(self, images: int) -> None:
+        """Let the engine that suits a number of images run the models from now on; see `serving.engine.faster`.
+
+        Args:
+            images: number of images that the models are about to see.
+
+        Raises:
+            UsageError: the engine is "onnx", and it cannot run a model.
+        """
+        members = tuple(faster(one, self.engine, images) for one in self.ensemble.members)
+        self.ensemble = replace(self.ensemble, members=members)
 
     @property
     def label_space(self) -> LabelSpace:
@@ -201,6 +220,7 @@ class MultiLabel:
         key = path.resolve()
         if key not in self._cells:
             table = read_table(path, None, require_attributes=False)
+            self.choose_engine(len(table))
             self._cells[key] = labeled_cells(self.ensemble, table, self.tta, self.loading)
         return {name: choose_threshold(*cells, precision) for name, cells in self._cells[key].items()}
 
@@ -217,6 +237,7 @@ class MultiLabel:
         """
         dataset = ImageDataset(image_rows(images), self.ready.channels)
         settings = self._loading_of(dataset)
+        self.choose_engine(len(dataset))
         found = embed_images(self.ready, dataset, projection=projection, tta=self.tta, loading=settings)
         if normalize:
             found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -280,6 +301,7 @@ class MultiLabel:
             UsageError: no image could be read.
         """
         self.check_heads()
+        self.choose_engine(len(dataset))
         batches = self.ensemble.batches(dataset, **self._loading_of(dataset))
         label(
             self.ensemble,
@@ -317,6 +339,8 @@ class MultiLabel:
         """
         self.check_heads()
         self.check_names()
+        if self.engine == "onnx":
+            self.choose_engine(len(table))
         return score_table(
             self.ready,
             self.checkpoints[0],

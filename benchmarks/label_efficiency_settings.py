@@ -171,7 +171,7 @@ def _large_settings() -> Settings:
         "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in (probed[2], probed[0])],
     }
     settings |= {  # the weight is that of the loss on images without labels
-        "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {rate}"] for weight in (0.1, 0.03) for rate in solved],
+        "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {solved[0]}"] for weight in (0.1, 0.03)],
         "self-training": [
             [probed[2], "inference.py", f"{mixed} -wls 0 --pseudo-weight 1 --lr {rate}"] for rate in solved
         ],
@@ -185,9 +185,7 @@ def _large_settings() -> Settings:
         ],
         "EMA teacher": [[f"{mixed} {teacher} -wls 0 --pseudo-weight 1 --lr {rate}"] for rate in solved],
         "EMA teacher with SimCLR": [
-            [f"{mixed} {contrast} {teacher} -wls 0.1 --pseudo-weight {weight} --lr {rate}"]
-            for weight in (1, 0.3)
-            for rate in solved
+            [f"{mixed} {contrast} {teacher} -wls 0.1 --pseudo-weight {weight} --lr {solved[0]}"] for weight in (1, 0.3)
         ],
     }
     return {method: dict.fromkeys(LARGE, tried) for method, tried in settings.items()}

@@ -219,7 +219,8 @@ class MultiLabel:
         path = self._validation(validation)
         key = path.resolve()
         if key not in self._cells:
-            table = read_table(path, None, require_attributes=False)
+            root = None if validation is not None else self.checkpoints[0].trained_flags.get("image_root")
+            table = read_table(path, None, require_attributes=False, image_root=root or None)
             self.choose_engine(len(table))
             self._cells[key] = labeled_cells(self.ensemble, table, self.tta, self.loading)
         return {name: choose_threshold(*cells, precision) for name, cells in self._cells[key].items()}

@@ -196,3 +196,13 @@ def test_a_validation_split_that_is_gone_is_named(run: Path, tmp_path: Path) -> 
         MultiLabel([run, second], device="cpu").select(0.9)
     with pytest.raises(UsageError, match="precision 97: give a share between 0 and 1"):
         MultiLabel(gone, device="cpu").predict(images, precision=97)
+
+
+def test_the_validation_images_are_found_in_the_folder_that_training_named(run: Path, tmp_path: Path) -> None:
+    expected = MultiLabel(run, device="cpu").select(0.9)
+    data = tmp_path / "tables"
+    data.mkdir()
+    (data / "val.csv").write_bytes((run.parents[1] / "val.csv").read_bytes())
+    flags = {"data_dir": str(data), "val_split": "val", "image_root": str(run.parents[1])}
+    elsewhere = save_checkpoint(tmp_path / "last.pth.tar", make_model(), args=flags, temperatures={"color": 3.0})
+    assert MultiLabel(elsewhere, device="cpu").select(0.9) == expected

@@ -171,7 +171,7 @@ def _large_settings() -> Settings:
         "SimCLR, then fine-tuning": [[first, second] for first in pretrained for second in (probed[2], probed[0])],
     }
     settings |= {  # the weight is that of the loss on images without labels
-        "with SimCLR": [[f"{mixed} {contrast} -wls {weight} --lr {solved[0]}"] for weight in (0.1, 0.03)],
+        "with SimCLR": [[f"{mixed} {contrast} -wls 0.1 --lr {rate}"] for rate in solved],
         "self-training": [
             [probed[2], "inference.py", f"{mixed} -wls 0 --pseudo-weight 1 --lr {rate}"] for rate in solved
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,16 @@ def write_timm_folder(ready: EvaluationModel, stock: nn.Module, folder: Path, ba
         raise UsageError(
             f"--format timm cannot describe {ready.arch} in config.json ({first_line(error)}): choose another format"
         ) from error
+    _drop_doubled_number(folder / "config.json")
     card = model_card(ready.arch, ready.label_space, dict(ready.data_config), backbone_only)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _drop_doubled_number(file: Path) -> None:
+    """Remove the number of classes from the model's arguments, where transformers refuses it; timm reads the other."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.get("model_args", {}).pop("num_classes", None)
+    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def load_folder(folder: Path, names: Sequence[str], sizes: Sequence[int]) -> Callable[[Tensor], dict[str, Tensor]]:

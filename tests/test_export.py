@@ -88,6 +88,8 @@ def test_stock_timm_has_the_same_bits_in_logits_and_features(
     config = json.loads((folder / "config.json").read_text())
     assert config["label_names"][:4] == ["color=blue", "color=green", "color=red", "size=L"]
     assert config["multi_label"]["temperatures"] == {"color": 2.5, "size": 1.0}
+    assert config["num_classes"] == 9
+    assert "num_classes" not in config["model_args"]  # transformers passes the number itself, and Python refuses both
     assert "| color | blue, green, red | 0 to 2 |" in (folder / "README.md").read_text()
 
 

@@ -202,7 +202,7 @@ def warmup_epochs(args: Namespace, updates: int) -> int:
 
 
 def data_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the fields of `training.data.DataSettings`."""
+    """Return the fields of `training.label_tables.DataSettings`."""
     return {
         "data_dir": args.data_dir,
         "train_split": args.train_split,

@@ -241,6 +241,7 @@ def loader_kwargs(args: Namespace) -> dict[str, Any]:
         "augmentation": augmentation_kwargs(args),
         "simclr_policy": None if args.views == "timm" else simclr,
         "views_on_device": args.augment_on == "device",
+        "scaled": args.decode == "reduced",
         "cache": args.cache,
         "cache_dir": args.cache_dir or None,
         "unlabeled_ratio": unlabeled_ratio(args),

@@ -14,11 +14,12 @@ many labels would gain. The winner becomes a recipe. At the end of the budget ch
 same command with a larger budget continues.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options.choose import parse_choose_args
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_choose_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("choose.py", parse_choose_args(check_paths=True))
 
 import logging
 import shlex

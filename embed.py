@@ -11,11 +11,12 @@ rows.parquet (paths, labels, predictions) and index.json (the checkpoint, its ha
 ended, give it again: it continues. An unreadable image keeps its row, which no search returns.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options.embed import embed_parser, parse_embed_args
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_embed_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("embed.py", parse_embed_args(check_paths=True))
 
 import logging
 import time

@@ -11,11 +11,12 @@ given, filled or blank, and `<attribute>_probability` how probable a filled clas
 table that the checkpoint names, or --holdout. A table without a column for an attribute gets one.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options.fill import fill_parser, parse_fill_args
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_fill_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("fill.py", parse_fill_args(check_paths=True))
 
 import logging
 from argparse import Namespace
@@ -27,18 +28,19 @@ from typing import Any
 import numpy as np
 
 from catalog.data_error import DataError
-from catalog.fillable_table import FillableTable, check_output, default_output, read_fillable_table
+from catalog.fillable_table import FillableTable, read_fillable_table
 from catalog.filled_table import write_filled_table
 from catalog.find_images import with_found_images
 from catalog.shared_images import Rows, image_codes, warn_of_shared_images
 from catalog.splits import find_split
-from catalog.table import Table, read_header, read_table
+from catalog.table import Table, read_table
+from commands.check_tables import check_fill_places
 from options.serving_kwargs import NAMED, serving_kwargs
 from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
 from reports.fill_files import GUESSES, SuspectCell, write_queue, write_suspects
 from reports.fill_report import fill_lines
-from runtime.atomic_file import atomic_file, check_writable
+from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import set_up_process
 from runtime.process_group import check_single
@@ -76,7 +78,7 @@ def fill(args: Namespace) -> None:
     """Fill the table: read it, judge the model on the hold-out, predict, decide, write the files."""
     # model and tables
     check_single("several processes would write one file")
-    target = check_places(args)
+    target = check_fill_places(args)
     with naming_flags("device", "dist_backend"):
         device = set_up_process(**process_kwargs(args)).device
     for note in fill_parser().notes(args, device):
@@ -121,21 +123,6 @@ def fill(args: Namespace) -> None:
             write_suspects(unfinished.enter_context(atomic_file(Path(args.suspects))), suspects, safe)
     for line in report(args, target, source, fillings, holdout, suspects):
         print(printable(line), flush=True)
-
-
-def check_places(args: Namespace) -> Path:
-    """Return the filled table's place, after checking that all files can be written, before hours of predicting.
-
-    Raises:
-        UsageError: the table is none, a file cannot be written, or its name is another format's.
-    """
-    source = Path(args.table)
-    read_header(source)
-    target = Path(args.output) if args.output else default_output(source)
-    check_output(source, target)
-    for place in (target, *(Path(name) for name in (args.queue, args.suspects) if name)):
-        check_writable(place)
-    return target
 
 
 def load_model(args: Namespace, device: Any) -> MultiLabel:

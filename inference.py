@@ -15,11 +15,12 @@ backbones and image sizes, but need the same classes; their calibrated probabili
 keeps its row, blank, with the reason in a column `error`.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options.inference import inference_parser, parse_inference_args
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_inference_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("inference.py", parse_inference_args(check_paths=True))
 
 import logging
 import time

@@ -11,11 +11,12 @@ regularized. A new head replaces the old one if it scores at least as well on va
 file written is a checkpoint for validate.py, inference.py and train.py --initial-checkpoint.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options.refit import parse_refit_args, refit_parser
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_refit_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("refit.py", parse_refit_args(check_paths=True))
 
 import logging
 from argparse import Namespace
@@ -23,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalog.table import Table, read_table
+from commands.check_tables import find_refit_validation
 from options.serving_kwargs import NAMED, loader_kwargs, model_kwargs
 from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
@@ -44,7 +46,7 @@ from serving.refitting import (
 )
 from timm.data.loader_workers import explained_workers
 from timm.models.multi_label_checkpoint import Checkpoint, read_checkpoint
-from training.find_tables import find_train_table, find_val_table
+from training.find_tables import find_train_table
 from training.flag_names import naming_flags
 
 _logger = logging.getLogger("refit")
@@ -121,10 +123,7 @@ def read_tables(args: Namespace, trained: list[str]) -> tuple[Table, Table | Non
         raise UsageError(f"{why}: choose with --attributes the columns of {train.path} that get heads")
     if args.val_split == "none":
         return train, None
-    try:
-        path = find_val_table(args.data, args.val_split, train.path)
-    except UsageError as error:
-        raise UsageError(f"{error}; or choose by cross-validation with --val-split none") from error
+    path = find_refit_validation(args, train.path)
     return train, read_table(path, None, False, root)
 
 

@@ -9,6 +9,7 @@ DATA holds train.csv and val.csv (docs/data.md). A run leaves output/train/<time
 args.yaml, summary.csv, curves, checkpoint-N.pth.tar, last.pth.tar and model_best.pth.tar.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options import train_kwargs as flags
 from options.resumed_flags import change_lines, network_changes
 from options.run_folder import DEFAULT_OUTPUT
@@ -18,8 +19,8 @@ from options.train_pseudo import has_soft_labels, has_teacher
 from options.train_views import mixes_images
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file are answered before torch is imported, which takes seconds.
-    parse_train_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("train.py", parse_train_args(check_paths=True))
 
 import os
 
@@ -59,11 +60,12 @@ from timm.models.multi_label_checkpoint import Checkpoint
 from timm.task.gradient_cache import chunks_per_step, steps_per_epoch
 from timm.task.simclr_classification import SimCLRClassificationTask
 from timm.task.soft_label_source import SoftLabelSource
-from training.data import DataSettings, read_data
+from training.data import read_data
 from training.early_stop import EarlyStop
 from training.flag_names import naming_flags
 from training.frozen_features import evaluation_features, feature_loaders
 from training.health_check import HealthCheck, contrast_levels
+from training.label_tables import DataSettings
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders
 from training.loggers import SERVICES
 from training.loop import loop

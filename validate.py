@@ -14,11 +14,12 @@ the checkpoint. Every image of the split counts once. Blank cells and unreadable
 that the model does not know counts as wrong.
 """
 
+from commands.early_mistakes import report_table_mistakes
 from options.validate import parse_validate_args, validate_parser
 
 if __name__ == "__main__":
-    # --help, a misspelled flag and a missing file answer at once, not after the seconds that torch takes to import.
-    parse_validate_args(check_paths=True)
+    # --help, a misspelled flag and a wrong table are answered at once, not after torch was imported.
+    report_table_mistakes("validate.py", parse_validate_args(check_paths=True))
 
 import gc
 import logging

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from harness import Comparison, Result, Work
-from photographs import HERE, photographs
+from photographs import photographs, resized
 from PIL import Image
 
 from catalog.decode import Pixels, load_pixels
@@ -31,28 +31,13 @@ def run(small: bool) -> list[Result]:
     cv2.setNumThreads(1)
     found = []
     for side in SIDES[:1] if small else SIDES:
-        files = _resized(photographs(8 if small else 48), side)
+        files = resized(photographs(8 if small else 48), side)
         cache = _cache(files)
         for size in SIZES:
             name = f"photographs of {side} pixels, views of {size}"
             works = {"cached": _work(cache.get, len(files), size), "decoded": _work(_decoder(files), len(files), size)}
             found.append(Comparison(name, works, len(files), 3 if small else 7, "one core").run())
     return found
-
-
-def _resized(files: list[Path], side: int) -> list[Path]:
-    """Return copies with a longer side of `side` pixels; they are made once, under build/."""
-    folder = HERE.parent / "build" / f"benchmark-photographs-{side}"
-    folder.mkdir(parents=True, exist_ok=True)
-    copies = []
-    for number, file in enumerate(files):
-        copies.append(folder / f"{len(files)}-{number}.jpg")
-        if not copies[-1].exists():
-            with Image.open(file) as image:
-                scale = side / max(image.size)
-                size = (round(image.width * scale), round(image.height * scale))
-                image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(copies[-1], quality=90)
-    return copies
 
 
 def _cache(files: list[Path]) -> ImageCache:

@@ -23,6 +23,21 @@ def photographs(count: int) -> list[Path]:
     return files[:: len(files) // count][:count]
 
 
+def resized(files: list[Path], side: int) -> list[Path]:
+    """Return copies with a longer side of `side` pixels; they are made once, under build/."""
+    folder = HERE.parent / "build" / f"benchmark-photographs-{side}"
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = []
+    for number, file in enumerate(files):
+        copies.append(folder / f"{len(files)}-{number}.jpg")
+        if not copies[-1].exists():
+            with Image.open(file) as image:
+                scale = side / max(image.size)
+                size = (round(image.width * scale), round(image.height * scale))
+                image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(copies[-1], quality=90)
+    return copies
+
+
 def _generated(count: int) -> list[Path]:
     """Generate pictures 256 pixels high whose power falls with the square of the frequency, as in photographs."""
     folder = HERE.parent / "build" / "benchmark-photographs"

@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import torch
 from harness import Comparison, Result, Work
-from photographs import photographs
+from photographs import photographs, resized
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
 from catalog.decode import load_pixels
+from catalog.scaled_jpeg import ScaledJpeg, open_pixels
 from timm.data import create_transform
 from timm.data.byte_transforms import from_pixels
 from timm.data.device_view_ops import BatchViews, ImageStore, encode
@@ -26,6 +27,7 @@ from timm.data.resize_crop import as_tensor
 from timm.data.simclr_view import SimCLRView
 
 SIZE = 224
+LARGE = (1000, 3000)  # pixels of the longer side of a photograph
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,7 +35,7 @@ Views = Callable[[Path], Any]
 
 
 def run(small: bool) -> list[Result]:
-    """Compare SimCLR's policy, the original's RandAugment, and decoding alone."""
+    """Compare SimCLR's policy, also on large photographs, the original's RandAugment, and decoding alone."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     files = photographs(50 if small else 200)
@@ -41,12 +43,20 @@ def run(small: bool) -> list[Result]:
     note = f"{len(files)} photographs, two views each of {SIZE} pixels, one core"
     found = [
         Comparison("SimCLR's views", _works(files, SIMCLR), len(files), rounds, note).run(),
+        *(_large(side, small) for side in LARGE),
         Comparison("views by RandAugment", _works(files, RAND_AUGMENT), len(files), rounds, note).run(),
         Comparison("decoding alone", _works(files, DECODING), len(files), rounds, "the same photographs").run(),
     ]
     if DEVICE.type == "cuda":  # nobody caches images on the device if it is a CPU
         found.append(Comparison("views of cached images", _device_works(files), len(files), rounds, note).run())
     return found
+
+
+def _large(side: int, small: bool) -> Result:
+    """Compare SimCLR's policy on photographs with a longer side of `side` pixels."""
+    files = resized(photographs(4 if small else 48), side)
+    note = f"{len(files)} photographs of {side} pixels, two views each of {SIZE} pixels, one core"
+    return Comparison("SimCLR's views", _works(files, LARGE_SIMCLR), len(files), 3 if small else 7, note).run()
 
 
 def _works(files: list[Path], contenders: dict[str, Callable[[], Views]]) -> dict[str, Callable[[], Work]]:
@@ -84,6 +94,20 @@ def ours() -> Views:
     def views(file: Path) -> list[Tensor]:
         pixels = load_pixels(file)
         return [_normalized(as_tensor(view(pixels))) for _ in range(2)]
+
+    return views
+
+
+def ours_reduced() -> Views:
+    """Return the views of --views simclr --decode reduced."""
+    view = SimCLRView((SIZE, SIZE), interpolation=[Image.Resampling.BILINEAR])
+
+    def views(file: Path) -> list[Tensor]:
+        image = open_pixels(file)
+        drawn = [view.draw(*image.shape[:2]) for _ in range(2)]
+        if isinstance(image, ScaledJpeg):
+            image.expect([one.box for one in drawn], view.size)
+        return [_normalized(as_tensor(view.make(image, one))) for one in drawn]
 
     return views
 
@@ -223,6 +247,13 @@ SIMCLR = {
     "ours": ours,
     "lightly": lightly,
     "solo-learn's recipe": solo_learn,
+    "torchvision v2": torchvision_v2,
+    "timm's flags": timm_flags,
+}
+LARGE_SIMCLR = {
+    "--decode reduced": ours_reduced,
+    "--decode full": ours,
+    "lightly": lightly,
     "torchvision v2": torchvision_v2,
     "timm's flags": timm_flags,
 }

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from catalog.attribute_column import (
     FEW_ROWS,
@@ -44,11 +45,7 @@ def build_label_space(table: Table, multi_valued: Collection[str] | None = None)
     if multi_valued is None:
         multi_valued = [name for name in table.columns if table.looks_multi_valued(name)]
     multi_valued = [normalized_name(name) for name in multi_valued]
-    if unknown := [name for name in multi_valued if name not in table.columns]:
-        raise DataError(
-            f"{table.path.name} has no attribute {unknown[0]!r}, which multi_valued names; it has "
-            f"{quoted(table.attributes) or 'none'}"
-        )
+    check_multi_valued_names(table.path, table.attributes, multi_valued)
     _warn_of_other_separators(table, multi_valued)
     check_attributes(table, multi_valued)
     names = {name: class_names(column, name in multi_valued) for name, column in table.columns.items()}
@@ -104,6 +101,24 @@ def extend_label_space(known: LabelSpace, table: Table) -> LabelSpace:
                 "keep the old labels in the table"
             )
     return LabelSpace(classes, multi_valued, table.separator if multi_valued else known.separator)
+
+
+def check_multi_valued_names(path: Path, attributes: Sequence[str], multi_valued: Collection[str]) -> None:
+    """Raise if a multi-valued attribute does not exist.
+
+    Args:
+        path: the table, for messages.
+        attributes: its attributes.
+        multi_valued: the attributes whose cells hold several values.
+
+    Raises:
+        DataError: a name, and the attributes that exist.
+    """
+    if unknown := [name for name in map(normalized_name, multi_valued) if name not in attributes]:
+        raise DataError(
+            f"{path.name} has no attribute {unknown[0]!r}, which multi_valued names; it has "
+            f"{quoted(attributes) or 'none'}{did_you_mean(unknown[0], attributes)}"
+        )
 
 
 def check_attributes(table: Table, multi_valued: Collection[str] = ()) -> None:

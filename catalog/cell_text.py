@@ -4,6 +4,7 @@ Programs write one label in several ways: with a no-break space, with an accent 
 the number 1.0. These functions make them equal. They work on the distinct values of a column, not on its rows.
 """
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,8 @@ _INVISIBLE = (
 _JOINER_AFTER = r"(^|[\x01-\x{24F}])[\x{200C}\x{200D}]+"
 _JOINER_BEFORE = r"[\x{200C}\x{200D}]+($|[\x01-\x{24F}])"
 _WHOLE = r"^(-?(?:0|[1-9][0-9]*))\.0$"  # how pandas writes whole numbers in a column with blanks
-_UNTIDY = r"[^ -~]|^ | $|  |" + _WHOLE
+_UNTIDY_NAME = re.compile("[^ -~]|^ | $|  ")
+_UNTIDY = f"{_UNTIDY_NAME.pattern}|{_WHOLE}"
 
 
 def normalized_cells(cells: pa.StringArray) -> pa.StringArray:
@@ -40,6 +42,8 @@ def normalized_name(name: str) -> str:
 
 def normalized_names(names: list[str]) -> list[str]:
     """Return the tidy forms of columns' names."""
+    if not any(_UNTIDY_NAME.search(name) for name in names):
+        return names  # Arrow imports pandas for its first list, where pandas is installed, which takes half a second
     tidy: list[str] = _tidied(pa.array(names, pa.string())).to_pylist()
     return tidy
 

@@ -26,6 +26,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 _STRIP = 1 << 20  # pixels that are converted at a time, so that no step holds a third copy of an image
 _LONGEST_JPEG = 1 << 29  # bytes of a file that is read at once
+DIVISORS = (8, 4, 2, 1)  # they divide a JPEG's sides; other fractions have no fast transform
 _MODES = {1: "L", 3: "RGB"}
 
 # The operation that undoes each EXIF orientation. Pillow's `exif_transpose` also rewrites the metadata, so it fails on
@@ -58,10 +59,9 @@ def load_pixels(path: str | os.PathLike[str], channels: int = 3, shorter_side: i
     """
     if channels == 3:
         with suppress(ValueError):  # damaged, or an impossible name: Pillow decodes it or raises a readable error
-            content = _jpeg_content(path)
-            if _is_plain_jpeg(content):
-                least: dict[str, Any] = {"min_height": shorter_side, "min_width": shorter_side} if shorter_side else {}
-                return cast(Pixels, simplejpeg.decode_jpeg(content, **least))
+            content = jpeg_content(path)
+            if is_plain_jpeg(content):
+                return decode_jpeg(content, shorter_side=shorter_side)
     return as_pixels(load_image(path, channels, shorter_side))
 
 
@@ -162,7 +162,32 @@ def as_image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _jpeg_content(path: str | os.PathLike[str]) -> bytes:
+def decode_jpeg(content: bytes, by: int = 1, shorter_side: int = 0) -> Pixels:
+    """Decode a plain JPEG in full, or to a fraction of its size.
+
+    Args:
+        content: its bytes.
+        by: one of `DIVISORS`, which divides both sides; they are rounded up.
+        shorter_side: pixels that are enough for the shorter side, which choose the divisor; 0 for none.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    if by == 1 and not shorter_side:
+        return cast(Pixels, simplejpeg.decode_jpeg(content))
+    height, width = jpeg_size(content)
+    if shorter_side:
+        by = next((n for n in DIVISORS if -(-min(height, width) // n) >= shorter_side), 1)
+    return cast(Pixels, simplejpeg.decode_jpeg(content, min_height=-(-height // by), min_width=-(-width // by)))
+
+
+def jpeg_size(content: bytes) -> tuple[int, int]:
+    """Return the height and width of a JPEG; raise a ValueError if its header is damaged."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(content)
+    return int(height), int(width)
+
+
+def jpeg_content(path: str | os.PathLike[str]) -> bytes:
     """Return the content of a file, or of an image inside one; nothing if it is not a JPEG of usual length."""
     if (embedded := read_embedded(path)) is not None:
         return embedded if embedded.startswith(b"\xff\xd8\xff") else b""
@@ -173,7 +198,7 @@ def _jpeg_content(path: str | os.PathLike[str]) -> bytes:
         return file.read() if is_jpeg else b""
 
 
-def _is_plain_jpeg(content: bytes) -> bool:
+def is_plain_jpeg(content: bytes) -> bool:
     """Return whether this is a color JPEG within the size limits and without an orientation.
 
     Raises:

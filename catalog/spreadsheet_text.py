@@ -37,7 +37,7 @@ def escaped_text(text: str) -> str:
 
 def unescaped_text(text: str) -> str:
     """Return a text that `escaped_text` made as it was."""
-    return str(unescaped(pa.array([text], pa.string()))[0].as_py())
+    return str(unescaped(pa.array([text], pa.string()))[0].as_py()) if text.startswith("'") else text
 
 
 def escaped_row(row: Mapping[str, Any]) -> dict[str, Any]:

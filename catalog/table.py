@@ -226,6 +226,33 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
     return header if images is None else header | {IMAGE_PATH: images}
 
 
+def choose_attributes(path: Path, header: list[str], wanted: Collection[str] | None, required: bool) -> list[str]:
+    """Return the columns to read as attributes, in the header's order.
+
+    Args:
+        path: the table, for messages.
+        header: its columns.
+        wanted: the columns that were named; None for every one but `image_path`.
+        required: whether a table without attributes is an error.
+
+    Raises:
+        DataError: a named column does not exist, or there is no attribute although one is required.
+    """
+    columns = [name for name in header if name != IMAGE_PATH]
+    wanted = None if wanted is None else dict.fromkeys(normalized_names(list(wanted)))
+    known = set(columns)
+    for name in wanted or ():
+        if name not in known:
+            raise DataError(
+                f"{path.name} has no attribute {name!r}{did_you_mean(name, columns)}"
+                f" (its attributes are {quoted(columns, 20) or 'none'})"
+            )
+    chosen = columns if wanted is None else [name for name in columns if name in wanted]
+    if required and not chosen:
+        raise DataError(f"{path.name} has no attribute to learn, only {IMAGE_PATH}: add a column of labels")
+    return chosen
+
+
 def _read_table(
     path: Path,
     attributes: Collection[str] | None,
@@ -237,7 +264,7 @@ def _read_table(
     is_text = is_text_table(path)
     raw_header, images = (read_text_header(path), None) if is_text else read_parquet_header(path)
     header = _check_header(path, [IMAGE_PATH if name == images else name for name in raw_header])
-    names = _choose_attributes(path, list(header), attributes, require_attributes)
+    names = choose_attributes(path, list(header), attributes, require_attributes)
 
     # cells
     raw_names = [header[name] for name in (IMAGE_PATH, *names)]
@@ -332,23 +359,6 @@ def _renaming(names: list[str]) -> str:
     similar = [name for name in names if name and _PATH_LIKE.fullmatch(re.sub(r"[^a-z]", "", name.lower()))]
     similar += difflib.get_close_matches(IMAGE_PATH, names, 1)
     return f"rename {similar[0]!r} to it" if similar else "add one, with each image's path"
-
-
-def _choose_attributes(path: Path, header: list[str], wanted: Collection[str] | None, required: bool) -> list[str]:
-    """Return the columns to read as attributes, in the header's order."""
-    columns = [name for name in header if name != IMAGE_PATH]
-    wanted = None if wanted is None else dict.fromkeys(normalized_names(list(wanted)))
-    known = set(columns)
-    for name in wanted or ():
-        if name not in known:
-            raise DataError(
-                f"{path.name} has no attribute {name!r}{did_you_mean(name, columns)}"
-                f" (its attributes are {quoted(columns, 20) or 'none'})"
-            )
-    chosen = columns if wanted is None else [name for name in columns if name in wanted]
-    if required and not chosen:
-        raise DataError(f"{path.name} has no attribute to learn, only {IMAGE_PATH}: add a column of labels")
-    return chosen
 
 
 def _combined(texts: pa.Array | pa.ChunkedArray) -> pa.Array:

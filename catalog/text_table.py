@@ -278,7 +278,7 @@ def _refusal(path: Path, width: int, error: Exception) -> DataError:
     for line, row in _rows(path, strict=True):
         rows += 1
         if len(row) != width:
-            too_many, too_few = "quote cells that have the separator in them", "write a separator for blank cells too"
+            too_many, too_few = "quote cells that have the delimiter in them", "write the delimiter of blank cells too"
             remedy = too_many if len(row) > width else too_few
             cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
             return DataError(f"{path.name} line {line} has {cells}, the header has {width}: {remedy}")

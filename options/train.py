@@ -3,12 +3,11 @@
 import argparse
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from options.parser import Group, Parser, parse
-from options.rules import Need, above, among, on
+from options.rules import Need, above, on
 from options.run_folder import AUTO, auto_folder
 from options.shared import (
     APEX_REFUSED,
@@ -17,7 +16,6 @@ from options.shared import (
     TABLE_REFUSED,
     TORCHSCRIPT_REFUSED,
     image_root_flag,
-    loading_flags,
     model_dtype_flag,
     precision_flags,
     preprocessing_flags,
@@ -26,20 +24,13 @@ from options.shared import (
     unreadable_flag,
 )
 from options.train_kwargs import unlabeled_ratio
+from options.train_loading import LOADED_AGAIN, train_loading_flags
 from options.train_losses import attribute_flags, loss_conflicts, simclr_flags
 from options.train_model import batch_norm_flags, ema_flags, model_conflicts, model_flags, regularization_flags
 from options.train_optimizer import optimizer_flags, schedule_conflicts, schedule_flags
 from options.train_pseudo import has_soft_labels, has_teacher, pseudo_conflicts, pseudo_flags
-from options.train_views import augmentation_flags, mixes_images, mixing_flags, view_conflicts, view_flags
+from options.train_views import augmentation_flags, mixing_flags, view_conflicts, view_flags
 from options.values import BATCH, COUNT, POSITIVE, SEED, STEPS, WHOLE, steps_or_time
-
-_LOADED_AGAIN = Need(
-    "--freeze-backbone together with --no-aug",
-    ("freeze_backbone", "no_aug", "tta", "mixup", "cutmix", "cutmix_minmax"),
-    lambda args: not (args.freeze_backbone and args.no_aug and not args.tta and not mixes_images(args)),
-    "images are read only once, to compute features",
-    verb="excludes",
-)
 
 _SENT = Need(
     "--log-wandb or --log-trackio",
@@ -116,7 +107,7 @@ def train_parser() -> Parser:
         verb="excludes",
     )
     group.value("--torchcompile-mode", "NAME", None, hard, needs=(compiler, eager))
-    _loading_flags(parser.group("Loading"))
+    train_loading_flags(parser.group("Loading"))
     _refused(parser)
     parser.settle = _settle_probe
     return parser
@@ -194,7 +185,7 @@ def _running_flags(group: Group) -> None:
     add("--on-save-error", ["stop", "go-on"], "stop", unsaved)
     add("--log-interval", STEPS, 200, "steps between log lines")
     sheet = "save a picture of a batch's views, before mixing, at each log line"
-    switch("--save-images", sheet, needs=(_LOADED_AGAIN,))
+    switch("--save-images", sheet, needs=(LOADED_AGAIN,))
     page = "leave report.html and a model card, from one more pass over at most 20,000 validation images"
     switch("--report", page, default=True)
     switch("--log-tensorboard", "write the scores, views and confusion matrices for TensorBoard, in the run's folder")
@@ -218,25 +209,6 @@ def _process_flags(group: Group) -> None:
     waits = "minutes that a process waits for the others before the run ends, as while one fills a --cache"
     add("--dist-timeout", POSITIVE, 30.0, waits, needs=(SEVERAL,))
     switch("--no-ddp-bb", "do not broadcast buffers from rank 0 before each step", needs=(SEVERAL,))
-
-
-def _loading_flags(group: Group) -> None:
-    add, switch = group.value, group.switch
-    loading_flags(group)
-    working = above(0, "workers", "the main process loads the images")
-    kept = "keep the workers, and the batches they prefetch, from epoch to epoch"
-    switch("--use-multi-epochs-loader", kept, needs=(working, replace(_LOADED_AGAIN, noted=True)))
-    seeding = "all seeds every random generator of a worker; part leaves NumPy's to PyTorch"
-    add("--worker-seeding", ["all", "part"], "all", seeding, needs=(working,))
-    cache = (
-        "keep decoded images in memory that all processes share (ram), on disk for later runs too, or, with "
-        "--augment-on device, in the memory of each device. Images are kept at their original size: shrink files far "
-        "above --img-size first"
-    )
-    add("--cache", ["none", "ram", "disk", "device"], "none", cache)
-    folder = "folder of --cache disk (default: ~/.cache/simclr-multi-label)"
-    needs = (among("cache", ("disk",), "the other caches need no folder"),)
-    add("--cache-dir", "FOLDER", "", folder, needs=needs)
 
 
 def _refused(parser: Parser) -> None:

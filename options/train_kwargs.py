@@ -202,7 +202,7 @@ def warmup_epochs(args: Namespace, updates: int) -> int:
 
 
 def data_kwargs(args: Namespace) -> dict[str, Any]:
-    """Return the fields of `training.data.DataSettings`."""
+    """Return the fields of `training.label_tables.DataSettings`."""
     return {
         "data_dir": args.data_dir,
         "train_split": args.train_split,
@@ -241,6 +241,7 @@ def loader_kwargs(args: Namespace) -> dict[str, Any]:
         "augmentation": augmentation_kwargs(args),
         "simclr_policy": None if args.views == "timm" else simclr,
         "views_on_device": args.augment_on == "device",
+        "scaled": args.decode == "reduced",
         "cache": args.cache,
         "cache_dir": args.cache_dir or None,
         "unlabeled_ratio": unlabeled_ratio(args),

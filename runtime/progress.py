@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 
 def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = True) -> Any:
     """Return a bar that disappears when it is closed. Without a terminal it is disabled and shows nothing.
@@ -21,6 +19,8 @@ def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = Tr
         unit: the name of a step.
         enabled: whether to show the bar; only rank 0 should.
     """
+    from tqdm import tqdm  # a tenth of a second, which a mistake in a flag or a table need not wait for
+
     shown = enabled and sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=not shown, dynamic_ncols=True)
 

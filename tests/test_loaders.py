@@ -18,7 +18,7 @@ from runtime.process import Process
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.data.view_maker import Augmentation
 from timm.data.view_plan import plan_views
-from training.data import DataSettings
+from training.label_tables import DataSettings
 from training.loaders import RunLoaderSettings, fitting_batch_size, make_loaders, mixed_order
 
 ALONE = Process(torch.device("cpu"))

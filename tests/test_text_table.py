@@ -136,7 +136,7 @@ def test_a_table_larger_than_arrows_blocks_is_read_correctly(tmp_path):
         ),
         (
             'image_path,a,b,c\nx,"1\n2\n3",2,3\n\ny,1,2\n',
-            "train.csv line 6 has 3 cells, the header has 4: write a separator for blank cells too",
+            "train.csv line 6 has 3 cells, the header has 4: write the delimiter of blank cells too",
         ),
         ("image_path,a\nx,1\ny,red, dark\n", "train.csv line 3 has 3 cells, the header has 2: quote cells that have"),
         ("image_path,a\nx,1\ny\n", "train.csv line 3 has 1 cell, the header has 2"),

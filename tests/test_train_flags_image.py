@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn_photograph import photograph
 from flag_effects import Prepare, batch_of, draw_ramps, images_of, loop_through, model_of, shows
 from flag_effects import prepare as make_ready
+from table_files import write_table
 from torch import Tensor
 
 import train
@@ -229,6 +231,29 @@ def test_views_made_on_the_device_equal_those_of_the_workers(prepare: Prepare) -
     assert not torch.equal(there, here)
     resident = images_of(prepare(*words, "--augment-on", "device", "--cache", "device"))
     assert torch.equal(there, resident)
+
+
+@shows("decode")
+@pytest.mark.parametrize("views", [[], ["--views", "simclr", "-wls", 1]])
+def test_reduced_decoding_changes_views_by_a_level_or_two_and_leaves_scoring(
+    tmp_path: Path, views: list[object]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for index in range(8):
+        photograph(index, 300, 200).save(folder / f"{index}.jpg")
+    rows = [{"image_path": f"{index}.jpg", "color": "red" if index % 2 else "blue"} for index in range(8)]
+    for split in ("train", "val"):
+        write_table(folder / f"{split}.csv", rows)
+    words = ["--scale", 0.8, 1, "--color-jitter", 0, "--train-interpolation", "bilinear", "--knn-interval", 1]
+    words = [*(views or words), "-b", 8]
+    full, reduced = (
+        make_ready(folder, tmp_path / decode, *words, "--decode", decode) for decode in ("full", "reduced")
+    )
+    difference = (images_of(full) - images_of(reduced)).abs().mean()
+    assert 0 < difference < 5
+    for loader in ("eval_loader", "index_loader"):
+        assert torch.equal(images_of(full, loader), images_of(reduced, loader))
 
 
 @shows("grayscale_prob", "gaussian_blur_prob")

@@ -61,7 +61,7 @@ SAMPLES = """
 --freeze-backbone --pretrained -wls 0 | --head-grad detach --backbone-lr-scale 0.5
 --pseudo ema --model-ema --pseudo-weight 0.5 --pseudo-skip color no --pseudo-warmup 0.1
 --pseudo-labels s.parquet --pseudo-weight 2
---cache ram | --cache disk --cache-dir a | --early-stop 3
+--cache ram | --cache disk --cache-dir a | --decode reduced | --early-stop 3
 """
 ROUND_TRIPS = ["", *[sample.strip() for line in SAMPLES.strip().splitlines() for sample in line.split("|")]]
 

@@ -95,9 +95,7 @@ def read_choice_data(
     named = attributes and [*attributes, *([group] if group else [])]
     table = read_table(path, named, image_root=image_root)
     groups = table.columns.get(group) if group else None
-    if group and groups is None:
-        remedy = did_you_mean(group, table.attributes) or f"; its columns are {quoted(table.attributes, 20)}"
-        raise DataError(f"{path.name} has no column {group!r} for the groups{remedy}")
+    check_group(path, group, table.attributes)
     columns = {name: column for name, column in table.columns.items() if name != group}
     if not columns:
         raise DataError(
@@ -116,6 +114,22 @@ def read_choice_data(
     warn_of_repeated_images(table, label_space.attributes)
     made = make_splits(table, label_space, groups, splits, seed)
     return ChoiceData(table, label_table, label_space, targets, made, _digest(path))
+
+
+def check_group(path: Path, group: str | None, columns: Sequence[str]) -> None:
+    """Raise if a table lacks the column of the groups.
+
+    Args:
+        path: the table, for messages.
+        group: the column; None for none.
+        columns: the table's columns besides the images.
+
+    Raises:
+        DataError: the column, and the one that was probably meant.
+    """
+    if group and group not in columns:
+        remedy = did_you_mean(group, columns) or f"; its columns are {quoted(columns, 20)}"
+        raise DataError(f"{path.name} has no column {group!r} for the groups{remedy}")
 
 
 def _digest(path: Path) -> str:

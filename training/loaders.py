@@ -52,6 +52,7 @@ class RunLoaderSettings:
         augmentation: fields of `Augmentation`.
         simclr_policy: `strength` and `keep_color` of SimCLR's views; None uses timm's augmentation.
         views_on_device: make the training views on the device.
+        scaled: decode the JPEGs of training images no larger than their views need.
         cache: where decoded images are kept: "none", "ram", "disk" or "device".
         cache_dir: folder of the caches on disk; None for the user's.
         unlabeled_ratio: unlabeled images per labeled image of a batch; 0 mixes none.
@@ -70,6 +71,7 @@ class RunLoaderSettings:
     augmentation: Mapping[str, Any]
     simclr_policy: dict[str, Any] | None
     views_on_device: bool
+    scaled: bool
     cache: str
     cache_dir: str | None
     unlabeled_ratio: float
@@ -163,7 +165,7 @@ def make_loaders(
         _logger.warning("--augment-on device: the device is the CPU, where workers are faster: use --augment-on cpu")
     device_cache = _fill_caches(settings, process, common.num_workers, processes, train_set, eval_set)
     augmentation = Augmentation(**settings.augmentation)
-    source = ViewSource(augmentation, settings.simclr_policy, settings.views_on_device, device_cache)
+    source = ViewSource(augmentation, settings.simclr_policy, settings.views_on_device, settings.scaled, device_cache)
     mixed = mixed_order(settings, process, train_set)
     training = replace(common, **settings.train_loader)
     with naming_flags("batch_size"):

@@ -10,9 +10,10 @@ from PIL import Image
 from torchvision.transforms import Compose
 
 from catalog.decode import Pixels, as_image
+from catalog.scaled_jpeg import ScaledJpeg
 from timm.data.byte_operations import use_opencv_operations
 from timm.data.resize_crop import as_tensor, resize_crop
-from timm.data.simclr_view import random_box
+from timm.data.simclr_view import Drawn, random_box
 from timm.data.transforms import (
     MaybePILToTensor,
     MaybeToTensor,
@@ -67,12 +68,18 @@ class RandomCrop:
         choices = modes if isinstance(modes, tuple | list) else [modes]
         self.interpolation = [str_to_pil_interp(interp_mode_to_str(mode)) for mode in choices]
 
-    def __call__(self, pixels: Pixels) -> Image.Image:
+    def __call__(self, pixels: Pixels | ScaledJpeg) -> Image.Image:
         """Return a random crop of an image [H, W, C], resized."""
-        box = random_box(pixels.shape[0], pixels.shape[1], self.scale, self.ratio)
+        ahead = next(pixels.crops, None) if isinstance(pixels, ScaledJpeg) else None
+        drawn = ahead or self.draw(pixels.shape[0], pixels.shape[1])
+        return as_image(resize_crop(pixels, drawn.box, self.size, drawn.interpolation))
+
+    def draw(self, height: int, width: int) -> Drawn:
+        """Draw the crop of an image with this height and width in pixels."""
+        box = random_box(height, width, self.scale, self.ratio)
         # timm draws no number if there is no choice.
         modes = self.interpolation
-        return as_image(resize_crop(pixels, box, self.size, random.choice(modes) if len(modes) > 1 else modes[0]))
+        return Drawn(box, random.choice(modes) if len(modes) > 1 else modes[0])
 
     def __repr__(self) -> str:
         return f"RandomCrop(size={self.size}, scale={self.scale}, ratio={self.ratio}, {self.interpolation})"

@@ -69,12 +69,14 @@ class ViewSource:
         augmentation: timm's augmentation.
         simclr_policy: `strength` and `keep_color` of SimCLR's views; None uses timm's augmentation.
         on_device: make the views on the device; needs SimCLR's views and the prefetcher.
+        scaled: decode JPEGs no larger than the views need; needs random resized crops, made by the workers.
         device_cache: the decoded images and their sizes, where `load_onto_device` has put them on the device.
     """
 
     augmentation: Augmentation
     simclr_policy: dict[str, Any] | None = None
     on_device: bool = False
+    scaled: bool = False
     device_cache: tuple[ImageStore, CachedSizes] | None = None
 
 
@@ -113,7 +115,8 @@ def create_train_loader(
     views = training_views(dataset.plan, config, source.augmentation, settings.use_prefetcher, source.simclr_policy)
     collate = collate_bytes if settings.use_prefetcher else collate_views
     row_bytes = len(dataset.plan) * _image_bytes(config, settings)
-    loader = _training_batches(dataset.with_views(views), batch_size, collate, settings, mixed, row_bytes)
+    rows = dataset.with_views(views, scaled=source.scaled)
+    loader = _training_batches(rows, batch_size, collate, settings, mixed, row_bytes)
     if not settings.use_prefetcher:
         return loader
     erasing = make_erasing(source.augmentation, dataset.plan, settings.device)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.decode import Pixels, as_image, as_pixels
+from catalog.scaled_jpeg import ScaledJpeg
 
 cv2.setNumThreads(1)  # each loader worker has one core, and a thread pool does not survive a fork
 
@@ -31,14 +32,17 @@ def as_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def resize_crop(pixels: Pixels, box: tuple[int, int, int, int], size: tuple[int, int], interpolation: int) -> Pixels:
+def resize_crop(
+    pixels: Pixels | ScaledJpeg, box: tuple[int, int, int, int], size: tuple[int, int], interpolation: int
+) -> Pixels:
     """Cut out a rectangle and resize it, antialiased if it shrinks.
 
     The result equals Pillow 13's resize of the crop: within one level of 255 if bilinear, two if bicubic, else exactly.
     An older Pillow may resize along the other axis first, and so clip other overshoots of the bicubic kernel.
 
     Args:
-        pixels: uint8 [H, W, C]; not changed, may be read-only.
+        pixels: uint8 [H, W, C]; not changed, may be read-only. A `ScaledJpeg` is decoded no larger than the result
+            needs, which changes the pixels by a level or two on average.
         box: top, left, height and width of the rectangle, within the image.
         size: height and width of the result.
         interpolation: one of Pillow's `Image.Resampling`.
@@ -46,6 +50,8 @@ def resize_crop(pixels: Pixels, box: tuple[int, int, int, int], size: tuple[int,
     Returns:
         uint8 [size[0], size[1], C], contiguous, in new memory.
     """
+    if isinstance(pixels, ScaledJpeg):
+        pixels, box = pixels.part(box, size)
     top, left, height, width = box
     crop = pixels[top : top + height, left : left + width]
     resampling = Image.Resampling(interpolation)

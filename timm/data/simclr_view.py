@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from catalog.decode import Pixels
+from catalog.scaled_jpeg import ScaledJpeg
 from timm.data.resize_crop import resize_crop
 
 SCALE = (0.08, 1.0)  # share of the image's area
@@ -98,9 +99,10 @@ class SimCLRView:
         ][: 2 if keep_color else 4]
         self.largest_radius = largest_radius(size)
 
-    def __call__(self, pixels: Pixels) -> Pixels:
+    def __call__(self, pixels: Pixels | ScaledJpeg) -> Pixels:
         """Return a view [size[0], size[1], C] of an image [H, W, C]."""
-        return self.make(pixels, self.draw(pixels.shape[0], pixels.shape[1]))
+        ahead = next(pixels.crops, None) if isinstance(pixels, ScaledJpeg) else None
+        return self.make(pixels, ahead or self.draw(pixels.shape[0], pixels.shape[1]))
 
     def draw(self, height: int, width: int) -> Drawn:
         """Draw the view of an image with this height and width in pixels."""
@@ -119,7 +121,7 @@ class SimCLRView:
         order = random.sample(self.jitters, len(self.jitters))
         return tuple((adjust, random.uniform(low, high)) for adjust, low, high in order)
 
-    def make(self, pixels: Pixels, drawn: Drawn) -> Pixels:
+    def make(self, pixels: Pixels | ScaledJpeg, drawn: Drawn) -> Pixels:
         """Return the drawn view [size[0], size[1], C] of an image [H, W, C]."""
         view = resize_crop(pixels, drawn.box, self.size, drawn.interpolation)
         if drawn.hflip:

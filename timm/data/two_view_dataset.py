@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from copy import copy
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +18,15 @@ from catalog.decode import Pixels, load_pixels
 from catalog.find_images import with_found_images
 from catalog.image_cache import ImageCache
 from catalog.label_space import UNKNOWN
+from catalog.scaled_jpeg import ScaledJpeg, open_pixels
 from catalog.table import Table
 from timm.data.device_views import CachedImage, CachedSizes
 from timm.data.view_maker import ViewMaker
 from timm.data.view_plan import ViewPlan
 
 _logger = logging.getLogger(__name__)
+
+Image = TypeVar("Image")
 
 _TRIES = 10  # rows tried for a sample; after that it is an empty picture without labels
 _ALWAYS_TOLERATED = 10  # unreadable images; a share of a small table would tolerate none
@@ -47,6 +52,7 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         cache: decoded images; None decodes each image when it is read.
         features: the representation of each row, float32 [rows, D], returned instead of the images; None for images.
         on_device: the sizes of the images that the device holds, which workers do not read; None if they read them.
+        scaled: whether JPEGs are decoded no larger than the views need; these must be random resized crops.
         numbers: int64 [rows], a number that each row's target carries in a further column, `UNKNOWN` for an empty
             picture; None for no further column.
     """
@@ -69,19 +75,23 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         self.cache: ImageCache | None = None
         self.features: Tensor | None = None
         self.on_device: CachedSizes | None = None
+        self.scaled = False
         self.numbers: Tensor | None = None
         self.unreadable = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
         self._reported = 0
 
-    def with_views(self, views: ViewMaker, on_device: CachedSizes | None = None) -> TwoViewDataset:
+    def with_views(
+        self, views: ViewMaker, on_device: CachedSizes | None = None, scaled: bool = False
+    ) -> TwoViewDataset:
         """Return the same rows, with the same marks of unreadable images, and another maker of views.
 
         Args:
             views: makes the views of a decoded image, or with `on_device` of a `CachedImage`.
             on_device: the sizes of the images that the device holds.
+            scaled: whether JPEGs are decoded no larger than these views need.
         """
         rows = copy(self)
-        rows.views, rows.on_device = views, on_device
+        rows.views, rows.on_device, rows.scaled = views, on_device, scaled
         return rows
 
     def __len__(self) -> int:
@@ -90,23 +100,27 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
         if self.features is not None:
             return self.features[index], self._target(index)
-        image, index = self._readable(index)
+        views, index = self._readable(index)
         target = self._target(index)
-        if image is None:
-            image, target = self._substitute(), torch.full_like(target, UNKNOWN)
-        return (self.views(image) if self.views else image), target
+        if views is None:
+            views, target = self._views(self._substitute()), torch.full_like(target, UNKNOWN)
+        return views, target
+
+    def _views(self, image: Pixels | ScaledJpeg | CachedImage) -> Any:
+        return self.views(image) if self.views else image
 
     def _target(self, index: int) -> Tensor:
         """Return the target of a row, [C], or [C + 1] with its number."""
         target = self.targets[index]
         return target if self.numbers is None else torch.cat([target, self.numbers[index : index + 1]])
 
-    def _readable(self, index: int) -> tuple[Pixels | CachedImage | None, int]:
-        """Return the image of a row and the row; in training a random row replaces an unreadable one."""
+    def _readable(self, index: int) -> tuple[Any, int]:
+        """Return the views of a row and the row; in training a random row replaces an unreadable one."""
         for _ in range(_TRIES if self.plan else 1):
             if not self.unreadable[index]:
                 try:
-                    return (self.load(index) if self.on_device is None else self.on_device.image(index)), index
+                    # A scaled JPEG is decoded as its views are made.
+                    return self._views(self._image(index)), index
                 except OSError:
                     self.unreadable[index] = 1
             if self.plan:
@@ -118,6 +132,16 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         if self.on_device is not None:
             return self.on_device.image(int(self.unreadable.argmin()))
         return np.zeros((32, 32, self.channels), np.uint8)
+
+    def _image(self, index: int) -> Pixels | ScaledJpeg | CachedImage:
+        """Return what the views of a row are made from.
+
+        Raises:
+            OSError: the file is missing, or is no image.
+        """
+        if self.on_device is not None:
+            return self.on_device.image(index)
+        return self._from_roots(index, open_pixels) if self.scaled and self.cache is None else self.load(index)
 
     def load(self, index: int) -> Pixels:
         """Return the decoded image of a row, uint8 [H, W, C], from the cache if it is there.
@@ -134,13 +158,17 @@ class TwoViewDataset(Dataset[tuple[Any, Tensor]]):
         Raises:
             OSError: the file is missing, or is no image.
         """
+        return self._from_roots(index, load_pixels)
+
+    def _from_roots(self, index: int, read: Callable[[Path, int], Image]) -> Image:
+        """Return what a function reads from the file of a row, below the first of the roots that has it."""
         path = self.table.image_path(index)
         for root in self.roots[:-1]:
             try:
-                return load_pixels(root / path, self.channels)
+                return read(root / path, self.channels)
             except FileNotFoundError:
                 continue
-        return load_pixels(self.roots[-1] / path, self.channels)
+        return read(self.roots[-1] / path, self.channels)
 
     def check_readable(self) -> None:
         """Raise if more images than tolerated were unreadable so far.

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from catalog.decode import Pixels
+from catalog.scaled_jpeg import ScaledJpeg
 from timm.data import create_transform
 from timm.data.byte_operations import allow_black
 from timm.data.byte_transforms import RandomCrop, from_pixels
@@ -18,7 +19,10 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.view_plan import ViewPlan
 
 # Takes an image uint8 [H, W, C] and returns a view, a tuple of views, or the draws that the device makes views from.
+# Makers of random resized crops also take a `ScaledJpeg`.
 ViewMaker = Callable[[Any], Any]
+
+LightView = Callable[[Pixels | ScaledJpeg], Tensor]
 
 # A light view keeps most of the picture, so that it still shows what the attribute is about.
 _LIGHT_SCALE = (0.5, 1.0)
@@ -76,21 +80,34 @@ class PlannedViews:
         light: makes a "light" view; None in a plan without one.
     """
 
-    def __init__(self, plan: ViewPlan, full: Any, light: Callable[[Pixels], Tensor] | None) -> None:
+    def __init__(self, plan: ViewPlan, full: Any, light: Any) -> None:
         self.plan = plan
         self.light = light
         self.crop, self.augment, self.finish = full if isinstance(full, (tuple, list)) else (full, _same, _same)
 
-    def __call__(self, pixels: Pixels) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, pixels: Pixels | ScaledJpeg) -> Tensor | tuple[Tensor, ...]:
         """Return the views as a tuple; a single view without one."""
+        if isinstance(pixels, ScaledJpeg):
+            self._draw_ahead(pixels)
         shared = self.crop(pixels) if "clean" in self.plan.kinds else None
         views = tuple(self._view(kind, pixels, shared) for kind in self.plan.kinds)
         return views if len(views) > 1 else views[0]
 
-    def _view(self, kind: str, pixels: Pixels, shared: Any) -> Tensor:
+    def _draw_ahead(self, image: ScaledJpeg) -> None:
+        """Draw all crops of an image before the first is cut, in the same order, so that it is decoded once."""
+        kinds = self.plan.kinds
+        cropped = (["clean"] if "clean" in kinds else []) + [kind for kind in kinds if kind in ("full", "light")]
+        crops = [(self.light if kind == "light" else self.crop).transforms[0] for kind in cropped]
+        drawn = [crop.draw(*image.shape[:2]) for crop in crops]
+        image.crops = iter(drawn)
+        for crop, one in zip(crops, drawn, strict=True):
+            image.expect([one.box], crop.size)
+
+    def _view(self, kind: str, pixels: Pixels | ScaledJpeg, shared: Any) -> Tensor:
         if kind == "light":
             assert self.light is not None
-            return self.light(pixels)
+            light: Tensor = self.light(pixels)
+            return light
         if kind == "clean":
             view: Tensor = self.finish(shared)
         elif kind == "augmented":
@@ -182,7 +199,7 @@ def simclr_view(
     )
 
 
-def _light_view(config: DataConfig, augmentation: Augmentation, prefetched: bool) -> Callable[[Pixels], Tensor]:
+def _light_view(config: DataConfig, augmentation: Augmentation, prefetched: bool) -> LightView:
     """Return the maker of a crop and a flip, which changes no color."""
     transform = create_transform(
         tuple(config["input_size"]),
@@ -198,7 +215,7 @@ def _light_view(config: DataConfig, augmentation: Augmentation, prefetched: bool
         std=tuple(config["std"]),
         use_prefetcher=prefetched,
     )
-    view: Callable[[Pixels], Tensor] = from_pixels(transform)
+    view: LightView = from_pixels(transform)
     return view
 
 

@@ -25,9 +25,9 @@ def run(small: bool) -> list[Result]:
     torch.set_num_threads(1)
     results = []
     for name, contenders in GROUPS.items():
-        for n in [256] if small else [256, 1024, 4096]:
+        for n in [64, 256] if small else [64, 256, 512, 1024, 4096]:
             makers = {peer: partial(work, name, peer, n) for peer in contenders}
-            rounds = 3 if small else {256: 31, 1024: 15}.get(n, 5)
+            rounds = 3 if small else max(5, min(31, 15 * 1024 // n))
             note = f"D={WIDTH}, float32, one thread"
             results.append(Comparison(f"{name}, N={n}", makers, rounds=rounds, note=note).run())
         if not small:

@@ -24,11 +24,11 @@ def run(small: bool) -> list[Result]:
     """Compare at several batch sizes, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    sizes = [256, 1024] if small else [256, 1024, 4096]
+    sizes = [64, 256, 1024] if small else [64, 128, 256, 512, 1024, 4096]
     results = []
     for n in sizes:
         contenders = {name: _maker(name, n) for name in LOSSES if n <= LARGEST.get(name, n)}
-        rounds = 3 if small else {256: 31, 1024: 15}.get(n, 5)
+        rounds = 3 if small else max(5, min(31, 15 * 1024 // n))
         results.append(
             Comparison(f"NT-Xent, N={n}", contenders, rounds=rounds, note="D=128, float32, one thread").run()
         )

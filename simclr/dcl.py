@@ -16,9 +16,9 @@ Processes share their projections, and labels can exclude false negatives, as in
 
 import math
 
-import torch
 from torch import Tensor
 
+from simclr.contrastive_loss import contrastive_loss
 from simclr.joint_batch import check_images, check_temperature, joint_anchors, mean_over_anchors, positive_logits
 from simclr.log_sum_exp import log_sum_exp_of_others
 from simclr.temperature_loss import TemperatureLoss
@@ -73,12 +73,15 @@ def dcl_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Tensor 
         >>> dcl_loss(z, z, temperature=0.5)  # -2 + ln(6)
         tensor(-0.2082)
     """
-    with torch.autocast(device_type=z_i.device.type, enabled=False):
-        anchors, counts, labels = joint_anchors(z_i, z_j, temperature, labels)
-        logs = log_sum_exp_of_others(anchors, temperature, counts, labels, decoupled=True)  # [2n]
-        losses = logs - positive_logits(anchors, temperature, logs.dtype).repeat(2)
-        losses = losses.masked_fill(logs == -math.inf, 0)
-        return mean_over_anchors(losses.sum(), counts).to(anchors.dtype)
+    return contrastive_loss(z_i, z_j, temperature, labels, _in_blocks, decoupled=True)
+
+
+def _in_blocks(z_i: Tensor, z_j: Tensor, temperature: float, images: list[int], labels: Tensor | None) -> Tensor:
+    anchors, counts, labels = joint_anchors(z_i, z_j, images, labels)
+    logs = log_sum_exp_of_others(anchors, temperature, counts, labels, decoupled=True)  # [2n]
+    losses = logs - positive_logits(anchors, temperature, logs.dtype).repeat(2)
+    losses = losses.masked_fill(logs == -math.inf, 0)
+    return mean_over_anchors(losses.sum(), counts).to(anchors.dtype)
 
 
 def dcl_chance_level(n: int) -> float:

@@ -1,8 +1,9 @@
 """The joint batch of all processes: the first and last steps of every contrastive loss.
 
-    anchors, counts, labels = joint_anchors(z_i, z_j, temperature, labels)   # check and normalize
-    losses = ...                                                             # one for each local anchor, [2n]
-    loss = mean_over_anchors(losses.sum(), counts)                           # mean over the 2N anchors of all processes
+    z_i, z_j, images = joint_batch(z_i, z_j, temperature, labels)    # check, and count the images of each process
+    anchors, counts, labels = joint_anchors(z_i, z_j, images, labels)    # normalize
+    losses = ...                                                     # one for each local anchor, [2n]
+    loss = mean_over_anchors(losses.sum(), counts)                   # mean over the 2N anchors of all processes
 
 n is the number of images on this process, N the number on all of them.
 """
@@ -17,10 +18,10 @@ from simclr.collectives import gather_rows, row_counts, sum_over_processes
 from simclr.label_agreement import MAX_ATTRIBUTES
 
 
-def joint_anchors(
+def joint_batch(
     z_i: Tensor, z_j: Tensor, temperature: float, labels: Tensor | None = None
-) -> tuple[Tensor, list[int], Tensor | None]:
-    """Check the inputs of a contrastive loss and return this process's anchors.
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Check the inputs of a contrastive loss, and count the images of all processes.
 
     Args:
         z_i: projections of view 0 of this process's images, [n, P], any floating dtype.
@@ -29,9 +30,8 @@ def joint_anchors(
         labels: class indices of the same images, [n, A], a signed integer dtype, negative where unknown; or None.
 
     Returns:
-        The anchors: this process's projections [2n, P], view 0 first, scaled to length 1 (rows of zeros stay zero), in
-        float64 for float64 projections and in float32 for all others. Then the number of anchors on each process, by
-        rank. Then the labels of the anchors of all processes, [2N, A], or None.
+        The projections of both views, [n, P] each, in float64 for float64 projections and in float32 for all others.
+        Then the number of images on each process, by rank.
 
     Raises:
         ValueError: shapes, dtypes or devices are not as described above; the temperature is not a finite number above
@@ -41,17 +41,35 @@ def joint_anchors(
     _check_projections(z_i, z_j)
     if labels is not None:
         _check_labels(labels, z_i)
-    anchors = _unit_rows(torch.cat([z_i, z_j]).to(torch.float64 if z_i.dtype == torch.float64 else torch.float32))
-    counts = row_counts(anchors, labels)
-    if sum(counts) < 4:
-        raise ValueError(
-            f"expected at least 2 images over all processes, got {sum(counts) // 2}: there are no negatives"
-        )
+    dtype = torch.float64 if z_i.dtype == torch.float64 else torch.float32
+    z_i, z_j = z_i.to(dtype), z_j.to(dtype)
+    images = row_counts(z_i, labels)
+    if sum(images) < 2:
+        raise ValueError(f"expected at least 2 images over all processes, got {sum(images)}: there are no negatives")
+    return z_i, z_j, images
+
+
+def joint_anchors(
+    z_i: Tensor, z_j: Tensor, images: list[int], labels: Tensor | None = None
+) -> tuple[Tensor, list[int], Tensor | None]:
+    """Return this process's anchors.
+
+    Args:
+        z_i: projections of view 0 of this process's images, [n, P], float32 or float64.
+        z_j: projections of view 1 of the same images, [n, P].
+        images: number of images on each process, by rank.
+        labels: class indices of the same images, [n, A]; or None.
+
+    Returns:
+        The anchors: this process's projections [2n, P], view 0 first, scaled to length 1; rows of zeros stay zero. Then
+        the number of anchors on each process, by rank. Then the labels of the anchors of all processes, [2N, A], or
+        None.
+    """
+    anchors = _unit_rows(torch.cat([z_i, z_j]))
     if labels is not None:
-        images = [count // 2 for count in counts]
         by_rank = gather_rows(labels, images).split(images)
         labels = torch.cat([part for part in by_rank for _ in range(2)])  # [2N, A]: each process's view 0, then view 1
-    return anchors, counts, labels
+    return anchors, [2 * count for count in images], labels
 
 
 def positive_logits(anchors: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:

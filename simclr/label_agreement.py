@@ -40,12 +40,13 @@ class LabelAgreement:
             rows: range of r local projections.
             columns: range of c projections, either all local or all of other processes.
         """
-        equal = torch.zeros(
-            rows.stop - rows.start, columns.stop - columns.start, dtype=torch.uint8, device=self.known.device
-        )  # [r, c]
-        for row_codes, column_codes in zip(self.row_codes, self.column_codes, strict=True):
-            equal += (row_codes[rows, None] == column_codes[columns]).view(torch.uint8)
         known_in_both = self.known[rows] @ self.known[columns].T  # [r, c]
+        equal = None
+        for row_codes, column_codes in zip(self.row_codes, self.column_codes, strict=True):
+            same = (row_codes[rows, None] == column_codes[columns]).view(torch.uint8)  # [r, c]
+            equal = same if equal is None else equal.add_(same)
+        if equal is None:  # there are no attributes
+            equal = torch.zeros_like(known_in_both)
         agreement = equal.to(known_in_both.dtype).div_(known_in_both.clamp_(min=1))
         fill_same_image(agreement, rows, columns, self.local, 1)
         return agreement

@@ -25,9 +25,9 @@ if all labels known in both images are equal, and at least one is known in both.
 
 import math
 
-import torch
 from torch import Tensor
 
+from simclr.contrastive_loss import contrastive_loss
 from simclr.joint_batch import check_images, check_temperature, joint_anchors, mean_over_anchors, positive_logits
 from simclr.log_sum_exp import log_sum_exp_of_others
 from simclr.temperature_loss import TemperatureLoss
@@ -89,11 +89,14 @@ def nt_xent_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5, labels: Ten
         >>> nt_xent_loss(z, z, temperature=0.5, labels=torch.tensor([[0], [0], [1], [1]]))  # ln(1 + 4 exp(-2))
         tensor(0.4327)
     """
-    with torch.autocast(device_type=z_i.device.type, enabled=False):
-        anchors, counts, labels = joint_anchors(z_i, z_j, temperature, labels)
-        logs = log_sum_exp_of_others(anchors, temperature, counts, labels)  # [2n]
-        positives = positive_logits(anchors, temperature, logs.dtype)  # [n], each shared by two anchors
-        return mean_over_anchors(logs.sum() - 2 * positives.sum(), counts).to(anchors.dtype)
+    return contrastive_loss(z_i, z_j, temperature, labels, _in_blocks)
+
+
+def _in_blocks(z_i: Tensor, z_j: Tensor, temperature: float, images: list[int], labels: Tensor | None) -> Tensor:
+    anchors, counts, labels = joint_anchors(z_i, z_j, images, labels)
+    logs = log_sum_exp_of_others(anchors, temperature, counts, labels)  # [2n]
+    positives = positive_logits(anchors, temperature, logs.dtype)  # [n], each shared by two anchors
+    return mean_over_anchors(logs.sum() - 2 * positives.sum(), counts).to(anchors.dtype)
 
 
 def chance_level(n: int) -> float:

@@ -28,6 +28,16 @@ BLOCK_SIZE = {"cpu": 256, "other": 4096}
 LARGEST_LOGIT = {torch.float32: 40.0, torch.float64: 300.0}
 
 
+def block_size(device: torch.device) -> int:
+    """Return the rows and columns of a block on a device."""
+    return BLOCK_SIZE.get(device.type, BLOCK_SIZE["other"])
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of sums: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class SimilarityBlocks:
     """The logits of the local rows with the rows of all processes, computed in blocks.
 
@@ -39,12 +49,12 @@ class SimilarityBlocks:
 
     def __init__(self, columns: Tensor, roles: PairRoles, temperature: float) -> None:
         self.columns, self.roles = columns, roles
-        self.sum_dtype = torch.float32 if columns.device.type == "mps" else torch.float64  # mps has no float64
+        self.sum_dtype = sum_dtype(columns.device)
         self.bounded = 1 / temperature <= LARGEST_LOGIT[columns.dtype]  # then exp needs no shift by the maximum
 
     def positions(self) -> Iterator[tuple[slice, slice, bool]]:
         """Yield each block's rows and columns, and whether its transpose serves as the mirrored block."""
-        size = BLOCK_SIZE.get(self.columns.device.type, BLOCK_SIZE["other"])
+        size = block_size(self.columns.device)
         start, stop = self.roles.local.start, self.roles.local.stop
         local = [slice(begin, min(begin + size, stop)) for begin in range(start, stop, size)]
         remote = [

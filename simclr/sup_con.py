@@ -19,9 +19,9 @@ other view, as in NT-Xent. As in the paper, the denominator includes the positiv
 Processes share their projections, as in `simclr.nt_xent`, and their labels.
 """
 
-import torch
 from torch import Tensor
 
+from simclr.contrastive_loss import contrastive_loss
 from simclr.joint_batch import joint_anchors, mean_over_anchors
 from simclr.log_sum_exp import cross_entropy_of_positives
 from simclr.temperature_loss import TemperatureLoss
@@ -76,8 +76,11 @@ def sup_con_loss(z_i: Tensor, z_j: Tensor, labels: Tensor, temperature: float = 
         >>> sup_con_loss(z, z, unknown, temperature=0.5)  # without known labels it equals nt_xent_loss
         tensor(0.5944)
     """
-    with torch.autocast(device_type=z_i.device.type, enabled=False):
-        anchors, counts, joint_labels = joint_anchors(z_i, z_j, temperature, labels)
-        assert joint_labels is not None
-        losses = cross_entropy_of_positives(anchors, temperature, counts, joint_labels)  # [2n]
-        return mean_over_anchors(losses.sum(), counts).to(anchors.dtype)
+    return contrastive_loss(z_i, z_j, temperature, labels, _in_blocks, weigh_positives=True)
+
+
+def _in_blocks(z_i: Tensor, z_j: Tensor, temperature: float, images: list[int], labels: Tensor | None) -> Tensor:
+    anchors, counts, labels = joint_anchors(z_i, z_j, images, labels)
+    assert labels is not None
+    losses = cross_entropy_of_positives(anchors, temperature, counts, labels)  # [2n]
+    return mean_over_anchors(losses.sum(), counts).to(anchors.dtype)

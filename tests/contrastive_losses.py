@@ -12,6 +12,7 @@ from simclr import (
     DCLLoss,
     NTXentLoss,
     SupConLoss,
+    contrastive_loss,
     dcl_loss,
     nt_xent_loss,
     similarity_blocks,
@@ -45,6 +46,14 @@ def blocks_of(rows):
     """Set the number of rows in a block, also in a worker process that serves later tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(similarity_blocks.BLOCK_SIZE, "cpu", rows)
+        yield
+
+
+@contextmanager
+def one_matrix_of(blocks):
+    """Set the number of blocks on a side up to which a loss comes from one matrix; 0 computes every loss in blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(contrastive_loss.BLOCKS_IN_ONE_MATRIX, "cpu", blocks)
         yield
 
 

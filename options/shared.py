@@ -77,7 +77,7 @@ def engine_flag(group: Group) -> None:
     """Declare the program that computes the model's outputs."""
     engine = (
         "what runs the model: PyTorch, or onnxruntime, which is faster on a CPU (pip install -r "
-        "requirements-export.txt); auto takes it for jobs of more than a minute if a batch is faster with it"
+        "requirements-export.txt); auto takes it for jobs of more than 40 seconds if a batch is faster with it"
     )
     group.value("--engine", ENGINES, "auto", engine)
 

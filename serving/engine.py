@@ -27,7 +27,7 @@ from timm.models.multi_label import MultiLabelModel
 _logger = logging.getLogger("engine")
 
 _FEW = 500  # images; smaller jobs are not even measured
-_SHORT = 60.0  # seconds; shorter jobs gain less than onnxruntime takes to start
+_SHORT = 40.0  # seconds; shorter jobs gain less than onnxruntime takes to start
 _TIMED = 16  # images in a timed batch
 _ROUNDS = 3
 _GAIN = 1.1  # onnxruntime must be faster than PyTorch by this factor
@@ -102,7 +102,7 @@ def check_engine(engine: str, device: torch.device, number_format: Mapping[str, 
 def faster(ready: EvaluationModel, engine: str, images: int) -> EvaluationModel:
     """Return a model with the engine that suits a number of images.
 
-    "auto" takes onnxruntime on the CPU if PyTorch would need more than a minute, and if onnxruntime is installed, has
+    "auto" takes onnxruntime on the CPU if PyTorch would need more than 40 seconds, and if onnxruntime is installed, has
     the same outputs, and is faster on a batch.
 
     Args:

@@ -63,7 +63,7 @@ class MultiLabel:
         channels_last: whether images and convolutions have the channels last in memory.
         compiler: a backend of torch.compile; None does not compile.
         engine: "torch" for PyTorch; "onnx" for onnxruntime, which is faster on a CPU; "auto" takes it for jobs of more
-            than a minute if it is installed and a batch is faster with it. `score` and `evaluate` use it only if the
+            than 40 seconds if it is installed and a batch is faster with it. `score` and `evaluate` use it only if the
             engine is "onnx". See `serving.engine`.
         pin_memory: whether batches are loaded into page-locked memory.
         prefetcher: whether images are normalized on the device.

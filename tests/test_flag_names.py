@@ -18,3 +18,10 @@ def test_a_function_can_be_decorated() -> None:
     for _ in range(2):
         with pytest.raises(UsageError, match="--split-bn is refused"):
             refuse()
+
+
+def test_what_the_user_wrote_keeps_its_words() -> None:
+    with pytest.raises(UsageError) as error, naming_flags("output", "device"):
+        raise UsageError("the run's output has no class 'an output' or 'device'; the table's device is not the run's")
+    expected = "the run's --output has no class 'an output' or 'device'; the table's --device is not the run's"
+    assert str(error.value) == expected

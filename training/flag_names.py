@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from runtime.errors import LocalError, UsageError
 
-_WORD = re.compile(r"(?<![\w/.-])\w+(?![\w/-]|\.\w)")  # not inside a path
+_QUOTED = r"(?<!\w)'[^']*'(?!\w)"  # what the user wrote; the apostrophe of "the run's" opens no quote
+_WORD = re.compile(_QUOTED + r"|(?<![\w/.-])\w+(?![\w/-]|\.\w)")  # not inside a path
 
 
 @contextmanager

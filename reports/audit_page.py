@@ -227,7 +227,7 @@ def _combinations(audit: Audit) -> str:
         return "<p>There are no two attributes to combine.</p>"
     kinds, once = audit.whole
     words = (
-        f"<p>The rows have {kinds:,} different combinations of all labels, and {once:,} of them occur in one row only. "
+        f"<p>The rows have {kinds:,} different combinations of all labels; {once:,} in one row only. "
         "For each two attributes:</p>"
     )
     lines = []

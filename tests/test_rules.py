@@ -42,6 +42,8 @@ UNMET = """
 --views simclr --no-aug -wls 0 | --views simclr --classify-view weak -wls 0 | --augment-on device
 --augment-on device --views simclr --no-prefetcher | --augment-on device --views simclr --train-interpolation lanczos
 --view-strength 0.5 | --view-strength 0.5 --views simclr --augment-on device --classify-view weak -wls 0
+--decode reduced --cache ram | --decode reduced --views simclr --augment-on device
+--decode reduced --no-aug -wls 0 | --decode reduced --train-crop-mode rkrc
 --train-crop-mode rkrc --views simclr | --train-crop-mode rkrc --no-aug -wls 0
 --train-crop-mode rkrc --classify-view weak -wls 0 | --scale 0.3 1 --no-aug -wls 0
 --scale 0.3 1 --classify-view weak -wls 0 | --ratio 1 1 --no-aug -wls 0 | --hflip 0.1 --no-aug -wls 0

@@ -13,7 +13,7 @@ from harness import Result, machine
 
 SMOKE = Settings("cpu", smoke=True)
 EXPECTED = {  # a part of each section's results
-    "checks": ["DCL, N=8", "SupCon, N=8", "gradients of a step", "the original's command, resumed"],
+    "checks": ["DCL, N=8", "SupCon, N=8", "gradients of a step", "the original's command, one epoch"],
     "step": ["step, batch 2"],
     "step-compiled": ["compiled step, batch 2"],
     "end-to-end": ["training, from files, views by workers", "training, --cache device, views on the device"],

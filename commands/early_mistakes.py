@@ -5,13 +5,11 @@ This module imports nothing slow, so that --help and misspelled flags are answer
 
 from __future__ import annotations
 
-import logging
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 
 from runtime.errors import report_usage_errors
+from runtime.log import errors_only
 
 
 def report_table_mistakes(script: str, args: Namespace) -> None:
@@ -21,16 +19,5 @@ def report_table_mistakes(script: str, args: Namespace) -> None:
         script: the command's file, such as "train.py".
         args: its flags.
     """
-    with report_usage_errors(script), _warnings_left_for_later():
+    with report_usage_errors(script), errors_only():  # the command reads the tables again, and warns then
         import_module("commands.check_tables").CHECKS[script](args)
-
-
-@contextmanager
-def _warnings_left_for_later() -> Iterator[None]:
-    """Suppress warnings, which the command logs when it reads the tables itself."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -7,8 +7,6 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from runtime.atomic_file import atomic_file
 from runtime.errors import first_line, printable
+from runtime.log import errors_only
 from runtime.process import Process
 from training.outputs import DrawViews
 
@@ -48,24 +47,13 @@ def leave_report(folder: Path, device: torch.device, workers: int) -> None:
         # only here: a run that ends early needs none of it
         from serving.run_report import leave_page
 
-        with _quiet():  # the run has logged what is odd about its tables and images
+        with errors_only():  # the run has logged what is odd about its tables and images
             path = leave_page(folder, device, _BATCH, workers, f"{command} adds a logistic regression on h.")
     except (Exception, KeyboardInterrupt) as error:  # whatever it is, the run has succeeded
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else printable(first_line(error))
         _logger.warning(f"No report: {reason}. Make it with {command}")
         return
     _logger.info(f"Report: {path}  ({time.perf_counter() - start:.1f}s)")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Log errors alone."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def session(process: Process, tables: dict[str, str], launch: str) -> dict[str, Any]:

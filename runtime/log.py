@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from runtime.errors import printable
 
@@ -20,3 +22,14 @@ def set_up_log(level: int = logging.INFO) -> None:
     log = logging.StreamHandler()
     log.setFormatter(PrintableFormatter())
     logging.basicConfig(level=level, handlers=[log], force=True)
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Log no warning, and nothing less."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -85,13 +85,16 @@ def test_onnxruntime_labels_embeds_and_scores_as_pytorch_does(checkpoint: Path) 
     assert other.ready.network is other.ready.model  # the weights stay within reach
 
 
-def test_the_commands_give_equal_files_with_both_engines(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_commands_give_equal_files_with_both_engines(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = str(checkpoint.parent / "data" / "val.csv")
     words = [table, "--checkpoint", str(checkpoint), "-j", "0", "-b", "2"]
     for name in ("torch", "onnx"):
         labels = ["--engine", name, "-o", str(tmp_path / f"{name}.csv"), "--topk", "2"]
         inference.main([*words, *labels])
         embed.main([*words, "--engine", name, "-o", str(tmp_path / name)])
+        assert capsys.readouterr().err.count("onnxruntime is ready") == (2 if name == "onnx" else 0)
     ours, other = (
         [line.split(",") for line in (tmp_path / f"{name}.csv").read_text().splitlines()] for name in ("torch", "onnx")
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import test_calibration
+import test_engine
 import test_ensemble
 import test_foreign_text
 import test_inference
@@ -57,6 +58,7 @@ SHOWN: dict[str, dict[str, Test]] = {
     "inference.py": {
         "probabilities": test_ensemble.test_the_file_has_the_mean_of_the_calibrated_probabilities,
         "checkpoint": test_inference.test_predictions_agree_with_the_scores_of_validate,
+        "engine": test_engine.test_the_commands_give_equal_files_with_both_engines,
         "input": test_inference.test_a_folder_and_its_files_have_equal_labels,
         "spreadsheet_safe": test_foreign_text.test_spreadsheet_safe_names_are_written_with_an_apostrophe,
         "output": test_inference.test_the_formats_have_the_same_content,

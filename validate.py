@@ -133,7 +133,8 @@ def score_all(
         if results_path and process.is_primary:
             write_results(results_path, results if several else results[0], args.spreadsheet_safe)
         del checkpoint
-        gc.collect()  # a compiled model is in a reference cycle, which keeps its memory on the GPU
+        if several:
+            gc.collect()  # a compiled model is in a reference cycle, which keeps its memory on the GPU
     if not results and not failed:
         raise UsageError(
             f"--model {args.model}: none of the {len(files)} checkpoints at {args.checkpoint} holds this model: "

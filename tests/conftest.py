@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from options.train import parse_train_args
+from reports.curves import draw_curves
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no property of the code
 settings.load_profile("any machine")
@@ -38,13 +39,25 @@ def _restored_logging() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _without_reports() -> Iterator[None]:
-    """Leave no report after a training in this process, which takes a second; tests of reports call what does it."""
-    module = sys.modules.get("commands.leave_report")
+def _without_pictures() -> Iterator[None]:
+    """Draw no curves and leave no report in a training in this process: they take longer than a tiny run.
+
+    Tests of reports call what does it; tests of curves ask for the fixture `curves`.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        if module is not None:  # a test in this process trains
-            patch.setattr(module, "leave_report", lambda folder, device, workers: None)
+        for module, name, substitute in (
+            ("commands.leave_report", "leave_report", lambda folder, device, workers: None),
+            ("training.outputs", "draw_curves", lambda summary, folder: []),
+        ):
+            if module in sys.modules:  # a test in this process trains
+                patch.setattr(sys.modules[module], name, substitute)
         yield
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the curves of trainings in this process."""
+    monkeypatch.setattr("training.outputs.draw_curves", draw_curves)
 
 
 @pytest.fixture

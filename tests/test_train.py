@@ -547,6 +547,7 @@ def test_two_processes_train_score_every_row_once_and_one_of_them_writes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "run"]
 
 
+@pytest.mark.usefixtures("curves")
 def test_a_table_without_labels_pretrains_a_backbone_that_others_start_from(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,7 @@ def test_epochs_between_validations_have_no_scores(plain: Outcome, busy: Outcome
 
 
 @shows("early_stop")
+@pytest.mark.usefixtures("curves")
 def test_a_run_stops_after_scorings_without_a_better_one_and_does_what_ends_a_run(data: Path, tmp_path: Path) -> None:
     still = ["--lr", "1e-12", "--model", "test_vit", "--model-ema", "--eval-metric", "ema_top1"]  # nothing gets better
     folder, said = train_through(

@@ -72,6 +72,7 @@ def test_chunks_are_measured_as_one_batch(data: Path, tmp_path: Path) -> None:
         assert chunked == pytest.approx(whole, rel=1e-3)
 
 
+@pytest.mark.usefixtures("curves")
 def test_a_run_without_a_contrastive_loss_measures_neighbors_alone(data: Path, tmp_path: Path) -> None:
     folder, said = train_through(data, tmp_path, "-wls", 0, "--knn-interval", 1)
     (row,) = read_rows(folder / "summary.csv")

@@ -24,6 +24,7 @@ from training.loggers import Loggers
 from training.summary import Row, ranked, write_summary
 
 _logger = logging.getLogger("train")
+_UNTIL_CURVES = 20.0  # seconds before the first drawing, unless the run ends sooner
 
 LogRow = Callable[[Row], None]
 DrawViews = Callable[[Tensor, Tensor], Image.Image]
@@ -125,7 +126,8 @@ class Outputs(NoOutputs):
         self.log_row, self.keep_views, self.class_names = log_row, keep_views, class_names or {}
         self.rows: list[Row] = []
         self.best: tuple[float | None, int | None] = (None, None)
-        self.next_drawing = self.next_confusion = 0.0
+        self.next_drawing = time.perf_counter() + _UNTIL_CURVES
+        self.next_confusion = 0.0
 
     def save_epoch(self, epoch: int, row: Row, value: float | None, last: bool) -> None:
         """Write an epoch's row, curves and checkpoint.
@@ -238,7 +240,7 @@ class Outputs(NoOutputs):
         )
 
     def _draw_curves(self, last: bool) -> None:
-        """Draw the curves after the last epoch, and after others while drawing takes at most 5% of the time."""
+        """Draw the curves after the last epoch, and after others while that takes about 5% of the time at most."""
         start = time.perf_counter()
         if start < self.next_drawing and not last:
             return

@@ -34,9 +34,17 @@ import torch
 import torch.distributed as dist
 
 # Forking this process can hang, since torch has started threads in it. Spawning imports torch once in each process. A
-# fork server that has only imported torch forks in no time.
+# fork server that has only imported modules forks in no time.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "torch._dynamo"])  # torch._dynamo: DistributedDataParallel imports it
+_context.set_forkserver_preload([
+    "torch",
+    "torch._dynamo",  # DistributedDataParallel imports it
+    "timm.models.multi_label",
+    "training.run",
+    "hypothesis",
+    "pytest",
+    "sklearn.linear_model",
+])  # fmt: skip
 _workers: list[tuple[BaseProcess, Connection]] = []
 
 

@@ -13,7 +13,7 @@ WAITING: list[str] = []  # cases to leave out until their faults are corrected
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_hostile_input_ends_in_an_answer_or_a_sentence_and_a_killed_run_resumes_to_the_same_bytes() -> None:
-    command = [sys.executable, SOAK, "--cases", "24", "--kills", "4", "--skip", *WAITING]
+    command = [sys.executable, SOAK, "--cases", "12", "--kills", "2", "--skip", *WAITING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 of 4 killed runs ended as the unbroken run" in done.stdout
+    assert "2 of 2 killed runs ended as the unbroken run" in done.stdout

@@ -1,8 +1,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -170,18 +168,3 @@ def test_mistakes_are_one_sentence(
         assert sentence.startswith("inference.py: error: ")
         assert words in sentence
     assert not (tmp_path / "p.csv").exists()
-
-
-def test_the_script_runs_from_any_folder(data: Path, checkpoint: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "inference.py"),
-        str(data / "images"),
-        "--checkpoint",
-        str(checkpoint),
-        "-j",
-        "0",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(read(tmp_path / "predictions.csv")) == ROWS

@@ -16,8 +16,8 @@ import atexit
 import multiprocessing
 import os
 import pickle
+import runpy
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +33,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+ROOT = Path(__file__).resolve().parent.parent
 # Forking this process can hang, since torch has started threads in it. Spawning imports torch once in each process. A
 # fork server that has only imported modules forks in no time.
 _context = multiprocessing.get_context("forkserver")
@@ -156,28 +157,35 @@ def run_script_on_processes(world_size: int, *words: object, timeout: float = 12
     Args:
         world_size: number of processes.
         words: the script and its arguments.
-        timeout: seconds that each process may take.
+        timeout: seconds that all processes may take.
     """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    world = {
-        "WORLD_SIZE": f"{world_size}",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": f"{port}",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            cwd=Path(__file__).resolve().parent.parent,
-            env=os.environ | world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    ends = [process.communicate(timeout=timeout) for process in processes]
-    assert [process.returncode for process in processes] == [0] * world_size, ends
+    world = {"WORLD_SIZE": f"{world_size}", "MASTER_ADDR": "localhost", "MASTER_PORT": f"{port}"}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [(Path(folder, f"{rank}.out"), Path(folder, f"{rank}.err")) for rank in range(world_size)]
+        processes = []
+        for rank, streams in enumerate(files):
+            environment = world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"}
+            job = (list(map(str, words)), environment, streams)
+            processes.append(_context.Process(target=_run_script, args=job))
+            processes[-1].start()
+        end = time.monotonic() + timeout
+        for process in processes:
+            process.join(max(0, end - time.monotonic()))
+            process.kill()
+        ends = [(out.read_text(), err.read_text()) for out, err in files]
+    assert [process.exitcode for process in processes] == [0] * world_size, ends
     return ends
+
+
+def _run_script(words: list[str], environment: dict[str, str], streams: tuple[Path, Path]) -> None:
+    """Run a script in this process, with its stdout and stderr in two files."""
+    for number, file in enumerate(streams, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")

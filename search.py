@@ -58,7 +58,7 @@ def search(args: Namespace) -> None:
     filters = tuple(args.where or ())
     start = time.perf_counter()
     table = index.search(args.image, where=filters, top=args.top, keep_query=args.keep_query, engine=args.engine)
-    _logger.info(f"Searched {len(index):,} images in {time.perf_counter() - start:.2f} s")
+    _logger.info(f"Embedded the query and searched {len(index):,} images in {time.perf_counter() - start:.2f} s")
     hits = Hits(table, index.label_space, tuple(index.info.labels), filters)
     if output is None:
         print(printable_lines(hits), flush=True)

@@ -216,7 +216,9 @@ def _classes(one: AttributeCounts) -> str:
     ]
     note = f"<p>{left_out:,} classes between the most frequent and the rarest are left out.</p>" if left_out > 0 else ""
     half = int(np.searchsorted(np.cumsum(totals), totals.sum() / 2)) + 1 if count else 0
-    title = f"{one.name}: {count:,} classes, and {half:,} of them have half of the labels"
+    title = f"{one.name}: {count:,} classes; the {half:,} most frequent have half of the labels"
+    if half == 1:
+        title = f"{one.name}: {count:,} classes; the most frequent has half of the labels or more"
     heads = ["class", "rows", "share", "bar", *(f"table {split + 1}" for split in range(len(one.counts)))]
     body = table(f"Classes of {one.name}", heads, lines, (1, 2, *range(4, len(heads))))
     return f"<details><summary>{escape(title)}</summary>\n{note}{body}</details>"

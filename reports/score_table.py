@@ -78,7 +78,7 @@ def _explanation(results: RunResults) -> str:
     some = f"{count} of its {results.total:,} images, evenly spread" if thinned else f"its {count} images"
     parts = [
         f"On {escape(results.split)}, {some}. Intervals are from bootstrap draws of the images. The bar shows the "
-        "interval, the dark line the accuracy, the orange line always guessing the most frequent training label."
+        "interval, the thin line in it the accuracy, the orange line always guessing the most frequent training label."
     ]
     if any(one.neighbors is not None for one in results.attributes):
         parts.append("Neighbors: the 20 training images with the most similar representation vote.")

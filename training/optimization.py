@@ -16,6 +16,7 @@ from timm.models.multi_label import MultiLabelModel
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info
 from timm.scheduler import create_scheduler_v2
 from training.flag_names import naming_flags
+from training.flat_adamp import flattened
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def make_optimizer(
 
     Args:
         model: the model, on its device.
-        device: the model's device; on the CPU and on CUDA one kernel updates all weights.
+        device: the model's device; on the CPU and on CUDA one kernel updates all weights, or a few for AdamP on CUDA.
         lr: learning rate.
         name: timm's name of the optimizer.
         settings: weight_decay, momentum, eps, betas, foreach and layer decay, where given.
@@ -79,6 +80,8 @@ def make_optimizer(
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, opt=name, lr=lr, **settings, **optional)
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"--opt {name}: {error}") from error
+    if device.type == "cuda":  # where many kernels cost more than the arithmetic; a CPU takes the same time for both
+        optimizer = flattened(optimizer)
     if backbone_lr_scale != 1:
         _scale_rate(optimizer, model.backbone, backbone_lr_scale)
     if gradient_centralization:

@@ -3,7 +3,8 @@
 
     python choose.py DATA --budget 30m --model tf_efficientnet_lite0 --pretrained
     python choose.py DATA --budget 2h --group contributor --model NAME --pretrained-path FILE
-    python train.py DATA -c output/choose/recipe.yaml                (train with the winner)
+
+At the end it prints the commands that train with the winner on the whole table.
 
 choose.py reads DATA's train.csv, and the classes of all.csv if there is one. It reads no other table. Each split holds
 out a fifth of the labeled rows for scoring. Every candidate trains on the rest, and validates on an eighth of it. With

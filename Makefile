@@ -51,8 +51,12 @@ $(DEMO)/model_best.pth.tar: | $(ENV) sample
 	rm -rf $(DEMO)
 	PYTHON=$(CURDIR)/$(BIN)/python ./distributed_train.sh 1 ./fashion-product-images/ -c recipes/demo.yaml --output output --experiment demo || { rm -rf $(DEMO); exit 1; }
 
-app: $(DEMO)/test.json
-	$(BIN)/python app.py --checkpoint $(DEMO)/model_best.pth.tar
+app: $(DEMO)/index/.made
+	$(BIN)/python app.py --checkpoint $(DEMO)/model_best.pth.tar --index $(DEMO)/index
+
+$(DEMO)/index/.made: $(DEMO)/test.json
+	$(BIN)/python embed.py fashion-product-images/train.csv --checkpoint $(DEMO)/model_best.pth.tar -o $(DEMO)/index --overwrite
+	@touch $@
 
 test: $(ENV) lint
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadgroup

@@ -25,6 +25,7 @@ from options.serving_kwargs import NAMED, PREPROCESSING
 from runtime.errors import printable, report_usage_errors
 from runtime.process import set_up_process
 from runtime.process_group import check_single
+from runtime.stop_signals import stop_signals
 from serving.exporting import ExportSettings, default_output, export_model
 from timm.models.multi_label_checkpoint import read_checkpoint
 from training.flag_names import naming_flags
@@ -33,7 +34,7 @@ from training.flag_names import naming_flags
 def main(argv: list[str] | None = None) -> None:
     """Export as the command line says."""
     args = parse_export_args(argv)
-    with report_usage_errors("export.py"), naming_flags(*NAMED, "output"):
+    with report_usage_errors("export.py"), naming_flags(*NAMED, "output"), stop_signals("export.py"):
         export(args)
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.atomic_file import atomic_file
+from runtime.commit import commit
 from runtime.errors import first_line, printable
 from runtime.log import errors_only
 from runtime.process import Process
@@ -104,20 +105,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-@cache
-def commit() -> str:
-    """Return the commit of this checkout, with "modified" if files differ from it; "" outside a repository."""
-    import subprocess
-
-    here = Path(__file__).resolve().parent.parent
-    words = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=, modified"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def keep_views(path: Path, draw: DrawViews, images: Tensor, target: Tensor) -> None:

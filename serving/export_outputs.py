@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runtime.commit import commit
 from runtime.errors import UsageError
 from serving.loading import EvaluationModel
 from serving.onnx_session import INPUT, METADATA
@@ -54,7 +55,7 @@ class NamedOutputs(nn.Module):
 
 
 def describe(ready: EvaluationModel, outputs: Sequence[str]) -> dict[str, Any]:
-    """Return what a reader of an exported model needs: classes, preprocessing, thresholds and temperatures.
+    """Return what a reader of an exported model needs: classes, preprocessing, thresholds, temperatures, commit.
 
     Args:
         ready: the model.
@@ -71,6 +72,7 @@ def describe(ready: EvaluationModel, outputs: Sequence[str]) -> dict[str, Any]:
         "temperatures": ready.temperatures,
         "param_count": sum(weight.numel() for weight in ready.model.parameters()),
         "versions": {"torch": torch.__version__, "timm": timm_version},
+        "commit": commit(),
     }
 
 

@@ -16,6 +16,16 @@ from serving.export_outputs import METADATA, describe
 from serving.loading import EvaluationModel
 from timm.models import create_model, save_for_hf
 
+FOLDER_FILES = {"config.json", "model.safetensors", "README.md"}
+
+
+def is_written_by_us(folder: Path) -> bool:
+    """Return whether config.json of a folder has the entry of an export of this project."""
+    try:
+        return METADATA in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
 
 def label_names(ready: EvaluationModel) -> list[str]:
     """Return the names of a timm classifier's outputs: `gender=Men`, `gender=Women`, `article=Jeans`, ..."""

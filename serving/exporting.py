@@ -21,7 +21,7 @@ from serving.export_check import check_equal, example_images
 from serving.export_int8 import calibration_batches, check_accuracy, quantize
 from serving.export_onnx import load_onnx, triton_config, write_onnx
 from serving.export_outputs import NamedOutputs, metadata
-from serving.export_timm import load_folder, stock_model, write_timm_folder
+from serving.export_timm import FOLDER_FILES, is_written_by_us, load_folder, stock_model, write_timm_folder
 from serving.export_torch import load_program, write_program
 from serving.loading import EvaluationModel, load_evaluation_model
 from timm.models.multi_label_checkpoint import Checkpoint
@@ -100,12 +100,15 @@ def check_output(output: Path, form: str) -> None:
     """Raise unless the output can be written without losing something else.
 
     Raises:
-        UsageError: the folder exists and is no earlier export, or the place cannot be written.
+        UsageError: the folder exists and is no earlier export or holds more, or the place cannot be written.
     """
     if form != "timm":
         check_writable(output)
-    elif output.exists() and not (output / "config.json").is_file() and (output.is_file() or any(output.iterdir())):
-        raise UsageError(f"output {output} is there already and is no exported folder: name another")
+    elif output.exists() and (output.is_file() or any(output.iterdir())):
+        if not is_written_by_us(output):
+            raise UsageError(f"output {output} is there already and is no exported folder: name another")
+        if others := sorted({file.name for file in output.iterdir()} - FOLDER_FILES):
+            raise UsageError(f"output {output} also holds {others[0]}, which no export wrote: name another folder")
     else:
         check_writable(output / "config.json")
 
@@ -177,9 +180,12 @@ def _unfinished_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of another at the end, and is deleted after an error."""
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     unfinished.mkdir(parents=True)
+    earlier = unfinished.with_name(f"{unfinished.name}.earlier")
     try:
         yield unfinished
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(earlier)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)

@@ -12,8 +12,9 @@ from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 from torch import Tensor
 
 import export
+from runtime.commit import commit
 from runtime.errors import UsageError
-from serving import export_int8, export_onnx
+from serving import export_int8, export_onnx, exporting
 from serving.export_check import check_equal
 from timm.models import create_model
 from timm.models.multi_label import MultiLabelModel
@@ -88,6 +89,7 @@ def test_stock_timm_has_the_same_bits_in_logits_and_features(
     config = json.loads((folder / "config.json").read_text())
     assert config["label_names"][:4] == ["color=blue", "color=green", "color=red", "size=L"]
     assert config["multi_label"]["temperatures"] == {"color": 2.5, "size": 1.0}
+    assert config["multi_label"]["commit"] == commit() != ""
     assert config["num_classes"] == 9
     assert "num_classes" not in config["model_args"]  # transformers passes the number itself, and Python refuses both
     assert "| color | blue, green, red | 0 to 2 |" in (folder / "README.md").read_text()
@@ -190,11 +192,28 @@ def test_mistakes_get_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "mine" / "thesis.txt").touch()
     sentence = refusal(capsys, name, "--format", "timm", "-o", str(tmp_path / "mine"))
     assert sentence.endswith("is there already and is no exported folder: name another")
+    (tmp_path / "mine" / "config.json").write_text('{"architecture": "of somebody else"}')
+    assert refusal(capsys, name, "--format", "timm", "-o", str(tmp_path / "mine")) == sentence
+    (tmp_path / "mine" / "config.json").write_text('{"multi_label": {}}')
+    sentence = refusal(capsys, name, "--format", "timm", "-o", str(tmp_path / "mine"))
+    assert sentence.endswith("also holds thesis.txt, which no export wrote: name another folder")
     assert (tmp_path / "mine" / "thesis.txt").exists()
     broken = tmp_path / "a.png"
     broken.write_bytes(b"no image")
     sentence = refusal(capsys, name, "--format", "timm", "--images", str(broken), "-o", str(tmp_path / "x"))
     assert f"can be read, the first being {broken} (" in sentence
+
+
+def test_an_earlier_export_is_replaced_at_the_end_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for name in ("first", "second"):
+        with exporting._unfinished_folder(folder) as unfinished:
+            (unfinished / name).touch()
+            assert not folder.exists() or [file.name for file in folder.iterdir()] == ["first"]
+    with pytest.raises(ZeroDivisionError), exporting._unfinished_folder(folder):
+        1 / 0  # noqa: B018
+    assert [file.name for file in folder.iterdir()] == ["second"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_classifier_of_several_layers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ def watch(report: Path, folders: list[str]) -> None:
 def _is_ours(args: tuple[Any, ...]) -> bool:
     """Return whether a program is train.py, which choose.py starts, or finds libraries, fonts or the commit."""
     words = args[1] if len(args) > 1 and isinstance(args[1], list) else []
-    if words and (words[0] in _LOOKUPS or words[:1] + words[3:4] == ["git", "describe"]):  # a run names its commit
+    if words and (words[0] in _LOOKUPS or words[:2] == ["git", "describe"]):  # a run names its commit
         return True
     return len(words) > 1 and words[0] == sys.executable and any(str(word).endswith("train.py") for word in words[:4])
 

@@ -1,4 +1,4 @@
-# make demo       train and score a model on drawn images: about ten minutes on two cores, at most 60 MB on disk
+# make demo       train and score a model on drawn images: 6 to 18 minutes on two cores, at most 60 MB on disk
 # make app        serve a page to try the demo's model, on this machine alone
 # make test       check style and types, run the whole test suite
 # make env        create .venv

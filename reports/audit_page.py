@@ -229,7 +229,7 @@ def _combinations(audit: Audit) -> str:
         return "<p>There are no two attributes to combine.</p>"
     kinds, once = audit.whole
     words = (
-        f"<p>The rows have {kinds:,} different combinations of all labels; {once:,} in one row only. "
+        f"<p>The rows have {kinds:,} different combinations of all labels; {once:,} of them occur once. "
         "For each two attributes:</p>"
     )
     lines = []

@@ -26,7 +26,7 @@ def set_up_log(level: int = logging.INFO) -> None:
 
 @contextmanager
 def errors_only() -> Iterator[None]:
-    """Log no warning, and nothing less."""
+    """Log errors alone."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -175,7 +175,7 @@ def _update_matrices(
 
     A weight is projected row by row if its rows are nearly orthogonal to their gradients: if the largest cosine is
     below delta / sqrt(elements of a row). Else it is projected as one vector if its cosine is below
-    delta / sqrt(elements). A projected weight decays by the factor wd_ratio less.
+    delta / sqrt(elements). A projected weight's decay is multiplied by wd_ratio.
     """
     delta, eps = group["delta"], group["eps"]
     weight, gradient, change = (layout.flat(tensors) for tensors in (weights, gradients, changes))

@@ -80,7 +80,7 @@ def make_optimizer(
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, opt=name, lr=lr, **settings, **optional)
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"--opt {name}: {error}") from error
-    if device.type == "cuda":  # where many kernels cost more than the arithmetic; a CPU takes the same time for both
+    if device.type == "cuda":  # where launching many kernels costs more than the arithmetic
         optimizer = flattened(optimizer)
     if backbone_lr_scale != 1:
         _scale_rate(optimizer, model.backbone, backbone_lr_scale)

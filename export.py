@@ -56,6 +56,7 @@ def export(args: Namespace) -> None:
     export_model(
         *(checkpoint, args.format, output, settings),
         use_ema=args.use_ema,
+        data=args.data,
         preprocessing=preprocessing,
         images=args.images,
     )

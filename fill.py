@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_fill_args(argv)
     with (
         report_usage_errors("fill.py", SMALLER),
-        naming_flags(*NAMED, "workers", "image_root", "output", "separator"),
+        naming_flags(*NAMED, "workers", "image_root", "output", "separator", **{"validation=": "--holdout"}),
         explained_workers(),
         stop_signals("fill.py"),
     ):
@@ -133,10 +133,7 @@ def load_model(args: Namespace, device: Any) -> MultiLabel:
     """
     model = MultiLabel(args.checkpoint, device=device, **serving_kwargs(args))
     model.check_heads()
-    try:
-        model.check_names()
-    except UsageError as error:
-        raise UsageError(str(error).replace("load this checkpoint with data=DATA", "add --data DATA")) from error
+    model.check_names()
     ready = model.ready
     _logger.info(f"{args.checkpoint}: {ready.arch}, {ready.data_config}; classes: {ready.label_space}")
     return model
@@ -167,10 +164,7 @@ def read_holdout(args: Namespace, model: MultiLabel) -> Table:
     """
     if args.holdout is not None:
         return read_table(find_table(args.holdout, "validation"), None, False, args.image_root or None)
-    try:
-        path = named_validation(model.checkpoints)
-    except UsageError as error:
-        raise UsageError(str(error).replace("validation=DATA", "--holdout TABLE")) from error
+    path = named_validation(model.checkpoints)
     return read_table(path, None, False, model.checkpoints[0].trained_flags.get("image_root") or None)
 
 

@@ -118,6 +118,7 @@ def load(args: Namespace, run: str) -> ReportedModel:
         use_ema=args.use_ema,
         batch_size=args.batch_size,
         workers=args.workers,
+        data=args.data_dir,
         number_format=precision_kwargs(args),
         channels_last=args.channels_last,
         pin_memory=args.pin_mem,

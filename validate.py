@@ -183,7 +183,8 @@ def score(
         folder: folder for the tables of its classes; None for none.
         page: file for its report; None for none.
     """
-    settings = serving_kwargs(args) | {"distributed": process.distributed}
+    data = args.data if checkpoint.is_original else None  # ours hold the names of their classes
+    settings = serving_kwargs(args) | {"distributed": process.distributed, "data": data}
     model = MultiLabel(checkpoint, device=process.device, **settings)
     model.check_heads()
     ready = model.ready

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from options.parser import Parser, parse
 from options.rules import on
+from options.shared import data_flag
 from options.values import Number, csv_file, open_fraction
 
 _PORT = Number(int, 0, 65_535, "a port")
@@ -31,7 +32,7 @@ def app_parser() -> Parser:
     add = group.value
     add("--checkpoint", "FILE", None, "the trained model, such as model_best.pth.tar of a run, or the run's folder")
     group.switch("--use-ema", "predict with the moving average of the weights (EMA)")
-    add("--data", "DATA", None, "folder whose table names the classes of a checkpoint of the original, which has none")
+    data_flag(group)
     add("--device", "NAME", None, "cpu, cuda, cuda:1, mps, ... (default: cuda if there is one, else cpu)")
     add("--index", "FOLDER", "", "folder that embed.py wrote: also show the most similar images in it")
     _abstention_flags(parser)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    data_flag,
     engine_flag,
     image_root_flag,
     loading_flags,
@@ -39,6 +40,7 @@ def embed_parser() -> Parser:
     add("--output -o", "FOLDER", "index", "folder of the index; an unfinished one there is continued")
     group.switch("--overwrite", "replace another index in the folder")
     group.switch("--projection", "embed by the projection z instead of the representation h")
+    data_flag(group)
     image_root_flag(group)
     add("--batch-size -b", BATCH, 64, "images per step")
     tta_flag(group)

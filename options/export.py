@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.rules import among, on
-from options.shared import preprocessing_flags, shared_conflicts
+from options.shared import data_flag, preprocessing_flags, shared_conflicts
 from options.values import COUNT, WHOLE
 
 ENDINGS = {"timm": "", "onnx": ".onnx", "torch": ".pt2"}  # a folder, and two kinds of files
@@ -33,6 +33,7 @@ def export_parser() -> Parser:
     add("--format", list(ENDINGS), None, formats)
     add("--output -o", "PATH", "", "what to write (default: the checkpoint's name with another ending, beside it)")
     group.switch("--use-ema", "export the moving average of the weights (EMA)")
+    data_flag(group)
     timm = (among("format", ["timm"], "the other formats keep the heads"),)
     group.switch("--backbone-only", "export the backbone without the heads", needs=timm)
     several = (among("format", ["onnx", "torch"], "a timm model has one output"),)

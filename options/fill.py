@@ -6,6 +6,7 @@ from pathlib import Path
 
 from options.parser import Parser, parse
 from options.shared import (
+    data_flag,
     engine_flag,
     image_root_flag,
     loading_flags,
@@ -62,7 +63,7 @@ def fill_parser() -> Parser:
     doubted = "also write the given labels that are probably wrong, the most suspect first"
     add("--suspects", csv_file, "", doubted, metavar="FILE")
     add("--attributes", "NAME", None, "attributes to fill and to judge (default: all of the model)", nargs="+")
-    add("--data", "DATA", None, "folder whose table names the classes of a checkpoint of the original, which has none")
+    data_flag(group)
     image_root_flag(group)
     separator_flag(group, "the checkpoint's")
     spreadsheet_flag(group)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    data_flag,
     engine_flag,
     image_root_flag,
     loading_flags,
@@ -44,6 +45,7 @@ def inference_parser() -> Parser:
     spreadsheet_flag(group)
     all_classes = "also write the probability of every class, as Parquet: the soft labels of a teacher"
     add("--probabilities", probabilities_file, "", all_classes, metavar="FILE.parquet")
+    data_flag(group)
     image_root_flag(group)
     add("--topk", COUNT, 1, "number of most probable classes to write for each attribute")
     add("--batch-size -b", BATCH, 64, "images per step")

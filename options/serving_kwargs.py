@@ -21,6 +21,7 @@ NAMED = (
     "use_ema",
     "torchcompile",
     "engine",
+    "data=",
 )
 PREPROCESSING = ("img_size", "input_size", "crop_pct", "crop_mode", "mean", "std", "interpolation")
 

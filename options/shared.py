@@ -122,6 +122,13 @@ def image_root_flag(group: Group) -> None:
     group.value("--image-root", "FOLDER", "", folder)
 
 
+def data_flag(group: Group) -> None:
+    """Declare the folder that names the classes of a checkpoint of the original."""
+    group.value(
+        "--data", "DATA", None, "folder whose table names the classes of a checkpoint of the original, which has none"
+    )
+
+
 def spreadsheet_flag(group: Group) -> None:
     """Declare whether spreadsheets must not run what CSV files hold."""
     safe = "put an apostrophe before texts in CSV files that a spreadsheet would run, such as =1+1; reading drops it"

@@ -69,7 +69,7 @@ def named_validation(checkpoints: Sequence[Checkpoint]) -> Path:
     for checkpoint in checkpoints:
         folder, split = (checkpoint.trained_flags.get(name) for name in ("data_dir", "val_split"))
         if not folder or not split:
-            raise UsageError(f"{checkpoint.path} names no validation split: give one with validation=DATA")
+            raise UsageError(f"{checkpoint.path} names no validation split: give one with validation=TABLE")
         try:
             path = find_split(folder, split)
         except DataError as error:

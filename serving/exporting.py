@@ -23,7 +23,7 @@ from serving.export_onnx import load_onnx, triton_config, write_onnx
 from serving.export_outputs import NamedOutputs, metadata
 from serving.export_timm import FOLDER_FILES, is_written_by_us, load_folder, stock_model, write_timm_folder
 from serving.export_torch import load_program, write_program
-from serving.loading import EvaluationModel, load_evaluation_model
+from serving.loading import EvaluationModel, check_data_needed, load_evaluation_model
 from timm.models.multi_label_checkpoint import Checkpoint
 
 _logger = logging.getLogger("export")
@@ -57,6 +57,7 @@ def export_model(
     settings: ExportSettings,
     *,
     use_ema: bool = False,
+    data: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     images: Sequence[str] | None = None,
 ) -> None:
@@ -68,6 +69,7 @@ def export_model(
         output: the folder or file to write.
         settings: what it holds.
         use_ema: export the averaged weights.
+        data: a data folder that names the classes of a checkpoint of the original, which has no names.
         preprocessing: changes to the preprocessing of training; see `serving.loading`.
         images: images, folders or tables to compare on; None for the run's validation table.
 
@@ -75,6 +77,7 @@ def export_model(
         UsageError: the model cannot be exported so, or the exported model differs.
     """
     check_output(output, form)
+    check_data_needed(data, checkpoint.path, checkpoint.is_original)
     ready = load_evaluation_model(
         checkpoint,
         torch.device("cpu"),
@@ -82,6 +85,7 @@ def export_model(
         preprocessing=preprocessing or {},
         precision={"amp": False, "amp_dtype": None, "model_dtype": None},
         channels_last=False,
+        data=data,
         needs_heads=not settings.backbone_only,
     )
     examples = example_images(ready, checkpoint, images)

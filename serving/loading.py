@@ -245,6 +245,21 @@ def check_heads(checkpoint: Checkpoint, model: MultiLabelModel | ExportedModel) 
         )
 
 
+def check_data_needed(data: str | None, path: Path, is_original: bool) -> None:
+    """Raise if a folder is given to name the classes of a checkpoint that holds their names.
+
+    Args:
+        data: the folder; None for none.
+        path: file of the checkpoint.
+        is_original: whether the checkpoint, or another that is loaded with it, is one of the original.
+
+    Raises:
+        UsageError: there is a folder, and no checkpoint of the original.
+    """
+    if data is not None and not is_original:
+        raise UsageError(f"data=DATA has no effect, since {path} holds the names of its classes: leave it out")
+
+
 def _name_classes(model: MultiLabelModel, checkpoint: Checkpoint, use_ema: bool, data: str | None) -> MultiLabelModel:
     """Rebuild the original's model with the class names of its table; without one the classes stay numbers."""
     path = checkpoint.path

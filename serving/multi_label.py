@@ -31,7 +31,7 @@ from serving.exported import read_model
 from serving.exporting import ExportSettings, default_output, export_model
 from serving.inputs import Images, find_table, image_rows
 from serving.labeling import label, report_unreadable
-from serving.loading import EvaluationModel, check_heads, load_evaluation_model
+from serving.loading import EvaluationModel, check_data_needed, check_heads, load_evaluation_model
 from serving.scoring import Scores, score_table
 from serving.selective import Selection, check_precision, choose_threshold
 from timm.data.image_dataset import ImageDataset
@@ -116,19 +116,21 @@ class MultiLabel:
         }
         check_engine(engine, place, settings["precision"], compiler)
         self.engine = engine
-        self.tta, self.use_ema, self.number_format = tta, use_ema, settings["precision"]
+        self.tta, self.use_ema, self.data, self.number_format = tta, use_ema, data, settings["precision"]
         self.preprocessing = settings["preprocessing"]
         sources = [source] if isinstance(source, str | os.PathLike | Checkpoint) else list(source)
         if not sources:
             raise UsageError("there is no checkpoint: name the folder of a run, or a file")
-        members, self.checkpoints, self._unnamed = [], [], []
+        members, self.checkpoints, originals = [], [], []
         for one in sources:
             checkpoint = one if isinstance(one, Checkpoint) else read_model(one)
             members.append(load_evaluation_model(checkpoint, place, **settings))
-            if checkpoint.is_original and data is None:
-                self._unnamed.append(checkpoint.path)
+            if checkpoint.is_original:
+                originals.append(checkpoint.path)
             weightless = replace(checkpoint, state_dict={}, state_dict_ema=None, optimizer=None)
             self.checkpoints.append(weightless)
+        check_data_needed(data, self.checkpoints[0].path, bool(originals))
+        self._unnamed = originals if data is None else []
         self.ensemble: Ensemble = make_ensemble(members, [str(one.path) for one in self.checkpoints])
         self._unchecked = [(one, ready.model) for one, ready in zip(self.checkpoints, members, strict=True)]
         self._cells: dict[Path, dict[str, Cells]] = {}
@@ -277,7 +279,8 @@ class MultiLabel:
         source = self.checkpoints[0].path
         path = default_output(source, form) if output is None else Path(output)
         settings = ExportSettings(outputs=tuple(outputs))
-        export_model(read_model(source), form, path, settings, use_ema=self.use_ema, preprocessing=self.preprocessing)
+        same = {"use_ema": self.use_ema, "data": self.data, "preprocessing": self.preprocessing}
+        export_model(read_model(source), form, path, settings, **same)
         return path
 
     def label(
@@ -386,8 +389,7 @@ class MultiLabel:
         """
         if self._unnamed:
             raise UsageError(
-                f"{self._unnamed[0]} holds no class names: load this checkpoint with data=DATA, a data folder that "
-                "names the classes"
+                f"{self._unnamed[0]} holds no class names: give data=DATA, a data folder that names the classes"
             )
 
     def _loading_of(self, dataset: ImageDataset) -> dict[str, Any]:

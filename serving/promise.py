@@ -55,7 +55,7 @@ class Promise:
             self.selections = model.select(self.precision, validation)
             self.state = "kept"
         except UsageError as error:
-            reason = str(error).replace("validation=DATA", "--validation DATA").replace("data=DATA", "--data DATA")
+            reason = str(error).replace("validation=", "--validation ").replace("data=DATA", "--data DATA")
             self.state, self.reason = "none", reason
             _logger.warning(f"No abstention: {reason}")
         except Exception as error:

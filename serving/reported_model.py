@@ -62,6 +62,7 @@ def load_reported(
     use_ema: bool | None = None,
     batch_size: int = 64,
     workers: int = 0,
+    data: str | None = None,
     **settings: Any,
 ) -> ReportedModel:
     """Load the model of a run.
@@ -72,6 +73,7 @@ def load_reported(
         use_ema: whether to take the averaged weights; None takes them where their score chose the best checkpoint.
         batch_size: images that the model sees at a time.
         workers: processes that load images.
+        data: a data folder that names the classes of a checkpoint of the original; None for the run's.
         settings: further arguments of `serving.MultiLabel`.
 
     Raises:
@@ -88,7 +90,7 @@ def load_reported(
         batch_size=batch_size,
         workers=workers,
         tta=2 if flags.get("tta") == 2 else 0,
-        data=flags.get("data_dir") if checkpoint.is_original else None,
+        data=(data or flags.get("data_dir")) if checkpoint.is_original else None,
         **settings,
     )
     return ReportedModel(checkpoint.path.absolute().parent, model.checkpoints[0], model, averaged)

@@ -183,7 +183,7 @@ def test_a_validation_split_that_is_gone_is_named(run: Path, tmp_path: Path) -> 
     ):
         MultiLabel(gone, device="cpu").predict(images, precision=0.9)
     unnamed = save_checkpoint(tmp_path / "b.pth.tar", make_model())
-    with pytest.raises(UsageError, match="names no validation split: give one with validation=DATA"):
+    with pytest.raises(UsageError, match="names no validation split: give one with validation=TABLE"):
         MultiLabel(unnamed, device="cpu").predict(images, precision=0.9)
     other = tmp_path / "other"
     other.mkdir()

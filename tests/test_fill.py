@@ -208,7 +208,7 @@ def test_a_checkpoint_of_the_original_fills_with_the_names_of_its_table(
     save_as_original(make_model(), tmp_path / "old.pth.tar")
     words = ("--checkpoint", tmp_path / "old.pth.tar", "--attributes", "color")
     message = refusal(capsys, data, data / "table.csv", tmp_path / "f.csv", *words)
-    assert message.endswith("old.pth.tar holds no class names: add --data DATA, a data folder that names the classes")
+    assert message.endswith("old.pth.tar holds no class names: give --data DATA, a data folder that names the classes")
     names = tmp_path / "names"
     names.mkdir()
     sizes = CLASSES["size"] * 3

@@ -25,3 +25,9 @@ def test_what_the_user_wrote_keeps_its_words() -> None:
         raise UsageError("the run's output has no class 'an output' or 'device'; the table's device is not the run's")
     expected = "the run's --output has no class 'an output' or 'device'; the table's --device is not the run's"
     assert str(error.value) == expected
+
+
+def test_a_setting_with_a_value_becomes_a_flag_with_a_value() -> None:
+    with pytest.raises(UsageError) as error, naming_flags("img_size", "data=", **{"validation=": "--holdout"}):
+        raise UsageError("data has no validation: give data=DATA, validation=TABLE or img_size=64")
+    assert str(error.value) == "data has no validation: give --data DATA, --holdout TABLE or --img-size 64"

@@ -238,7 +238,7 @@ def test_a_checkpoint_of_the_original_loads(data: Path, tmp_path: Path) -> None:
     numbered = MultiLabel(tmp_path / "o.pth.tar", device="cpu")
     assert set(numbered.predict(data / "val.csv")["color"].to_pylist()) <= {"0", "1", "2"}
     for call in (lambda: numbered.evaluate(data), lambda: numbered.select(0.9, data)):
-        with pytest.raises(UsageError, match="holds no class names: load this checkpoint with data=DATA"):
+        with pytest.raises(UsageError, match="holds no class names: give data=DATA, a data folder"):
             call()
 
 

@@ -19,6 +19,7 @@ import test_ensemble
 import test_foreign_text
 import test_inference
 import test_multi_valued
+import test_original_names
 import test_report
 import test_validate
 import torch
@@ -57,6 +58,7 @@ SHOWN: dict[str, dict[str, Test]] = {
     },
     "inference.py": {
         "probabilities": test_ensemble.test_the_file_has_the_mean_of_the_calibrated_probabilities,
+        "data": test_original_names.test_classes_of_the_original_have_the_names_of_the_table,
         "checkpoint": test_inference.test_predictions_agree_with_the_scores_of_validate,
         "engine": test_engine.test_the_commands_give_equal_files_with_both_engines,
         "input": test_inference.test_a_folder_and_its_files_have_equal_labels,

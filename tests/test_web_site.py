@@ -111,7 +111,7 @@ def test_without_a_validation_split_the_page_says_why_it_promises_nothing(tmp_pa
     promise.wait()
     answer = request(make_site(Site(model, promise, None, None), "127.0.0.1"), "POST", "/photo", [photo(data)]).content
     assert answer["promise"]["state"] == "none"
-    assert "names no validation split: give one with --validation DATA" in answer["promise"]["reason"]
+    assert "names no validation split: give one with --validation TABLE" in answer["promise"]["reason"]
     assert not any(attribute["abstains"] for attribute in answer["attributes"])
 
 

@@ -1,7 +1,6 @@
 """app.py: its mistakes, and the page in a browser, which uploads a photograph, labels cells and reloads."""
 
 import csv
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from browser import SCREENS, Watched, accessibility_faults, open_browser
 from tiny_checkpoint import make_data, make_model, save_checkpoint
 
 import app
@@ -22,12 +22,6 @@ from serving.labeling_desk import LabelingDesk
 from serving.promise import Promise
 from serving.web_site import Site, make_site
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SWITCHES = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-]
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -92,12 +86,8 @@ def address(data: Path) -> Iterator[str]:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as driver:
-        yield driver.chromium.launch(executable_path=program, args=SWITCHES)
+    with open_browser() as opened:
+        yield opened
 
 
 def labels(data: Path) -> list[list[str]]:
@@ -106,13 +96,8 @@ def labels(data: Path) -> list[list[str]]:
 
 
 def test_a_browser_reads_a_photograph_labels_cells_and_reloads(browser: Any, address: str, data: Path) -> None:
-    page = browser.new_page()
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    watched = Watched(browser)
+    page, faults = watched.page, watched.faults
     page.goto(address)
 
     # a photograph, whose name is hostile
@@ -172,4 +157,21 @@ def test_a_browser_reads_a_photograph_labels_cells_and_reloads(browser: Any, add
     assert dict(labels(data)[1:]) == given
     assert read_table(data / "answers.csv").attributes == ("color",)
     assert not faults
-    assert all(url.startswith((address, "data:")) for url in asked)
+    assert all(url.startswith((address, "data:")) for url in watched.asked)
+
+
+def test_the_page_has_no_accessibility_fault_on_any_screen(browser: Any, address: str, data: Path) -> None:
+    for width, scheme in SCREENS:
+        watched = Watched(browser, width, scheme)
+        page = watched.page
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        page.set_input_files("#file", data / "images" / "val-0.png")
+        page.wait_for_selector("#attributes .attribute")
+        assert accessibility_faults(page) == [], (width, scheme)
+        page.click("#tab-queue")
+        page.get_by_text("0 of 4 labeled").wait_for()
+        assert accessibility_faults(page) == [], (width, scheme)
+        assert watched.overflow() <= 0, (width, scheme)
+        assert watched.faults == []
+        page.close()

@@ -15,6 +15,7 @@ from options.audit import parse_audit_args
 if __name__ == "__main__":
     parse_audit_args(check_paths=True)
 
+import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator
@@ -36,13 +37,17 @@ from reports.audit_page import Audit, write_audit_page
 from reports.findings_file import describe, summary_lines, write_findings
 from runtime.atomic_file import check_writable
 from runtime.errors import UsageError, printable, report_usage_errors
-from runtime.progress import progress_bar
+from runtime.log import set_up_log
+from runtime.progress import announced, progress_bar
 from training.flag_names import naming_flags
+
+_logger = logging.getLogger("audit")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Audit as the command line says."""
     args = parse_audit_args(argv)
+    set_up_log()
     with report_usage_errors("audit.py"), naming_flags("multi_valued", group_column="--group"):
         found = audit(args)
     if args.strict and found:
@@ -104,7 +109,8 @@ def audit(args: Namespace) -> bool:
 def duplicate_findings(args: Namespace, rows: AuditedRows, facts: ImageFacts, workers: int) -> Iterator[Finding]:
     """Yield the findings about images that occur twice: by pixels, by looks, and with a checkpoint by embedding."""
     images = np.flatnonzero(facts.readable & (facts.same == np.arange(len(facts.same))))
-    near = near_duplicates(facts.looks.take(images), args.similarity)
+    with announced(f"Comparing {len(images):,} images", _logger.info):
+        near = near_duplicates(facts.looks.take(images), args.similarity)
     near = Pairs(images[near.first], images[near.second], near.score, near.mirrored)
     yield from exact_findings(rows, facts)
     yield from pair_findings(rows, facts, near, "near", "correlation")

@@ -1,7 +1,8 @@
-"""What a long step says: a progress bar on a terminal, or one line in the log."""
+"""What a long step says: a progress bar on a terminal, or lines in the log."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -9,20 +10,61 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_logger = logging.getLogger("progress")
 
-def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = True) -> Any:
-    """Return a bar that disappears when it is closed. Without a terminal it is disabled and shows nothing.
+
+def progress_bar(total: int, title: str, unit: str = "batch", enabled: bool = True, lines: bool = True) -> Any:
+    """Return a bar that disappears when it is closed; without a terminal, a line in the log every ten seconds.
 
     Args:
         total: the number of steps.
-        title: the activity, shown in front of the bar.
+        title: the activity.
         unit: the name of a step.
-        enabled: whether to show the bar; only rank 0 should.
+        enabled: whether to show anything; only rank 0 should.
+        lines: whether to log lines without a terminal; a caller may have its own.
     """
+    if enabled and lines and not sys.stderr.isatty():
+        return ProgressLines(total, title, unit)
     from tqdm import tqdm  # a tenth of a second, which a mistake in a flag or a table need not wait for
 
     shown = enabled and sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=not shown, dynamic_ncols=True)
+
+
+class ProgressLines:
+    """Progress as lines in the log, for steps that take longer than the time between two lines.
+
+    Args:
+        total: the number of steps.
+        title: the activity.
+        unit: the name of a step.
+        seconds: the time between two lines.
+    """
+
+    disable = True  # as tqdm's bar says that it is not shown
+
+    def __init__(self, total: int, title: str, unit: str, seconds: float = 10.0) -> None:
+        self.total, self.title, self.seconds = total, title, seconds
+        self.units = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
+        self.done, self.last, self.said = 0, time.monotonic(), False
+
+    def update(self, count: int = 1) -> None:
+        """Count further steps, and say how many are done if the last line is old enough."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.last >= self.seconds or (self.said and self.done == self.total):
+            _logger.info(f"{self.title}: {self.done:,} of {self.total:,} {self.units}")
+            self.last, self.said = now, True
+
+    def close(self) -> None:
+        """Do nothing: a line in the log stays."""
+
+    def __enter__(self) -> ProgressLines:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing."""
 
 
 @contextmanager
@@ -41,31 +83,3 @@ def announced(text: str, say: Callable[[str], object], seconds: float = 2.0) -> 
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def reported_progress(
-    total: int, title: str, unit: str, say: Callable[[str], object], seconds: float = 10.0
-) -> Iterator[Callable[[int], None]]:
-    """Yield what takes the number of further steps: it moves a bar on a terminal, or says a line now and then.
-
-    Args:
-        total: the number of steps.
-        title: the activity.
-        unit: the name of a step.
-        say: what is called with a line, such as a logger's `info`.
-        seconds: the time between two lines.
-    """
-    done, last = 0, time.monotonic()
-    with progress_bar(total, title, unit) as bar:
-
-        def step(count: int) -> None:
-            nonlocal done, last
-            done += count
-            bar.update(count)
-            now = time.monotonic()
-            if bar.disable and (now - last >= seconds or done == total):
-                say(f"{title}: {done:,} of {total:,} {unit}s")
-                last = now
-
-        yield step

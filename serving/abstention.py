@@ -16,6 +16,7 @@ from catalog.label_space import UNKNOWN
 from catalog.splits import find_split
 from catalog.table import Table
 from runtime.errors import UsageError
+from runtime.progress import progress_bar
 from serving.ensemble import Ensemble
 from serving.scoring import scored_dataset, settle_unreadable
 from serving.selective import Floats, Selection
@@ -41,6 +42,7 @@ def labeled_cells(ensemble: Ensemble, table: Table, tta: int, loading: Mapping[s
     space = ensemble.label_space
     dataset = scored_dataset(table, ensemble.members[0], max_unreadable=0.01)
     parts: dict[str, list[Cells]] = {name: [] for name in space.attributes}
+    bar = progress_bar(len(dataset), f"Held-out cells of {table.path.name}", "image")
     for images, target in ensemble.batches(dataset, **loading):
         batch = ensemble.label(images, 1, tta)
         for name, truth in zip(space.attributes, by_attribute(target.cpu(), space), strict=True):
@@ -52,6 +54,8 @@ def labeled_cells(ensemble: Ensemble, table: Table, tta: int, loading: Mapping[s
             else:
                 known, right = truth != UNKNOWN, labels.ranked[:, 0].cpu() == truth
             parts[name].append((labels.confidence()[known.numpy()], right[known].numpy()))
+        bar.update(len(target))
+    bar.close()
     settle_unreadable(dataset, ensemble.members[0])
     return {
         name: (np.concatenate([scores for scores, _ in found]), np.concatenate([right for _, right in found]))

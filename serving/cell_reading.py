@@ -20,7 +20,7 @@ from catalog.label_space import UNKNOWN, LabelSpace
 from catalog.separated_cells import with_separator
 from catalog.table import Table
 from catalog.targets import encode_targets
-from runtime.progress import reported_progress
+from runtime.progress import progress_bar
 from serving.class_promise import HeldOut
 from serving.embedding import embed_batches
 from serving.ensemble import Ensemble, Labels
@@ -111,7 +111,7 @@ def read_cells(
     space, count, ready = ensemble.label_space, len(dataset), ensemble.members[0]
     cells = {name: _empty_cells(space, name, count, topk) for name in space.attributes}
     features = np.full((count, ready.model.num_features), np.nan, np.float32) if with_features else None
-    with reported_progress(count, title, "image", _logger.info) as step:
+    with progress_bar(count, title, "image") as bar:
         for images, rows in ensemble.batches(dataset, **loading):
             numbers = rows.cpu().numpy()
             if features is None:
@@ -121,7 +121,7 @@ def read_cells(
                 labels = ensemble.labels([logits], max(2, topk))
             for name, one in labels.items():
                 _put(cells[name], numbers, one)
-            step(len(rows))
+            bar.update(len(rows))
     errors = dataset.errors()
     report_unreadable(dataset, errors)
     _clear(cells, features, list(errors))

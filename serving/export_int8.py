@@ -25,6 +25,7 @@ _logger = logging.getLogger("export")
 
 LARGEST_LOSS = 0.5  # points of accuracy of an attribute
 _BATCH = 32
+_LINES = 10  # batches between two lines of the log
 
 
 class OnnxModel(nn.Module):
@@ -104,10 +105,11 @@ def check_accuracy(ready: EvaluationModel, file: Path, data: str, workers: int) 
     table = read_table(find_split(data, "val"), None)
     weights = [1.0] * len(ready.label_space)
     scores = []
-    for run in (ready.run, OnnxModel(file)):
+    for name, run in (("the model", ready.run), ("int8", OnnxModel(file))):
         dataset = scored_dataset(table, ready, max_unreadable=0.1)
         loader = _loader(ready, dataset, workers)
-        scored = score_model(replace(ready, run=run), dataset, loader, weights, tta=0, log_interval=len(loader) + 1)
+        _logger.info(f"Scoring {name} on {table.path}, {len(table):,} images")
+        scored = score_model(replace(ready, run=run), dataset, loader, weights, tta=0, log_interval=_LINES)
         scores.append(_accuracies(scored.metrics))
     losses = {name: scores[0][name] - value for name, value in scores[1].items()}
     for name, loss in losses.items():

@@ -13,6 +13,7 @@ from torch import Tensor
 from catalog.label_space import LabelSpace
 from catalog.table import Table
 from reports.run_results import Bools
+from runtime.progress import progress_bar
 from serving.loading import EvaluationModel, make_loader
 from serving.scoring import settle_unreadable
 from timm.data.target_codes import by_attribute, value_sets
@@ -92,7 +93,9 @@ def solve_on_features(
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
     dataset = TwoViewDataset(table.take(rows), targets[rows], None, ready.channels, max_unreadable=max_unreadable)
     loader = make_loader(ready, dataset, **loading)
-    features = extract_features(ready.network, loader, ready.autocast, ready.to_device, tta=tta)
+    with progress_bar(len(loader), f"Representations of {table.path.name}") as bar:
+        settings: dict[str, Any] = {"tta": tta, "after_batch": lambda images: bar.update()}
+        features = extract_features(ready.network, loader, ready.autocast, ready.to_device, **settings)
     settle_unreadable(dataset, ready)
     space, heads = ready.label_space, {}
     for name, labels in zip(space.attributes, by_attribute(features.target, space), strict=True):

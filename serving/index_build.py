@@ -232,7 +232,7 @@ def _embed(model: MultiLabel, dataset: ImageDataset, folder: Path, state: _State
     loader = make_loader(ready, dataset, **loading)
     batches = embed_batches(ready, loader, projection=info.representation == "z", tta=info.tta)
     start, before = time.perf_counter(), state.done
-    with progress_bar(info.rows, "Embedding", "image") as bar:
+    with progress_bar(info.rows, "Embedding", "image", lines=False) as bar:
         bar.update(state.done)
         for batch, (rows, values, logits) in enumerate(batches):
             if not np.isfinite(values).all():

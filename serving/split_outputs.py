@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reports.run_results import ImageMap, Ints
+from runtime.progress import progress_bar
 from serving.loading import EvaluationModel, make_loader
 from timm.data.two_view_dataset import TwoViewDataset
 
@@ -57,7 +58,9 @@ def split_outputs(
     model = ready.network
     representations, outputs, targets, tiles = [], [], [], []
     start = 0
-    for images, target in make_loader(ready, dataset, **loading):
+    loader = make_loader(ready, dataset, **loading)
+    bar = progress_bar(len(dataset), f"Reading {dataset.table.path.name}", "image")
+    for images, target in loader:
         moved = ready.to_device(images)
         with ready.autocast():
             h = model.forward_features(moved)
@@ -71,6 +74,8 @@ def split_outputs(
         if last > first:
             tiles.append(_tiles(images[torch.from_numpy(pictured[first:last] - start)], ready.data_config, side))
         start += len(target)
+        bar.update(len(target))
+    bar.close()
     names = model.label_space.attributes
     return SplitOutputs(
         torch.cat(representations),

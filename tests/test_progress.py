@@ -1,10 +1,11 @@
 """A step that takes long says what it does, and a short one says nothing."""
 
+import logging
 import threading
 
 import pytest
 
-from runtime.progress import announced, reported_progress
+from runtime.progress import ProgressLines, announced, progress_bar
 
 
 def test_a_long_step_says_what_it_does_while_it_runs() -> None:
@@ -31,19 +32,35 @@ def test_a_short_step_says_nothing_and_leaves_no_thread() -> None:
     assert threading.active_count() <= before
 
 
-def test_without_a_terminal_progress_is_lines_and_on_one_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    with reported_progress(2000, "Table", "image", said.append, seconds=0) as step:
-        step(1500)
-        step(500)
-    assert said == ["Table: 1,500 of 2,000 images", "Table: 2,000 of 2,000 images"]
-    said.clear()
-    with reported_progress(3, "Table", "image", said.append, seconds=3600) as step:
-        step(1)
-        step(2)
-    assert said == ["Table: 3 of 3 images"]
-    said.clear()
+def test_without_a_terminal_progress_is_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "progress")
+    with ProgressLines(2000, "Table", "image", seconds=0) as bar:
+        bar.update(1500)
+        bar.update(500)
+    assert caplog.messages == ["Table: 1,500 of 2,000 images", "Table: 2,000 of 2,000 images"]
+    caplog.clear()
+    with progress_bar(3, "Table") as bar:  # shorter than the time between two lines
+        bar.update()
+        bar.update(2)
+    assert caplog.messages == []
+    with ProgressLines(3, "Table", "batch", seconds=0) as bar:
+        bar.update()
+    assert caplog.messages == ["Table: 1 of 3 batches"]
+
+
+@pytest.mark.parametrize("settings", [{"enabled": False}, {"lines": False}])
+def test_another_rank_and_a_caller_with_its_own_lines_log_none(settings: dict[str, bool]) -> None:
+    bar = progress_bar(3, "Table", **settings)
+    assert bar.disable
+    assert not isinstance(bar, ProgressLines)
+
+
+def test_on_a_terminal_progress_is_a_bar(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "progress")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with reported_progress(2, "Table", "image", said.append, seconds=0) as step:
-        step(2)
-    assert said == []
+    with progress_bar(2, "Table", "image") as bar:
+        bar.update(2)
+    assert caplog.messages == []
+    assert "Table" in capsys.readouterr().err

@@ -32,7 +32,7 @@ class EpochLog:
     ) -> None:
         self.logger, self.epoch, self.batches, self.interval = logger, epoch, batches, interval
         self.processes, self.enabled = processes, enabled
-        self.bar = progress_bar(batches, f"Train: {epoch}", enabled=enabled)
+        self.bar = progress_bar(batches, f"Train: {epoch}", enabled=enabled, lines=False)
         self.since = self.logged = time.perf_counter()
         self.start = self.since
         self.data_time = self.data_total = 0.0

@@ -9,14 +9,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny_checkpoint import make_data, make_model, save_checkpoint
+from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 
 import export
 import validate
+from catalog.label_space import LabelSpace
 from runtime.errors import UsageError
 from serving import MultiLabel
 from serving.exported import read_model
-from timm.models.multi_label import build_model
+from timm.models.multi_label import build_model, create_multi_label_model
 
 torch.set_num_threads(1)
 
@@ -124,3 +125,25 @@ def test_a_model_is_exported_from_python(sources: dict[str, Path], tmp_path: Pat
     assert (folder / "model.safetensors").read_bytes() == (sources["timm"] / "model.safetensors").read_bytes()
     with pytest.raises(UsageError, match="is exported, so its weights are out of reach: name the checkpoint"):
         MultiLabel(sources["onnx"]).export("timm", tmp_path / "third")
+
+
+@pytest.mark.parametrize("form", ["timm", "onnx"])
+def test_an_attribute_with_several_values_keeps_its_threshold_and_separator(tmp_path: Path, form: str) -> None:
+    data = make_data(tmp_path / "data")
+    plain = make_model()
+    space = LabelSpace({"tags": CLASSES["color"], "size": CLASSES["size"]}, ["tags"], ";")
+    model = create_multi_label_model("test_efficientnet", space, image_size=(3, 32, 32), projection_dim=8)
+    model.load_state_dict(plain.state_dict())
+    model.config["data_config"] = plain.config["data_config"]
+    chosen = {"thresholds": {"tags": 0.3}, "temperatures": {"tags": 3.0}}
+    checkpoint = save_checkpoint(tmp_path / "tags.pth.tar", model.eval(), args={"data_dir": str(data)}, **chosen)
+    output = tmp_path / {"timm": "folder", "onnx": "tags.onnx"}[form]
+    export.main([str(checkpoint), "--format", form, "-o", str(output)])
+    first, other = MultiLabel(checkpoint, device="cpu"), MultiLabel(output, device="cpu")
+    assert other.label_space == first.label_space
+    assert other.ready.thresholds == first.ready.thresholds == {"tags": 0.3}
+    expected, found = (model.predict(data / "val.csv").to_pydict() for model in (first, other))
+    assert found["tags"] == expected["tags"]
+    counts = {text.count(";") + bool(text) for text in expected["tags"]}
+    assert {1, 2} <= counts  # some images have one value, and others two
+    assert found["size"] == expected["size"]

@@ -43,7 +43,9 @@ def fitting_prefetch(workers: int, batch_bytes: int, sharers: int) -> Prefetch:
         return Prefetch(workers)
     fitting = Prefetch(min(workers, max(0, batches)), 1)
     wanted = (workers * _AHEAD + _IN_USE) * batch_bytes * sharers / _SHARE
-    loads = f"{fitting.workers} prepare one batch each" if fitting.workers else "the main process loads alone"
+    loads = (
+        f"only {fitting.workers} will load, a batch at a time" if fitting.workers else "the main process loads alone"
+    )
     _logger.warning(
         f"Shared memory is short: {SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {workers} workers fill "
         f"{wanted / 2**20:.0f} MiB, so {loads}. Enlarge it, in Docker with docker run "

@@ -5,7 +5,7 @@
 
 DATA's tables hold the photographs. Each photograph alone gives one row, and further rows show one of its halves: left,
 right, upper, lower, magnified to the size of the photograph. So every row has an image of its own, as hard to decode
-as a photograph. The labels of a half are those of the photograph. One audit of all rows is timed, with its start.
+as a photograph. A half has the labels of its photograph. One audit of all rows is timed, with its start.
 """
 
 from __future__ import annotations

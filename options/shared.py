@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from options.parser import Group
 from options.rules import Need, flag, on
 from options.values import FRACTION, POSITIVE, SIDE, WORKERS, separator, views_at_test
+from runtime.slurm import slurm_tasks
 
 # what to do when memory is exhausted
 SMALLER = "use a smaller --batch-size or --img-size"
@@ -142,8 +143,11 @@ def tta_flag(group: Group) -> None:
 
 
 def processes() -> int:
-    """Return the number of processes that the launcher started, from the variables that timm reads."""
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    """Return the number of processes that the launcher started; 1 if its variables are no numbers."""
+    try:
+        return int(os.environ.get("WORLD_SIZE") or slurm_tasks())
+    except ValueError:
+        return 1  # the sentence about it comes when the processes join
 
 
 def shared_conflicts(args: argparse.Namespace) -> Iterator[str]:

@@ -16,6 +16,9 @@ from runtime.host_memory import keep_freed_memory
 from runtime.log import set_up_log
 from runtime.process_group import join_process_group, launched_place
 from runtime.rank_watch import end_watch
+from runtime.slurm import works_alone_in_slurm
+
+_logger = logging.getLogger("process")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,11 @@ def set_up_process(
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True
     set_up_log(logging.INFO if process.is_primary else logging.ERROR)
+    if place is None and works_alone_in_slurm():
+        _logger.warning(
+            f"This Slurm job has {os.environ['SLURM_NTASKS']} tasks, but srun did not start this process, so it works "
+            "alone: to use all, put srun before the command"
+        )
     return process
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from runtime.errors import LostRank, UsageError, first_line
 from runtime.rank_watch import RankWatch, listed, meet, start_watch, this_rank
+from runtime.slurm import works_alone_in_slurm
 from timm.utils.distributed import is_distributed_env, world_info_from_env
 
 _PATIENCE = 300.0  # seconds until all processes have started
@@ -48,10 +49,9 @@ def launched_place() -> Place | None:
         UsageError: the environment speaks of several processes, but nothing has started them together.
     """
     if "WORLD_SIZE" not in os.environ:
-        _check_slurm()
         _check_mpi()
     try:
-        if not is_distributed_env():
+        if works_alone_in_slurm() or not is_distributed_env():
             return None
         place = Place(*world_info_from_env())
     except ValueError as error:
@@ -90,21 +90,6 @@ def check_single(reason: str) -> None:
     """
     if launched_place() is not None:
         raise UsageError(f"{reason}: start a single process, without torchrun, or with srun --ntasks=1")
-
-
-def _check_slurm() -> None:
-    """Refuse to be the only process of a Slurm job with several tasks, which srun has not started.
-
-    A batch script runs with the job's number of tasks in its environment. Only srun sets the variables of a step.
-    """
-    tasks = os.environ.get("SLURM_NTASKS", "1")
-    if tasks == "1" or os.environ.get("SLURM_PROCID", "0") != "0":
-        return
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
-        raise UsageError(
-            f"this Slurm job has {tasks} tasks (SLURM_NTASKS), but srun did not start this process, so the others "
-            "would never come: put srun before the command, or for a single process srun --ntasks=1"
-        )
 
 
 def _check_mpi() -> None:

@@ -4,8 +4,10 @@ import socket
 
 import pytest
 
+from options.shared import processes
 from runtime import process_group
 from runtime.errors import LostRank, UsageError
+from runtime.process import set_up_process
 from runtime.process_group import Place, join_process_group, launched_place
 
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE")
@@ -33,6 +35,8 @@ def put(environment: pytest.MonkeyPatch, words: str) -> None:
         ("", None),
         ("WORLD_SIZE=1 RANK=0", None),
         ("SLURM_NTASKS=1 SLURM_PROCID=0", None),
+        ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0", None),  # in a batch script, or beside srun
+        ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 MASTER_ADDR=127.0.0.1 MASTER_PORT=1", None),
         ("WORLD_SIZE=4 RANK=3 LOCAL_RANK=1", Place(1, 3, 4)),
         ("SLURM_NTASKS=4 SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0", Place(0, 0, 4)),
         ("SLURM_NTASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1", Place(1, 3, 4)),
@@ -47,17 +51,29 @@ def test_a_launcher_gives_a_place(environment: pytest.MonkeyPatch, words: str, p
     assert launched_place() == place
 
 
+def test_a_process_that_srun_did_not_start_says_that_it_works_alone(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(environment, "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=1")
+    process = set_up_process("cpu")
+    assert (process.distributed, process.world_size, processes()) == (False, 1, 1)
+    sentence = "This Slurm job has 4 tasks, but srun did not start this process, so it works alone"
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0", "this Slurm job has 4 tasks .* put srun before the command"),
-        ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1", "this Slurm job has 4 tasks .* srun --ntasks=1"),
         ("OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1", "an MPI launcher has started 2 processes"),
         ("WORLD_SIZE=2", "WORLD_SIZE is 2, but RANK is not set: start with distributed_train.sh"),
         ("WORLD_SIZE=2 RANK=2", "RANK is 2, but WORLD_SIZE is 2: set RANK from 0 to 1"),
         (
             "WORLD_SIZE=two RANK=0",
             "the launcher's environment variable WORLD_SIZE is 'two', not a number: correct or unset",
+        ),
+        (
+            "SLURM_NTASKS=four SLURM_PROCID=0",
+            "the launcher's environment variable SLURM_NTASKS is 'four', not a number",
         ),
     ],
 )

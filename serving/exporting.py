@@ -18,7 +18,7 @@ from options.export import ENDINGS
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 from serving.export_check import check_equal, example_images
-from serving.export_int8 import calibration_batches, check_accuracy, quantize
+from serving.export_int8 import write_int8
 from serving.export_onnx import load_onnx, triton_config, write_onnx
 from serving.export_outputs import NamedOutputs, metadata
 from serving.export_timm import FOLDER_FILES, is_written_by_us, load_folder, stock_model, write_timm_folder
@@ -140,11 +140,9 @@ def _export_onnx(settings: ExportSettings, ready: EvaluationModel, images: Tenso
             whole = file.with_name(f"{file.name}-float32")
             file.rename(whole)
             try:
-                batches = calibration_batches(ready, settings.int8, settings.calibration_images, settings.workers)
-                quantize(whole, file, batches)
+                write_int8(ready, whole, file, settings.int8, settings.calibration_images, settings.workers)
             finally:
                 whole.unlink(missing_ok=True)
-            check_accuracy(ready, file, settings.int8, settings.workers)
     if settings.triton:
         entry = Path(settings.triton) / output.stem
         sizes = {name: values.shape[1] for name, values in expected.items()}

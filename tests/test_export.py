@@ -1,10 +1,12 @@
 """export.py: other tools load what it writes, without this project, and get the checkpoint's outputs."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -159,16 +161,43 @@ def test_int8_is_written_only_where_it_keeps_the_accuracy(
     monkeypatch.setattr(export_int8, "LARGEST_LOSS", 100.0)
     export.main(words)
     log = capsys.readouterr().err
-    assert "int8: color: " in log
-    assert "int8: size: " in log
+    [line] = [line for line in log.splitlines() if line.startswith("int8 in ")]
+    assert re.fullmatch(r"int8 in (\d+) of \1 layers: color: .* points\)  size: .* points\)", line)
     whole = tmp_path / "whole.onnx"
     export.main([*words[:3], "-o", str(whole)])
     assert file.stat().st_size < whole.stat().st_size
     monkeypatch.setattr(export_int8, "LARGEST_LOSS", -100.0)
     file.unlink()
     sentence = refusal(capsys, *words)
-    assert "nothing was written" in sentence
+    assert "even with half of the layers in float32: nothing was written" in sentence
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.onnx"]
+
+
+def test_the_first_layers_stay_float32_where_int8_loses_too_much(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = iter([{"color": 90.0}, {"color": 80.0}, {"color": 89.4}, {"color": 89.6}])  # float32, then int8
+    monkeypatch.setattr(export_int8, "_scores", lambda *_: next(scores))
+    file = tmp_path / "small.onnx"
+    words = [str(checkpoint), "--format", "onnx", "-o", str(file), "--int8", str(checkpoint.parent / "data")]
+    export.main([*words, "-j", "0", "--calibration-images", "8"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("int8 in ")]
+    assert [line.partition("color: ")[2] for line in lines] == [
+        "80.0 (-10.0 points)",
+        "89.4 (-0.6 points)",
+        "89.6 (-0.4 points)",
+    ]
+    kept = [int(count) for line in lines for count in re.findall(r"int8 in (\d+) of", line)]
+    assert kept == sorted(kept, reverse=True)
+    nodes = onnx.load(file).graph.node
+    stored = {output: node.op_type for node in nodes for output in node.output}
+    quantized = [
+        any(stored.get(name) == "DequantizeLinear" for name in node.input[1:2])
+        for node in nodes
+        if node.op_type in ("Conv", "MatMul", "Gemm")
+    ]
+    assert quantized.count(True) == kept[-1]
+    assert quantized == sorted(quantized)  # the layers in float32 are the first
 
 
 def test_an_export_that_differs_is_refused(images: Tensor) -> None:

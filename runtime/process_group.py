@@ -55,7 +55,8 @@ def launched_place() -> Place | None:
             return None
         place = Place(*world_info_from_env())
     except ValueError as error:
-        name = next((name for name in _NUMBERS if not _is_whole(os.environ.get(name, "0"))), "WORLD_SIZE")
+        names = (*_NUMBERS, "SLURM_STEP_NUM_TASKS")
+        name = next((name for name in names if not _is_whole(os.environ.get(name, "0"))), "WORLD_SIZE")
         raise UsageError(
             f"the launcher's environment variable {name} is {os.environ.get(name)!r}, not a number: correct or unset it"
         ) from error

@@ -44,7 +44,7 @@ class OnnxModel(nn.Module):
 def write_int8(ready: EvaluationModel, source: Path, target: Path, data: str, images: int, workers: int) -> None:
     """Write an int8 copy of an ONNX file that keeps the accuracy on the validation table.
 
-    The first layers lose most. If all layers in int8 lose too much, the first eighth, quarter or half stays in float32.
+    If all layers in int8 lose too much, the first eighth, quarter or half stays in float32.
 
     Args:
         ready: the model.
@@ -55,11 +55,17 @@ def write_int8(ready: EvaluationModel, source: Path, target: Path, data: str, im
         workers: processes that load images.
 
     Raises:
-        UsageError: in each form the accuracy of an attribute falls by more than half a point.
+        UsageError: in each form the accuracy of an attribute falls by more than half a point, or no attribute of the
+            model has a label, so that the accuracy is unknown.
     """
     table = read_table(find_split(data, "val"), None)
-    batches = calibration_batches(ready, data, images, workers)
     before = _scores(ready, source, table, workers)
+    if not before:
+        raise UsageError(
+            f"{table.path} has no label of {', '.join(ready.label_space.attributes)}, so --int8 cannot be judged: "
+            "name a data folder with labels"
+        )
+    batches = calibration_batches(ready, data, images, workers)
     losses: dict[str, float] = {}
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"

@@ -173,6 +173,16 @@ def test_int8_is_written_only_where_it_keeps_the_accuracy(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.onnx"]
 
 
+def test_int8_needs_labels_that_show_its_loss(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export_int8, "_scores", lambda *_: {})
+    data = checkpoint.parent / "data"
+    words = [str(checkpoint), "--format", "onnx", "-o", str(tmp_path / "a.onnx"), "--int8", str(data), "-j", "0"]
+    assert f"{data / 'val.csv'} has no label of color, size" in refusal(capsys, *words)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_first_layers_stay_float32_where_int8_loses_too_much(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,7 @@ def test_a_checkpoint_of_the_original_is_shown_by_the_numbers_of_its_classes(tmp
         answer = read_photo(model, picture.convert("RGB"), promise.selections)
     assert {one["name"] for one in answer["attributes"][0]["classes"]} == {"0", "1", "2"}
     assert promise.state == "none"
-    assert "load this checkpoint with --data DATA" in promise.reason
+    assert "give --data DATA" in promise.reason
 
 
 def test_a_model_of_gray_images_sees_gray(tmp_path: Path, image: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_process_that_srun_did_not_start_says_that_it_works_alone(
             "WORLD_SIZE=two RANK=0",
             "the launcher's environment variable WORLD_SIZE is 'two', not a number: correct or unset",
         ),
+        ("SLURM_NTASKS=2 SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=x", ".* SLURM_STEP_NUM_TASKS is 'x', not a number"),
         (
             "SLURM_NTASKS=four SLURM_PROCID=0",
             "the launcher's environment variable SLURM_NTASKS is 'four', not a number",

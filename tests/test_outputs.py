@@ -61,7 +61,7 @@ def test_the_first_checkpoint_that_fails_leaves_nothing_to_resume(
 def test_a_folder_that_vanished_is_one_sentence(tmp_path: Path) -> None:
     outputs = make_outputs(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(UsageError, match="No such file or directory"):
+    with pytest.raises(UsageError, match=r"No such file or directory\. The folder was removed, .*: start again"):
         outputs.save_recovery(0, 3)
 
 

@@ -227,10 +227,12 @@ class Outputs(NoOutputs):
 
     def _way_out(self) -> str:
         """Return what a user must do after a file could not be written."""
+        if not self.folder.exists():
+            return "The folder was removed, with all that it held: start again"
         newest = newest_checkpoint(self.folder)
         try:
             free, size = shutil.disk_usage(self.folder).free, newest.stat().st_size if newest else 0
-        except OSError:  # the folder is gone
+        except OSError:  # the folder cannot be read
             newest = None
         if newest is None:
             return "No checkpoint is complete: make room or name another --output, and start again"

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from command import command_parser, run_command
 from PIL import Image
 
+from catalog.data_error import DataError
 from catalog.splits import find_split
 from catalog.table import read_table
 
@@ -35,7 +36,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train.csv and val.csv")
     parser.add_argument("--rows", type=int, default=10_000, help="rows of the table (default: %(default)s)")
     args = parser.parse_args()
-    tables = [read_table(find_split(args.data, split), None, False) for split in ("train", "val")]
+    try:
+        tables = [read_table(find_split(args.data, split), None, False) for split in ("train", "val")]
+    except DataError as error:
+        parser.error(str(error))
     attributes = tables[0].attributes
     photographs = [
         (args.data / table.image_path(row), labels)

@@ -254,7 +254,7 @@ def missing_files(args: argparse.Namespace) -> Iterator[str]:
     """Yield a sentence for each named path that is missing or cannot be read, before torch is imported."""
     given = vars(args)
     split = "split" if "split" in given else "train_split"
-    for folder in ("data_dir", "data"):
+    for folder in ("data_dir", "data", "int8"):
         # A split may be a file anywhere, and then needs no folder.
         if given.get(folder) and not Path(given[folder]).is_dir() and not Path(given.get(split) or "").is_file():
             place = Path(given[folder])

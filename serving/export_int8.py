@@ -72,8 +72,8 @@ def write_int8(ready: EvaluationModel, source: Path, target: Path, data: str, im
         shapes: Any = needs_package("onnxruntime.quantization.shape_inference")
         shapes.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         layers = layer_names(prepared)
-        for share in KEPT:
-            kept = layers[: round(share * len(layers))]
+        for count in dict.fromkeys(round(share * len(layers)) for share in KEPT):  # a tiny model has fewer forms
+            kept = layers[:count]
             quantize(prepared, target, batches, kept)
             after = _scores(ready, target, table, workers)
             losses = {name: before[name] - value for name, value in after.items()}

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -14,6 +16,7 @@ from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 from torch import Tensor
 
 import export
+from options.export import parse_export_args
 from runtime.commit import commit
 from runtime.errors import UsageError
 from serving import export_int8, export_onnx, exporting
@@ -219,6 +222,15 @@ def test_an_export_that_differs_is_refused(images: Tensor) -> None:
         check_equal(lambda batch: {"color": torch.full((len(batch), 3), torch.nan)}, expected, images, "x")
     with pytest.raises(UsageError, match="takes only batches of 5 images"):
         check_equal(lambda batch: {"color": torch.ones(5, 3)}, expected, images, "x")
+
+
+def test_a_missing_folder_for_int8_is_answered_before_the_export(
+    checkpoint: Path, tmp_path: Path, mistake: Callable[..., str]
+) -> None:
+    words = (str(checkpoint), "--format", "onnx", "--int8", str(tmp_path / "gone"))
+    assert f"no such data folder: {tmp_path / 'gone'}" in mistake(
+        *words, parse=partial(parse_export_args, check_paths=True)
+    )
 
 
 def test_mistakes_get_one_sentence(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

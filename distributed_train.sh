@@ -53,9 +53,14 @@ import logging, signal, sys
 handled = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
            if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
 
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+try:
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+except ImportError as error:
+    print(f"distributed_train.sh: error: {sys.executable} cannot use torch ({error}): make an environment with make env, "
+          "or name another interpreter in PYTHON", file=sys.stderr)
+    sys.exit(2)
 
 logging.disable(logging.ERROR)
 try:

@@ -10,7 +10,10 @@ of one image, stay in one table. The same seed gives the same tables, whatever t
 column or folders say train, val and test, that is kept. Images are not copied.
 """
 
-from __future__ import annotations
+from options.split import parse_split_args, shares
+
+if __name__ == "__main__":
+    parse_split_args()  # --help and a misspelled flag answer at once
 
 import logging
 import shlex
@@ -34,7 +37,6 @@ from catalog.split_paths import paths_from
 from catalog.split_source import PARTS, SplitSource, read_split_source
 from catalog.stratify import Labels, table_labels
 from catalog.write_parts import check_places, write_parts
-from options.split import parse_split_args, shares
 from reports.split_report import split_lines, together_line
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.log import set_up_log

@@ -23,7 +23,7 @@ from options.rules import Declaration, Rules, flag
 from options.run_folder import AUTO
 from options.values import Mapped, Number, Switch, shortened
 from options.yaml_file import YamlWords
-from runtime.errors import UsageError, interrupt_quietly, print_any_text, printable, system_errors_explained
+from runtime.errors import UsageError, print_any_text, printable, system_errors_explained
 from runtime.regular_file import irregular_file
 
 Kind = Callable[[str], Any] | list[str] | str
@@ -226,8 +226,6 @@ def parse(
         conflicts: yields a sentence for each mistake that involves several flags.
     """
     print_any_text()
-    if check_paths:  # the command's own file runs, and imports next
-        interrupt_quietly()
     typed = parser.read(sys.argv[1:] if argv is None else argv)
     recipe = parser.read_yaml(typed["config"]) if typed.get("config") else {}
     args = parser.combine(recipe, typed)

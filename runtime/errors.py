@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 # Control characters, line separators, marks of writing direction, and halves of characters. Names of files, columns and
 # classes may hold them. A terminal obeys some, and others make a line look like another.
@@ -51,19 +50,6 @@ def print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def interrupt_quietly() -> None:
-    """Let Ctrl-C end the process with one line, and no traceback, where nothing else handles it: during imports."""
-    sys.excepthook = _without_interrupts
-
-
-def _without_interrupts(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback, or one line for Ctrl-C; Python then ends with the signal's status."""
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr, flush=True)
-    else:
-        sys.__excepthook__(kind, error, trace)
 
 
 class LocalError(UsageError):

@@ -1,6 +1,5 @@
 """Reports of a user's mistakes, and the exit status of a script."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -180,14 +179,3 @@ def test_what_torch_raises_for_too_large_a_tensor_is_recognized():
 
 def test_an_interrupt_is_not_taken_for_the_end_of_memory():
     assert exhausted(KeyboardInterrupt("out of memory")) == ""
-
-
-def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
-    code = (
-        "from options.parser import parse; from options.search import search_parser; import os, signal; "
-        "parse(search_parser(), ['a.jpg'], True, lambda args: iter(())); os.kill(os.getpid(), signal.SIGINT)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, "\n-c: interrupted\n")

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-COMMANDS = ("train.py", "validate.py", "inference.py", "refit.py", "choose.py")
+LEARNING = ("train.py", "validate.py", "inference.py", "refit.py", "choose.py")
+CATALOG = ("audit.py", "split.py", "fill.py", "embed.py", "search.py", "report.py", "export.py")
+COMMANDS = (*LEARNING, *CATALOG)
 # Flags with which each command takes a second on the sound data. Paths are relative to the case's folder.
 TINY = ("--img-size", "32", "-j", "0", "--device", "cpu")
 TRAIN = (*TINY, "--model", "test_resnet", "-b", "4", "--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0")
@@ -85,12 +87,31 @@ def link_checkpoint(sound: Path, place: Path) -> str:
     return "in/sound.pth.tar"
 
 
-def on_data(command: str, data: str, checkpoint: str) -> list[str]:
-    """Return a command's words for a data folder and a checkpoint."""
+def link_index(sound: Path, place: Path) -> str:
+    """Link the sound index into the case's folder; return its path there."""
+    (place / "in").mkdir(exist_ok=True)
+    (place / "in" / "index").symlink_to(sound / "out" / "index")
+    return "in/index"
+
+
+def on_data(command: str, data: str, checkpoint: str, index: str = "in/index") -> list[str]:
+    """Return a command's words for a data folder, a checkpoint and an index."""
+    trained = ["--checkpoint", checkpoint]
     return {
         "train.py": ["train.py", data, *TRAIN],
         "validate.py": ["validate.py", data, "--checkpoint", checkpoint, *SERVE, "--no-latency", "--per-class", "out"],
         "inference.py": ["inference.py", f"{data}/train.csv", "--checkpoint", checkpoint, *SERVE, "-o", "out/p.csv"],
         "refit.py": ["refit.py", checkpoint, data, *SERVE, "-o", "out/refitted.pth.tar"],
         "choose.py": ["choose.py", data, *TINY, "--model", "test_resnet", "--budget", "4s", "--output", "out"],
-    }[command]
+        "audit.py": ["audit.py", data, "-j", "0", "-o", "out/audit"],
+        "split.py": ["split.py", f"{data}/train.csv", "-o", "out/tables"],
+        "fill.py": ["fill.py", f"{data}/train.csv", *trained, *SERVE, "--holdout", f"{data}/val.csv",
+                    *("--precision", "0.5", "-o", "out/filled.csv"),
+                    *("--queue", "out/queue.csv", "--suspects", "out/suspects.csv")],
+        "embed.py": ["embed.py", f"{data}/train.csv", *trained, *SERVE, "-o", "out/new-index"],
+        "search.py": ["search.py", f"{data}/images/0.png", *trained, "--index", index, "--device", "cpu",
+                      "-o", "out/hits.csv"],
+        "report.py": ["report.py", checkpoint, "--data-dir", data, *SERVE, "-o", "out/report.html"],
+        "export.py": ["export.py", checkpoint, "--format", "timm", "--images", f"{data}/val.csv",
+                      "-o", "out/exported"],
+    }[command]  # fmt: skip

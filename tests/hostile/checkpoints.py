@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from hostile.case import SERVE, TINY, TRAIN, Case, copy_data
+from hostile.case import SERVE, TINY, TRAIN, Case, copy_data, link_index, on_data
 from hostile.odd import TEXTS, damaged
 from hostile.tables import THINGS
 
@@ -28,6 +28,7 @@ FILE = "in/run/last.pth.tar"
 def make(rng: random.Random, place: Path, sound: Path) -> Case:
     """Return a command on a hostile checkpoint, in a run's folder of its own."""
     copy_data(sound, place)
+    link_index(sound, place)
     folder = place / "in" / "run"
     folder.mkdir()
     for name in ("summary.csv", "args.yaml"):
@@ -60,6 +61,8 @@ USES: tuple[Callable[[str], list[str]], ...] = (
     lambda file: ["refit.py", file, "in/data", *SERVE, "-o", "out/refitted.pth.tar"],
     lambda file: ["choose.py", "in/data", *TINY, "--model", "test_resnet", "--budget", "4s", "--output", "out",
                   "--initial-checkpoint", file],
+    *(lambda file, command=command: on_data(command, "in/data", file)
+      for command in ("fill.py", "embed.py", "search.py", "report.py", "export.py")),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hostile.case import COMMANDS, Case, copy_data, link_checkpoint, on_data
+from hostile.case import COMMANDS, Case, copy_data, link_checkpoint, link_index, on_data
 
 # Variables and their odd values; None deletes one. Launchers' variables alone start no process group.
 VARIABLES: dict[str, tuple[str | None, ...]] = {
@@ -68,6 +68,7 @@ AT_START: dict[str, tuple[str | None, ...]] = {
 def make(rng: random.Random, place: Path, sound: Path) -> Case:
     """Return a sound command in hostile surroundings."""
     data, checkpoint = copy_data(sound, place), link_checkpoint(sound, place)
+    link_index(sound, place)
     if rng.random() < 0.5:  # names that not every encoding has
         for table in ("train.csv", "val.csv"):
             text = (
@@ -106,7 +107,6 @@ def _limits(case: Case, place: Path, rng: random.Random) -> str:
 
 
 LIMITS = (
-    ("RLIMIT_FSIZE", 0),
     ("RLIMIT_FSIZE", 100),
     ("RLIMIT_FSIZE", 3000),
     ("RLIMIT_FSIZE", 1_000_000),
@@ -173,11 +173,20 @@ def _full(out: Path) -> None:
         "recipe.yaml",
         "state.json",
         "color.csv",
+        "audit/audit.html",
+        "tables/train.csv",
+        "filled.csv",
+        "queue.csv",
+        "hits.csv",
+        "report.html",
+        "exported/config.json",
+        "new-index/rows.parquet",
     )
     for name in names:
         (out / name).mkdir(parents=True, exist_ok=True)
 
 
+OUTPUT_FOLDERS = ("audit", "tables", "exported", "new-index")
 OUTPUTS: dict[str, Callable[[Path], object]] = {
     "read-only": lambda out: out.chmod(0o555),
     "read-only and hidden": lambda out: out.chmod(0o000),
@@ -189,7 +198,8 @@ OUTPUTS: dict[str, Callable[[Path], object]] = {
     "in /proc": _instead(lambda out: out.symlink_to("/proc/self")),
     "full of folders": _full,
     "full of old files": lambda out: [
-        (out / name).write_bytes(b"\xff old") for name in ("p.csv", "refitted.pth.tar", "run", "state.json")
+        (out / name).write_bytes(b"\xff old")
+        for name in ("p.csv", "refitted.pth.tar", "run", "state.json", *OUTPUT_FOLDERS, "filled.csv", "hits.csv")
     ],
     "missing": shutil.rmtree,
 }

@@ -7,19 +7,30 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hostile.case import Case, copy_data, link_checkpoint, on_data
+from hostile.case import Case, copy_data, link_checkpoint, link_index, on_data
 from hostile.odd import NUMBERS, PATHS, TEXTS
 from hostile.tables import THINGS
+from options.audit import audit_parser
 from options.choose import choose_parser
+from options.embed import embed_parser
+from options.export import export_parser
+from options.fill import fill_parser
 from options.inference import inference_parser
 from options.parser import Parser
 from options.refit import refit_parser
+from options.report import report_parser
+from options.search import search_parser
+from options.split import split_parser
 from options.train import train_parser
 from options.validate import validate_parser
 
 PARSERS: dict[str, Parser] = {
     parser.prog: parser
-    for parser in (train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser())
+    for parser in (
+        *(train_parser(), validate_parser(), inference_parser(), refit_parser(), choose_parser()),
+        *(audit_parser(), split_parser(), fill_parser(), embed_parser(), search_parser()),
+        *(report_parser(), export_parser()),
+    )
 }
 # Values that a flag may well take, so that combinations get beyond the parser.
 PLAUSIBLE: dict[str, tuple[str, ...]] = {
@@ -74,6 +85,23 @@ PLAUSIBLE: dict[str, tuple[str, ...]] = {
     "initial_checkpoint": ("in/sound.pth.tar",),
     "resume": ("in/sound.pth.tar",),
     "checkpoint": ("in/sound.pth.tar", "in/*.pth.tar", "in"),
+    "index": ("in/index", "in", "in/data"),
+    "where": (
+        "color=red",
+        "color!=red",
+        "color:probability>=0.9",
+        "color>",
+        "=",
+        "x=1",
+        "tags=new",
+        "color:probability>=x",
+        "color=\x1b[31m",
+    ),
+    "output": ("out/x.csv", "out/x.html", "out/x.json", "out/x.png", "out/x.parquet", "out", "in/data/train.csv"),
+    "holdout": ("in/data/val.csv", "in/data", "in/data/train.csv"),
+    "group": ("color", "image_path", "x", "tags"),
+    "format": ("timm", "torch", "onnx"),
+    "engine": ("numpy", "faiss", "auto", "torch", "onnx"),
     "config": ("in/data/train.csv", "in/text.txt"),
     "candidates": ("frozen", "labels joint", "pretrain"),
     "img_size": ("32", "8", "1", "33"),
@@ -117,6 +145,7 @@ def make(rng: random.Random, place: Path, sound: Path) -> Case:
     """Return a command with one to six odd flags after the flags of a tiny run."""
     copy_data(sound, place)
     checkpoint = link_checkpoint(sound, place)
+    link_index(sound, place)
     surroundings(place)
     command = rng.choice(("train.py", "train.py", "train.py", *PARSERS))
     parser = PARSERS[command]

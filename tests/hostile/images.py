@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hostile.case import Case, copy_data, link_checkpoint, on_data
+from hostile.case import CATALOG, Case, copy_data, link_checkpoint, link_index, on_data
 from hostile.odd import TEXTS, damaged
 from hostile.tables import THINGS
 
@@ -67,6 +67,7 @@ ENDINGS = (
 def make(rng: random.Random, place: Path, sound: Path) -> Case:
     """Return a command on a few hostile images among sound ones."""
     data, checkpoint = copy_data(sound, place), link_checkpoint(sound, place)
+    link_index(sound, place)
     (data / "images").unlink()
     folder = data / "images"
     folder.mkdir()
@@ -79,7 +80,9 @@ def make(rng: random.Random, place: Path, sound: Path) -> Case:
             name = f"{number}.png"
             (folder / name).symlink_to(sound / "data" / "images" / name)
         names.append(name)
-    command = rng.choice(("inference.py", "inference.py", "inference.py", "train.py", "validate.py", "refit.py"))
+    command = rng.choice(
+        ("inference.py", "inference.py", "inference.py", "train.py", "validate.py", "refit.py", *CATALOG)
+    )
     for table, part in (("train", names), ("val", names[:6])):
         rows = [
             f'"images/{name}",{"blue" if i % 2 else "red"},,new\n' for i, name in enumerate(part) if '"' not in name
@@ -87,9 +90,11 @@ def make(rng: random.Random, place: Path, sound: Path) -> Case:
         content = "image_path,color,shape,tags\n" + "".join(rows)
         (data / f"{table}.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
     words = on_data(command, "in/data", checkpoint)
+    if command in ("audit.py", "embed.py", "search.py") and rng.random() < 0.5:
+        words[1] = "in/data/images"
     if command == "inference.py":
         words[1] = "in/data/images" if rng.random() < 0.8 else "in/data/train.csv"
-    if command in ("train.py", "refit.py", "validate.py") and rng.random() < 0.7:
+    if command in ("train.py", "refit.py", "validate.py", "report.py") and rng.random() < 0.7:
         words += ["--max-unreadable", "1"]
     if command == "train.py" and rng.random() < 0.5:
         words += rng.choice(MORE)

@@ -30,6 +30,7 @@ def make_sound(folder: Path) -> Path:
         ["train.py", "data", *TRAIN, "--model-ema", "--recovery-interval", "1"],
         ["inference.py", "data/images", "--checkpoint", "out/run/last.pth.tar", "-j", "0", "-o", "out/p.csv",
          "--probabilities", "out/soft.parquet"],
+        ["embed.py", "data/train.csv", "--checkpoint", "out/run/last.pth.tar", "-j", "0", "-o", "out/index"],
     ):  # fmt: skip
         outcome = run(Case(words, "sound"), folder, seconds=120)
         if outcome.code or outcome.trespasses:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hostile.case import COMMANDS, Case, copy_data, link_checkpoint, on_data
+from hostile.case import COMMANDS, Case, copy_data, link_checkpoint, link_index, on_data
 from hostile.odd import NUMBERS, PATHS, damaged, odd_text
 
 Rows = list[list[str]]
@@ -24,6 +24,7 @@ Rows = list[list[str]]
 def make(rng: random.Random, place: Path, sound: Path) -> Case:
     """Return a command on a hostile table."""
     data, checkpoint = copy_data(sound, place), link_checkpoint(sound, place)
+    link_index(sound, place)
     split = rng.choice(("train", "train", "val", "all"))
     file = data / f"{split}.csv"
     if not file.exists():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
 from runtime.errors import UsageError, first_line
+from runtime.json_file import read_json
 from runtime.regular_file import irregular_file
 from serving.checkpoint_files import ONNX, is_exported_folder, run_checkpoint
 from serving.onnx_session import METADATA, open_session, run_session
@@ -28,8 +29,6 @@ from timm.models.multi_label_checkpoint import (
     misfit,
     read_checkpoint,
 )
-
-_LARGEST_CONFIG = 1 << 26  # bytes of a config.json; 100,000 class names have fewer
 
 
 class ExportedModel(nn.Module):
@@ -135,15 +134,13 @@ def _read_onnx(path: Path) -> Checkpoint:
 def _read_folder(path: Path) -> Checkpoint:
     """Return a folder in timm's format as a checkpoint, with its classifier split into the heads."""
     config_file = path / "config.json"
-    if fault := irregular_file(config_file):
-        raise CheckpointError(fault)
-    if config_file.stat().st_size > _LARGEST_CONFIG:
-        raise CheckpointError(
-            f"{config_file} is larger than {_LARGEST_CONFIG >> 20} MiB, so it describes no model: export the "
-            "checkpoint again"
-        )
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config = read_json(config_file)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{config_file} describes no model ({first_line(error)}): export the checkpoint again"
+        ) from None
+    try:
         described = config["pretrained_cfg"].get(METADATA) or config[METADATA]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise _foreign(path) from error

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError, first_line
+from runtime.json_file import read_json
 from runtime.progress import progress_bar
 from serving.exact_search import Floats, Rows, exact_products, nearest
 from serving.index_folder import IndexInfo
@@ -116,7 +117,7 @@ def open_faiss(
     made_by = [info.checkpoint_sha256, info.rows_sha256]
     if is_built(folder):
         try:
-            about = FaissInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
+            about = FaissInfo(**read_json(folder / INFO))
             if about.made_by == made_by:
                 return FaissSearch(faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP), about)
         except (ValueError, TypeError, RuntimeError) as error:

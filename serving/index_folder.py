@@ -27,10 +27,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalog.data_error import DataError
 from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError, first_line
 from runtime.free_space import available_disk, gib
+from runtime.json_file import read_json
 from runtime.regular_file import irregular_file
 
 EMBEDDINGS, ROWS, INFO, UNFINISHED = "embeddings.npy", "rows.parquet", "index.json", "unfinished"
@@ -97,26 +99,29 @@ def read_info(folder: Path) -> IndexInfo:
     if not folder.is_dir():
         raise UsageError(f"there is no index {folder}: make one with embed.py, or correct the name")
     file = folder / INFO
-    if fault := irregular_file(file):
-        raise UsageError(fault)
-    if not file.is_file():
+    if not file.exists():
         raise UsageError(f"{folder} is no index, as it has no {INFO}: name the folder that embed.py wrote")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, f"it is no JSON ({first_line(error)})") from None
+        content = read_json(file)
+    except ValueError as error:
+        raise damaged_index(file, first_line(error)) from None
     if isinstance(content, dict) and content.get("format") not in (None, _FORMAT):
         raise UsageError(
             f"{file} has format {content['format']}, and this version reads {_FORMAT}: embed the images again"
         )
     kinds = {one.name: _KINDS[str(one.type).partition("[")[0]] for one in fields(IndexInfo)}
     if not isinstance(content, dict) or content.keys() != kinds.keys():
-        raise _damaged(file, "it has other keys than embed.py writes")
+        raise damaged_index(file, "it has other keys than embed.py writes")
     if wrong := [name for name, kind in kinds.items() if type(content[name]) is not kind]:
-        raise _damaged(file, f"its {wrong[0]} is {content[wrong[0]]!r}")
+        raise damaged_index(file, f"its {wrong[0]} is {content[wrong[0]]!r}")
+    if any(not isinstance(name, str) for name in (*content["labels"], *content["inputs"])):
+        raise damaged_index(file, "a name in it is not text")
     if not 0 <= content["rows_done"] <= content["rows"]:
-        raise _damaged(file, f"it has {content['rows_done']} of {content['rows']} rows")
-    LabelSpace.from_dict(content["label_space"])
+        raise damaged_index(file, f"it has {content['rows_done']} of {content['rows']} rows")
+    try:
+        LabelSpace.from_dict(content["label_space"])
+    except DataError as error:
+        raise damaged_index(file, f"in its label_space, {str(error).partition(': ')[0]}") from None
     return IndexInfo(**content)
 
 
@@ -136,12 +141,20 @@ def open_index(folder: Path) -> tuple[IndexInfo, npt.NDArray[np.float16], pa.Tab
     columns = row_columns(info)
     texts = [name for name in columns if name not in (IMAGE_PATH, IMAGE_FILE) and columns[name] == pa.string()]
     file = folder / ROWS
+    if fault := irregular_file(file):
+        raise UsageError(fault)
     try:
         rows = pq.read_table(file, read_dictionary=texts)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(file, first_line(error)) from None
+        raise damaged_index(file, first_line(error)) from None
     if rows.column_names != list(columns) or len(rows) != info.rows:
-        raise _damaged(file, f"its {len(rows)} rows and their columns are not those that {INFO} names")
+        raise damaged_index(file, f"its {len(rows)} rows and their columns are not those that {INFO} names")
+    for name, kind in columns.items():
+        found = rows.schema.field(name).type
+        if kind != (found.value_type if pa.types.is_dictionary(found) else found):
+            raise damaged_index(file, f"its column {name} holds {found}, not {kind}")
+    if blank := [name for name in (IMAGE_PATH, IMAGE_FILE) if rows[name].null_count]:
+        raise damaged_index(file, f"its column {blank[0]} has blank cells")
     return info, embeddings, rows
 
 
@@ -170,12 +183,14 @@ def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], mode: An
     Raises:
         UsageError: the file is missing, or holds another array.
     """
+    if fault := irregular_file(file):
+        raise UsageError(fault)
     try:
         found: npt.NDArray[Any] = np.load(file, mmap_mode=mode)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(file, first_line(error)) from None
+    except (OSError, ValueError, EOFError, OverflowError) as error:  # the last: a negative size
+        raise damaged_index(file, first_line(error)) from None
     if (found.shape, found.dtype) != (shape, dtype):
-        raise _damaged(file, f"it holds {found.dtype} {list(found.shape)}, not {dtype} {list(shape)}")
+        raise damaged_index(file, f"it holds {found.dtype} {list(found.shape)}, not {dtype} {list(shape)}")
     return found
 
 
@@ -242,5 +257,6 @@ def model_sha256(path: Path) -> str:
 _KINDS: dict[str, type] = {"str": str, "bool": bool, "int": int, "dict": dict, "list": list}
 
 
-def _damaged(file: Path, why: str) -> UsageError:
+def damaged_index(file: Path, why: str) -> UsageError:
+    """Return the error of an index's file that cannot be used."""
     return UsageError(f"{file} is damaged: {why}; make the index again, with embed.py and overwrite")

@@ -34,9 +34,10 @@ from serving.checkpoint_files import is_exported_folder, run_checkpoint
 from serving.exact_search import Floats, Rows, nearest
 from serving.faiss_search import BEYOND, FaissSearch, is_built, is_installed, open_faiss
 from serving.index_filters import filter_columns, rows_that_fit
-from serving.index_folder import ERROR, IMAGE_FILE, IMAGE_PATH, INFO, model_sha256, open_index
+from serving.index_folder import ERROR, IMAGE_FILE, IMAGE_PATH, INFO, damaged_index, model_sha256, open_index
 from serving.inputs import Images, image_rows, sources
 from serving.multi_label import MultiLabel
+from timm.models.checkpoint_claims import is_data_config
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which mypy does not see
 _logger = logging.getLogger("search")
@@ -91,8 +92,9 @@ class Index:
         self.label_space = LabelSpace.from_dict(self.info.label_space)
         self.readable = self.rows[ERROR].is_null().to_numpy()
         self._columns = filter_columns(self.info, self.label_space, self.rows)
-        place = Path(checkpoint or self.info.checkpoint)
-        self._checkpoint = place if is_exported_folder(place) else run_checkpoint(place)
+        self._checkpoint = Path(checkpoint or self.info.checkpoint)
+        if checkpoint and not is_exported_folder(self._checkpoint):
+            self._checkpoint = run_checkpoint(self._checkpoint)
         self._device = device
 
     def __len__(self) -> int:
@@ -200,13 +202,15 @@ class Index:
             UsageError: its checkpoint is not there, or is another one.
         """
         path, info = self._checkpoint, self.info
-        if not path.exists():
+        if not (path.is_file() or is_exported_folder(path)):
             raise UsageError(f"{path}, which made the index {self.folder}, is not there: name its place as checkpoint")
         if model_sha256(path) != info.checkpoint_sha256:
             raise UsageError(
                 f"{path} did not make the index {self.folder}, or was changed since: name the file that did as "
                 "checkpoint, or embed the images again"
             )
+        if not is_data_config(info.preprocessing):
+            raise damaged_index(self.folder / INFO, "no image can be prepared as its preprocessing says")
         preprocessing = {name: value for name, value in info.preprocessing.items() if name in PREPROCESSING}
         return MultiLabel(path, device=self._device, use_ema=info.use_ema, tta=info.tta, preprocessing=preprocessing)
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from hostile import checkpoints, environment, flags, images, kills, recipes, server, tables
+from hostile import checkpoints, environment, flags, images, indexes, kills, recipes, server, tables
 from hostile.case import Make
 from hostile.sound import make_sound, ready
 from hostile.verdict import ANSWER, FAULT, SENTENCE, judge
@@ -27,6 +27,7 @@ KINDS: dict[str, Make] = {
     "tables": tables.make,
     "images": images.make,
     "checkpoints": checkpoints.make,
+    "indexes": indexes.make,
     "yaml": recipes.make,
     "flags": flags.make,
     "environment": environment.make,

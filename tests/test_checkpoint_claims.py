@@ -90,7 +90,20 @@ CONFIG = {
     "head_kwargs": [{"projection_dim": 10**9}, {"projection_layers": 0}, {"drop_rate": 2}, {"other": 1}, "x"],
     "label_space": ["x", {"attributes": ["a"], "classes": [["x"] * 10_001]}],
     "batch_norm": [{"eps": "x"}],
-    "data_config": [{"input_size": [3, 10**6, 10**6]}, {"mean": torch.zeros(3)}, 7],
+    "data_config": [
+        {"input_size": [3, 10**6, 10**6]},
+        {"mean": torch.zeros(3)},
+        {"mean": "x"},
+        {"mean": []},
+        {"std": [0.2, 0.0, 0.2]},
+        {"std": [math.nan]},
+        {"crop_pct": {}},
+        {"crop_pct": 0},
+        {"crop_mode": "x"},
+        {"interpolation": 3},
+        {"interpolation": "x"},
+        7,
+    ],
 }
 
 

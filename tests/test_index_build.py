@@ -1,12 +1,14 @@
 """Building an index: its embeddings and predictions are MultiLabel's, and it survives kills."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from table_files import read_rows, write_table
@@ -187,6 +189,22 @@ def damaged(index: Path, name: str) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def change_rows(index: Path, name: str, column: pa.Array) -> None:
+    rows = pq.read_table(index / "rows.parquet")
+    pq.write_table(rows.set_column(rows.column_names.index(name), name, column), index / "rows.parquet")
+
+
+def claim(index: Path, shape: str) -> None:
+    header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
+    (index / "embeddings.npy").write_bytes(content)
+
+
+def become_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -194,14 +212,31 @@ def damaged(index: Path, name: str) -> None:
         (lambda index: (index / "embeddings.npy").unlink(), "embeddings.npy is damaged: "),
         (lambda index: np.save(index / "embeddings.npy", np.zeros((3, 4))), "it holds float64 \\[3, 4\\], not float16"),
         (lambda index: damaged(index, "rows.parquet"), "rows.parquet is damaged: "),
-        (lambda index: damaged(index, "index.json"), "index.json is damaged: it is no JSON"),
+        (lambda index: damaged(index, "index.json"), "index.json is damaged: [A-Z]"),
         (lambda index: (index / "index.json").write_text("[1]"), "index.json is damaged: it has other keys"),
         (lambda index: (index / "index.json").write_text('{"format": 9}'), "has format 9, and this version reads 1"),
         (lambda index: (index / "index.json").unlink(), "is no index, as it has no index.json"),
         (lambda index: change_info(index, rows=24), "embeddings.npy is damaged: it holds float16"),
         (lambda index: change_info(index, rows="x"), "index.json is damaged: its rows is 'x'"),
         (lambda index: change_info(index, rows_done=99), "it has 99 of 23 rows"),
-        (lambda index: change_info(index, label_space={}), "the lists attributes and classes are missing"),
+        (
+            lambda index: change_info(index, label_space={}),
+            "index.json is damaged: in its label_space, the lists attributes and classes are missing",
+        ),
+        (lambda index: change_info(index, labels=[["color"]]), "index.json is damaged: a name in it is not text"),
+        (lambda index: change_rows(index, "image_path", pa.nulls(23)), "its column image_path holds null, not large_s"),
+        (
+            lambda index: change_rows(index, "image_file", pa.nulls(23, pa.large_string())),
+            "its column image_file has blank cells",
+        ),
+        (
+            lambda index: change_rows(index, "color:probability", pa.array([["a"]] * 23)),
+            "its column color:probability holds list<.*>, not float",
+        ),
+        (lambda index: claim(index, "(-1, 4)"), "embeddings.npy is damaged: "),
+        (lambda index: become_pipe(index / "embeddings.npy"), "embeddings.npy is a pipe, not a regular file"),
+        (lambda index: become_pipe(index / "rows.parquet"), "rows.parquet is a pipe, not a regular file"),
+        (lambda index: become_pipe(index / "index.json"), "index.json is a pipe, not a regular file"),
         (lambda index: change_info(index, labels=["color"]), "are not those that index.json names"),
     ],
 )

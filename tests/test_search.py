@@ -192,6 +192,18 @@ def test_a_moved_checkpoint_is_found_by_its_new_name(place: Path, tmp_path: Path
     assert len(index.search(Image.new("RGB", (40, 30), "red"), top=2)) == 2
 
 
+@pytest.mark.parametrize(("name", "value"), [("crop_pct", {}), ("interpolation", "x"), ("std", [0, 0, 0])])
+def test_a_preprocessing_that_cannot_be_is_one_sentence(place: Path, tmp_path: Path, name: str, value: Any) -> None:
+    shutil.copytree(place / "index", tmp_path / "index")
+    info = json.loads((tmp_path / "index" / "index.json").read_text())
+    info["preprocessing"][name] = value
+    (tmp_path / "index" / "index.json").write_text(json.dumps(info))
+    index = Index(tmp_path / "index", device="cpu")
+    assert len(index.search("images/val-0.png", top=2)) == 2  # the stored embedding needs none
+    with pytest.raises(UsageError, match=r"index\.json is damaged: no image can be prepared as its preprocessing says"):
+        index.search(Image.new("RGB", (40, 30), "red"), top=2)
+
+
 def test_hostile_names_change_no_answer_and_no_page(tmp_path: Path) -> None:
     name = "<script>$x^2$ =1+1 \u202e\u4e2d.png"
     make_data(tmp_path, 3)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from reports.choice_report import FinishedRun
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
+from runtime.json_file import read_json
 
 
 class Job(NamedTuple):
@@ -56,7 +57,7 @@ class ChoiceState:
             return state
         remedy = f"name another output folder, or delete {file.parent}"
         try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
+            saved = read_json(file)
             runs = [FinishedRun(**run) for run in saved["runs"]]
             before, seconds = dict(saved["settings"]), float(saved["seconds"])
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -223,14 +223,29 @@ def _is_label_space(value: Any) -> bool:
     return sum(map(len, classes)) <= _MAX_CLASSES
 
 
-def _is_data_config(value: Any) -> bool:
+def is_data_config(value: Any) -> bool:
+    """Return whether a value is timm's data config, with which images can be prepared."""
     return (
         isinstance(value, Mapping)
-        and _is_image_size(value.get("input_size", [3, 1, 1]))
         and all(_is_plain(setting, 2) for setting in value.values())
+        and all(holds(value[name]) for name, holds in _PREPROCESSING.items() if value.get(name) is not None)
     )
 
 
+def _are_channels(low: float) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list | tuple) and 0 < len(value) <= 64 and all(_is_number(v) and v >= low for v in value)
+    )
+
+
+_PREPROCESSING: dict[str, Callable[[Any], bool]] = {
+    "input_size": _is_image_size,
+    "crop_pct": lambda value: _is_number(value) and 0.01 <= value <= 100,
+    "crop_mode": lambda value: value in ("center", "squash", "border"),
+    "interpolation": lambda value: value in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
+    "mean": _are_channels(-_MAX_COUNT),
+    "std": _are_channels(1e-6),
+}
 _HEADS: dict[str, Callable[[Any], bool]] = {
     "projection_dim": _is_whole(0, _MAX_COUNT),
     "projection_layers": _is_whole(1, 64),
@@ -273,5 +288,5 @@ _CONFIG: dict[str, Claim] = {
     "image_size": Claim(_is_image_size, f"channels, height and width, up to {MAX_SIDE:,} pixels", optional=False),
     "label_space": Claim(_is_label_space, "attributes and their classes", optional=False),
     "batch_norm": Claim(_by_attribute(_or_none(_is_number)), "numbers by name"),
-    "data_config": Claim(_is_data_config, "the preprocessing of images"),
+    "data_config": Claim(is_data_config, "the preprocessing of images"),
 }

@@ -101,10 +101,17 @@ def system_errors_explained() -> Iterator[None]:
         if error.filename is None or error.strerror is None:
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
-        shown = name if len(name) <= _LONGEST_NAME else f"{name[:200]}...{name[-50:]}"
-        raise UsageError(
-            f"cannot use {shown} ({error.strerror}): check the name, and who may read and write it"
-        ) from error
+        raise _unusable(name, error.strerror) from error
+    except RuntimeError as error:
+        loop = re.match("Symlink loop from '(.*)'", str(error))  # Path.resolve until Python 3.12
+        if loop is None:
+            raise
+        raise _unusable(loop[1], "a loop of symbolic links") from error
+
+
+def _unusable(name: str, why: str) -> UsageError:
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[:200]}...{name[-50:]}"
+    return UsageError(f"cannot use {shown} ({why}): check the name, and who may read and write it")
 
 
 def _is_nowhere() -> bool:

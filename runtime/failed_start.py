@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from runtime.errors import first_line, printable
 
+# Variables that OpenCV reads while it is imported; a value that is no size ends the process in its abort().
+_OPENCV = ("OPENCV_IO_MAX_IMAGE_PIXELS", "OPENCV_IO_MAX_IMAGE_WIDTH", "OPENCV_IO_MAX_IMAGE_HEIGHT")
+_SIZE = re.compile("[0-9]{1,18}(KB|Kb|kb|MB|Mb|mb)?")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -17,10 +22,17 @@ def report_failed_start() -> None:
     """Let this process report in one line why it cannot start, if it runs a script of this project.
 
     A program that imports the project keeps its own `sys.excepthook`.
+
+    Raises:
+        SystemExit: a variable has a value at which OpenCV would abort the process.
     """
     main = getattr(sys.modules["__main__"], "__file__", None)
-    if main and Path(main).resolve().parent == _ROOT:
-        sys.excepthook = _in_one_line
+    if not main or Path(main).resolve().parent != _ROOT:
+        return
+    sys.excepthook = _in_one_line
+    for name in _OPENCV:
+        if (value := os.environ.get(name)) is not None and not _SIZE.fullmatch(value):
+            _end(f"{name} is {value!r}, which OpenCV cannot read: correct or unset it")
 
 
 def _in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -29,14 +41,17 @@ def _in_one_line(kind: type[BaseException], error: BaseException, trace: Traceba
     Raises:
         SystemExit: with status 2, after a line. After Ctrl-C, Python itself ends with the signal's status.
     """
-    script = Path(sys.argv[0]).name
     if isinstance(error, KeyboardInterrupt):
-        print(f"\n{script}: interrupted", file=sys.stderr, flush=True)
+        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr, flush=True)
     elif reason := _unusable_package(error) or _wrong_variable(error):
-        print(f"{script}: error: {printable(reason)}", file=sys.stderr, flush=True)
-        raise SystemExit(2)
+        _end(reason)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _end(reason: str) -> NoReturn:
+    print(f"{Path(sys.argv[0]).name}: error: {printable(reason)}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
 
 
 def _unusable_package(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from reports.model_card import model_card
@@ -85,6 +86,10 @@ def write_timm_folder(ready: EvaluationModel, stock: nn.Module, folder: Path, ba
     }
     try:
         save_for_hf(stock, str(folder), model_config=config, safe_serialization=True, data_config=preprocessing)
+    except SafetensorError as error:  # what the system says is in its words
+        raise UsageError(
+            f"cannot write {folder / 'model.safetensors'} ({first_line(error)}): make room, or name another folder"
+        ) from error
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"--format timm cannot describe {ready.arch} in config.json ({first_line(error)}): choose another format"

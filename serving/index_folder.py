@@ -113,7 +113,7 @@ def read_info(folder: Path) -> IndexInfo:
     if not isinstance(content, dict) or content.keys() != kinds.keys():
         raise damaged_index(file, "it has other keys than embed.py writes")
     if wrong := [name for name, kind in kinds.items() if type(content[name]) is not kind]:
-        raise damaged_index(file, f"its {wrong[0]} is {content[wrong[0]]!r}")
+        raise damaged_index(file, f"its {wrong[0]} is {repr(content[wrong[0]])[:60]}")
     if any(not isinstance(name, str) for name in (*content["labels"], *content["inputs"])):
         raise damaged_index(file, "a name in it is not text")
     if not 0 <= content["rows_done"] <= content["rows"]:
@@ -186,7 +186,7 @@ def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], mode: An
     if fault := irregular_file(file):
         raise UsageError(fault)
     try:
-        found: npt.NDArray[Any] = np.load(file, mmap_mode=mode)
+        found: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode)
     except (OSError, ValueError, EOFError, OverflowError) as error:  # the last: a negative size
         raise damaged_index(file, first_line(error)) from None
     if (found.shape, found.dtype) != (shape, dtype):

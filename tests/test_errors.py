@@ -15,6 +15,7 @@ from runtime.errors import (
     first_line,
     printable,
     report_usage_errors,
+    system_errors_explained,
 )
 
 SOURCE = Path(__file__).parents[1] / "runtime/errors.py"
@@ -179,3 +180,10 @@ def test_what_torch_raises_for_too_large_a_tensor_is_recognized():
 
 def test_an_interrupt_is_not_taken_for_the_end_of_memory():
     assert exhausted(KeyboardInterrupt("out of memory")) == ""
+
+
+def test_a_loop_of_links_is_a_usage_error(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(UsageError, match=r"cannot use .*loop.*symbolic links"), system_errors_explained():
+        (loop / "a.csv").resolve(strict=True)

@@ -50,6 +50,19 @@ def test_a_variable_that_torch_refuses_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["OPENCV_IO_MAX_IMAGE_PIXELS", "OPENCV_IO_MAX_IMAGE_WIDTH"])
+@pytest.mark.parametrize("value", ["x", "1GB", "-1", "10 ", "", "9" * 40])
+def test_a_variable_at_which_opencv_aborts_is_named(name: str, value: str) -> None:
+    done = run("-c", AS_SCRIPT + "import cv2", **{name: value})
+    assert done.returncode == 2
+    assert done.stderr == f"train.py: error: {name} is {value!r}, which OpenCV cannot read: correct or unset it\n"
+
+
+@pytest.mark.parametrize("value", ["1000", "10MB", "3kb"])
+def test_a_size_that_opencv_reads_is_left_alone(value: str) -> None:
+    assert run("-c", AS_SCRIPT + "import cv2", OPENCV_IO_MAX_IMAGE_PIXELS=value).returncode == 0
+
+
 def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
     done = run("-c", AS_SCRIPT + "import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "\ntrain.py: interrupted\n")

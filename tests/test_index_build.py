@@ -233,6 +233,10 @@ def become_pipe(file: Path) -> None:
             lambda index: change_rows(index, "color:probability", pa.array([["a"]] * 23)),
             "its column color:probability holds list<.*>, not float",
         ),
+        (
+            lambda index: (index / "embeddings.npy").write_bytes(b"PK\x03\x04" + bytes(99)),
+            "embeddings.npy is damaged: ",
+        ),
         (lambda index: claim(index, "(-1, 4)"), "embeddings.npy is damaged: "),
         (lambda index: become_pipe(index / "embeddings.npy"), "embeddings.npy is a pipe, not a regular file"),
         (lambda index: become_pipe(index / "rows.parquet"), "rows.parquet is a pipe, not a regular file"),

@@ -95,8 +95,10 @@ def _at_start(case: Case, place: Path, rng: random.Random) -> str:
     names = rng.sample(sorted(AT_START), rng.choice((1, 2)))
     case.env = {name: rng.choice(AT_START[name]) for name in names}
     case.fresh = True
-    if "TMPDIR" in names:  # without a folder that can be used, Python takes the system's
-        case.inside += (tempfile.gettempdir(),)
+    if "TMPDIR" in names:  # Python tries this folder, and takes the system's where it cannot be used
+        case.inside += (tempfile.gettempdir(), "/nowhere")
+    if "HOME" in names:
+        case.inside += ("/.config", "/.cache")
     return f"{case.env}, a new interpreter"
 
 

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,19 @@ def test_an_error_of_the_program_is_not_taken_for_a_full_disk(tmp_path: Path, mo
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         make_outputs(tmp_path).save_epoch(0, ROW, 50.0, last=False)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Allow files of 1,000 bytes."""
+    resource = pytest.importorskip("resource", reason="the system has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_limit_of_file_sizes_is_named(tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(UsageError, match=r"File too large\. No checkpoint is complete: allow larger files \(ulimit -f"):
+        make_outputs(tmp_path).save_epoch(0, ROW, 50.0, last=False)
+    assert not (tmp_path / "tmp.pth.tar").exists()

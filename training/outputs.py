@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -223,10 +224,12 @@ class Outputs(NoOutputs):
             if self.continues:
                 _logger.error(f"{reason}. Training continues without this file")
             else:
-                raise UsageError(f"{reason}. {self._way_out()}") from error
+                raise UsageError(f"{reason}. {self._way_out(error)}") from error
 
-    def _way_out(self) -> str:
+    def _way_out(self, error: Exception) -> str:
         """Return what a user must do after a file could not be written."""
+        too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
+        remedy = "allow larger files (ulimit -f unlimited)" if too_large else "make room"
         if not self.folder.exists():
             return "The folder was removed, with all that it held: start again"
         newest = newest_checkpoint(self.folder)
@@ -235,9 +238,9 @@ class Outputs(NoOutputs):
         except OSError:  # the folder cannot be read
             newest = None
         if newest is None:
-            return "No checkpoint is complete: make room or name another --output, and start again"
+            return f"No checkpoint is complete: {remedy} or name another --output, and start again"
         return (
-            f"A checkpoint has {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. {newest} is whole: make room, "
+            f"A checkpoint has {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free. {newest} is whole: {remedy}, "
             f"and continue with {resume_command(self.launch, newest)}"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -59,9 +60,9 @@ class RunSaver(CheckpointSaver):
         try:
             super()._save(save_path, epoch, metric)
         except RuntimeError as error:  # torch's writer does not say why the system refused
-            if not re.search("PytorchStreamWriter|inline_container|Parent directory", str(error)):
+            if not re.search("PytorchStreamWriter|inline_container|iostream error|Parent directory", str(error)):
                 raise
-            reason = _likely_reason(Path(self.checkpoint_dir))
+            reason = _likely_reason(Path(save_path))
             raise OSError(reason, os.strerror(reason), save_path) from error
         _flush(Path(save_path))  # else a power cut after the renaming could leave an empty file under the new name
 
@@ -148,11 +149,24 @@ def recovery_files(folder: Path) -> list[tuple[tuple[int, int], Path]]:
     return sorted((((int(name[1]), int(name[2])), file) for name, file in found), reverse=True)
 
 
-def _likely_reason(folder: Path) -> int:
+def _likely_reason(file: Path) -> int:
     """Return the number of the error that most likely ended the writing of a checkpoint."""
+    folder = file.parent
     if not folder.exists():
         return errno.ENOENT
+    if file.exists() and file.stat().st_size >= _size_limit():
+        return errno.EFBIG
     return errno.ENOSPC if shutil.disk_usage(folder).free < _LITTLE else errno.EIO
+
+
+def _size_limit() -> float:
+    """Return the largest size in bytes of a file that this process may write, as ulimit -f sets it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _flush(path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
+from runtime.torch_file import torch_errors_explained
 from serving.checkpoint_files import is_several
 from timm.models.multi_label_checkpoint import Checkpoint, with_temperatures
 
@@ -60,7 +61,7 @@ def save_temperatures(checkpoint: Checkpoint, path: Path, temperatures: Mapping[
     if not temperatures:
         raise UsageError(f"calibrate {path}: the split has no label that {checkpoint.path} knows: choose another split")
     content = with_temperatures(checkpoint, dict(temperatures), ema)
-    with atomic_file(path) as unfinished:
+    with atomic_file(path) as unfinished, torch_errors_explained(unfinished):
         torch.save(content, unfinished)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,10 +34,13 @@ def write_program(outputs: NamedOutputs, images: Tensor, file: Path, metadata: M
         raise UsageError(
             f"--format torch cannot export this backbone ({first_line(error)}): choose another format"
         ) from error
-    torch.export.save(program, file, extra_files={f"{name}.json": text for name, text in metadata.items()})
+    content = io.BytesIO()  # into a file, torch would abort the process where the disk is full
+    torch.export.save(program, content, extra_files={f"{name}.json": text for name, text in metadata.items()})
+    file.write_bytes(content.getbuffer())
 
 
 def load_program(file: Path, names: list[str]) -> Callable[[Tensor], dict[str, Tensor]]:
     """Return a program's file as a function of images [B, C, H, W] that gives outputs by name."""
-    module = torch.export.load(file).module()
+    with file.open("rb") as content:  # by its name, torch would insist on the ending .pt2
+        module = torch.export.load(content).module()
     return lambda images: dict(zip(names, module(images), strict=True))

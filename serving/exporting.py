@@ -114,7 +114,7 @@ def check_output(output: Path, form: str) -> None:
         if others := sorted({file.name for file in output.iterdir()} - FOLDER_FILES):
             raise UsageError(f"output {output} also holds {others[0]}, which no export wrote: name another folder")
     else:
-        check_writable(output / "config.json")
+        check_writable(output / "config.json" if output.exists() else output)
 
 
 def _export_timm(settings: ExportSettings, ready: EvaluationModel, images: Tensor, output: Path) -> float:
@@ -158,14 +158,8 @@ def _export_torch(settings: ExportSettings, ready: EvaluationModel, images: Tens
     """Write the torch.export program; return the largest difference of an output."""
     outputs = NamedOutputs(ready.network, settings.outputs).eval()
     with atomic_file(output) as file:
-        program = file.with_name(f"{file.name}.pt2")  # torch.export insists on this ending
-        write_program(outputs, _pair(images), program, metadata(ready, outputs.names))
-        try:
-            difference = check_equal(load_program(program, outputs.names), outputs.by_name(images), images, "torch")
-            program.rename(file)
-        finally:
-            program.unlink(missing_ok=True)
-    return difference
+        write_program(outputs, _pair(images), file, metadata(ready, outputs.names))
+        return check_equal(load_program(file, outputs.names), outputs.by_name(images), images, "torch")
 
 
 Exporter = Callable[[ExportSettings, EvaluationModel, Tensor, Path], float]

@@ -24,6 +24,7 @@ from catalog.targets import encode_targets
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
 from runtime.progress import progress_bar
+from runtime.torch_file import torch_errors_explained
 from serving.checkpoint_files import EXTENSION, stem
 from serving.loading import EvaluationModel
 from serving.scoring import attribute_weights, settle_unreadable
@@ -208,7 +209,7 @@ def save_refitted(
         chosen,
         trained=not checkpoint.heads_are_untrained or labels.solved == labels.label_space.attributes,
     )
-    with atomic_file(path) as unfinished:
+    with atomic_file(path) as unfinished, torch_errors_explained(unfinished):
         torch.save(content, unfinished)
 
 

@@ -65,7 +65,7 @@ def test_calibrating_writes_a_copy_that_predicts_the_same(
     after, _ = score(capsys, data, "--checkpoint", copy)
     for name in CLASSES:
         assert after[f"{name}_calibrated_loss"] < after[f"{name}_loss"]
-        assert after[f"{name}_calibrated_loss"] <= fitted[f"{name}_calibrated_loss"]
+        assert after[f"{name}_calibrated_loss"] <= fitted[f"{name}_calibrated_loss"] * (1 + 1e-12)  # up to rounding
         assert after[f"{name}_loss"] == fitted[f"{name}_loss"]
         assert after[f"{name}_ece"] == fitted[f"{name}_ece"]
     # the predictions are the same, and the probabilities are the calibrated ones

@@ -281,3 +281,19 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     sentence = refusal(capsys, str(checkpoint), "--format", "onnx", "-o", str(tmp_path / "m.onnx"))
     assert sentence == "onnxruntime is not installed: pip install -r requirements-export.txt"
+
+
+@pytest.mark.parametrize(("form", "ending"), [("timm", ""), ("onnx", ".onnx"), ("torch", ".pt2")])
+def test_an_export_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, ending: str
+) -> None:
+    resource = pytest.importorskip("resource", reason="the system has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        sentence = refusal(capsys, str(checkpoint), "--format", form, "-o", f"{tmp_path / ('exported' + ending)}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sentence.startswith("cannot write ")
+    assert "File too large" in sentence
+    assert not [*tmp_path.iterdir()]

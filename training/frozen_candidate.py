@@ -17,6 +17,7 @@ from torch import Tensor
 from catalog.label_space import LabelSpace
 from runtime.atomic_file import atomic_file
 from runtime.precision import Autocast
+from runtime.torch_file import torch_errors_explained
 from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
 from timm.data.two_view_dataset import TwoViewDataset
 from timm.models.multi_label import MultiLabelModel
@@ -113,7 +114,7 @@ def freeze(model: MultiLabelModel, rows: Rows, file: Path, compute: Callable[[],
         start = time.perf_counter()
         computed = compute()
         saved = {"features": computed.h, "targets": computed.target, "seconds": time.perf_counter() - start}
-        with atomic_file(file) as unfinished:
+        with atomic_file(file) as unfinished, torch_errors_explained(unfinished):
             torch.save(saved, unfinished)
     return FrozenCandidate(model, rows, **torch.load(file, map_location="cpu", weights_only=True))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import math
 import os
 import re
 import shutil
@@ -11,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from runtime.torch_file import torch_errors_explained
 from timm.utils import CheckpointSaver
 
-_LITTLE = 100 << 20  # bytes: with less free space, a checkpoint that cannot be written found the disk full
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\.pth\.tar")
 _KEPT = 2  # recovery files, as in timm: the newest, and the one before, in case the newest is damaged
 _UNFINISHED = ("tmp.pth.tar", "recovery_tmp.pth.tar", ".*.pth.tar.*", ".summary.csv.*", ".args.yaml.*")  # after a kill
@@ -57,13 +55,8 @@ class RunSaver(CheckpointSaver):
                 file.unlink()
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
-        try:
+        with torch_errors_explained(Path(save_path)):
             super()._save(save_path, epoch, metric)
-        except RuntimeError as error:  # torch's writer does not say why the system refused
-            if not re.search("PytorchStreamWriter|inline_container|iostream error|Parent directory", str(error)):
-                raise
-            reason = _likely_reason(Path(save_path))
-            raise OSError(reason, os.strerror(reason), save_path) from error
         _flush(Path(save_path))  # else a power cut after the renaming could leave an empty file under the new name
 
     def _replace(self, src: str, dst: str) -> None:
@@ -147,26 +140,6 @@ def recovery_files(folder: Path) -> list[tuple[tuple[int, int], Path]]:
     """Return the recovery files of a folder, the newest first, each with its epoch and its last step, from 0."""
     found = [(name, file) for file in folder.glob("recovery-*") if (name := _RECOVERY.fullmatch(file.name))]
     return sorted((((int(name[1]), int(name[2])), file) for name, file in found), reverse=True)
-
-
-def _likely_reason(file: Path) -> int:
-    """Return the number of the error that most likely ended the writing of a checkpoint."""
-    folder = file.parent
-    if not folder.exists():
-        return errno.ENOENT
-    if file.exists() and file.stat().st_size >= _size_limit():
-        return errno.EFBIG
-    return errno.ENOSPC if shutil.disk_usage(folder).free < _LITTLE else errno.EIO
-
-
-def _size_limit() -> float:
-    """Return the largest size in bytes of a file that this process may write, as ulimit -f sets it."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return math.inf
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _flush(path: Path) -> None:

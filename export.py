@@ -26,6 +26,7 @@ from runtime.errors import printable, report_usage_errors
 from runtime.process import set_up_process
 from runtime.process_group import check_single
 from runtime.stop_signals import stop_signals
+from serving.checkpoint_files import run_checkpoint
 from serving.exporting import ExportSettings, default_output, export_model
 from timm.models.multi_label_checkpoint import read_checkpoint
 from training.flag_names import naming_flags
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
 def export(args: Namespace) -> None:
     """Export the model, and say where it is."""
     check_single("several processes would write one file")
-    output = Path(args.output) if args.output else default_output(Path(args.checkpoint), args.format)
+    path = run_checkpoint(args.checkpoint)
+    output = Path(args.output) if args.output else default_output(path, args.format)
     set_up_process("cpu")
     settings = ExportSettings(
         backbone_only=args.backbone_only,
@@ -52,7 +54,7 @@ def export(args: Namespace) -> None:
         triton=args.triton,
     )
     preprocessing = {name: getattr(args, name) for name in PREPROCESSING}
-    checkpoint = read_checkpoint(args.checkpoint)
+    checkpoint = read_checkpoint(path)
     export_model(
         *(checkpoint, args.format, output, settings),
         use_ema=args.use_ema,

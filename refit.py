@@ -34,6 +34,7 @@ from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.process import Process, leave_process_group, set_up_process
 from runtime.rank_watch import explained_ranks
 from runtime.stop_signals import stop_signals
+from serving.checkpoint_files import run_checkpoint
 from serving.loading import EvaluationModel, load_evaluation_model, make_loader
 from serving.refitting import (
     Labels,
@@ -70,9 +71,10 @@ def main(argv: list[str] | None = None) -> None:
 def refit(args: Namespace) -> None:
     """Refit the heads: read checkpoint and tables, solve, score, write the file."""
     # checkpoint
-    output = Path(args.output) if args.output else refitted_path(Path(args.checkpoint))
-    checkpoint = read_checkpoint(args.checkpoint)
-    if output.exists() and output.samefile(args.checkpoint):
+    path = run_checkpoint(args.checkpoint)
+    output = Path(args.output) if args.output else refitted_path(path)
+    checkpoint = read_checkpoint(path)
+    if output.exists() and output.samefile(path):
         raise UsageError("--output is the checkpoint, which would lose what --resume needs: name another file")
     check_writable(output)
     with naming_flags("device", "dist_backend"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from options.parser import Parser, parse
 from options.rules import on
-from options.shared import data_flag
+from options.shared import TRAINED_MODEL, data_flag
 from options.values import Number, csv_file, open_fraction
 
 _PORT = Number(int, 0, 65_535, "a port")
@@ -30,7 +30,7 @@ def app_parser() -> Parser:
     parser = Parser("app.py", about, "--checkpoint FILE [--index FOLDER] [--queue FILE] [flags]")
     group = parser.group("Model")
     add = group.value
-    add("--checkpoint", "FILE", None, "the trained model, such as model_best.pth.tar of a run, or the run's folder")
+    add("--checkpoint", "FILE", None, TRAINED_MODEL)
     group.switch("--use-ema", "predict with the moving average of the weights (EMA)")
     data_flag(group)
     add("--device", "NAME", None, "cpu, cuda, cuda:1, mps, ... (default: cuda if there is one, else cpu)")

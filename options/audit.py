@@ -54,7 +54,7 @@ def _limit_flags(parser: Parser) -> None:
 def _model_flags(parser: Parser) -> None:
     group = parser.group("Embeddings", "A trained model also finds photographs that show the same product.")
     add = group.value
-    checkpoint = "a trained model, such as model_best.pth.tar of a run: also compare images by its embeddings"
+    checkpoint = "also compare images by the embeddings of this model: the folder of a run, or a file"
     add("--checkpoint", "FILE", None, checkpoint)
     alike = "cosine similarity of embeddings from which two images are similar"
     add("--embedding-similarity", FRACTION, 0.95, alike, needs=_EMBEDS)

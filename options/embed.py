@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    TRAINED_MODEL,
     data_flag,
     engine_flag,
     image_root_flag,
@@ -35,7 +36,7 @@ def embed_parser() -> Parser:
     add = group.value
     images = "images, a folder of images, or a table with a column image_path; its other columns are labels"
     add("input", "INPUT", None, images, nargs="+")
-    add("--checkpoint", "FILE", None, "the trained model, such as model_best.pth.tar of a run")
+    add("--checkpoint", "FILE", None, TRAINED_MODEL)
     group.switch("--use-ema", "embed with the moving average of the weights (EMA)")
     add("--output -o", "FOLDER", "index", "folder of the index; an unfinished one there is continued")
     group.switch("--overwrite", "replace another index in the folder")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.rules import among, on
-from options.shared import data_flag, preprocessing_flags, shared_conflicts
+from options.shared import TRAINED_MODEL, data_flag, preprocessing_flags, shared_conflicts
 from options.values import COUNT, WHOLE
 
 ENDINGS = {"timm": "", "onnx": ".onnx", "torch": ".pt2"}  # a folder, and two kinds of files
@@ -27,7 +27,7 @@ def export_parser() -> Parser:
     parser = Parser("export.py", "Write a checkpoint's model for other tools.", usage)
     group = parser.group("Exporting")
     add = group.value
-    add("checkpoint", "CHECKPOINT", None, "the trained model, such as model_best.pth.tar of a run", nargs="?")
+    add("checkpoint", "CHECKPOINT", None, TRAINED_MODEL, nargs="?")
     add("--checkpoint", "FILE", None, "CHECKPOINT as a flag", dest="checkpoint")
     formats = "timm: a folder for timm and transformers; onnx: a file for onnxruntime; torch: a torch.export program"
     add("--format", list(ENDINGS), None, formats)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from options.parser import Parser, parse
 from options.shared import (
+    TRAINED_MODEL,
     data_flag,
     engine_flag,
     image_root_flag,
@@ -37,7 +38,7 @@ def fill_parser() -> Parser:
     group = parser.group("Filling")
     add = group.value
     add("table", "TABLE", None, "table whose blank cells are filled; an attribute that it lacks is added", nargs="?")
-    add("--checkpoint", "FILE", None, "the trained model, such as model_best.pth.tar of a run")
+    add("--checkpoint", "FILE", None, TRAINED_MODEL)
     group.switch("--use-ema", "predict with the moving average of the weights (EMA)")
     promised = "share of the filled cells that must be right, above 0 and below 1"
     add("--precision", open_fraction, 0.97, promised, metavar="P")

@@ -35,9 +35,7 @@ def inference_parser() -> Parser:
     group = parser.group("Labeling")
     add = group.value
     add("input", "INPUT", None, "images, a folder of images, or a table with a column image_path", nargs="+")
-    models = (
-        "the trained model, such as model_best.pth.tar of a run; given several times, their probabilities are averaged"
-    )
+    models = "the trained model: the folder of a run, or a file; given several times, their probabilities are averaged"
     add("--checkpoint", "FILE", None, models, action="append")
     group.switch("--use-ema", "label with the moving average of the weights (EMA)")
     predictions = "file to write; its ending, .csv, .json or .parquet, is its format"

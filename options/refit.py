@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.shared import (
+    TRAINED_MODEL,
     image_root_flag,
     loading_flags,
     precision_flags,
@@ -31,7 +32,7 @@ def refit_parser() -> Parser:
     parser = Parser("refit.py", "Solve a checkpoint's heads anew on a table's labels.", "CHECKPOINT DATA [flags]")
     group = parser.group("Refitting")
     add = group.value
-    add("checkpoint", "CHECKPOINT", None, "the trained model, such as model_best.pth.tar of a run", nargs="?")
+    add("checkpoint", "CHECKPOINT", None, TRAINED_MODEL, nargs="?")
     add("data", "DATA", None, "folder that holds train.csv and, if possible, val.csv", nargs="?")
     add("--checkpoint", "FILE", None, "CHECKPOINT as a flag", dest="checkpoint")
     add("--data-dir", "DATA", None, "DATA as a flag", dest="data")

@@ -10,6 +10,7 @@ from options.values import FRACTION, POSITIVE, SIDE, WORKERS, separator, views_a
 from runtime.slurm import slurm_tasks
 
 # what to do when memory is exhausted
+TRAINED_MODEL = "the trained model: the folder of a run, or a file such as its model_best.pth.tar"
 SMALLER = "use a smaller --batch-size or --img-size"
 SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keeps the number of images per update"
 

@@ -15,6 +15,7 @@ from catalog.image_list import ImageList
 from catalog.near_duplicates import Pairs
 from runtime.errors import UsageError
 from runtime.process import set_up_process
+from serving.checkpoint_files import run_checkpoint
 from serving.embedding import embed_images
 from serving.loading import EvaluationModel, load_evaluation_model
 from timm.data.image_dataset import ImageDataset
@@ -28,7 +29,7 @@ def load_embedder(checkpoint: str, device: str | None, use_ema: bool) -> Evaluat
     """Return a checkpoint's model, with the preprocessing of its training.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file, or the folder of a run.
         device: name of a PyTorch device; None for the GPU if there is one, else the CPU.
         use_ema: take the averaged weights.
 
@@ -36,7 +37,7 @@ def load_embedder(checkpoint: str, device: str | None, use_ema: bool) -> Evaluat
         UsageError: the checkpoint or the device cannot be used.
     """
     return load_evaluation_model(
-        read_checkpoint(checkpoint),
+        read_checkpoint(run_checkpoint(checkpoint)),
         set_up_process(device).device,
         use_ema=use_ema,
         preprocessing={},

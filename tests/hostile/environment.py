@@ -109,7 +109,6 @@ def _limits(case: Case, place: Path, rng: random.Random) -> str:
 
 
 LIMITS = (
-    ("RLIMIT_FSIZE", 100),
     ("RLIMIT_FSIZE", 3000),
     ("RLIMIT_FSIZE", 1_000_000),
     ("RLIMIT_FSIZE", 6_000_000),

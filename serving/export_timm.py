@@ -95,6 +95,8 @@ def write_timm_folder(ready: EvaluationModel, stock: nn.Module, folder: Path, ba
             f"--format timm cannot describe {ready.arch} in config.json ({first_line(error)}): choose another format"
         ) from error
     _drop_doubled_number(folder / "config.json")
+    # safetensors lets only the owner read its file, and a server may run as another user
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
     card = model_card(ready.arch, ready.label_space, dict(ready.data_config), backbone_only)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -98,6 +98,7 @@ def test_stock_timm_has_the_same_bits_in_logits_and_features(
     assert config["num_classes"] == 9
     assert "num_classes" not in config["model_args"]  # transformers passes the number itself, and Python refuses both
     assert "| color | blue, green, red | 0 to 2 |" in (folder / "README.md").read_text()
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # the weights too can be read by a server
 
 
 def test_a_backbone_alone_gives_the_representation(

@@ -1,17 +1,25 @@
-"""The parser of this folder's commands, and their exit without a traceback when a pipe closes."""
+"""What this folder's commands share: their parser, their commit, and their exit when a pipe closes."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 def command_parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help shows a module's docstring as it is written."""
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def head_commit() -> str:
+    """Return the hash of the commit that is checked out; results that a command has just written do not modify it."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.check_output(words, cwd=Path(__file__).parent, text=True).strip()
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -33,8 +33,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from command import command_parser, run_command
-from label_efficiency import call, commit, mean_accuracy, predict_rows
+from command import command_parser, head_commit, run_command
+from label_efficiency import call, mean_accuracy, predict_rows
 from label_efficiency_cells import ROOT, locked, read_rows
 from label_efficiency_data import make_tables, shrink_photographs
 from label_efficiency_settings import STARTS
@@ -178,7 +178,9 @@ def run_cell(cell: Cell, data: Path, weights: Path) -> None:
     # save
     shutil.rmtree(folder)
     cell = (
-        cell | scores | {"common": f"{COMMON} {MODELS[cell['model']]}", "commit": commit(), "date": f"{date.today()}"}
+        cell
+        | scores
+        | {"common": f"{COMMON} {MODELS[cell['model']]}", "commit": head_commit(), "date": f"{date.today()}"}
     )
     with locked(WORK / "results.lock"), RESULTS.open("a") as file:
         file.write(json.dumps(cell) + "\n")

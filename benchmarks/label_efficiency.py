@@ -33,7 +33,7 @@ from pathlib import Path
 from threading import Event, Lock, Semaphore
 from typing import Any
 
-from command import command_parser, run_command
+from command import command_parser, head_commit, run_command
 from label_efficiency_cells import (
     ROOT,
     WORK,
@@ -192,7 +192,7 @@ def run_stage(
                 other.unlink()
             if (own := folder / "cost.json").exists():  # the stage knows its cost better: other cells share a part
                 seconds = json.loads(own.read_text())["seconds"]
-            cost = {"minutes": seconds / 60, "trained": stage.trained, "scored": stage.scored, "commit": commit()}
+            cost = {"minutes": seconds / 60, "trained": stage.trained, "scored": stage.scored, "commit": head_commit()}
             done.write_text(json.dumps(cost))
     return stage.product, json.loads(done.read_text())
 
@@ -258,11 +258,6 @@ def mean_accuracy(predicted: list[Row], rows: list[Row], attributes: Sequence[st
         right = [a[name] == b[name] for a, b in zip(predicted, rows, strict=True) if b[name]]
         accuracies.append(100 * sum(right) / len(right))
     return sum(accuracies) / len(accuracies)
-
-
-def commit() -> str:
-    """Return the hash of the commit that is checked out."""
-    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from command import command_parser, run_command
+from command import command_parser, head_commit, run_command
 from scipy.stats import t  # type: ignore[attr-defined]  # scipy makes its distributions at run time
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def run_seed(seed: int) -> None:
     call("train.py", f"{DATA}", *recipe, *run)
     best, trained = folder / "model_best.pth.tar", best_trained(folder)
     line = {"seed": seed, "trained": score(trained), "refitted": score(best)}
-    line |= {"commit": commit(), "date": f"{date.today()}"}
+    line |= {"commit": head_commit(), "date": f"{date.today()}"}
     with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
     shutil.rmtree(folder)
@@ -87,11 +87,6 @@ def call(*words: str) -> None:
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
-
-
-def commit() -> str:
-    """Return the hash of the commit that is checked out."""
-    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
 
 
 def report(lines: list[dict[str, Any]]) -> None:

@@ -42,20 +42,19 @@ def labeled_cells(ensemble: Ensemble, table: Table, tta: int, loading: Mapping[s
     space = ensemble.label_space
     dataset = scored_dataset(table, ensemble.members[0], max_unreadable=0.01)
     parts: dict[str, list[Cells]] = {name: [] for name in space.attributes}
-    bar = progress_bar(len(dataset), f"Held-out cells of {table.path.name}", "image")
-    for images, target in ensemble.batches(dataset, **loading):
-        batch = ensemble.label(images, 1, tta)
-        for name, truth in zip(space.attributes, by_attribute(target.cpu(), space), strict=True):
-            labels = batch[name]
-            if labels.ranked is None:
-                assert labels.predicted is not None
-                sets = value_sets(truth, space.num_classes[name])
-                known, right = sets.known, (labels.predicted.cpu() == sets.values).all(dim=1) & ~sets.unseen
-            else:
-                known, right = truth != UNKNOWN, labels.ranked[:, 0].cpu() == truth
-            parts[name].append((labels.confidence()[known.numpy()], right[known].numpy()))
-        bar.update(len(target))
-    bar.close()
+    with progress_bar(len(dataset), f"Held-out cells of {table.path.name}", "image") as bar:
+        for images, target in ensemble.batches(dataset, **loading):
+            batch = ensemble.label(images, 1, tta)
+            for name, truth in zip(space.attributes, by_attribute(target.cpu(), space), strict=True):
+                labels = batch[name]
+                if labels.ranked is None:
+                    assert labels.predicted is not None
+                    sets = value_sets(truth, space.num_classes[name])
+                    known, right = sets.known, (labels.predicted.cpu() == sets.values).all(dim=1) & ~sets.unseen
+                else:
+                    known, right = truth != UNKNOWN, labels.ranked[:, 0].cpu() == truth
+                parts[name].append((labels.confidence()[known.numpy()], right[known].numpy()))
+            bar.update(len(target))
     settle_unreadable(dataset, ensemble.members[0])
     return {
         name: (np.concatenate([scores for scores, _ in found]), np.concatenate([right for _, right in found]))

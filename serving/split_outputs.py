@@ -59,23 +59,22 @@ def split_outputs(
     representations, outputs, targets, tiles = [], [], [], []
     start = 0
     loader = make_loader(ready, dataset, **loading)
-    bar = progress_bar(len(dataset), f"Reading {dataset.table.path.name}", "image")
-    for images, target in loader:
-        moved = ready.to_device(images)
-        with ready.autocast():
-            h = model.forward_features(moved)
-            if tta == 2:
-                h = (h + model.forward_features(moved.flip(-1))) / 2
-            logits = model.forward_heads(h) if len(model.label_space) else {}
-        representations.append(h.float().cpu())
-        outputs.append({name: values.float().cpu() for name, values in logits.items()})
-        targets.append(target.cpu())
-        first, last = np.searchsorted(pictured, [start, start + len(target)])
-        if last > first:
-            tiles.append(_tiles(images[torch.from_numpy(pictured[first:last] - start)], ready.data_config, side))
-        start += len(target)
-        bar.update(len(target))
-    bar.close()
+    with progress_bar(len(dataset), f"Reading {dataset.table.path.name}", "image") as bar:
+        for images, target in loader:
+            moved = ready.to_device(images)
+            with ready.autocast():
+                h = model.forward_features(moved)
+                if tta == 2:
+                    h = (h + model.forward_features(moved.flip(-1))) / 2
+                logits = model.forward_heads(h) if len(model.label_space) else {}
+            representations.append(h.float().cpu())
+            outputs.append({name: values.float().cpu() for name, values in logits.items()})
+            targets.append(target.cpu())
+            first, last = np.searchsorted(pictured, [start, start + len(target)])
+            if last > first:
+                tiles.append(_tiles(images[torch.from_numpy(pictured[first:last] - start)], ready.data_config, side))
+            start += len(target)
+            bar.update(len(target))
     names = model.label_space.attributes
     return SplitOutputs(
         torch.cat(representations),

@@ -108,3 +108,13 @@ def test_a_file_without_names_is_taken_by_position_only_where_the_groups_are_as_
     fresh = make(model, "adamw", 0.0)
     with pytest.raises(ValueError, match="does not name the weights"):
         restore_optimizer(fresh, parameter_names(fresh, model), optimizer.state_dict(), None)
+
+
+@pytest.mark.parametrize(("name", "entry"), [("adamw", "exp_avg"), ("lamb", "exp_avg_sq"), ("muon", "exp_avg")])
+def test_a_state_with_a_missing_entry_is_refused_by_the_name_of_its_weight(name: str, entry: str) -> None:
+    model, optimizer = trained(name, 0.05)
+    names, saved = parameter_names(optimizer, model), deepcopy(optimizer.state_dict())
+    index = [weight for group in names for weight in group].index("head.bias")
+    del saved["state"][index][entry]
+    with pytest.raises(ValueError, match=f"its state of head.bias lacks {entry}"):
+        restore_optimizer(make(model, name, 0.05), names, saved, names)

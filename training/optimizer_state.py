@@ -56,8 +56,20 @@ def restore_optimizer(
         merged.append({**group, **{name: deepcopy(before[name]) for name in _COUNTERS if name in before}})
         indices = dict(zip(members, group["params"], strict=True))
         kept = {indices[name]: saved["state"][index] for name in known if (index := place[name][1]) in saved["state"]}
+        _check_complete(dict(zip(group["params"], members, strict=True)), kept)
         for setting in _STATEFUL if kept else ():
             if group.get(setting) and not before.get(setting):
                 raise ValueError(f"its averages were made without {setting}, which needs one of its own")
         state |= kept
     optimizer.load_state_dict({"state": state, "param_groups": merged})
+
+
+def _check_complete(names: dict[int, str], states: dict[int, dict[str, Any]]) -> None:
+    """Raise a ValueError if the state of a weight lacks an entry of another weight's in its parameter group.
+
+    Weights of one group may have states of two kinds, as with Muon, but none of a kind's entries is missing then.
+    """
+    kinds = {frozenset(state) for state in states.values()}
+    for index, state in states.items():
+        if fuller := next((kind for kind in kinds if state and kind > state.keys()), None):
+            raise ValueError(f"its state of {names[index]} lacks {min(fuller - state.keys())}")

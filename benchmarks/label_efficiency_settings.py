@@ -132,13 +132,13 @@ def _small_settings() -> Settings:
             "joint, SupCon": [[f"{stage} --contrastive supcon"] for stage in joint],
             "joint, masked": [[f"{stage} --mask-false-negatives"] for stage in joint],
         }
-        if start == "scratch":  # the best rate of fine-tuning, and a third of it
+        if start == "scratch":  # from the best rate of fine-tuning downward
             taught = (
                 f"{LABELS} -b 32 --unlabeled-ratio 2 --steps {steps} --probe-first "
                 "--pseudo ema --pseudo-weight 1 --model-ema --model-ema-decay 0.999"
             )
             settings |= {
-                f"pretrain for long, {name}": [[long, f"{taught} {losses} --lr {rate:g}"] for rate in rates[:0:-1]]
+                f"pretrain for long, {name}": [[long, f"{taught} {losses} --lr {rate:g}"] for rate in rates[::-1]]
                 for name, losses in (
                     ("EMA teacher", "-wls 0 -wlc 1"),
                     ("EMA teacher with SimCLR", "-wls 0.1 -wlc 0.9 -t 0.1 --classify-view both"),

@@ -28,6 +28,7 @@ _RULE = "#e4e4e4"
 _EVERY_POINT = 40  # a line with at most this number of points has a marker at each
 _MARKERS_A_LINE = 10  # approximate number of markers on a longer line
 _LEGEND_LINES = 14
+_MOST_NAMED = 3 * _LEGEND_LINES  # curves that a legend names; more columns would leave the panel no width
 _LOG_SCALE = 12.0  # the axis is logarithmic if the largest loss exceeds the smallest by this factor
 
 
@@ -156,9 +157,13 @@ def write_figure(figure: Figure, path: Path) -> Path:
 
 
 def _add_legend(axes: Axes, entries: Sequence[tuple[str, Line2D]]) -> None:
-    """Put a legend beside the panel; inside, it would cover curves."""
+    """Put a legend beside the panel; inside, it would cover curves. It names the first curves if there are many."""
     from matplotlib.font_manager import FontProperties
+    from matplotlib.lines import Line2D
 
+    if len(entries) > _MOST_NAMED:
+        others = len(entries) - _MOST_NAMED + 1
+        entries = [*entries[: _MOST_NAMED - 1], (f"and {others:,} more", Line2D([], [], linewidth=0))]
     families = font_families()
     columns = -(-len(entries) // _LEGEND_LINES)
     legend = axes.legend(

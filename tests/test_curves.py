@@ -46,7 +46,9 @@ def test_blank_nan_and_infinite_cells_are_skipped(tmp_path: Path) -> None:
     assert_drawn(path, tmp_path / "out")
 
 
-@pytest.mark.parametrize("attributes", [(), ("color",), tuple(f"a{i}" for i in range(30))])
+@pytest.mark.parametrize(
+    "attributes", [(), ("color",), tuple(f"a{i}" for i in range(30)), tuple(f"a{i}" for i in range(500))]
+)
 def test_any_number_of_attributes_is_drawn(tmp_path: Path, attributes: tuple[str, ...]) -> None:
     assert_drawn(write_summary(tmp_path / "summary.csv", attributes=attributes), tmp_path / "out")
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.label_space import UNKNOWN, LabelSpace
-from training.view_sheet import GAP, LINE, view_sheet
+from training.view_sheet import GAP, LINE, LINES, view_sheet
 
 CONFIG = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 HEIGHT, WIDTH = 5, 4  # pixels
@@ -110,3 +110,11 @@ def test_the_labels_stand_below_an_images_views_and_the_kinds_above(tmp_path: Pa
     assert not torch.equal(below[0], below[1])
     assert below[UNKNOWN].sum() < below[0].sum(), "a dash is less ink than a word"
     assert sheets[0][:, :LINE].max() > 200
+
+
+def test_thousands_of_labels_leave_a_picture_that_can_be_saved_as_jpeg(tmp_path: Path) -> None:
+    names = [f"attribute {number}" for number in range(20_000)]
+    images, target = _normalized(_pixels(2, 16)), torch.zeros(16, 1, dtype=torch.int64)
+    sheet = view_sheet(images, target, ["one", "two"], CONFIG, lambda row: names)
+    sheet.save(tmp_path / "sheet.jpg")
+    assert sheet.size[1] == LINE + GAP + 4 * (HEIGHT + GAP + LINES * LINE)

@@ -14,6 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 from reports.figure_text import drawable
 
 IMAGES = 16
+LINES = 24  # texts below an image
 GAP, LINE = 2, 12  # pixels: gap around each picture, height of a line of text
 _FONT = "DejaVu Sans"  # matplotlib brings it
 
@@ -38,8 +39,15 @@ def view_sheet(
     mean, std = (torch.tensor(data_config[key], device=images.device).view(-1, 1, 1) for key in ("mean", "std"))
     by_image = images.float().view(views, -1, *images.shape[1:])[:, :IMAGES].transpose(0, 1)
     pixels = (by_image * std + mean).clamp(0, 1).mul(255).add(0.5).clamp(0, 255).to(torch.uint8).cpu()
-    captions = [describe(row) for row in target[: len(pixels)].tolist()]
+    captions = [_first_lines(describe(row)) for row in target[: len(pixels)].tolist()]
     return _sheet(pixels, list(kinds), captions)
+
+
+def _first_lines(caption: list[str]) -> list[str]:
+    """Return the first texts of a caption, as the labels of thousands of attributes make a picture too tall to save."""
+    if len(caption) <= LINES:
+        return caption
+    return [*caption[: LINES - 1], f"and {len(caption) - LINES + 1:,} more"]
 
 
 def _sheet(pixels: Tensor, kinds: list[str], captions: list[list[str]]) -> Image.Image:

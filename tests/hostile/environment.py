@@ -98,7 +98,7 @@ def _at_start(case: Case, place: Path, rng: random.Random) -> str:
     if "TMPDIR" in names:  # Python tries this folder, and takes the system's where it cannot be used
         case.inside += (tempfile.gettempdir(), "/nowhere")
     if "HOME" in names:
-        case.inside += ("/.config", "/.cache")
+        case.inside += ("/.config", "/.cache", "/nowhere")
     return f"{case.env}, a new interpreter"
 
 

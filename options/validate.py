@@ -39,7 +39,9 @@ def parse_validate_args(argv: Sequence[str] | None = None, check_paths: bool = F
 
 def validate_parser() -> Parser:
     """Return the parser of validate.py."""
-    parser = Parser("validate.py", "Score one or more checkpoints on a split of the data.", "DATA [flags]")
+    parser = Parser(
+        "validate.py", "Score one or more checkpoints on a split of the data.", "DATA --checkpoint FILE [flags]"
+    )
     group = parser.group("Scoring")
     add = group.value
     add("data", "DATA", None, "folder that holds the tables: train.csv, val.csv, ...", nargs="?")

@@ -31,6 +31,7 @@ from catalog.image_facts import ImageFacts, collect_image_facts
 from catalog.image_findings import Limits, image_findings
 from catalog.label_counts import count_labels, count_pairs, count_whole_combinations
 from catalog.label_findings import class_findings, combination_findings, table_findings
+from catalog.label_space import SEPARATOR
 from catalog.near_duplicates import Pairs, near_duplicates
 from options.shared import processes
 from reports.audit_page import Audit, write_audit_page
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     """Audit as the command line says."""
     args = parse_audit_args(argv)
     set_up_log()
-    with report_usage_errors("audit.py"), naming_flags("multi_valued", group_column="--group"):
+    with report_usage_errors("audit.py"), naming_flags("multi_valued", "separator", group_column="--group"):
         found = audit(args)
     if args.strict and found:
         raise SystemExit(1)
@@ -63,7 +64,8 @@ def audit(args: Namespace) -> bool:
     check_writable(file)
 
     # tables and labels
-    rows = read_audited_rows(find_tables(args.input), args.attributes, args.multi_valued, args.group)
+    separator = args.separator or SEPARATOR
+    rows = read_audited_rows(find_tables(args.input), args.attributes, args.multi_valued, args.group, separator)
     attributes = count_labels(rows)
     pairs = count_pairs(attributes)
     findings = [

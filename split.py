@@ -33,6 +33,8 @@ from catalog.draw_parts import (
     rows_together,
     with_balanced_columns,
 )
+from catalog.label_space import SEPARATOR
+from catalog.separated_cells import with_separator
 from catalog.split_paths import paths_from
 from catalog.split_source import PARTS, SplitSource, read_split_source
 from catalog.stratify import Labels, table_labels
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     """Split as the command line says."""
     args = parse_split_args(argv)
     set_up_log()
-    with report_usage_errors("split.py"), naming_flags("overwrite", "split_column"):
+    with report_usage_errors("split.py"), naming_flags("overwrite", "separator", "split_column"):
         split(args)
 
 
@@ -60,7 +62,8 @@ def split(args: Namespace) -> None:
     with announced(f"Reading {args.source}", _logger.info):
         source = read_split_source(Path(args.source), _split_column(args))
     group = normalized_name(args.group) if args.group else None
-    table, odd = with_balanced_columns(source.table, args.attributes, [*filter(None, (group, source.split_column))])
+    read = with_separator(source.table, args.separator or SEPARATOR)
+    table, odd = with_balanced_columns(read, args.attributes, [*filter(None, (group, source.split_column))])
     drawn = drawn_shares(args, source)
     folder = Path(args.output or source.table.path.parent)
     made = made_tables(source, drawn)
@@ -84,6 +87,7 @@ def split(args: Namespace) -> None:
     chosen = (
         [] if source.table.attributes == table.attributes or not table.columns else ["--attributes", *table.columns]
     )
+    chosen += ["--separator", args.separator] if args.separator else []
     print(printable(f"Train on them: {shlex.join(['python', 'train.py', str(folder), *chosen])}"), flush=True)
 
 

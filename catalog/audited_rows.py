@@ -16,7 +16,9 @@ from catalog.attribute_column import has_separator
 from catalog.cell_text import normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
 from catalog.find_images import with_found_images
+from catalog.label_space import SEPARATOR
 from catalog.repeated_images import file_paths, label_codes
+from catalog.separated_cells import with_separator
 from catalog.split_tables import with_absolute_paths
 from catalog.splits import FORMATS, MissingTable, find_label_table, find_split, is_table
 from catalog.table import Table, read_table
@@ -136,6 +138,7 @@ def read_audited_rows(
     attributes: Sequence[str] | None = None,
     multi_valued: Sequence[str] | None = None,
     group: str | None = None,
+    separator: str = SEPARATOR,
 ) -> AuditedRows:
     """Read tables as training does, without refusing columns that cannot be learned.
 
@@ -144,6 +147,7 @@ def read_audited_rows(
         attributes: the columns to audit; by default all but `image_path` and the group.
         multi_valued: the attributes whose cells hold several values; by default as in training.
         group: the column that says which rows belong together, or None.
+        separator: the text between the values of a cell.
 
     Raises:
         DataError: if a table cannot be read or none of its images exists, or a column is missing.
@@ -154,6 +158,8 @@ def read_audited_rows(
     for path in paths:
         with collected_warnings() as warnings:
             table = _read(path, attributes, group, first=not tables)
+            joined = multi_valued if multi_valued is not None or not tables else tables[0].lists
+            table = _with_separator(table, separator, joined, group)
             found, _ = with_found_images(table)
         tables.append(table)
         remarks.append(tuple(warnings))
@@ -169,7 +175,7 @@ def read_audited_rows(
         files=files.dictionary,
         file=files.indices.to_numpy().astype(np.int64),
         columns=columns,
-        multi_valued=_multi_valued(tables[0], paths[0], names, multi_valued),
+        multi_valued=_multi_valued(tables[0], paths[0], names, multi_valued, separator),
         lacking=tuple(tuple(name for name in names if name not in table.columns) for table in tables),
         groups=None if groups is None else groups.indices.fill_null(-1).to_numpy().astype(np.int64),
         group_names=() if groups is None else tuple(groups.dictionary.to_pylist()),
@@ -193,7 +199,17 @@ def _read(path: Path, attributes: Sequence[str] | None, group: str | None, first
     return table
 
 
-def _multi_valued(table: Table, path: Path, names: Sequence[str], chosen: Sequence[str] | None) -> frozenset[str]:
+def _with_separator(table: Table, separator: str, names: Collection[str] | None, group: str | None) -> Table:
+    """Return a table whose multi-valued cells are joined by `|`; the groups stay as they are."""
+    found = with_separator(table, separator, names)
+    if group is None:
+        return found
+    return replace(found, columns={**found.columns, group: table.columns[group]}, lists=found.lists - {group})
+
+
+def _multi_valued(
+    table: Table, path: Path, names: Sequence[str], chosen: Sequence[str] | None, separator: str
+) -> frozenset[str]:
     """Return the multi-valued attributes: the chosen ones, else those that the table of the classes shows."""
     if chosen is not None:
         wanted = [normalized_name(name) for name in chosen]
@@ -205,7 +221,7 @@ def _multi_valued(table: Table, path: Path, names: Sequence[str], chosen: Sequen
         return frozenset(wanted)
     label_path = find_label_table(path.parent, path)
     if label_path != path:
-        table = read_table(label_path, require_attributes=False)
+        table = with_separator(read_table(label_path, require_attributes=False), separator)
     return frozenset(
         name for name in names if name in table.columns and (name in table.lists or has_separator(table.columns[name]))
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
 from options.rules import on
+from options.shared import separator_flag
 from options.values import COUNT, FRACTION, WHOLE, Number
 
 _RATIO = Number(float, 1, 1000)
@@ -33,6 +34,7 @@ def audit_parser() -> Parser:
     add("--attributes", "NAME", None, "columns to audit (default: all but image_path and --group)", nargs="+")
     several = "columns whose cells hold several values, separated by | (default: all with a | in a cell; no NAME: none)"
     add("--multi-valued", "NAME", None, several, nargs="*")
+    separator_flag(group, "|")
     same = "column that says which rows belong together: a product, a contributor; in two splits, it is leakage"
     add("--group", "COLUMN", None, same)
     group.switch("--strict", "exit with status 1 if there is leakage or an unreadable image")
@@ -67,5 +69,7 @@ def _model_flags(parser: Parser) -> None:
 
 def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags."""
+    if args.separator and args.multi_valued == []:
+        yield "--separator divides cells with several values, and --multi-valued without NAME has none: leave one out"
     if args.group and args.group in (args.attributes or ()):
         yield f"--group {args.group} is among --attributes: a group is no attribute; leave it out of one of them"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from options.parser import Parser, parse
+from options.shared import separator_flag
 from options.values import RATE, WHOLE
 
 SHARE = 0.15
@@ -40,6 +41,7 @@ def split_parser() -> Parser:
     )
     add("--split-column", "COLUMN", None, said)
     add("--attributes", "NAME", None, "columns to balance (default: all that a model can learn)", nargs="+")
+    separator_flag(parser.groups[0], "|")
     parser.groups[0].switch("--overwrite", "replace tables that exist")
     return parser
 

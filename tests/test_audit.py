@@ -130,6 +130,29 @@ def test_parquet_blank_cells_and_several_values_are_audited_as_training_reads_th
     assert essence(audit(tmp_path / "again", tmp_path)) == essence(found)  # the folder's only table
 
 
+def test_cells_with_a_separator_are_audited_value_by_value(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = ["striped;cotton", "cotton", "", ";"]
+    rows = [
+        {
+            "image_path": f"{planted}/{row['image_path']}",
+            "tags": tags[number % 4],
+            "maker": "a;b" if number < 2 else "c",
+        }
+        for number, row in enumerate(read_rows(planted / "train.csv"))
+    ]
+    write_table(tmp_path / "train.csv", rows)
+    write_table(tmp_path / "val.csv", [row | {"tags": "wool" if row["tags"] else ""} for row in rows[:4]])
+    found = audit(tmp_path / "out", tmp_path, "--separator", ";", "--group", "maker")
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "tags (several values)" in page
+    assert [one["detail"] for one in found if one["kind"] == "unseen-class"]
+    assert any("a;b" in one["detail"] for one in found if one["kind"] == "leakage-group")
+    audit(tmp_path / "whole", tmp_path)
+    assert "tags (several values)" not in (tmp_path / "whole" / "audit.html").read_text(encoding="utf-8")
+
+
 def test_a_model_finds_similar_images_that_are_no_near_duplicates(planted: Path, tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "model.pth.tar", make_model())
     words = ("--checkpoint", checkpoint, "--embedding-similarity", "0.5", "--device", "cpu")

@@ -316,3 +316,17 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     code = "import sys, split; print(sorted({'torch', 'timm'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_values_with_a_separator_are_balanced_one_by_one_and_written_as_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, tags = catalog(tmp_path / "data", 40), ["striped;cotton", "cotton", "wool;striped", "cotton;wool", "wool"]
+    lines = (data / "all.csv").read_text().splitlines()
+    lines = [f"{lines[0]},tags", *(f"{line},{tags[number % 5]}" for number, line in enumerate(lines[1:]))]
+    (data / "all.csv").write_text("\n".join(lines) + "\n")
+    out = run(capsys, data, "--separator", ";")
+    assert "tags: 3 classes, all in every table" in out
+    assert out.rstrip().endswith(f"python train.py {data} --separator ';'")
+    cells = [row[-1] for name in ("train", "val", "test") for row in rows(data, name)]
+    assert sorted(cells) == sorted(tags * 8)

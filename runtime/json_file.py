@@ -15,8 +15,8 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        ValueError: it is not a regular file, larger than 64 MiB, not UTF-8, not JSON, or nested too deep.
-        OSError: it cannot be read.
+        ValueError: it is no regular file, larger than 64 MiB, not UTF-8, not JSON, too deep, or cannot be read.
+        FileNotFoundError: there is none.
     """
     if fault := irregular_file(path):
         raise ValueError(fault)
@@ -24,6 +24,10 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"it has more than {_LARGEST >> 20} MiB")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except RecursionError:

@@ -197,3 +197,25 @@ def test_a_resumed_checkpoint_of_somebody_else_deletes_no_file(
         in capsys.readouterr().err
     )
     assert victim.read_text() == "precious"
+
+
+def test_a_network_far_larger_than_the_weights_is_refused_before_it_takes_memory(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = content["multi_label"] | {"arch": "vit_giant_patch14_224", "model_kwargs": {}}
+    torch.save(content | {"multi_label": config}, tmp_path / "a.pth.tar")
+    monkeypatch.setattr(MultiLabelModel, "load_state_dict", None)  # a model with memory would come here
+    with pytest.raises(CheckpointError, match=r"vit_giant_patch14_224 needs 1,01[\d,]+ weights, and it has "):
+        MultiLabelModel.from_checkpoint(tmp_path / "a.pth.tar")
+
+
+def test_a_part_whose_name_is_no_text_is_damage(tmp_path: Path, content: Content) -> None:
+    path = tmp_path / "a.pth.tar"
+    torch.save(content, path)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # the first of the directory at the end
+    data[entry + 9] |= 0x08  # its name is in UTF-8
+    data[entry + 46] = 0xF2
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        read_checkpoint(path)

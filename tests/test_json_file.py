@@ -44,6 +44,13 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="the system has no such file")
+def test_a_file_that_the_system_does_not_read_is_a_value_error(tmp_path: Path) -> None:
+    (tmp_path / "a.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ValueError, match="it cannot be read: Input/output error"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "a.json")

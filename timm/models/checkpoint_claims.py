@@ -52,7 +52,7 @@ def damage_of(path: Path) -> str | None:
                 return f"its part {packed[0]} is compressed, which torch.save never does"
             if broken := archive.testzip():
                 return f"its part {broken} is damaged"
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         return f"it is damaged ({error})"
     return None
 

@@ -346,11 +346,24 @@ def _rebuild(checkpoint: Checkpoint, use_ema: bool, label_space: LabelSpace | No
             f"{checkpoint.path} names no attributes, so it is no checkpoint of this trainer: start from its backbone "
             "with initial_checkpoint or pretrained_path"
         )
+    _check_size(checkpoint.config, weights)
     model = model_from_config(checkpoint.config)
     model.load_state_dict(without_auxiliary_norms(weights))
     model.thresholds = checkpoint.chosen_for(use_ema, "thresholds")
     model.temperatures = checkpoint.chosen_for(use_ema, "temperatures")
     return model.eval()
+
+
+def _check_size(config: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError if a network is far larger than the weights, before it takes gigabytes of memory."""
+    try:
+        with torch.device("meta"):  # takes no memory
+            described = model_from_config(config)
+    except (RuntimeError, NotImplementedError):  # a few networks compute numbers while they are made
+        return
+    needed, held = (sum(map(Tensor.numel, found)) for found in (described.parameters(), weights.values()))
+    if needed > 2 * held:
+        raise ValueError(f"{config['arch']} needs {needed:,} weights, and it has {held:,}")
 
 
 def model_from_config(config: dict[str, Any]) -> MultiLabelModel:

@@ -117,7 +117,7 @@ def duplicate_findings(args: Namespace, rows: AuditedRows, facts: ImageFacts, wo
     yield from exact_findings(rows, facts)
     yield from pair_findings(rows, facts, near, "near", "correlation")
     yield from contradictions(rows, facts, near)
-    if args.checkpoint:
+    if args.checkpoint and len(images):
         similar = embedding_pairs(args, rows.files.take(images).to_pylist(), workers)
         similar = Pairs(images[similar.first], images[similar.second], similar.score, similar.mirrored)
         yield from pair_findings(rows, facts, similar.without(near), "similar", "similarity")

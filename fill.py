@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ def fill(args: Namespace) -> None:
     rows = rows_to_read(source, bool(args.suspects))
     has_blank = not all(source.given(name).all() for name in source.attributes)
     holdout = read_holdout(args, model) if has_blank else None
+    if holdout is not None:
+        check_kept(holdout.path, {"--output": str(target), "--queue": args.queue, "--suspects": args.suspects})
     codes = compared_images(source, holdout, model.checkpoints[0])
 
     # predictions
@@ -166,6 +168,13 @@ def read_holdout(args: Namespace, model: MultiLabel) -> Table:
         return read_table(find_table(args.holdout, "validation"), None, False, args.image_root or None)
     path = named_validation(model.checkpoints)
     return read_table(path, None, False, model.checkpoints[0].trained_flags.get("image_root") or None)
+
+
+def check_kept(holdout: Path, written: Mapping[str, str]) -> None:
+    """Raise a UsageError if a file to write would replace the hold-out, which the checkpoint may name."""
+    for name, text in written.items():
+        if text and Path(text).resolve() == holdout.resolve():
+            raise UsageError(f"{name} {text} is the hold-out, which it would replace: name another file")
 
 
 def compared_images(source: FillableTable, holdout: Table | None, checkpoint: Checkpoint) -> Rows:

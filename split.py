@@ -38,7 +38,7 @@ from catalog.separated_cells import with_separator
 from catalog.split_paths import paths_from
 from catalog.split_source import PARTS, SplitSource, read_split_source
 from catalog.stratify import Labels, table_labels
-from catalog.write_parts import check_places, write_parts
+from catalog.write_parts import check_left, check_places, write_parts
 from reports.split_report import split_lines, together_line
 from runtime.errors import UsageError, printable, report_usage_errors
 from runtime.log import set_up_log
@@ -67,8 +67,11 @@ def split(args: Namespace) -> None:
     drawn = drawn_shares(args, source)
     folder = Path(args.output or source.table.path.parent)
     made = made_tables(source, drawn)
-    written = source.table.path if source.is_file else None
+    written = source.table.path if source.is_file and not source.in_parts else None
+    if source.in_parts and folder.resolve() == source.table.path.parent.resolve():
+        raise UsageError(f"{source.table.path} is in parts, which the new tables would stand beside: name an --output")
     check_places(folder, tuple(made.values()), source.ending, written, args.overwrite)
+    check_left(folder, made.values(), source.table)
     if odd:
         _logger.info(f"Not balanced: {names_of(odd)}, which no model can learn; name columns with --attributes")
 
@@ -124,13 +127,13 @@ def write(source: SplitSource, folder: Path, parts: Rows, made: dict[int, str], 
     """Write the tables, with paths that are valid in their folder."""
     place = folder.resolve()
     cells = source.cells
-    if place != source.table.path.parent.resolve():
+    if source.path_column and place != source.table.path.parent.resolve():
         paths = paths_from(folder, source.table, together.located)
         position = cells.column_names.index(source.path_column)
         cells = cells.set_column(position, source.path_column, pa.chunked_array([paths]))
     tables = {name: cells.take(pa.array(np.flatnonzero(parts == part))) for part, name in made.items()}
     replaced = place / f"train{source.ending}"
-    keeps = source.is_file and replaced.exists() and replaced.samefile(source.table.path)
+    keeps = source.is_file and not source.in_parts and replaced.exists() and replaced.samefile(source.table.path)
     write_parts(folder, tables, source.ending, source.table.path if keeps else None)
     if keeps:
         _logger.info(f"{replaced}: all its rows are kept in all{source.ending}")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from catalog.decode import Pixels, as_image, image_size, load_pixels
+from catalog.embedded_images import read_embedded
 from catalog.perceptual_hash import SIDE, perceptual_hashes
 
 ENOUGH = 256  # pixels of the shorter side that are measured
@@ -67,7 +68,10 @@ def measure_image(path: str) -> Measurement:
     try:
         pixels = load_pixels(path, shorter_side=ENOUGH)
         size = image_size(path)
-        content = hashlib.blake2b(Path(path).read_bytes(), digest_size=_HASH_BYTES).digest()
+        embedded = read_embedded(path)
+        content = hashlib.blake2b(
+            Path(path).read_bytes() if embedded is None else embedded, digest_size=_HASH_BYTES
+        ).digest()
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL byte names no file
         return Measurement(_reason(error, path))
     image = as_image(pixels)

@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 
 from catalog.cell_text import normalized_name
 from catalog.data_error import DataError, did_you_mean, quoted
+from catalog.embedded_images import holds_images
 from catalog.image_list import list_images
+from catalog.parquet_table import parquet_parts
 from catalog.splits import FORMATS, find_label_table, find_split, is_table, tables_nearby
 from catalog.table import IMAGE_PATH, Table, read_table
 from catalog.text_table import is_text_table, read_text_columns, read_text_header
@@ -65,6 +67,11 @@ class SplitSource:
     is_file: bool
 
     @property
+    def in_parts(self) -> bool:
+        """Whether the table is several Parquet files."""
+        return self.is_file and not self.table.path.is_file()
+
+    @property
     def said_by(self) -> str:
         """What says the parts, for messages."""
         return "the folders" if self.split_column is None else f"the cells in column {self.split_column!r}"
@@ -81,7 +88,7 @@ def read_split_source(place: Path, split_column: str | None) -> SplitSource:
     Raises:
         DataError: there is no such thing, or it cannot be read.
     """
-    if place.is_dir():
+    if place.is_dir() and not is_table(place):
         path = _table_of(place)
         if path is None:
             return _class_folders(place)
@@ -94,7 +101,8 @@ def read_split_source(place: Path, split_column: str | None) -> SplitSource:
     if name is not None:
         parts = _parts_of(table, name)
         cells = cells.drop_columns([one for one in cells.column_names if normalized_name(one) == name])
-    ending = next(end for end in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(end))
+    endings = (end for end in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(end))
+    ending = next(endings, ".parquet")  # a folder of parts may have any name
     return SplitSource(table, cells, path_column, parts, name, ending, is_file=True)
 
 
@@ -131,10 +139,14 @@ def _found(folder: Path, part: str) -> Path | None:
 
 
 def _all_cells(path: Path, table: Table) -> tuple[pa.Table, str]:
-    """Return all columns of a table as its file has them, and the name of the column of image paths."""
+    """Return all columns of a table as its file has them, and the name of the column of image paths.
+
+    The name is "" if the table holds the images themselves.
+    """
     if not is_text_table(path):
-        cells = pq.ParquetFile(path).read()
-        return cells, _spelled(cells.column_names)
+        cells = pa.concat_tables([pq.ParquetFile(part).read() for part in parquet_parts(path)])
+        name = _spelled(cells.column_names)
+        return cells, name if name and not holds_images(cells.schema.field(name).type) else ""
     header = read_text_header(path)
     path_column = _spelled(header)
     if len(header) == 1:  # a blank cell is an empty line, which is no row
@@ -145,8 +157,8 @@ def _all_cells(path: Path, table: Table) -> tuple[pa.Table, str]:
 
 
 def _spelled(header: Sequence[str]) -> str:
-    """Return the name of the column of image paths as the file spells it."""
-    return next(name for name in header if normalized_name(name) == IMAGE_PATH)
+    """Return the name of the column of image paths as the file spells it; "" if it has none."""
+    return next((name for name in header if normalized_name(name) == IMAGE_PATH), "")
 
 
 def _split_column(table: Table, asked: str | None) -> str | None:

@@ -341,7 +341,9 @@ def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
     names = normalized_names([unescaped_text(name) for name in raw_header] if is_text else raw_header)
     where = f"{path.name} line {header_line(path)}" if is_text else path.name
     if IMAGE_PATH not in names:
-        raise DataError(f"{where} has no column {IMAGE_PATH}: {_renaming(names)} (found {quoted(names, 20)})")
+        raise DataError(
+            f"{where} has no column {IMAGE_PATH}: {_renaming(names, raw_header)} (found {quoted(names, 20)})"
+        )
     if "" in names:
         raise DataError(
             f"{where}: column {names.index('') + 1} has no name: name this column or delete it "
@@ -352,10 +354,11 @@ def _check_header(path: Path, raw_header: list[str]) -> dict[str, str]:
     return dict(zip(names, raw_header, strict=True))
 
 
-def _renaming(names: list[str]) -> str:
+def _renaming(names: list[str], raw_header: list[str]) -> str:
     """Return the remedy for a header without a column of image paths."""
-    if len(names) == 1 and (delimiter := next((d for d in ";\t|," if d in names[0]), None)):
-        return f"its cells seem to be separated by {delimiter!r}: separate .csv with commas and .tsv with tabs"
+    if len(names) == 1 and (delimiter := next((d for d in ";\t|," if d in raw_header[0]), None)):
+        between = "tabs" if delimiter == "\t" else repr(delimiter)
+        return f"its cells seem to be separated by {between}: separate .csv with commas and .tsv with tabs"
     similar = [name for name in names if name and _PATH_LIKE.fullmatch(re.sub(r"[^a-z]", "", name.lower()))]
     similar += difflib.get_close_matches(IMAGE_PATH, names, 1)
     return f"rename {similar[0]!r} to it" if similar else "add one, with each image's path"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from catalog.data_error import DataError
 from catalog.splits import ALIASES, FORMATS
+from catalog.table import Table, read_table
 from runtime.atomic_file import atomic_file
 
 _AT_ONCE = 1 << 15  # rows that are converted to text at a time
@@ -42,6 +44,33 @@ def check_places(folder: Path, names: tuple[str, ...], ending: str, source: Path
                         "another folder"
                     )
                 _check_replaced(path, name, source, overwrite)
+
+
+def check_left(folder: Path, names: Collection[str], table: Table) -> None:
+    """Raise if a table that is not replaced holds rows that are split: its images would be in two tables.
+
+    Args:
+        folder: folder of the tables to write.
+        names: names of the tables to write, without ending.
+        table: the table that is split.
+
+    Raises:
+        DataError: there is such a table.
+    """
+    split = set(_absolute_paths(table))
+    for name in {"train", "val", "test"} - set(names):
+        stems = ALIASES.get(name, (name,))
+        for path in filter(Path.is_file, (folder / f"{stem}{end}" for stem in stems for end in FORMATS)):
+            shared = split.intersection(_absolute_paths(read_table(path, require_attributes=False)))
+            if shared and not (table.path.exists() and path.samefile(table.path)):
+                raise DataError(
+                    f"{path} stays, and {len(shared):,} of its images are among the rows to split, so they would be in "
+                    "two tables: delete it, or write into another folder"
+                )
+
+
+def _absolute_paths(table: Table) -> list[str]:
+    return [os.path.normpath(table.path.parent / text) for text in table.image_paths.to_pylist()]
 
 
 def _check_replaced(path: Path, name: str, source: Path | None, overwrite: bool) -> None:

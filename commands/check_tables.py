@@ -121,7 +121,11 @@ def check_fill_places(args: Namespace) -> Path:
     target = Path(args.output) if args.output else default_output(source)
     with naming_flags("output"):
         check_output(source, target)
-    for place in (target, *(Path(name) for name in (args.queue, args.suspects) if name)):
+    others = {"--queue": args.queue, "--suspects": args.suspects}
+    for name, text in others.items():
+        if text and Path(text).resolve() == target.resolve():
+            raise UsageError(f"{name} {text} is the filled table, which it would replace: name another file")
+    for place in (target, *(Path(name) for name in others.values() if name)):
         check_writable(place)
     return target
 

@@ -28,7 +28,10 @@ def parse_fill_args(argv: Sequence[str] | None = None, check_paths: bool = False
         argv: the words after the command's name; None reads them from `sys.argv`.
         check_paths: whether a missing folder or file is a mistake too.
     """
-    return parse(fill_parser(), argv, check_paths, _conflicts)
+    args = parse(fill_parser(), argv, check_paths, _conflicts)
+    if not Path(args.table).name:  # "." has no name, from which those of the outputs are made
+        args.table = str(Path(args.table).resolve())
+    return args
 
 
 def fill_parser() -> Parser:

@@ -11,6 +11,7 @@ from options.shared import (
     loading_flags,
     precision_flags,
     preprocessing_flags,
+    replaced_inputs,
     shared_conflicts,
     spreadsheet_flag,
     tta_flag,
@@ -64,5 +65,6 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"
     if args.spreadsheet_safe and not args.output.endswith(".csv"):
         yield f"--spreadsheet-safe is about CSV, and --output {args.output} is not: leave it out"
+    yield from replaced_inputs({"--output": args.output, "--probabilities": args.probabilities}, args.input)
     if args.probabilities and args.probabilities == args.output:
         yield "--probabilities and --output name one file: choose two names"

@@ -10,6 +10,7 @@ from options.shared import (
     loading_flags,
     precision_flags,
     preprocessing_flags,
+    replaced_inputs,
     separator_flag,
     shared_conflicts,
     unreadable_flag,
@@ -63,4 +64,5 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
         yield "CHECKPOINT is missing: the file that holds the trained model (model_best.pth.tar of a run)"
     if not args.data:
         yield "DATA is missing: the folder that holds train.csv"
+    yield from replaced_inputs({"--output": args.output}, [args.data])
     yield from shared_conflicts(args)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from options.parser import Parser, parse
-from options.shared import spreadsheet_flag
+from options.shared import replaced_inputs, spreadsheet_flag
 from options.values import COUNT, shortened
 
 ENDINGS = (".csv", ".json", ".html", ".png")
@@ -60,5 +60,6 @@ def answers_file(text: str) -> str:
 
 def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags."""
+    yield from replaced_inputs({"--output": args.output}, args.image)
     if args.spreadsheet_safe and not args.output.endswith(".csv"):
         yield f"--spreadsheet-safe is about CSV, and --output {args.output or '(none)'} is not: leave it out"

@@ -2,14 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from catalog.splits import FORMATS
 from options.parser import Group
 from options.rules import Need, flag, on
 from options.values import FRACTION, POSITIVE, SIDE, WORKERS, separator, views_at_test
 from runtime.slurm import slurm_tasks
 
 # what to do when memory is exhausted
+_SPLITS = ("all", "train", "val", "validation", "test")
 TRAINED_MODEL = "the trained model: the folder of a run, or a file such as its model_best.pth.tar"
 SMALLER = "use a smaller --batch-size or --img-size"
 SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keeps the number of images per update"
@@ -149,6 +152,21 @@ def processes() -> int:
         return int(os.environ.get("WORLD_SIZE") or slurm_tasks())
     except ValueError:
         return 1  # the sentence about it comes when the processes join
+
+
+def replaced_inputs(written: Mapping[str, str | None], read: Sequence[str | None]) -> Iterator[str]:
+    """Yield a sentence for each file to write that the command reads, or that is a split of a folder that it reads.
+
+    Args:
+        written: the files to write, by their flag.
+        read: files and folders that the command reads.
+    """
+    places = [Path(one).resolve() for one in read if one]
+    for name, text in written.items():
+        path = Path(text or "").resolve()
+        is_split = path.name.lower().endswith(FORMATS) and path.name.partition(".")[0] in _SPLITS
+        if text and path.is_file() and (path in places or (path.parent in places and is_split)):
+            yield f"{name} {text} is among what this command reads, and would be replaced: name another file"
 
 
 def shared_conflicts(args: argparse.Namespace) -> Iterator[str]:

@@ -16,6 +16,7 @@ from options.shared import (
     precision_flags,
     preprocessing_flags,
     processes,
+    replaced_inputs,
     separator_flag,
     shared_conflicts,
     spreadsheet_flag,
@@ -107,6 +108,8 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     if not args.data:
         yield "DATA is missing: the folder that holds val.csv or test.csv"
     yield from shared_conflicts(args)
+    written = {"--results-file": args.results_file, "--calibrate": args.calibrate, "--report": args.report}
+    yield from replaced_inputs(written, [args.data, args.split])
     if args.spreadsheet_safe and args.per_class is None and not args.results_file.lower().endswith(".csv"):
         yield "--spreadsheet-safe is about CSV files: name one with --results-file or add --per-class"
     if args.report is not None and processes() > 1:

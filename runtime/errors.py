@@ -137,6 +137,9 @@ def report_usage_errors(script: str, remedy: str = "use a smaller batch") -> Ite
     try:
         with system_errors_explained():
             yield
+    except BrokenPipeError:  # the reader of stdout, such as head, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest at its exit
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except UsageError as error:
         # Usually all ranks raise the same error. Rank 0 prints it first, and the launcher then ends the others.
         _print(f"{script}: error: {error}", waits=not isinstance(error, LocalError))

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from runtime.errors import UsageError, first_line
 from runtime.host_memory import keep_freed_memory
 from runtime.log import set_up_log
-from runtime.process_group import join_process_group, launched_place
+from runtime.process_group import join_process_group, launched_place, processes_here
 from runtime.rank_watch import end_watch
 from runtime.slurm import works_alone_in_slurm
 
@@ -153,7 +153,7 @@ def _check_gpus(device: str) -> None:
         raise UsageError(f"device {device}: PyTorch finds no GPU here; leave it out to run on the CPU")
     here = torch.cuda.device_count()
     there_are = f"this machine has {here} GPU{'s' if here > 1 else ''}"
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun sets it
+    processes = processes_here()
     if processes > here:
         raise UsageError(
             f"device {device}: {there_are}, too few for {processes} processes: start {here}, one per GPU, or use "

@@ -72,6 +72,12 @@ def launched_place() -> Place | None:
     return place
 
 
+def processes_here() -> int:
+    """Return the number of the run's processes on this machine, as torchrun says; 1 without it."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(text)) if _is_whole(text) else 1
+
+
 def _is_whole(text: str) -> bool:
     try:
         int(text)

@@ -12,7 +12,7 @@ from torch import Tensor
 from runtime.atomic_file import atomic_file, check_writable
 from runtime.errors import UsageError
 from runtime.torch_file import torch_errors_explained
-from serving.checkpoint_files import is_several
+from serving.checkpoint_files import ONNX, is_exported_folder, is_several
 from timm.models.multi_label_checkpoint import Checkpoint, with_temperatures
 
 
@@ -37,8 +37,13 @@ def check_calibrated_path(path: str, checkpoint: str) -> None:
     """Check that a calibrated copy of a checkpoint can be written, before the checkpoint is scored.
 
     Raises:
-        UsageError: the name stands for several checkpoints, or the place cannot be written.
+        UsageError: the name stands for several checkpoints or an exported model, or the place cannot be written.
     """
+    if checkpoint.endswith(ONNX) or is_exported_folder(Path(checkpoint)):
+        raise UsageError(
+            f"calibrate {path} takes a checkpoint, and {checkpoint} is an exported model: give the checkpoint, and "
+            "export its copy"
+        )
     if is_several(checkpoint):
         raise UsageError(
             f"calibrate {path} takes one checkpoint, but {checkpoint} may match several: give the path of one file"

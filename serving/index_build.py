@@ -36,6 +36,7 @@ from serving.index_folder import (
     model_sha256,
     new_array,
     only_writer,
+    open_index,
     read_info,
     row_columns,
     write_info,
@@ -94,6 +95,7 @@ def build_index(
     done = _prepare(place, info, overwrite)
     with only_writer(place):
         if done is not None and done.complete:
+            open_index(place)  # raises where a file was damaged or deleted since
             _logger.info(f"{place} is complete already")
             return done
         if done is None:

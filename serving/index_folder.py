@@ -141,6 +141,8 @@ def open_index(folder: Path) -> tuple[IndexInfo, npt.NDArray[np.float16], pa.Tab
     columns = row_columns(info)
     texts = [name for name in columns if name not in (IMAGE_PATH, IMAGE_FILE) and columns[name] == pa.string()]
     file = folder / ROWS
+    if not file.exists():
+        raise damaged_index(file, "it is missing")
     if fault := irregular_file(file):
         raise UsageError(fault)
     try:
@@ -183,6 +185,8 @@ def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], mode: An
     Raises:
         UsageError: the file is missing, or holds another array.
     """
+    if not file.exists():
+        raise damaged_index(file, "it is missing")
     if fault := irregular_file(file):
         raise UsageError(fault)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from runtime.batch_memory import check_batch_fits
 from runtime.errors import UsageError, first_line
 from runtime.precision import Autocast, resolve_precision
 from runtime.process import memory_format
+from runtime.process_group import processes_here
 from serving.checkpoint_files import ONNX
 from serving.exported import ExportedModel
 from timm.data.multi_label_loader import LoaderSettings, create_eval_loader, usable_workers
@@ -206,7 +206,7 @@ def make_loader(
         first_row: row of the dataset with which a single process begins.
     """
     check_batch_fits(batch_size, tuple(ready.data_config["input_size"]), on_host=ready.device.type == "cpu")
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed else 1
+    processes = processes_here() if distributed else 1
     usable = usable_workers(workers, processes)
     if usable < workers:
         _logger.info(f"--workers {workers}: {usable} CPUs for each process here, so {usable} workers")

@@ -153,6 +153,24 @@ def test_cells_with_a_separator_are_audited_value_by_value(
     assert "tags (several values)" not in (tmp_path / "whole" / "audit.html").read_text(encoding="utf-8")
 
 
+def test_images_inside_a_parquet_table_are_audited(planted: Path, tmp_path: Path) -> None:
+    rows = [row for row in read_rows(planted / "train.csv") if "broken" not in row["image_path"]]
+    images = [{"bytes": (planted / row["image_path"]).read_bytes(), "path": row["image_path"]} for row in rows]
+    pq.write_table(pa.table({"image": images, "color": [row["color"] for row in rows]}), tmp_path / "train.parquet")
+    kinds = {one["kind"] for one in audit(tmp_path / "out", tmp_path)}
+    assert "unreadable" not in kinds
+    assert {"duplicate-exact", "duplicate-near"} <= kinds
+
+
+def test_a_model_has_nothing_to_compare_where_no_image_is_readable(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("no image")
+    write_table(tmp_path / "train.csv", [{"image_path": name, "color": "red"} for name in ("a.jpg", "b.jpg")])
+    checkpoint = save_checkpoint(tmp_path / "model.pth.tar", make_model())
+    found = audit(tmp_path / "out", tmp_path, "--checkpoint", checkpoint, "--device", "cpu")
+    assert sum(one["kind"] == "unreadable" for one in found) == 2
+
+
 def test_a_model_finds_similar_images_that_are_no_near_duplicates(planted: Path, tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "model.pth.tar", make_model())
     words = ("--checkpoint", checkpoint, "--embedding-similarity", "0.5", "--device", "cpu")

@@ -163,3 +163,16 @@ def test_each_validation_of_a_run_logs_the_error_before_and_after(tmp_path: Path
     assert temperatures
     for name, temperature in temperatures.items():
         assert re.search(rf"{name}: [\d.]+% -> [\d.]+% \(temperature {temperature:.3f}\)", line)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "folder"])
+def test_an_exported_model_is_not_calibrated(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    (tmp_path / "folder" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        validate.main([str(data), "--checkpoint", str(tmp_path / name), "--calibrate", str(tmp_path / "c.pth"), *CPU])
+    assert "is an exported model: give the checkpoint, and export its copy" in capsys.readouterr().err

@@ -35,6 +35,17 @@ def test_ctrl_c_becomes_status_130(capsys):
     assert capsys.readouterr() == ("", "\ntrain.py: interrupted\n")
 
 
+def test_a_closed_pipe_ends_the_command_quietly():
+    code = (
+        "from runtime.errors import report_usage_errors\n"
+        "with report_usage_errors('search.py'):\n"
+        "    for number in range(100_000): print(number, flush=True)"
+    )
+    words = f'{sys.executable} -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", words], cwd=SOURCE.parents[1], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n141\n", "")
+
+
 def test_any_other_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), report_usage_errors("train.py"):
         _ = 1 / 0

@@ -209,7 +209,8 @@ def become_pipe(file: Path) -> None:
     ("change", "words"),
     [
         (lambda index: damaged(index, "embeddings.npy"), "embeddings.npy is damaged: "),
-        (lambda index: (index / "embeddings.npy").unlink(), "embeddings.npy is damaged: "),
+        (lambda index: (index / "embeddings.npy").unlink(), "embeddings.npy is damaged: it is missing"),
+        (lambda index: (index / "rows.parquet").unlink(), "rows.parquet is damaged: it is missing"),
         (lambda index: np.save(index / "embeddings.npy", np.zeros((3, 4))), "it holds float64 \\[3, 4\\], not float16"),
         (lambda index: damaged(index, "rows.parquet"), "rows.parquet is damaged: "),
         (lambda index: damaged(index, "index.json"), "index.json is damaged: [A-Z]"),

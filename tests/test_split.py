@@ -330,3 +330,51 @@ def test_values_with_a_separator_are_balanced_one_by_one_and_written_as_they_wer
     assert out.rstrip().endswith(f"python train.py {data} --separator ';'")
     cells = [row[-1] for name in ("train", "val", "test") for row in rows(data, name)]
     assert sorted(cells) == sorted(tags * 8)
+
+
+def test_a_table_that_stays_must_not_hold_rows_of_the_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = catalog(tmp_path / "data")
+    run(capsys, data)
+    before = (data / "train.csv").read_bytes()
+    sentence = refused(capsys, data, "--test", 0, "--overwrite")
+    assert sentence.startswith(f"{data / 'test.csv'} stays, and ")
+    assert "of its images are among the rows to split, so they would be in two tables: delete it" in sentence
+    assert (data / "train.csv").read_bytes() == before
+    # a test table of other images stays
+    (data / "all.csv").unlink()
+    (data / "val.csv").unlink()
+    run(capsys, data / "train.csv", "--test", 0, "--overwrite")
+    assert len(rows(data, "train")) + len(rows(data, "val")) == len(rows(data, "all"))
+
+
+def test_a_parquet_table_in_parts_and_one_with_its_images_are_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = catalog(tmp_path / "data", 40)
+    table = read_table(data / "all.csv")
+    paths = [str(data / path) for path in table.image_paths.to_pylist()]
+    colors = table.columns["color"].cast(pa.string())
+    whole = pa.table({"image_path": paths, "color": colors})
+    # in parts, as Hugging Face and Spark name them
+    hugging, spark = tmp_path / "hugging", tmp_path / "spark" / "train.parquet"
+    hugging.mkdir()
+    spark.mkdir(parents=True)
+    for part in (0, 1):
+        pq.write_table(whole.slice(20 * part, 20), hugging / f"train-0000{part}-of-00002.parquet")
+        pq.write_table(whole.slice(20 * part, 20), spark / f"part-{part}.parquet")
+    for number, source in enumerate((hugging, spark.parent, spark)):
+        run(capsys, source, "-o", tmp_path / f"out{number}")
+        found = [pq.read_table(tmp_path / f"out{number}" / f"{name}.parquet") for name in ("train", "val", "test")]
+        assert sorted(path for one in found for path in one["image_path"].to_pylist()) == sorted(paths)
+    assert "is in parts, which the new tables would stand beside" in refused(capsys, hugging)
+    # with the images
+    images = [{"bytes": Path(path).read_bytes(), "path": Path(path).name} for path in paths]
+    (tmp_path / "images").mkdir()
+    pq.write_table(pa.table({"image": images, "color": colors}), tmp_path / "images" / "data.parquet")
+    run(capsys, tmp_path / "images")
+    found = [pq.read_table(tmp_path / "images" / f"{name}.parquet") for name in ("train", "val", "test")]
+    assert sorted(one["path"] for part in found for one in part["image"].to_pylist()) == sorted(
+        one["path"] for one in images
+    )

@@ -127,6 +127,10 @@ def test_a_table_larger_than_arrows_blocks_is_read_correctly(tmp_path):
         ("image_file,color\na,b\n", "rename 'image_file' to it"),
         ("image_pth,color\na,b\n", "rename 'image_pth' to it"),
         ("image_path;color\na;b\n", "its cells seem to be separated by ';'"),
+        (
+            "image_path\tcolor\na\tb\n",
+            "its cells seem to be separated by tabs: separate .csv with commas and .tsv with",
+        ),
         ("image_path\na.jpg\n", "train.csv has no attribute to learn, only image_path: add a column of labels"),
         ("image_path,a,b,a\nx,1,2,3\n", "train.csv line 1: column 'a' is there twice: rename or delete one"),
         ("image_path,a, \nx,1,2\n", "train.csv line 1: column 3 has no name"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from catalog.unlabeled import unlabeled_per_batch
 from runtime.cache_folder import default_cache_folder
 from runtime.errors import UsageError
 from runtime.process import Process
+from runtime.process_group import processes_here
 from timm.data.device_cache import load_onto_device
 from timm.data.device_view_ops import ImageStore
 from timm.data.device_views import CachedSizes
@@ -144,7 +144,7 @@ def make_loaders(
             "--aug-repeats spreads an image's copies over several processes, but only one runs: start with "
             "distributed_train.sh 2, or leave --aug-repeats out"
         )
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = processes_here()
     workers = usable_workers(settings.workers, processes)
     if workers < settings.workers:
         _logger.info(f"--workers {settings.workers}: {workers} CPUs for each process here, so {workers} workers")

@@ -29,7 +29,7 @@ def parse_fill_args(argv: Sequence[str] | None = None, check_paths: bool = False
         check_paths: whether a missing folder or file is a mistake too.
     """
     args = parse(fill_parser(), argv, check_paths, _conflicts)
-    if not Path(args.table).name:  # "." has no name, from which those of the outputs are made
+    if not Path(args.table).name:  # "." has no name, and the outputs need one
         args.table = str(Path(args.table).resolve())
     return args
 

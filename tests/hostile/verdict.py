@@ -15,7 +15,7 @@ _BROKEN = re.compile(r"Traceback \(most recent call last\)|Exception ignored|Fat
 # A sentence names its place: a file of the case, a flag, a folder, or a variable.
 _PLACE = re.compile(
     r"(?<!\w)--?[a-zA-Z]|\b(in|out|tmp|home)/|/|[A-Z]{3,}|\bout\b|\.(csv|yaml|png|pt|parquet)\b|'|^unrecognized"
-    r"|\bworking directory\b|^no such data folder|^in has neither"
+    r"|\bworking directory\b|^no such|^in (has|is) |No such file"
 )
 _UNFINISHED = re.compile(r"\..+\.\d+|(recovery_)?tmp\.pth\.tar")
 _LONGEST = 5000  # characters of a sentence that can still be read

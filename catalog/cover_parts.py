@@ -33,7 +33,10 @@ class PartCover:
         self.trail: list[tuple[int, int]] = []  # units that were moved, and where they were
 
     def improve(self) -> None:
-        """Move units so that classes reach the parts that they lack, if no other class leaves a part by that."""
+        """Move units so that classes reach the parts that they lack, if no other class leaves a part by that.
+
+        A class that would otherwise miss the first part, from which models learn, may make another leave its part.
+        """
         lacking = np.argwhere(self.wanted & (self.counts == 0))
         if not len(lacking):
             return
@@ -41,7 +44,9 @@ class PartCover:
         for name, part in lacking.tolist():
             if not self.counts[name, part]:
                 self.trail.clear()
-                next((True for depth in range(_DEPTH + 1) if self._cover(name, part, depth)), False)
+                covered = any(self._cover(name, part, depth) for depth in range(_DEPTH + 1))
+                if part == 0 and not covered:
+                    self._take(name)
 
     def _index(self) -> None:
         """Sort the pairs by class and by unit."""
@@ -71,6 +76,18 @@ class PartCover:
                 back, place = self.trail.pop()
                 self._move(back, self.held[self.unit_ends[back] : self.unit_ends[back + 1]], place)
         return False
+
+    def _take(self, name: int) -> None:
+        """Move the unit of a class into the first part whose other classes lose the fewest parts by that."""
+        holders = self.holders[self.class_ends[name] : self.class_ends[name + 1]][:_TRIED]
+        found = []
+        for unit in holders[self.movable[holders, 0]].tolist():
+            held = self.held[self.unit_ends[unit] : self.unit_ends[unit + 1]]
+            lost = int((self.wanted[held, self.parts[unit]] & (self.counts[held, self.parts[unit]] == 1)).sum())
+            found.append((lost, unit, held))
+        if found:
+            _, unit, held = min(found, key=lambda one: one[:2])
+            self._move(unit, held, 0)
 
     def _move(self, unit: int, held: Rows, part: int) -> None:
         self.counts[held, self.parts[unit]] -= 1

@@ -126,6 +126,15 @@ def test_classes_of_several_attributes_with_three_images_reach_every_part_nearly
     assert lacking <= 1  # a class whose images other classes need
 
 
+def test_a_class_of_one_image_is_for_training_even_where_a_class_of_three_then_misses_a_part() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        columns = {"article": skewed(rng, 60, 30), "color": skewed(rng, 60, 12), "gender": skewed(rng, 60, 4)}
+        labels = table_labels(columns)
+        spread = table_of(labels, drawn(columns))
+        assert (spread[:, 0] > 0).all(), [labels.names[one] for one in np.flatnonzero(spread[:, 0] == 0)]
+
+
 def test_the_shares_are_as_even_as_those_of_the_papers_algorithm() -> None:
     ours, theirs = [], []
     for seed in range(5):

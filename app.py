@@ -138,7 +138,12 @@ def open_desk(args: Namespace, model: MultiLabel) -> LabelingDesk:
     queue = Path(args.queue)
     cells = read_queue(queue)
     roots = queue_roots(queue, args.image_root or None, cells)
-    desk = LabelingDesk(cells, roots, AnswerFile(Path(args.answers or default_answers(queue))), model.label_space)
+    desk = LabelingDesk(
+        cells,
+        roots,
+        AnswerFile(Path(args.answers or default_answers(queue)), model.label_space.attributes),
+        model.label_space,
+    )
     progress = desk.progress()
     _logger.info(
         f"{queue}: {progress['cells']:,} cells, {progress['done']:,} with a label; answers: {desk.answers.path}"

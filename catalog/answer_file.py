@@ -1,7 +1,7 @@
 """The labels that a person gives, cell by cell, in a table that training takes.
 
-Each answer is on the disk before it counts: the table is written beside the old one, which it then replaces. An image
-has one row, and an attribute one column. What else a table of the user holds stays as it is.
+Each answer is on the disk before it counts: the table is written beside the old one, which it then replaces. An
+attribute has one column, and an image has one row, unless a table of the user has several. What else it holds stays.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import csv
 import io
 import os
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +28,7 @@ _MOST_BYTES = 16 << 20  # all of it is written for each answer
 _LONGEST = 200  # characters of a class
 
 Version = tuple[int, int, int]
-Rows = dict[str, dict[str, str]]
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,29 @@ class Content:
 
     Attributes:
         spelled: the columns: each name, and its form in the file.
-        rows: the cells of each image by column.
+        rows: the cells of each row by column.
     """
 
     spelled: dict[str, str]
-    rows: Rows
+    rows: list[Row]
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """The rows of each image."""
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(self.rows):
+            places.setdefault(unescaped_text(row[IMAGE_PATH].strip()), []).append(place)
+        return places
+
+    def label(self, image_path: str, attribute: str) -> str:
+        """Return the label of a cell as the file has it, or ""; a cell of spaces has none."""
+        cells = (self.rows[place].get(attribute, "") for place in self.places.get(image_path, ()))
+        return next((text for text in cells if text.strip()), "")
+
+    def labeled(self, image_path: str, attribute: str, text: str) -> list[Row]:
+        """Return the rows with another text in a cell, in each row of the image."""
+        own = set(self.places.get(image_path, ()))
+        return [row | {attribute: text} if place in own else row for place, row in enumerate(self.rows)]
 
 
 class AnswerFile:
@@ -47,22 +67,23 @@ class AnswerFile:
 
     Args:
         path: the table, which need not exist: CSV, with the column image_path.
+        attributes: the columns in which rows of one image must agree; None for all.
 
     Raises:
         DataError: it is another kind of file, too large, cannot be written, or has two labels for one cell.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, attributes: Collection[str] | None = None) -> None:
         if path.suffix.lower() != ".csv":
             raise DataError(f"answers {path}: they are written as CSV: give a name that ends in .csv")
         check_writable(path)
-        self.path = path
+        self.path, self._attributes = path, attributes
         self._thread = threading.Lock()
         self._process = _only_process(path)
         self._added: set[str] = set()
         self._added_columns: set[str] = set()
         self._version: Version | None = None
-        self._content = Content({IMAGE_PATH: IMAGE_PATH}, {})
+        self._content = Content({IMAGE_PATH: IMAGE_PATH}, [])
         try:
             self._read_again()
         except DataError:
@@ -72,11 +93,11 @@ class AnswerFile:
     def get(self, image_path: str, attribute: str) -> str:
         """Return the label of a cell, or "" without one."""
         with self._thread:
-            return unescaped_text(self._content.rows.get(image_path, {}).get(attribute, ""))
+            return unescaped_text(self._content.label(image_path, attribute))
 
     def has(self, image_path: str, attribute: str) -> bool:
         """Return whether a cell has a label."""
-        return bool(self._content.rows.get(image_path, {}).get(attribute))
+        return bool(self._content.label(image_path, attribute))
 
     def put(self, image_path: str, attribute: str, label: str) -> str:
         """Write a label unless the cell has one, and return the label that it has now.
@@ -86,17 +107,17 @@ class AnswerFile:
         """
         with self._thread:
             self._read_again()
-            row = self._content.rows.get(image_path, {})
-            if row.get(attribute):
-                return unescaped_text(row[attribute])
-            if image_path not in self._content.rows:
+            content = self._content
+            if given := content.label(image_path, attribute):
+                return unescaped_text(given)
+            if image_path not in content.places:
                 self._added.add(image_path)
-                row = {IMAGE_PATH: _written(image_path)}
-            spelled = self._content.spelled
+                content = Content(content.spelled, [*content.rows, {IMAGE_PATH: _written(image_path)}])
+            spelled = content.spelled
             if attribute not in spelled:
                 self._added_columns.add(attribute)
                 spelled = spelled | {attribute: _written(attribute)}
-            self._write(Content(spelled, self._content.rows | {image_path: row | {attribute: _written(label)}}))
+            self._write(Content(spelled, content.labeled(image_path, attribute, _written(label))))
             return label
 
     def remove(self, image_path: str, attribute: str) -> None:
@@ -107,14 +128,14 @@ class AnswerFile:
         """
         with self._thread:
             self._read_again()
-            if not self._content.rows.get(image_path, {}).get(attribute):
+            if not self._content.label(image_path, attribute):
                 return
-            row = self._content.rows[image_path] | {attribute: ""}
-            rows = self._content.rows | {image_path: row}
-            if image_path in self._added and not any(row[name] for name in row if name != IMAGE_PATH):
-                del rows[image_path]
+            rows = self._content.labeled(image_path, attribute, "")
+            last = self._content.places[image_path][-1]
+            if image_path in self._added and not any(rows[last][name] for name in rows[last] if name != IMAGE_PATH):
+                del rows[last]
             spelled = dict(self._content.spelled)
-            if attribute in self._added_columns and not any(one.get(attribute) for one in rows.values()):
+            if attribute in self._added_columns and not any(one.get(attribute) for one in rows):
                 del spelled[attribute]  # training refuses a column without labels
             self._write(Content(spelled, rows))
 
@@ -130,14 +151,14 @@ class AnswerFile:
         with atomic_file(self.path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(content.spelled.values())
-            writer.writerows([row.get(name, "") for name in content.spelled] for row in content.rows.values())
+            writer.writerows([row.get(name, "") for name in content.spelled] for row in content.rows)
         self._content, self._version = content, _version(self.path)
 
     def _read_again(self) -> None:
         """Read the file if it is another one than this process left, as after an edit in a spreadsheet."""
         version = _version(self.path)
         if version != self._version or version is None:
-            self._content = _read(self.path) if version else Content({IMAGE_PATH: IMAGE_PATH}, {})
+            self._content = _read(self.path, self._attributes) if version else Content({IMAGE_PATH: IMAGE_PATH}, [])
             self._version = version
 
 
@@ -161,7 +182,7 @@ def check_class(text: str, separator: str = SEPARATOR) -> str:
     return name
 
 
-def _read(path: Path) -> Content:
+def _read(path: Path, attributes: Collection[str] | None) -> Content:
     """Return the content of a table.
 
     Raises:
@@ -172,14 +193,16 @@ def _read(path: Path) -> Content:
         raise DataError(
             f"{path.name} has more than {_MOST_BYTES >> 20} MiB, and is written again for each answer: name a new file"
         )
-    rows: Rows = {}
+    rows: list[Row] = []
+    first: dict[tuple[str, str], str] = {}
     try:
         lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
         next(line for line in lines if line)  # the header
         for line in filter(None, lines):
             if len(line) != len(spelled):
                 raise csv.Error(f"{len(line)} cells, and the header has {len(spelled)}")
-            _join(path, lines.line_num, rows, dict(zip(spelled, line, strict=True)))
+            rows.append(dict(zip(spelled, line, strict=True)))
+            _check_agreement(path, lines.line_num, rows[-1], first, attributes)
     except UnicodeDecodeError:
         raise DataError(f"{path.name} is not UTF-8: save it as such") from None
     except csv.Error as error:
@@ -187,20 +210,19 @@ def _read(path: Path) -> Content:
     return Content(spelled, rows)
 
 
-def _join(path: Path, line: int, rows: Rows, row: dict[str, str]) -> None:
-    """Add a row, or what it knows to the row of the same image.
-
-    Raises:
-        DataError: the image has another label.
-    """
+def _check_agreement(
+    path: Path, line: int, row: Row, first: dict[tuple[str, str], str], attributes: Collection[str] | None
+) -> None:
+    """Raise a DataError if an earlier row has another label of the same image; note the labels of this one."""
     image_path = unescaped_text(row[IMAGE_PATH].strip())
-    before = rows.setdefault(image_path, row)
     for name, text in row.items():
-        if name != IMAGE_PATH and text and before[name] not in ("", text):
+        if name == IMAGE_PATH or not text.strip() or (attributes is not None and name not in attributes):
+            continue
+        before = first.setdefault((image_path, name), text)
+        if before != text:
             raise DataError(
-                f"{path.name} line {line}: {image_path!r} has {name} {text!r}, and {before[name]!r} before: keep one"
+                f"{path.name} line {line}: {image_path!r} has {name} {text!r}, and {before!r} before: keep one"
             )
-        before[name] = before[name] or text
 
 
 def _written(text: str) -> str:

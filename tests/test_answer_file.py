@@ -133,3 +133,14 @@ def test_no_class_is_made_of_blanks_or_separators(text: str, words: str) -> None
 
 def test_a_class_is_tidied_as_a_cell_is() -> None:
     assert check_class(" Navy\u00a0 Blue ") == "Navy Blue"
+
+
+def test_rows_that_share_an_image_stay_and_all_get_its_label(tmp_path: Path) -> None:
+    text = "sku,image_path,color\n1,a.png,\n2,b.png,Red\n3,a.png, \n"
+    file = AnswerFile(write_file(tmp_path / "t.csv", text), ["color"])
+    assert not file.has("a.png", "color")  # a cell of spaces has no label
+    assert file.put("a.png", "color", "Blue") == "Blue"
+    assert file.path.read_text() == "sku,image_path,color\n1,a.png,Blue\n2,b.png,Red\n3,a.png,Blue\n"
+    file.remove("a.png", "color")
+    assert file.path.read_text() == "sku,image_path,color\n1,a.png,\n2,b.png,Red\n3,a.png,\n"
+    file.close()

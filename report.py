@@ -99,7 +99,8 @@ def compare(args: Namespace) -> Path:
     runs = []
     for name, model in zip(names, models, strict=True):
         _logger.info(f"{name}: {model.checkpoint.path}")
-        results = report_results(model, table, logistic_images=0, max_unreadable=args.max_unreadable, most=most)
+        settings = {"max_unreadable": args.max_unreadable, "data": args.data_dir, "most": most}
+        results = report_results(model, table, logistic_images=0, **settings)
         runs.append(ComparedRun(name, results, read_epochs(model.folder), model.flags))
     predicted = [{one.name for one in run.results.attributes if len(one)} for run in runs if run.results.heads_trained]
     if len(predicted) < len(runs) or not set.intersection(*predicted):

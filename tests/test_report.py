@@ -99,6 +99,16 @@ def test_runs_are_compared_on_another_split(run: Path, tmp_path: Path, capsys: p
     assert not (run.parent / "comparison.html").exists()
 
 
+def test_runs_are_compared_in_a_data_folder_that_was_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = make_data(make_data(tmp_path / "moved", rows=30), rows=40, split="train")
+    for name, seed in (("one", 0), ("two", 1)):
+        flags = {"data_dir": str(tmp_path / "gone"), "val_split": "validation", "train_split": "train"}
+        save_checkpoint(tmp_path / name / "model_best.pth.tar", make_model(seed=seed), args=flags)
+    words = [str(tmp_path / name) for name in ("one", "two")]
+    report.main([*words, "--data-dir", str(moved), "-o", str(tmp_path / "pair.html"), *CPU])
+    assert "Without the training table" not in "".join(capsys.readouterr())
+
+
 def test_validating_leaves_a_page_of_the_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, checkpoint = run.parent / "data", run / "model_best.pth.tar"
     validate.main([str(data), "--checkpoint", str(checkpoint), "--split", "test", "--report", "--no-latency", *CPU])

@@ -165,7 +165,10 @@ def read_holdout(args: Namespace, model: MultiLabel) -> Table:
         UsageError: there is none.
     """
     if args.holdout is not None:
-        return read_table(find_table(args.holdout, "validation"), None, False, args.image_root or None)
+        table = read_table(find_table(args.holdout, "validation"), None, False, args.image_root or None)
+        if args.image_root and len(table) and not Path(args.image_root, table.image_paths[0].as_py()).exists():
+            return read_table(table.path, None, False, None)  # its images are beside it, and not below TABLE's root
+        return table
     path = named_validation(model.checkpoints)
     return read_table(path, None, False, model.checkpoints[0].trained_flags.get("image_root") or None)
 

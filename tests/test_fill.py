@@ -275,3 +275,15 @@ def test_mistakes_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert "97 is not a share above 0 and below 1, such as 0.97; for 97% write 0.97" in (
         refusal(capsys, data, data / "table.csv", out, "--precision", 97)
     )
+
+
+def test_the_root_of_the_images_to_fill_may_differ_from_that_of_the_holdout(data: Path, tmp_path: Path) -> None:
+    rows = read(data / "table.csv")
+    for row in rows:
+        shutil.copy(data / row["image_path"], tmp_path / Path(row["image_path"]).name)
+    moved = [row | {"image_path": Path(row["image_path"]).name} for row in rows]
+    (tmp_path / "tables").mkdir()
+    table = write(tmp_path / "tables" / "t.csv", moved)
+    out = tmp_path / "filled.csv"
+    run(data, table, out, "--image-root", tmp_path, "--holdout", data, "--attributes", "color")
+    assert [row["image_path"] for row in read(out)] == [row["image_path"] for row in moved]

@@ -28,10 +28,7 @@ def parse_fill_args(argv: Sequence[str] | None = None, check_paths: bool = False
         argv: the words after the command's name; None reads them from `sys.argv`.
         check_paths: whether a missing folder or file is a mistake too.
     """
-    args = parse(fill_parser(), argv, check_paths, _conflicts)
-    if not Path(args.table).name:  # "." has no name, and the outputs need one
-        args.table = str(Path(args.table).resolve())
-    return args
+    return parse(fill_parser(), argv, check_paths, _conflicts)
 
 
 def fill_parser() -> Parser:
@@ -85,6 +82,8 @@ def _conflicts(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong between the flags."""
     if not args.table:
         yield "TABLE is missing: the table whose blank cells are filled"
+    elif not Path(args.table).name:  # such as "."
+        yield f"TABLE {args.table} has no name for the filled one: give {Path(args.table).resolve()}"
     if not args.checkpoint:
         yield "--checkpoint is missing: the file that holds the trained model (model_best.pth.tar of a run)"
     yield from shared_conflicts(args)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from catalog.splits import FORMATS
 from options.parser import Group
 from options.rules import Need, flag, on
 from options.values import FRACTION, POSITIVE, SIDE, WORKERS, separator, views_at_test
@@ -13,6 +12,7 @@ from runtime.slurm import slurm_tasks
 
 # what to do when memory is exhausted
 _SPLITS = ("all", "train", "val", "validation", "test")
+_TABLES = (".csv", ".tsv", ".parquet", ".gz")
 TRAINED_MODEL = "the trained model: the folder of a run, or a file such as its model_best.pth.tar"
 SMALLER = "use a smaller --batch-size or --img-size"
 SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keeps the number of images per update"
@@ -164,7 +164,7 @@ def replaced_inputs(written: Mapping[str, str | None], read: Sequence[str | None
     places = [Path(one).resolve() for one in read if one]
     for name, text in written.items():
         path = Path(text or "").resolve()
-        is_split = path.name.lower().endswith(FORMATS) and path.name.partition(".")[0] in _SPLITS
+        is_split = path.name.lower().endswith(_TABLES) and path.name.partition(".")[0] in _SPLITS
         if text and path.is_file() and (path in places or (path.parent in places and is_split)):
             yield f"{name} {text} is among what this command reads, and would be replaced: name another file"
 

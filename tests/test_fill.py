@@ -253,6 +253,7 @@ def test_mistakes_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert refusal(capsys, data, full, out, *words) == (
         "full.csv has no blank cell of color, so there is nothing to fill: to judge its labels, add --suspects FILE"
     )
+    assert refusal(capsys, data, Path(), out).startswith("TABLE . has no name for the filled one: give /")
     assert "no such table" in refusal(capsys, data, tmp_path / "gone.csv", out)
     assert refusal(capsys, data, data / "table.csv", tmp_path / "f.parquet").startswith(
         "--output f.parquet is another format than table.csv"

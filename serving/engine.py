@@ -111,8 +111,11 @@ def faster(ready: EvaluationModel, engine: str, images: int) -> EvaluationModel:
         images: number of images that the model will see.
 
     Raises:
-        UsageError: engine is "onnx", and a package is missing or the model cannot be exported.
+        UsageError: engine is "onnx", and a package is missing or the model cannot be exported. Or engine is "torch",
+            and the model is an ONNX file.
     """
+    if engine == "torch" and not isinstance(ready.model, MultiLabelModel):
+        raise UsageError("engine torch cannot run an ONNX file: leave engine out, or give the checkpoint")
     if engine == "torch" or not _replaceable(ready):
         return ready
     if engine == "onnx":

@@ -189,3 +189,12 @@ def test_the_script_names_its_flags_where_an_engine_is_refused(
             [table, "--checkpoint", str(checkpoint), "--engine", "onnx", "--amp", "-o", str(tmp_path / "a.csv")]
         )
     assert "--amp has no effect with --engine onnx" in capsys.readouterr().err
+
+
+def test_an_onnx_file_is_not_run_by_pytorch(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    MultiLabel(checkpoint, device="cpu").export("onnx", file)
+    photographs = checkpoint.parent / "data" / "images"
+    assert len(MultiLabel(file).predict(photographs))
+    with pytest.raises(UsageError, match="engine torch cannot run an ONNX file: leave engine out, or give the checkp"):
+        MultiLabel(file, engine="torch").predict(photographs)

@@ -135,7 +135,7 @@ def test_a_recovery_file_completes_no_epoch(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_unfinished_is_removed(tmp_path: Path) -> None:
     save(make_saver(tmp_path), 0)
-    for name in ("tmp.pth.tar", ".model_best.pth.tar.17", ".summary.csv.17"):
+    for name in ("tmp.pth.tar", ".model_best.pth.tar.17", ".summary.csv.17", ".run.json.17", ".report.html.17"):
         (tmp_path / name).write_text("torn")
     state = torch.load(tmp_path / "last.pth.tar", weights_only=True)
     make_saver(tmp_path).complete(state["saver"], tmp_path / "last.pth.tar", finished=True)

@@ -14,7 +14,7 @@ from timm.utils import CheckpointSaver
 
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\.pth\.tar")
 _KEPT = 2  # recovery files, as in timm: the newest, and the one before, in case the newest is damaged
-_UNFINISHED = ("tmp.pth.tar", "recovery_tmp.pth.tar", ".*.pth.tar.*", ".summary.csv.*", ".args.yaml.*")  # after a kill
+_UNFINISHED = ("tmp.pth.tar", "recovery_tmp.pth.tar", ".*.[0-9]*")  # named by timm, and by atomic_file
 
 
 class RunSaver(CheckpointSaver):

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from catalog.find_images import with_found_images
 from catalog.shared_images import Rows, image_codes, warn_of_shared_images
 from catalog.splits import find_split
 from catalog.table import Table, read_table
-from commands.check_tables import check_fill_places
+from commands.check_tables import check_fill_places, check_kept
 from options.serving_kwargs import NAMED, serving_kwargs
 from options.shared import SMALLER
 from options.train_kwargs import process_kwargs
@@ -92,7 +92,8 @@ def fill(args: Namespace) -> None:
     has_blank = not all(source.given(name).all() for name in source.attributes)
     holdout = read_holdout(args, model) if has_blank else None
     if holdout is not None:
-        check_kept(holdout.path, {"--output": str(target), "--queue": args.queue, "--suspects": args.suspects})
+        written = {"--output": str(target), "--queue": args.queue, "--suspects": args.suspects}
+        check_kept(holdout.path, "the hold-out", written)
     codes = compared_images(source, holdout, model.checkpoints[0])
 
     # predictions
@@ -171,13 +172,6 @@ def read_holdout(args: Namespace, model: MultiLabel) -> Table:
         return table
     path = named_validation(model.checkpoints)
     return read_table(path, None, False, model.checkpoints[0].trained_flags.get("image_root") or None)
-
-
-def check_kept(holdout: Path, written: Mapping[str, str]) -> None:
-    """Raise a UsageError if a file to write would replace the hold-out, which the checkpoint may name."""
-    for name, text in written.items():
-        if text and Path(text).resolve() == holdout.resolve():
-            raise UsageError(f"{name} {text} is the hold-out, which it would replace: name another file")
 
 
 def compared_images(source: FillableTable, holdout: Table | None, checkpoint: Checkpoint) -> Rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from catalog.data_error import DataError
+from catalog.repeated_images import file_paths
 from catalog.splits import ALIASES, FORMATS
 from catalog.table import Table, read_table
 from runtime.atomic_file import atomic_file
@@ -57,20 +57,16 @@ def check_left(folder: Path, names: Collection[str], table: Table) -> None:
     Raises:
         DataError: there is such a table.
     """
-    split = set(_absolute_paths(table))
+    split = set(file_paths(table).to_pylist())
     for name in {"train", "val", "test"} - set(names):
         stems = ALIASES.get(name, (name,))
         for path in filter(Path.is_file, (folder / f"{stem}{end}" for stem in stems for end in FORMATS)):
-            shared = split.intersection(_absolute_paths(read_table(path, require_attributes=False)))
+            shared = split.intersection(file_paths(read_table(path, require_attributes=False)).to_pylist())
             if shared and not (table.path.exists() and path.samefile(table.path)):
                 raise DataError(
                     f"{path} stays, and {len(shared):,} of its images are among the rows to split, so they would be in "
                     "two tables: delete it, or write into another folder"
                 )
-
-
-def _absolute_paths(table: Table) -> list[str]:
-    return [os.path.normpath(table.path.parent / text) for text in table.image_paths.to_pylist()]
 
 
 def _check_replaced(path: Path, name: str, source: Path | None, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ which takes a tenth of a second. Only the header of a larger table is read.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from catalog.fillable_table import check_output, default_output
@@ -122,12 +122,23 @@ def check_fill_places(args: Namespace) -> Path:
     with naming_flags("output"):
         check_output(source, target)
     others = {"--queue": args.queue, "--suspects": args.suspects}
-    for name, text in others.items():
-        if text and Path(text).resolve() == target.resolve():
-            raise UsageError(f"{name} {text} is the filled table, which it would replace: name another file")
+    check_kept(target, "the filled table", others)
     for place in (target, *(Path(name) for name in others.values() if name)):
         check_writable(place)
     return target
+
+
+def check_kept(path: Path, what: str, written: Mapping[str, str]) -> None:
+    """Raise a UsageError if a file to write would replace another one.
+
+    Args:
+        path: the file to keep.
+        what: its role, for the sentence.
+        written: the files to write, by their flag; "" for none.
+    """
+    for name, text in written.items():
+        if text and Path(text).resolve() == path.resolve():
+            raise UsageError(f"{name} {text} is {what}, which it would replace: name another file")
 
 
 def _check_table(path: Path, args: Namespace, attributes: Sequence[str] | None = None) -> list[str]:

@@ -10,10 +10,8 @@ from options.rules import Need, flag, on
 from options.values import FRACTION, POSITIVE, SIDE, WORKERS, separator, views_at_test
 from runtime.slurm import slurm_tasks
 
-# what to do when memory is exhausted
-_SPLITS = ("all", "train", "val", "validation", "test")
-_TABLES = (".csv", ".tsv", ".parquet", ".gz")
 TRAINED_MODEL = "the trained model: the folder of a run, or a file such as its model_best.pth.tar"
+# what to do when memory is exhausted
 SMALLER = "use a smaller --batch-size or --img-size"
 SMALLER_TRAINING = f"{SMALLER}, or --grad-checkpointing; --grad-accum-steps keeps the number of images per update"
 
@@ -152,6 +150,10 @@ def processes() -> int:
         return int(os.environ.get("WORLD_SIZE") or slurm_tasks())
     except ValueError:
         return 1  # the sentence about it comes when the processes join
+
+
+_SPLITS = ("all", "train", "val", "validation", "test")
+_TABLES = (".csv", ".tsv", ".parquet", ".gz")
 
 
 def replaced_inputs(written: Mapping[str, str | None], read: Sequence[str | None]) -> Iterator[str]:

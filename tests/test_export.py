@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from file_limit import file_limit
 from PIL import Image
 from tiny_checkpoint import CLASSES, make_data, make_model, save_checkpoint
 from torch import Tensor
@@ -288,13 +289,8 @@ def test_a_missing_package_is_named(
 def test_an_export_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, ending: str
 ) -> None:
-    resource = pytest.importorskip("resource", reason="the system has no such limit")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
+    with file_limit(20_000):
         sentence = refusal(capsys, str(checkpoint), "--format", form, "-o", f"{tmp_path / ('exported' + ending)}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert sentence.startswith("cannot write ")
     assert "File too large" in sentence
     assert not [*tmp_path.iterdir()]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from file_limit import file_limit
 from test_saver import make_saver
 
 from runtime.errors import UsageError
@@ -91,12 +92,8 @@ def test_an_error_of_the_program_is_not_taken_for_a_full_disk(tmp_path: Path, mo
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """Allow files of 1,000 bytes."""
-    resource = pytest.importorskip("resource", reason="the system has no such limit")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_limit(1000):
+        yield
 
 
 def test_a_limit_of_file_sizes_is_named(tmp_path: Path, small_files: None) -> None:

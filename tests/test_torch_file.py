@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from file_limit import file_limit
 
 from runtime.atomic_file import atomic_file
 from runtime.errors import UsageError
@@ -17,12 +18,8 @@ FAILED = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected po
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """Allow files of 1,000 bytes."""
-    resource = pytest.importorskip("resource", reason="the system has no such limit")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_limit(1000):
+        yield
 
 
 @pytest.mark.parametrize("numbers", [400, 400_000])  # torch fails in two ways, by the size of the file
